@@ -1,0 +1,73 @@
+package tunnels
+
+import "time"
+
+// Source is the table storage as the tunnel service sees it. emulator/internal/store implements it.
+// All methods are safe for concurrent use and hold no lock while the caller works on the result.
+type Source interface {
+	// Stream returns the table's stream, turning it on (7 days) when it is off and enable is set.
+	Stream(table string, enable bool) (StreamInfo, error)
+
+	// Shards returns every shard of the table's stream that was not trimmed away, parents before children.
+	Shards(table string) ([]Shard, error)
+
+	// SeekShard returns the offset of the first log record whose commit time is at or after t;
+	// the oldest kept for the zero time; the tail when there is none. truncated reports that records
+	// from t on were already dropped because the log expired.
+	SeekShard(table, shard string, t time.Time) (offset int64, truncated bool, err error)
+
+	// ReadShard appends log records from offset on to dst, each as field 1 (Record) of a
+	// ReadRecordsResponse in protobuf wire form (action type, PlainBuffer row with sequence info,
+	// origin record when the stream has origin columns), at most maxRows records and about maxBytes bytes (at
+	// least one record when there is one). before, when not zero, is the commit time at which reading ends (exclusive).
+	ReadShard(dst []byte, table, shard string, offset int64, before time.Time, maxRows, maxBytes int) (ShardPage, error)
+
+	// BaseRanges returns the key ranges (one a partition) that a full scan of the table is divided into.
+	BaseRanges(table string) ([]KeyRange, error)
+
+	// ReadBase appends rows with start <= key < end (nil: unbounded), as PUT_ROW records without sequence info. Keys are PlainBuffer-encoded primary keys.
+	ReadBase(dst []byte, table string, start, end []byte, maxRows, maxBytes int) (BasePage, error)
+
+	// SaveState and DeleteState persist the tunnel service's own state; they return once a killed process cannot lose it.
+	// Several pairs are saved atomically.
+	SaveState(pairs map[string][]byte) error
+	DeleteState(keys ...string) error
+	// LoadState calls f for each saved pair whose key has the prefix, in key order.
+	LoadState(prefix string, f func(key string, value []byte) error) error
+
+	// Watch calls f (quickly, without blocking) whenever shards were split, merged or a table was deleted.
+	Watch(f func(table string))
+}
+
+type StreamInfo struct {
+	Enabled    bool
+	StreamID   string
+	Expiration time.Duration
+	EnabledAt  time.Time
+	Origin     []string // columns whose value before the change the log holds
+}
+
+type Shard struct {
+	ID      string
+	Parents []string // none, one (split) or two (merge)
+	Closed  bool     // no record will be appended any more
+	Created time.Time
+}
+
+type ShardPage struct {
+	Data     []byte // dst with the records appended
+	Records  int
+	Next     int64     // offset to go on from
+	LastTime time.Time // commit time of the last record read
+	More     bool      // more records are there already
+	End      bool      // the shard is closed (or before was passed) and drained at Next
+	Trimmed  bool      // offset was older than the oldest record kept; reading began at the oldest
+}
+
+type KeyRange struct{ Start, End []byte }
+
+type BasePage struct {
+	Data    []byte
+	Records int
+	Next    []byte // start of the next page; nil at the end of the range
+}
