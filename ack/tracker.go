@@ -17,6 +17,8 @@ type Page struct {
 	Keys  []string // one ordering key for each record, in order of reading
 	Bytes int64    // what the page holds in memory until its last record is acked
 	Value any      // the caller's; Attempt.Page returns it
+	// Finish: Token is the finish token, no page follows. Done is closed when everything is acked.
+	Finish bool
 }
 
 type entry struct{}
@@ -37,7 +39,8 @@ func (a Attempt) ID() uint64    { panic("stub") } // position of the record in t
 // Tracker is the ledger of one channel. Safe for concurrent use.
 type Tracker struct{}
 
-func New(o Ordering, lane *Lane) *Tracker { panic("stub") }
+// channelKey is the ordering key of every record under ByChannel (the channel's id).
+func New(o Ordering, channelKey string, lane *Lane) *Tracker { panic("stub") }
 
 // Add: the reader read a page.
 func (t *Tracker) Add(p Page) { panic("stub") }
@@ -52,18 +55,19 @@ func (t *Tracker) Ready() <-chan struct{} { panic("stub") }
 // Bind attaches the caller's value to the attempt. False: it was called back or fenced meanwhile.
 func (t *Tracker) Bind(a Attempt, v any) bool { panic("stub") }
 
-// Ack, Nack: the outcome of an attempt. taken: bound values of the attempts that were called back.
-func (t *Tracker) Ack(a Attempt)                                { panic("stub") }
-func (t *Tracker) Nack(a Attempt, retryAt time.Time) (taken []any) { panic("stub") }
+// Ack, Nack: the outcome of an attempt. ok: the outcome counted (the attempt was neither stale nor called
+// back nor fenced). taken: bound values of the attempts that were called back.
+func (t *Tracker) Ack(a Attempt) (ok bool)                                  { panic("stub") }
+func (t *Tracker) Nack(a Attempt, retryAt time.Time) (taken []any, ok bool) { panic("stub") }
 
-// HandOff returns stalled=true when everything in flight waits and a lane was refused.
-func (t *Tracker) HandOff(a Attempt) (stalled bool)  { panic("stub") }
-func (t *Tracker) Begin(a Attempt)                   { panic("stub") }
+func (t *Tracker) HandOff(a Attempt)                { panic("stub") }
+func (t *Tracker) Begin(a Attempt)                  { panic("stub") }
 func (t *Tracker) CallBack(a Attempt) (taken []any) { panic("stub") }
 
-// Hurry signals: HurryNow closes the channel and, while the tracker does not drain, makes another one.
+// Hurry is closed when waiting is of no use: the tracker drains or is fenced, the window is stalled
+// (the Window sees that itself and hurries all its lanes: nothing to do for the caller), or the
+// finish page was added and everything of this tracker waits.
 func (t *Tracker) Hurry() <-chan struct{} { panic("stub") }
-func (t *Tracker) HurryNow()              { panic("stub") }
 
 // Committable: the newest token all of whose records are acked, if it is newer than the last committed one.
 func (t *Tracker) Committable() (token string, position uint64, ok bool) { panic("stub") }
@@ -76,10 +80,22 @@ func (t *Tracker) Drained() <-chan struct{} { panic("stub") }
 // Fence: the channel is lost. Returns bound values of all live attempts; nothing is committable any more.
 func (t *Tracker) Fence() (live []any) { panic("stub") }
 
-// Done is closed when a finish page (Finish) was added and everything is acked.
-func (t *Tracker) Stats() Stats { panic("stub") }
+// Done is closed when a page with Finish was added and everything is acked: Committable has the finish token.
+func (t *Tracker) Done() <-chan struct{} { panic("stub") }
+func (t *Tracker) Stats() Stats          { panic("stub") }
 
 type Stats struct {
 	InFlight, Live, Waiting, Retrying int
 	Bytes                             int64
+	Oldest                            Oldest
+}
+
+// Oldest names the oldest unsettled record. ID is 0 when there is none.
+type Oldest struct {
+	ID       uint64
+	Page     any
+	Index    int
+	Key      string
+	Attempts int
+	Failures int
 }

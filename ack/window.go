@@ -12,5 +12,5 @@ func (w *Window) Open() *Lane { panic("stub") }
 func (l *Lane) Close()        { panic("stub") }
 
 // Admit: may the channel read one more page? If not, Wake gets a value when it is worth asking again.
-func (l *Lane) Admit() (ok, stalled bool) { panic("stub") }
-func (l *Lane) Wake() <-chan struct{}      { panic("stub") }
+func (l *Lane) Admit() bool           { panic("stub") }
+func (l *Lane) Wake() <-chan struct{} { panic("stub") }
