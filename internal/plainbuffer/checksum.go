@@ -1,61 +1,67 @@
 package plainbuffer
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
-// PlainBuffer's checksum is CRC-8 with polynomial 0x07, initial value 0, neither
-// reflected nor inverted. One table lookup a byte makes each byte wait for the
-// one before, about five cycles. crcTables[k][b] is the checksum of b followed by
-// k zero bytes; because a CRC is linear, the checksum of eight bytes is the xor
-// of eight independent lookups ("slicing by eight"), which the CPU overlaps.
-var crcTables = makeCRCTables()
+// crc is the running CRC-8 of PlainBuffer: polynomial 0x07, initial value 0,
+// neither reflected nor inverted. The zero crc is that of no bytes.
+//
+// The checksum of a string of bytes is the string, read as a polynomial over
+// GF(2) with the first byte's high bit leading, times x^8, modulo
+// P = x^8 + x^2 + x + 1. A crc holds the string modulo P without the x^8, and
+// not fully reduced: appending n bytes to a string multiplies it by x^8n, and
+// squaring x^8 = x^2 + x + 1 gives sparse forms of the powers that matter,
+//
+//	x^16 = x^4 + x^2 + 1    x^32 = x^8 + x^4 + 1    x^64 = x^16 + x^8 + 1   (mod P)
+//
+// so that eight bytes cost a few shifts and one fold. The usual table lookup a
+// byte makes every byte wait for the one before.
+//
+// Invariant: a crc is below 2^40, which leaves room for three bytes, or for the
+// factors x^32 and x^64 in the forms above.
+type crc uint64
 
-func makeCRCTables() (t [8][256]byte) {
-	for i := range t[0] {
-		x := byte(i)
-		for range 8 {
-			carry := x >> 7
-			x = x<<1 ^ carry*0x07
-		}
-		t[0][i] = x
-	}
-	for k := 1; k < len(t); k++ {
-		for i := range t[k] {
-			t[k][i] = t[0][t[k-1][i]]
-		}
-	}
-	return t
+// fold brings a polynomial of any degree below 64 back under 2^40.
+func fold(c uint64) crc {
+	high := c >> 32
+	return crc(high<<8 ^ high<<4 ^ high ^ c&(1<<32-1))
 }
 
-// crcByte continues crc with one byte.
-func crcByte(crc, b byte) byte { return crcTables[0][crc^b] }
+// byte appends one byte.
+func (c crc) byte(b byte) crc { return fold(uint64(c)<<8 ^ uint64(b)) }
 
-// crcUint64 continues crc with the eight bytes of x, lowest first.
-func crcUint64(crc byte, x uint64) byte {
-	t := &crcTables
-	x ^= uint64(crc)
-	return t[7][byte(x)] ^ t[6][byte(x>>8)] ^ t[5][byte(x>>16)] ^ t[4][byte(x>>24)] ^
-		t[3][byte(x>>32)] ^ t[2][byte(x>>40)] ^ t[1][byte(x>>48)] ^ t[0][byte(x>>56)]
+// uint64 appends the eight bytes of x, lowest first.
+func (c crc) uint64(x uint64) crc {
+	s := uint64(c)
+	return fold(s<<16 ^ s<<8 ^ s ^ bits.ReverseBytes64(x))
 }
 
-// crcUint32 continues crc with the four bytes of x, lowest first.
-func crcUint32(crc byte, x uint32) byte {
-	t := &crcTables
-	x ^= uint32(crc)
-	return t[3][byte(x)] ^ t[2][byte(x>>8)] ^ t[1][byte(x>>16)] ^ t[0][byte(x>>24)]
-}
-
-// crcBytes continues crc with b.
-func crcBytes(crc byte, b []byte) byte {
+// bytes appends b.
+func (c crc) bytes(b []byte) crc {
 	for len(b) >= 8 {
-		crc = crcUint64(crc, binary.LittleEndian.Uint64(b))
+		c = c.uint64(binary.LittleEndian.Uint64(b))
 		b = b[8:]
 	}
+	s := uint64(c)
 	if len(b) >= 4 {
-		crc = crcUint32(crc, binary.LittleEndian.Uint32(b))
+		s = uint64(fold(s<<8 ^ s<<4 ^ s ^ uint64(binary.BigEndian.Uint32(b))))
 		b = b[4:]
 	}
-	for _, x := range b {
-		crc = crcByte(crc, x)
+	for _, x := range b { // at most three
+		s = s<<8 ^ uint64(x)
 	}
-	return crc
+	return fold(s)
+}
+
+// sum returns the checksum of the bytes appended so far.
+func (c crc) sum() byte {
+	s := uint64(c.byte(0)) // times x^8: below 2^32
+	high := s >> 16
+	s = high<<4 ^ high<<2 ^ high ^ s&0xFFFF // below 2^20
+	high = s >> 8
+	s = high<<2 ^ high<<1 ^ high ^ s&0xFF // below 2^14
+	high = s >> 8
+	return byte(high<<2 ^ high<<1 ^ high ^ s)
 }

@@ -35,18 +35,16 @@ const (
 func Decode(buf []byte, row *Row) error {
 	row.Reset()
 	p, err := decodeHeader(buf)
-	if err != nil {
-		return err
+	if err == nil {
+		p, err = decodeRow(buf, p, row)
 	}
-	p, err = decodeRow(buf, p, row)
-	if err != nil {
-		return err
+	if err == nil && p < len(buf) {
+		err = syntaxError(p, "data after the only row")
 	}
-	if p < len(buf) {
+	if err != nil {
 		row.Reset()
-		return syntaxError(p, "data after the only row")
 	}
-	return nil
+	return err
 }
 
 // DecodeAll decodes a buffer that is a header and any number of rows, none
@@ -76,7 +74,11 @@ func DecodeAll(buf []byte) ([]Row, error) {
 // row is then empty.
 func DecodeRow(buf []byte, row *Row) (int, error) {
 	row.Reset()
-	return decodeRow(buf, 0, row)
+	n, err := decodeRow(buf, 0, row)
+	if err != nil {
+		row.Reset()
+	}
+	return n, err
 }
 
 // DecodeVariant decodes a buffer that is exactly one value in the form of
@@ -100,14 +102,9 @@ func decodeHeader(buf []byte) (int, error) {
 }
 
 // decodeRow decodes the row at buf[p:] into an empty row and returns the offset
-// after it. On an error it leaves the row empty.
+// after it. An error leaves the row half filled.
 func decodeRow(buf []byte, p int, row *Row) (next int, err error) {
-	defer func() {
-		if err != nil {
-			row.Reset()
-		}
-	}()
-	var sum byte
+	var sum crc
 	if tagAt(buf, p) == tagRowPK {
 		p++
 		start := p
@@ -140,8 +137,8 @@ func decodeRow(buf []byte, p int, row *Row) (next int, err error) {
 	if tagAt(buf, p) != tagRowChecksum || len(buf)-p < 2 {
 		return 0, syntaxError(p, "no row checksum")
 	}
-	if sum = crcByte(sum, deleted); buf[p+1] != sum {
-		return 0, &ChecksumError{Offset: p + 1, Part: "row", Stored: buf[p+1], Computed: sum}
+	if computed := sum.byte(deleted).sum(); buf[p+1] != computed {
+		return 0, &ChecksumError{Offset: p + 1, Part: "row", Stored: buf[p+1], Computed: computed}
 	}
 	return p + 2, nil
 }
@@ -154,14 +151,14 @@ func tagAt(buf []byte, p int) byte {
 	return 0
 }
 
-func decodeCells(buf []byte, p int, cells []Cell, sum byte) ([]Cell, int, byte, error) {
+func decodeCells(buf []byte, p int, cells []Cell, sum crc) ([]Cell, int, crc, error) {
 	for tagAt(buf, p) == tagCell {
 		cells = append(cells, Cell{})
 		next, err := decodeCell(buf, p, &cells[len(cells)-1])
 		if err != nil {
 			return cells, 0, 0, err
 		}
-		sum = crcByte(sum, buf[next-1])
+		sum = sum.byte(buf[next-1])
 		p = next
 	}
 	return cells, p, sum, nil
@@ -179,7 +176,7 @@ func decodeCell(buf []byte, p int, c *Cell) (int, error) {
 		return 0, err
 	}
 	c.Name = view(name)
-	sum := crcBytes(0, name)
+	sum := crc(0).bytes(name)
 	if tagAt(buf, p) == tagCellValue {
 		if len(buf)-p < 1+4 {
 			return 0, syntaxError(p+1, "value cut short")
@@ -193,7 +190,7 @@ func decodeCell(buf []byte, p int, c *Cell) (int, error) {
 			return 0, syntaxError(start-4, "total length does not match the value")
 		}
 		c.HasValue = true
-		sum = crcBytes(sum, buf[start:p])
+		sum = sum.bytes(buf[start:p])
 	}
 	hasOp := tagAt(buf, p) == tagCellType
 	if hasOp {
@@ -210,17 +207,17 @@ func decodeCell(buf []byte, p int, c *Cell) (int, error) {
 		ts := binary.LittleEndian.Uint64(buf[p+1:])
 		c.Timestamp = int64(ts)
 		c.HasTimestamp = true
-		sum = crcUint64(sum, ts)
+		sum = sum.uint64(ts)
 		p += 1 + 8
 	}
 	if hasOp {
-		sum = crcByte(sum, byte(c.Op))
+		sum = sum.byte(byte(c.Op))
 	}
 	if tagAt(buf, p) != tagCellChecksum || len(buf)-p < 2 {
 		return 0, syntaxError(p, "no cell checksum")
 	}
-	if buf[p+1] != sum {
-		return 0, &ChecksumError{Offset: p + 1, Part: "cell", Stored: buf[p+1], Computed: sum}
+	if computed := sum.sum(); buf[p+1] != computed {
+		return 0, &ChecksumError{Offset: p + 1, Part: "cell", Stored: buf[p+1], Computed: computed}
 	}
 	return p + 2, nil
 }

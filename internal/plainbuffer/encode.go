@@ -11,17 +11,17 @@ func AppendHeader(dst []byte) []byte {
 // key's tag is written even when there is no key, as in the old image of a
 // change, because the official Go SDK refuses a tunnel record without it.
 func AppendRow(dst []byte, row *Row) []byte {
-	var sum byte
+	var sum crc
 	dst = append(dst, tagRowPK)
 	for i := range row.PrimaryKey {
 		dst = appendCell(dst, &row.PrimaryKey[i])
-		sum = crcByte(sum, dst[len(dst)-1])
+		sum = sum.byte(dst[len(dst)-1])
 	}
 	if len(row.Cells) > 0 {
 		dst = append(dst, tagRowData)
 		for i := range row.Cells {
 			dst = appendCell(dst, &row.Cells[i])
-			sum = crcByte(sum, dst[len(dst)-1])
+			sum = sum.byte(dst[len(dst)-1])
 		}
 	}
 	var deleted byte
@@ -32,7 +32,7 @@ func AppendRow(dst []byte, row *Row) []byte {
 	if row.HasSequence {
 		dst = appendSequence(dst, row.Sequence)
 	}
-	return append(dst, tagRowChecksum, crcByte(sum, deleted))
+	return append(dst, tagRowChecksum, sum.byte(deleted).sum())
 }
 
 // AppendPrimaryKey appends a whole buffer, header included, with one row that is
@@ -63,13 +63,13 @@ func appendCell(dst []byte, c *Cell) []byte {
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(c.Name)))
 	start := len(dst)
 	dst = append(dst, c.Name...)
-	sum := crcBytes(0, dst[start:])
+	sum := crc(0).bytes(dst[start:])
 	if c.HasValue {
 		dst = append(dst, tagCellValue, 0, 0, 0, 0)
 		start = len(dst)
 		dst = AppendVariant(dst, c.Value)
 		binary.LittleEndian.PutUint32(dst[start-4:], uint32(len(dst)-start))
-		sum = crcBytes(sum, dst[start:])
+		sum = sum.bytes(dst[start:])
 	}
 	// The type precedes the timestamp on the wire and follows it in the checksum.
 	if c.Op != Put {
@@ -78,12 +78,12 @@ func appendCell(dst []byte, c *Cell) []byte {
 	if c.HasTimestamp {
 		dst = append(dst, tagCellTimestamp)
 		dst = binary.LittleEndian.AppendUint64(dst, uint64(c.Timestamp))
-		sum = crcUint64(sum, uint64(c.Timestamp))
+		sum = sum.uint64(uint64(c.Timestamp))
 	}
 	if c.Op != Put {
-		sum = crcByte(sum, byte(c.Op))
+		sum = sum.byte(byte(c.Op))
 	}
-	return append(dst, tagCellChecksum, sum)
+	return append(dst, tagCellChecksum, sum.sum())
 }
 
 // appendSequence appends the extension that places a stream record. Row
