@@ -113,7 +113,7 @@ func decodeRow(buf []byte, p int, row *Row) (next int, err error) {
 		}
 		for i := range row.PrimaryKey {
 			if !row.PrimaryKey[i].HasValue {
-				return 0, syntaxError(start, "primary key column without a value")
+				return 0, syntaxError(start, "primary key column %d without a value", i)
 			}
 		}
 		row.KeyBytes = view(buf[start:p])
@@ -151,6 +151,8 @@ func tagAt(buf []byte, p int) byte {
 	return 0
 }
 
+// decodeCells appends the cells at buf[p:] to cells. It returns the offset after
+// them and sum continued with their checksums.
 func decodeCells(buf []byte, p int, cells []Cell, sum crc) ([]Cell, int, crc, error) {
 	for tagAt(buf, p) == tagCell {
 		cells = append(cells, Cell{})
