@@ -1,9 +1,16 @@
 package tunnels
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrNoTable is what the methods of a Source wrap when the table does not exist.
+var ErrNoTable = errors.New("table does not exist")
 
 // Source is the table storage as the tunnel service sees it. emulator/internal/store implements it.
 // All methods are safe for concurrent use and hold no lock while the caller works on the result.
+// An error that is a *wire.Error is sent to the client as it is.
 type Source interface {
 	// Stream returns the table's stream, turning it on (7 days) when it is off and enable is set.
 	Stream(table string, enable bool) (StreamInfo, error)

@@ -1,0 +1,90 @@
+package tunnels
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+)
+
+// The balance. With n clients that have sent a heartbeat and a channels that are
+// read or could be, each client may hold a/n channels, and a%n of them one more:
+// those that hold more already, so that an even enough tunnel is left alone.
+// Only what is above the limit is taken away, and it goes to a client below:
+// nothing moves twice.
+
+// shares returns how many OPEN channels each client that has joined may hold.
+// The odd ones that no client holds yet are left over, for whoever asks first.
+func (t *tunnel) shares() (limits map[string]int, open map[string]int, leftOver int) {
+	open = make(map[string]int)
+	active, baseDone := 0, t.baseDone()
+	for _, ch := range t.channels {
+		switch {
+		case ch.Status == StatusTerminated || ch.Suspended:
+		case ch.Owner != "":
+			active++
+			if ch.Status == StatusOpen {
+				open[ch.Owner]++
+			}
+		case t.ready(ch, baseDone):
+			active++
+		}
+	}
+	clients := slices.DeleteFunc(t.sortedClients(), func(c *client) bool { return !c.joined })
+	if len(clients) == 0 {
+		return nil, nil, 0
+	}
+	slices.SortStableFunc(clients, func(a, b *client) int { return cmp.Compare(open[b.ID], open[a.ID]) })
+	quota, leftOver := active/len(clients), active%len(clients)
+	limits = make(map[string]int, len(clients))
+	for _, c := range clients {
+		limits[c.ID] = quota
+		if leftOver > 0 && open[c.ID] > quota {
+			limits[c.ID]++
+			leftOver--
+		}
+	}
+	return limits, open, leftOver
+}
+
+// balance takes channels away from clients that hold more than their share: it
+// asks for them with CLOSING, the newest first.
+func (t *tunnel) balance() {
+	limits, open, _ := t.shares()
+	for _, ch := range slices.Backward(t.channels) {
+		if ch.Status == StatusOpen && open[ch.Owner] > limits[ch.Owner] {
+			open[ch.Owner]--
+			t.move(ch, StatusClosing, ch.Owner, ch.Version+1)
+		}
+	}
+}
+
+// handOut gives waiting channels to the client whose heartbeat is being answered,
+// oldest first, up to its share. reported are that heartbeat's entries: the new
+// version is above them too, whatever the client made of its own.
+func (t *tunnel) handOut(c *client, reported []*protocol.Channel) {
+	limits, open, leftOver := t.shares()
+	room := limits[c.ID] - open[c.ID]
+	if leftOver > 0 {
+		room++
+	}
+	others := false // has another client room?
+	for id, limit := range limits {
+		others = others || id != c.ID && (open[id] < limit || leftOver > 0 && open[id] == limit)
+	}
+	baseDone := t.baseDone()
+	for _, ch := range t.channels {
+		if room <= 0 {
+			return
+		}
+		if ch.Status != StatusWait || ch.Suspended || !t.ready(ch, baseDone) {
+			continue
+		}
+		if ch.avoid == c.ID && others {
+			continue
+		}
+		ch.avoid = ""
+		t.move(ch, StatusOpen, c.ID, max(ch.Version, reportedVersion(reported, ch.ID))+1)
+		room--
+	}
+}

@@ -1,0 +1,166 @@
+package tunnels
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
+)
+
+// readRequest is a ReadRecordsRequest. Its fields are views into the body.
+type readRequest struct{ tunnelID, clientID, channelID, token []byte }
+
+func parseReadRequest(body []byte) (readRequest, error) {
+	var r readRequest
+	err := eachField(body, func(num protowire.Number, _ int64, b []byte) {
+		switch num {
+		case 1:
+			r.tunnelID = b
+		case 2:
+			r.clientID = b
+		case 3:
+			r.channelID = b
+		case 4:
+			r.token = b
+		}
+	})
+	if err != nil {
+		return r, wire.Invalid("malformed request: %v", err)
+	}
+	if r.tunnelID == nil || r.clientID == nil || r.channelID == nil || r.token == nil {
+		return r, wire.Invalid("malformed request: tunnel_id, client_id, channel_id and token are required")
+	}
+	return r, nil
+}
+
+// page is what one read found.
+type page struct {
+	data    []byte // dst with the records appended
+	records int
+	next    position
+	more    bool
+	end     bool
+}
+
+// readRecords answers with the records behind a token. It costs a few
+// allocations a page and none a record: the Source appends the records in their
+// wire form, and the two other fields follow them.
+func (s *Service) readRecords(body, dst []byte) ([]byte, error) {
+	req, err := parseReadRequest(body)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	t := s.tunnels[string(req.tunnelID)]
+	s.mu.RUnlock()
+	if t == nil {
+		return nil, unknownTunnel(string(req.tunnelID))
+	}
+	var ch channelRecord
+	err = s.peek(t, func(time.Time) error {
+		c, err := t.owned(string(req.clientID), string(req.channelID))
+		if err == nil {
+			ch = c.channelRecord
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if string(req.token) == finishToken {
+		return appendPageEnd(dst, req.token, false), nil
+	}
+	p, err := positionIn(&ch, req.token)
+	if err != nil {
+		return nil, wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID, "read of channel %q: %v", ch.ID, err)
+	}
+	var pg page
+	if ch.Base {
+		pg, err = s.readBase(t, &ch, p, dst)
+	} else {
+		pg, err = s.readShard(t, &ch, p, dst)
+	}
+	if err != nil {
+		return nil, err
+	}
+	// The channel may have changed hands during the read: then these records are
+	// the new owner's.
+	err = s.peek(t, func(now time.Time) error {
+		c, err := t.owned(string(req.clientID), string(req.channelID))
+		if err != nil {
+			return err
+		}
+		c.accessTime = now.UnixNano()
+		c.readCount, c.readRPO = pg.next.count, pg.next.time
+		c.served += int64(pg.records)
+		if pg.end && !c.FinishServed {
+			c.FinishServed = true
+			t.touch(c)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if pg.end {
+		return appendPageEnd(pg.data, []byte(finishToken), false), nil
+	}
+	return appendPageEnd(pg.data, appendToken(nil, pg.next), pg.more), nil
+}
+
+// appendPageEnd appends next_token and may_more_record. The flag is always set,
+// so that clients need not guess from the size of the answer.
+func appendPageEnd(dst, token []byte, more bool) []byte {
+	dst = appendBytes(dst, 2, token)
+	dst = protowire.AppendTag(dst, 3, protowire.VarintType)
+	return protowire.AppendVarint(dst, protowire.EncodeBool(more))
+}
+
+func (s *Service) readBase(t *tunnel, ch *channelRecord, p position, dst []byte) (page, error) {
+	start := p.key
+	if len(start) == 0 {
+		start = ch.Start
+	}
+	b, err := s.src.ReadBase(dst, t.Table, start, ch.End, s.cfg.MaxRows, s.cfg.MaxBytes)
+	if err != nil {
+		return page{}, s.sourceError(t, err)
+	}
+	return page{
+		data:    b.Data,
+		records: b.Records,
+		next:    position{key: b.Next, count: p.count + int64(b.Records)},
+		more:    b.Next != nil,
+		end:     b.Next == nil,
+	}, nil
+}
+
+func (s *Service) readShard(t *tunnel, ch *channelRecord, p position, dst []byte) (page, error) {
+	before, now := t.end(), s.cfg.Now()
+	b, err := s.src.ReadShard(dst, t.Table, ch.ID, p.offset, before, s.cfg.MaxRows, s.cfg.MaxBytes)
+	if err != nil {
+		return page{}, s.sourceError(t, err)
+	}
+	if b.Trimmed {
+		if err := s.update(t, func(time.Time) error { t.expire(); return nil }); err != nil {
+			return page{}, err
+		}
+		return page{}, expired(t.ID)
+	}
+	next := position{shard: ch.ID, offset: b.Next, time: p.time, count: p.count + int64(b.Records)}
+	switch {
+	case !b.More:
+		next.time = max(next.time, now.UnixNano()) // nothing was left when the read began
+	case b.Records > 0:
+		next.time = max(next.time, b.LastTime.UnixNano())
+	}
+	// Whatever is written from here on is stamped later than the tunnel's end.
+	pastEnd := !before.IsZero() && !b.More && b.Records == 0 && !now.Before(before)
+	return page{
+		data:    b.Data,
+		records: b.Records,
+		next:    next,
+		more:    b.More,
+		end:     b.End || pastEnd,
+	}, nil
+}

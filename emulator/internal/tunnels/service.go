@@ -1,0 +1,262 @@
+package tunnels
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
+)
+
+// Defaults of Config. A page of 1 MiB is what the SDKs' own thresholds for a
+// "full" answer (over 500 records or 900 KiB) suggest of the real service.
+const (
+	DefaultMaxRows  = 5000
+	DefaultMaxBytes = 1 << 20
+)
+
+// Config says how a Service behaves. The zero value is usable.
+type Config struct {
+	// Instance is the instance name that descriptions of tunnels carry.
+	Instance string
+
+	// Logger is told of tunnels, clients and channels that come and go (Info)
+	// and of channels that change hands (Debug). Nil: nothing is logged.
+	Logger *slog.Logger
+
+	// MaxRows is the number of records that one readrecords answer holds at
+	// most; zero: DefaultMaxRows.
+	MaxRows int
+
+	// MaxBytes is the size of the records in one readrecords answer, exceeded by at
+	// most one record; zero: DefaultMaxBytes.
+	MaxBytes int
+
+	// Now is the service's clock; nil: time.Now. It should be the one that the Source
+	// stamps its log with. It may jump.
+	Now func() time.Time
+}
+
+// Service is the tunnel service of one instance. All methods are safe for
+// concurrent use; channels of one tunnel are read in parallel.
+//
+// Invariants:
+//   - a tunnel is in tunnels exactly when its name is in names;
+//   - no answer tells of a state that is not saved (Source.SaveState);
+//   - locks are taken in the order Service.mu, tunnel.mu, journal.mu, and none is
+//     held over a call of the Source.
+type Service struct {
+	src     Source
+	cfg     Config
+	log     *slog.Logger
+	journal journal
+	closed  atomic.Bool
+
+	// changes counts what Source.Watch told of. A tunnel that has seen an older
+	// count asks the Source for its shards again.
+	changes atomic.Int64
+
+	mu      sync.RWMutex // guards the following
+	tunnels map[string]*tunnel
+	names   map[name]*tunnel
+}
+
+// name is what a tunnel is known by to people.
+type name struct{ table, tunnel string }
+
+// New loads the tunnels that src has saved. Clients get a full timeout until
+// their next heartbeat is due. The error names the saved entry that is damaged.
+func New(src Source, cfg Config) (*Service, error) {
+	if cfg.MaxRows < 0 || cfg.MaxBytes < 0 {
+		return nil, fmt.Errorf("tunnels: MaxRows (%d) and MaxBytes (%d) must not be negative", cfg.MaxRows, cfg.MaxBytes)
+	}
+	cfg.MaxRows = cmp.Or(cfg.MaxRows, DefaultMaxRows)
+	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, DefaultMaxBytes)
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{
+		src:     src,
+		cfg:     cfg,
+		log:     cfg.Logger,
+		journal: journal{src: src},
+		tunnels: make(map[string]*tunnel),
+		names:   make(map[name]*tunnel),
+	}
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	s.changes.Store(1) // a loaded tunnel has seen 0: it looks at its shards at once
+	src.Watch(func(string) { s.changes.Add(1) })
+	return s, nil
+}
+
+// Handle serves one operation. op is the last element of the request's path
+// ("create", "readrecords", ...), body its protobuf message. The answer's
+// message is appended to dst, which may be nil; body is not kept.
+//
+// Every error is a *wire.Error, ready to be sent.
+func (s *Service) Handle(op string, body, dst []byte) ([]byte, error) {
+	if s.closed.Load() {
+		return nil, wire.Errorf(wire.CodeTunnelServerUnavailable, "the service is closed")
+	}
+	if op == "readrecords" { // the hot path decodes and encodes by hand
+		return s.readRecords(body, dst)
+	}
+	h, ok := operations[op]
+	if !ok {
+		return nil, wire.Errorf(wire.CodeUnsupportOperation, "unsupported operation: tunnel/%.100s", op)
+	}
+	return h(s, body, dst)
+}
+
+// Operations lists the operations that Handle serves, sorted.
+func Operations() []string {
+	ops := []string{"readrecords"}
+	for op := range operations {
+		ops = append(ops, op)
+	}
+	slices.Sort(ops)
+	return ops
+}
+
+// Close makes every later Handle fail, and returns once all state is saved.
+func (s *Service) Close() error {
+	s.closed.Store(true)
+	if err := s.journal.flush(); err != nil {
+		return fmt.Errorf("tunnels: save state: %w", err)
+	}
+	return nil
+}
+
+// tunnel returns the tunnel with that id.
+func (s *Service) tunnel(id string) (*tunnel, error) {
+	s.mu.RLock()
+	t := s.tunnels[id]
+	s.mu.RUnlock()
+	if t == nil {
+		return nil, unknownTunnel(id)
+	}
+	return t, nil
+}
+
+func unknownTunnel(id string) error {
+	return wire.TunnelErrorf(wire.CodeParameterInvalid, id, "tunnel %q does not exist", id)
+}
+
+// named returns the tunnel of a table. id is checked when it is not empty.
+func (s *Service) named(table, tunnelName, id string) (*tunnel, error) {
+	s.mu.RLock()
+	t := s.names[name{table, tunnelName}]
+	s.mu.RUnlock()
+	if t == nil {
+		return nil, wire.Invalid("table %q has no tunnel %q", table, tunnelName)
+	}
+	if id != "" && id != t.ID {
+		return nil, wire.TunnelErrorf(wire.CodeParameterInvalid, id, "tunnel %q of table %q has another id than %q", tunnelName, table, id)
+	}
+	return t, nil
+}
+
+// update runs f with the tunnel locked, silent clients dropped and the time, and
+// returns once all changes made by then, also those of others that f has seen,
+// are saved. f must not call the Source.
+func (s *Service) update(t *tunnel, f func(now time.Time) error) error {
+	_, err := s.locked(t, f)
+	if err := s.save(); err != nil {
+		return err
+	}
+	return err
+}
+
+// peek is update for calls whose answers tell nothing of the state: it waits for
+// a save only when f has changed something itself.
+func (s *Service) peek(t *tunnel, f func(now time.Time) error) error {
+	changed, err := s.locked(t, f)
+	if changed {
+		if err := s.save(); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// locked runs f as update says, and hands what has changed to the journal. A
+// tunnel that was deleted meanwhile is an error.
+func (s *Service) locked(t *tunnel, f func(now time.Time) error) (changed bool, err error) {
+	now := s.cfg.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.deleted {
+		return false, unknownTunnel(t.ID)
+	}
+	t.dropSilent(now)
+	err = f(now)
+	changes := t.takeChanges()
+	s.journal.add(changes)
+	return len(changes) > 0, err
+}
+
+// save waits until all changes made so far cannot be lost.
+func (s *Service) save() error {
+	if err := s.journal.flush(); err != nil {
+		s.log.Error("tunnel state was not saved", "error", err)
+		return wire.Errorf(wire.CodeTunnelServerUnavailable, "save state: %v", err)
+	}
+	return nil
+}
+
+// drop forgets a tunnel and everything of it.
+func (s *Service) drop(t *tunnel) error {
+	s.mu.Lock()
+	if s.tunnels[t.ID] == t {
+		delete(s.tunnels, t.ID)
+		delete(s.names, name{t.Table, t.Name})
+	}
+	s.mu.Unlock()
+	t.mu.Lock()
+	t.delete()
+	s.journal.add(t.takeChanges())
+	t.mu.Unlock()
+	s.log.Info("tunnel deleted", "tunnel_id", t.ID, "table", t.Table, "tunnel", t.Name)
+	return s.save()
+}
+
+// sourceError turns an error of the Source on a tunnel's table into the
+// service's own. A table that is gone takes its tunnels with it.
+func (s *Service) sourceError(t *tunnel, err error) error {
+	if noTable(err) {
+		if err := s.drop(t); err != nil {
+			return err
+		}
+		return unknownTunnel(t.ID)
+	}
+	return sourceError(t.Table, err)
+}
+
+// sourceError is the answer for an error that the Source gave for a table.
+func sourceError(table string, err error) error {
+	var e *wire.Error
+	if errors.As(err, &e) && e.Code != wire.CodeObjectNotExist {
+		return e
+	}
+	if noTable(err) {
+		return wire.Invalid("table %q does not exist", table)
+	}
+	return wire.Errorf(wire.CodeTunnelServerUnavailable, "table %q: %v", table, err)
+}
+
+// noTable reports whether the Source says that the table does not exist, which
+// the table API calls OTSObjectNotExist and the tunnel API OTSParameterInvalid.
+func noTable(err error) bool {
+	var e *wire.Error
+	return errors.Is(err, ErrNoTable) || errors.As(err, &e) && e.Code == wire.CodeObjectNotExist
+}

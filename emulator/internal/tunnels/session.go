@@ -1,0 +1,195 @@
+package tunnels
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
+)
+
+const (
+	// defaultTimeout is the SDKs' default, taken when a client names none.
+	defaultTimeout = 300 * time.Second
+
+	// maxTimeout keeps a client that went away from holding its channels for ever.
+	maxTimeout = 24 * time.Hour
+
+	maxTagBytes = 128
+
+	// maxVersion is far above what any client reaches by adding one, and
+	// leaves the service room to add its own.
+	maxVersion = 1 << 62
+)
+
+// connect makes a client. It gets channels with its heartbeats.
+func (s *Service) connect(req *protocol.ConnectRequest) (protoadapt.MessageV1, error) {
+	timeout := defaultTimeout
+	if seconds := req.GetClientConfig().GetTimeout(); seconds < 0 {
+		return nil, wire.Invalid("client timeout of %d s is negative", seconds)
+	} else if seconds > int64(maxTimeout/time.Second) {
+		timeout = maxTimeout
+	} else if seconds > 0 {
+		timeout = time.Duration(seconds) * time.Second
+	}
+	t, err := s.tunnel(req.GetTunnelId())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.refresh(t); err != nil {
+		return nil, err
+	}
+	tag := cleanTag(req.GetClientConfig().GetClientTag())
+	c := &client{clientRecord: clientRecord{TunnelID: t.ID, ID: newClientID(tag), Tag: tag, Timeout: timeout}}
+	err = s.update(t, func(now time.Time) error {
+		if t.Expired {
+			return expired(t.ID)
+		}
+		c.Connected, c.lastSeen = now.UnixNano(), now
+		t.clients[c.ID] = c
+		t.touchClient(c)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("client connected", "tunnel_id", t.ID, "client_id", c.ID, "timeout", timeout)
+	return &protocol.ConnectResponse{ClientId: &c.ID}, nil
+}
+
+// cleanTag makes a tag fit for ids and logs: valid UTF-8 of bounded length.
+func cleanTag(tag string) string {
+	if len(tag) > maxTagBytes {
+		tag = tag[:maxTagBytes]
+	}
+	return strings.ToValidUTF8(tag, "")
+}
+
+// newClientID has the service's default form: tag and random string.
+func newClientID(tag string) string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return tag + "_" + hex.EncodeToString(b[:])
+}
+
+func expired(tunnelID string) error {
+	return wire.TunnelErrorf(wire.CodeTunnelExpired, tunnelID, "tunnel %q has expired: a part of the log that it needs was dropped", tunnelID)
+}
+
+// heartbeat takes what a client reports of its channels and answers with all
+// channels that the client is to hold.
+func (s *Service) heartbeat(req *protocol.HeartbeatRequest) (protoadapt.MessageV1, error) {
+	t, err := s.tunnel(req.GetTunnelId())
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range req.Channels {
+		if r.GetVersion() < 0 || r.GetVersion() > maxVersion {
+			return nil, wire.Invalid("channel %q: version %d is out of range", r.GetChannelId(), r.GetVersion())
+		}
+	}
+	if err := s.refresh(t); err != nil { // so that the children of what ends here are known
+		return nil, err
+	}
+	resp := &protocol.HeartbeatResponse{}
+	err = s.update(t, func(now time.Time) error {
+		c, err := t.liveClient(req.GetClientId())
+		if err != nil {
+			return err
+		}
+		c.lastSeen, c.joined = now, true
+		for _, r := range req.Channels {
+			t.report(c, r)
+		}
+		t.balance()
+		t.handOut(c, req.Channels)
+		for _, ch := range t.channels {
+			if ch.Owner == c.ID {
+				resp.Channels = append(resp.Channels, ch.wire())
+			}
+		}
+		return nil
+	})
+	return resp, err
+}
+
+// liveClient returns a connected client of a tunnel that can be used.
+func (t *tunnel) liveClient(id string) (*client, error) {
+	if t.Expired {
+		return nil, expired(t.ID)
+	}
+	c := t.clients[id]
+	if c == nil {
+		return nil, wire.ResourceGone(t.ID, "client %q is not connected, or was silent for longer than its timeout", id)
+	}
+	return c, nil
+}
+
+// report takes one entry of a heartbeat over, if it is news about a channel that the client owns.
+func (t *tunnel) report(c *client, r *protocol.Channel) {
+	ch := t.byID[r.GetChannelId()]
+	if ch == nil || ch.Owner != c.ID || r.GetVersion() <= ch.Version {
+		return
+	}
+	switch r.GetStatus() {
+	case protocol.ChannelStatus_TERMINATED:
+		if ch.finished() {
+			t.move(ch, StatusTerminated, "", r.GetVersion())
+			return
+		}
+		// The client cannot have read to the end: nobody handed it the finish token.
+		t.move(ch, StatusWait, "", r.GetVersion())
+	case protocol.ChannelStatus_CLOSE:
+		t.move(ch, StatusWait, "", r.GetVersion())
+	case protocol.ChannelStatus_CLOSING:
+		t.move(ch, StatusClosing, c.ID, r.GetVersion())
+	case protocol.ChannelStatus_OPEN:
+		t.move(ch, StatusOpen, c.ID, r.GetVersion())
+	}
+}
+
+// wire is the channel as a heartbeat's answer holds it. Only owned channels are
+// told of, so there is no WAIT or TERMINATED to translate.
+func (c *channel) wire() *protocol.Channel {
+	status := protocol.ChannelStatus_OPEN
+	if c.Status == StatusClosing {
+		status = protocol.ChannelStatus_CLOSING
+	}
+	return &protocol.Channel{ChannelId: proto.String(c.ID), Version: proto.Int64(c.Version), Status: status.Enum()}
+}
+
+// shutdown ends a client; its channels are free at once.
+func (s *Service) shutdown(req *protocol.ShutdownRequest) (protoadapt.MessageV1, error) {
+	t, err := s.tunnel(req.GetTunnelId())
+	if err != nil {
+		return nil, err
+	}
+	err = s.update(t, func(time.Time) error {
+		c := t.clients[req.GetClientId()]
+		if c == nil {
+			return wire.ResourceGone(t.ID, "client %q is not connected", req.GetClientId())
+		}
+		t.removeClient(c)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("client shut down", "tunnel_id", t.ID, "client_id", req.GetClientId())
+	return nil, nil
+}
+
+// reportedVersion is the version that a heartbeat's request holds of a channel, zero for none.
+func reportedVersion(reported []*protocol.Channel, id string) int64 {
+	i := slices.IndexFunc(reported, func(r *protocol.Channel) bool { return r.GetChannelId() == id })
+	if i < 0 {
+		return 0
+	}
+	return reported[i].GetVersion()
+}

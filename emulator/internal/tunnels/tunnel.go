@@ -1,0 +1,185 @@
+package tunnels
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+)
+
+// Stages of a tunnel. The third that the service knows,
+// InitBaseDataAndStreamShard, is over before create is answered.
+const (
+	stageBaseData = "ProcessBaseData"
+	stageStream   = "ProcessStream"
+)
+
+// tunnelRecord is what is saved of a tunnel itself. Times are nanoseconds since 1970.
+type tunnelRecord struct {
+	ID, Table, Name string
+	Type            protocol.TunnelType
+	Created         int64
+	StreamID        string // empty in a BaseData tunnel
+	StartFlag       protocol.StartOffsetFlag
+	StartOffset     int64 // zero: StartFlag counts
+	EndOffset       int64 // zero: endless
+	Expired         bool
+	Ignored         []string // shards that ended before the tunnel's start, or begin after its end
+}
+
+// tunnel is a tunnel with its channels and clients.
+//
+// Invariants:
+//   - a channel has an owner exactly when it is OPEN or CLOSING, and the owner is
+//     one of clients;
+//   - versions only grow, and grow with every change of status or owner;
+//   - TERMINATED is final;
+//   - channels holds base channels first, and parents before children;
+//   - whatever differs from the saved state is in changed.
+type tunnel struct {
+	mu sync.Mutex // guards everything below; ID, Table, Name, Type, Created, Start*, EndOffset and StreamID never change
+	tunnelRecord
+	channels []*channel
+	byID     map[string]*channel
+	clients  map[string]*client
+	deleted  bool
+	changed  map[string]any // what is to be saved by its key; nil: deleted
+
+	seen    int64     // the Service.changes that the channels are up to date with
+	checked time.Time // when the log was last compared with the checkpoints
+}
+
+func newTunnel(r tunnelRecord) *tunnel {
+	return &tunnel{
+		tunnelRecord: r,
+		byID:         make(map[string]*channel),
+		clients:      make(map[string]*client),
+		changed:      make(map[string]any),
+	}
+}
+
+// client is a connected client. Its tunnel's mutex guards it.
+type client struct {
+	clientRecord
+	lastSeen time.Time // of its last heartbeat, or of the connect
+	joined   bool      // has sent a heartbeat, so it takes part in the balance
+}
+
+// clientRecord is what is saved of a client.
+type clientRecord struct {
+	TunnelID, ID string
+	Tag          string
+	Timeout      time.Duration
+	Connected    int64 // nanoseconds since 1970
+}
+
+func (t *tunnel) hasBase() bool   { return t.Type != protocol.TunnelType_Stream }
+func (t *tunnel) hasStream() bool { return t.Type != protocol.TunnelType_BaseData }
+
+// end is the commit time at which the stream channels end, zero for never.
+func (t *tunnel) end() time.Time {
+	if t.EndOffset == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, t.EndOffset)
+}
+
+// addChannel takes a channel into the tunnel, once.
+func (t *tunnel) addChannel(c *channel) {
+	if t.byID[c.ID] != nil {
+		return
+	}
+	t.channels = append(t.channels, c)
+	t.byID[c.ID] = c
+	t.touch(c)
+}
+
+// baseDone reports whether no base channel is left to be read.
+func (t *tunnel) baseDone() bool {
+	return !slices.ContainsFunc(t.channels, func(c *channel) bool { return c.Base && c.Status != StatusTerminated })
+}
+
+func (t *tunnel) stage() string {
+	if t.Type == protocol.TunnelType_Stream || t.Type == protocol.TunnelType_BaseAndStream && t.baseDone() {
+		return stageStream
+	}
+	return stageBaseData
+}
+
+// ready reports whether everything that comes before the channel has ended.
+// baseDone is t.baseDone(), which callers ask once for many channels.
+func (t *tunnel) ready(c *channel, baseDone bool) bool {
+	if c.Base {
+		return true
+	}
+	if !baseDone {
+		return false
+	}
+	for _, id := range c.Parents {
+		// A parent that is not a channel ended before the tunnel's start.
+		if p := t.byID[id]; p != nil && p.Status != StatusTerminated {
+			return false
+		}
+	}
+	return true
+}
+
+// dropSilent forgets the clients whose timeout has passed without a heartbeat.
+func (t *tunnel) dropSilent(now time.Time) {
+	for _, c := range t.clients {
+		if now.Sub(c.lastSeen) > c.Timeout {
+			t.removeClient(c)
+		}
+	}
+}
+
+// removeClient forgets a client and frees its channels.
+func (t *tunnel) removeClient(c *client) {
+	delete(t.clients, c.ID)
+	t.changed[clientKey(t.ID, c.ID)] = nil
+	for _, ch := range t.channels {
+		if ch.Owner == c.ID {
+			t.move(ch, StatusWait, "", ch.Version+1)
+		}
+	}
+}
+
+// move is the only place where a channel's status, owner and version change.
+func (t *tunnel) move(c *channel, to Status, owner string, version int64) {
+	c.Status, c.Owner, c.Version = to, owner, version
+	t.touch(c)
+}
+
+// expire makes the tunnel unusable for good: a part of the log that it still needs is gone.
+func (t *tunnel) expire() {
+	if !t.Expired {
+		t.Expired = true
+		t.touchSelf()
+	}
+}
+
+// delete marks everything of the tunnel for removal. Calls that wait for the lock see deleted.
+func (t *tunnel) delete() {
+	t.deleted = true
+	t.changed[tunnelKey(t.ID)] = nil
+	for _, c := range t.channels {
+		t.changed[channelKey(t.ID, c.ID)] = nil
+	}
+	for _, c := range t.clients {
+		t.changed[clientKey(t.ID, c.ID)] = nil
+	}
+}
+
+// sortedClients returns the clients in the order of their connect calls.
+func (t *tunnel) sortedClients() []*client {
+	clients := make([]*client, 0, len(t.clients))
+	for _, c := range t.clients {
+		clients = append(clients, c)
+	}
+	slices.SortFunc(clients, func(a, b *client) int {
+		return cmp.Or(cmp.Compare(a.Connected, b.Connected), cmp.Compare(a.ID, b.ID))
+	})
+	return clients
+}
