@@ -1,0 +1,395 @@
+package subscriber
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/watermill-ots/watermill-ots/ack"
+)
+
+// channelRun is one ownership of a channel, from the OPEN that a client
+// received to the CLOSE or TERMINATED that it reports, or to its loss.
+//
+//	          OPEN            finish token committed
+//	(conn) ────────▶ reading ─────────────────────────▶ TERMINATED reported
+//	                    │ CLOSING, or the subscription stops
+//	                    ▼            all settled, or CloseTimeout
+//	                 draining ────────────────────────▶ last commit, CLOSE reported
+//	                    │
+//	   lost, from anywhere: fenced, nothing is committed or reported
+//
+// Goroutines: main (life cycle and commits) starts and awaits the reader, the
+// deliverer and one watcher for each message in flight.
+//
+// Invariants:
+//   - sequence, the number of the last stored checkpoint, belongs to main.
+//   - Nothing is read once readCtx is cancelled, nothing delivered once the
+//     tracker drains, nothing committed once ctx is cancelled.
+//   - The run is reported ended only when all its goroutines have ended.
+type channelRun struct {
+	sub     *subscription
+	session *session
+	conn    *conn
+	logger  watermill.LoggerAdapter
+
+	tracker *ack.Tracker
+	lane    *ack.Lane
+	uuids   *uuids
+
+	ctx    context.Context // cancelled, with why, when the channel is lost or done
+	cancel context.CancelCauseFunc
+
+	readCtx  context.Context // cancelled when reading stops
+	stopRead context.CancelFunc
+
+	draining  chan struct{} // closed by drain
+	drainOnce sync.Once
+
+	failed chan error // capacity 1: the reader gave up
+
+	sequence int64
+
+	watchers sync.WaitGroup
+
+	mu       sync.Mutex
+	backoffs map[uint64]backoff.BackOff // of records that failed, by Attempt.ID
+}
+
+// runEnd says how a run ended and what is reported of it.
+type runEnd uint8
+
+const (
+	endLost       runEnd = iota // nothing is reported
+	endClosed                   // CLOSE
+	endTerminated               // TERMINATED
+)
+
+func newChannelRun(s *session, c *conn) *channelRun {
+	sub := s.sub
+	r := &channelRun{
+		sub: sub, session: s, conn: c,
+		logger:   s.logger.With(watermill.LogFields{"channel_id": c.id, "client_id": c.clientID}),
+		uuids:    newUUIDs(sub.tunnelID, c.id),
+		draining: make(chan struct{}),
+		failed:   make(chan error, 1),
+		backoffs: make(map[uint64]backoff.BackOff),
+	}
+	r.lane = sub.window.Open()
+	r.tracker = ack.New(sub.cfg.Ordering.tracker(), c.id, r.lane)
+	r.ctx, r.cancel = context.WithCancelCause(s.ctx)
+	r.readCtx, r.stopRead = context.WithCancel(r.ctx)
+	return r
+}
+
+// drain stops reading and delivering; the run ends when what is in flight is
+// settled, at the latest after CloseTimeout.
+func (r *channelRun) drain() {
+	r.drainOnce.Do(func() { close(r.draining) })
+	r.stopRead()
+}
+
+// fence drops everything: the channel is somebody else's. The contexts of
+// messages in flight end with the cause; nothing is committed from here on.
+func (r *channelRun) fence(cause error) {
+	live := r.tracker.Fence()
+	r.cancel(cause)
+	for _, d := range live {
+		d.(*delivery).cancel(cause)
+	}
+}
+
+// main owns the run.
+func (r *channelRun) main() {
+	r.logger.Info("Channel opened", nil)
+	end := r.work()
+	r.fence(errSessionOver) // nothing is live unless the channel was lost; ends the goroutines
+	r.watchers.Wait()
+	r.lane.Close()
+	r.logger.Info("Channel ended", watermill.LogFields{"end": end.String()})
+	r.conn.runEnded(r, end)
+}
+
+func (r *channelRun) work() runEnd {
+	token, err := r.openCheckpoint()
+	switch {
+	case r.ctx.Err() != nil:
+		return endLost
+	case err != nil: // drained before anything was read, or a fault that reading would meet again
+		return endClosed
+	case token == tunnel.FinishTag:
+		return endTerminated
+	}
+
+	var loops sync.WaitGroup
+	defer loops.Wait()
+	defer r.cancel(errSessionOver)
+	loops.Add(2)
+	go func() { defer loops.Done(); r.read(token) }() // ends with readCtx, at the finish token, or when it gives up
+	go func() { defer loops.Done(); r.deliver() }()   // ends with ctx, or when the tracker drains
+
+	every := time.NewTicker(r.sub.cfg.CheckpointInterval)
+	defer every.Stop()
+	for {
+		select {
+		case <-r.ctx.Done():
+			return endLost
+		case <-every.C:
+			if err := r.commit(); err != nil {
+				r.commitFailed(err)
+			}
+		case <-r.tracker.Done():
+			return r.finish()
+		case <-r.draining:
+			return r.finishDrain()
+		case <-r.failed:
+			r.drain()
+		}
+	}
+}
+
+// finish commits the finish token: TERMINATED may be reported only when it is
+// stored (law L5). There is no hurry: without it the channel comes back.
+func (r *channelRun) finish() runEnd {
+	pauses := r.sub.cfg.ReadBackoff()
+	for {
+		err := r.commit()
+		if err == nil {
+			return endTerminated
+		}
+		r.commitFailed(err)
+		select {
+		case <-r.ctx.Done():
+			return endLost
+		case <-r.draining:
+			return r.finishDrain()
+		case <-time.After(nextPause(pauses)):
+		}
+	}
+}
+
+// finishDrain waits for what is in flight, then commits what was acked.
+func (r *channelRun) finishDrain() runEnd {
+	r.tracker.Drain()
+	timeout := time.NewTimer(r.sub.cfg.CloseTimeout)
+	defer timeout.Stop()
+	select {
+	case <-r.tracker.Drained():
+	case <-timeout.C:
+		held := r.tracker.Stats()
+		r.sub.heldBack(held.Live)
+		r.logger.Error("Messages still unsettled after CloseTimeout; they are redelivered to the channel's next owner", ErrDrainTimeout, watermill.LogFields{
+			"unsettled": held.Live, "oldest_key": keyText(held.Oldest), "oldest_attempts": held.Oldest.Attempts,
+		})
+	case <-r.ctx.Done():
+		return endLost
+	}
+	end := endClosed
+	select {
+	case <-r.tracker.Done():
+		end = endTerminated
+	default:
+	}
+	// Messages that still run lose their contexts; what they do from here on
+	// changes nothing any more.
+	token, position, ok := r.tracker.Committable()
+	for _, d := range r.tracker.Fence() {
+		d.(*delivery).cancel(ErrDrainTimeout)
+	}
+	if !ok {
+		return end
+	}
+	pauses, until := r.sub.cfg.ReadBackoff(), time.Now().Add(lastCommitTimeout)
+	for {
+		err := r.store(token, position)
+		if err == nil {
+			return end
+		}
+		r.commitFailed(err)
+		if r.ctx.Err() != nil {
+			return endLost
+		}
+		pause := nextPause(pauses)
+		if time.Now().Add(pause).After(until) {
+			return endClosed
+		}
+		select {
+		case <-r.ctx.Done():
+			return endLost
+		case <-time.After(pause):
+		}
+	}
+}
+
+// lastCommitTimeout bounds the tries of the last commit of a drain.
+const lastCommitTimeout = 5 * time.Second
+
+// String names the end for the log.
+func (e runEnd) String() string {
+	switch e {
+	case endTerminated:
+		return "finished"
+	case endClosed:
+		return "closed"
+	}
+	return "lost"
+}
+
+// deliver hands out records until the tracker drains or is fenced.
+func (r *channelRun) deliver() {
+	var due <-chan time.Time
+	for {
+		a, retryAt, ok := r.tracker.Next(time.Now())
+		if ok {
+			r.hand(a)
+			continue
+		}
+		var timer *time.Timer
+		if !retryAt.IsZero() {
+			timer = time.NewTimer(time.Until(retryAt))
+			due = timer.C
+		}
+		select {
+		case <-r.tracker.Ready():
+		case <-due:
+		case <-r.draining:
+			return
+		case <-r.ctx.Done():
+			return
+		}
+		if timer != nil {
+			timer.Stop()
+			due = nil
+		}
+	}
+}
+
+// hand makes a message of a record and sends it to the output.
+func (r *channelRun) hand(a ack.Attempt) {
+	p := a.Page().(*page)
+	rec := &p.records[a.Index()]
+	if a.Number() > 1 { // whoever handled it before may still hold the record
+		again := *rec
+		again.Attempt = a.Number()
+		rec = &again
+	}
+	msg, err := r.unmarshal(rec)
+	if err != nil {
+		r.logger.Error("Record was refused by the Unmarshaler; it is tried again", err, recordFields(rec, a))
+		r.nacked(a, err)
+		return
+	}
+	if msg.UUID == "" {
+		msg.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
+	}
+	d := &delivery{Context: r.sub.values, run: r, attempt: a, record: rec, hurry: r.tracker.Hurry()}
+	ctx, cancel := context.WithCancelCause(d)
+	d.cancel = cancel
+	msg.SetContext(ctx)
+	if !r.tracker.Bind(a, d) { // called back or fenced meanwhile
+		cancel(ack.ErrCalledBack)
+		r.tracker.Ack(a)
+		return
+	}
+	select {
+	case r.sub.output <- msg:
+		r.watchers.Add(1)
+		go r.watch(d, msg) // ends when the message is settled or ctx ends; main waits for it
+	case <-ctx.Done(): // called back or fenced before anybody took it
+		r.tracker.Ack(a) // the end of a called-back delivery: it comes again
+	case <-r.draining:
+		cancel(context.Canceled)
+		r.tracker.Nack(a, time.Time{}) // ends undelivered; a draining tracker delivers nothing again
+	}
+}
+
+// unmarshal calls the Unmarshaler, which is the user's: it may panic.
+func (r *channelRun) unmarshal(rec *Record) (msg *message.Message, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("unmarshaler panicked: %w\n%s", asError(v), debug.Stack())
+		}
+	}()
+	msg, err = r.sub.cfg.Unmarshaler.Unmarshal(rec)
+	if err == nil && msg == nil {
+		err = errors.New("unmarshaler returned neither a message nor an error")
+	}
+	return msg, err
+}
+
+// watch waits for the outcome of a message. Watermill tells it by closing one
+// of two channels and nothing else.
+func (r *channelRun) watch(d *delivery, msg *message.Message) {
+	defer r.watchers.Done()
+	select {
+	case <-msg.Acked():
+		if r.tracker.Ack(d.attempt) && d.attempt.Failures() > 0 {
+			r.forgetBackoff(d.attempt.ID())
+		}
+		d.cancel(ErrSettled)
+	case <-msg.Nacked():
+		d.cancel(ErrSettled)
+		r.nacked(d.attempt, errNacked)
+	case <-r.ctx.Done():
+	}
+}
+
+var errNacked = errors.New("message nacked")
+
+// nacked schedules the redelivery of a record.
+func (r *channelRun) nacked(a ack.Attempt, cause error) {
+	pause := r.nextNackPause(a.ID())
+	taken, counted := r.tracker.Nack(a, time.Now().Add(pause))
+	cancelCalledBack(taken, cause)
+	if counted {
+		r.logger.Debug("Message nacked; it comes again", recordFields(&a.Page().(*page).records[a.Index()], a).Add(watermill.LogFields{"pause": pause.String(), "called_back": len(taken)}))
+	}
+}
+
+func (r *channelRun) nextNackPause(id uint64) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b, ok := r.backoffs[id]
+	if !ok {
+		b = r.sub.cfg.NackBackoff()
+		r.backoffs[id] = b
+	}
+	return nextPause(b)
+}
+
+func (r *channelRun) forgetBackoff(id uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.backoffs, id)
+}
+
+// stoppedPause is the pause where a BackOff says Stop: a subscriber never gives
+// a record up, and never retries in a tight loop.
+const stoppedPause = 30 * time.Second
+
+func nextPause(b backoff.BackOff) time.Duration {
+	if d := b.NextBackOff(); d != backoff.Stop {
+		return d
+	}
+	return stoppedPause
+}
+
+// recordFields names a record in the log.
+func recordFields(rec *Record, a ack.Attempt) watermill.LogFields {
+	return watermill.LogFields{"key": rec.KeyText(), "type": rec.Type.String(), "sequence": rec.Sequence.String(), "attempt": a.Number()}
+}
+
+func keyText(o ack.Oldest) string {
+	if p, ok := o.Page.(*page); ok {
+		return p.records[o.Index].KeyText()
+	}
+	return ""
+}

@@ -1,0 +1,308 @@
+package subscriber
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
+)
+
+const (
+	// tick is how often the SDK's worker reports the state of its channels.
+	// Most ticks are answered locally, see workerTransport.
+	tick = 200 * time.Millisecond
+
+	// burstFirst and burstLength shape the real heartbeats after news: the
+	// service often answers a report one heartbeat later (a child channel
+	// opens, base data gives way to the stream), so the next ones follow soon,
+	// each twice as late as the one before.
+	burstFirst  = 250 * time.Millisecond
+	burstLength = 4
+
+	// heartbeatTimeout bounds one real heartbeat.
+	heartbeatTimeout = 10 * time.Second
+	// releaseTimeout bounds the call that ends a client at the service.
+	releaseTimeout = 5 * time.Second
+)
+
+// workerTransport is the RoundTripper under the SDK's tunnel worker. It makes
+// the worker's calls cancellable, and lets its ticker run fast without sending
+// more heartbeats: a tick whose channels are all as in the last real
+// heartbeat is answered with the service's last answer, until HeartbeatInterval
+// is over. So a changed status travels within one tick.
+//
+// It also answers the worker's GetCheckpoint calls with a stand-in: the worker
+// makes them one after the other inside its state machine and would miss
+// heartbeats while the service is slow. Each channel makes its own instead.
+//
+// Invariants:
+//   - beat.ok is when the last heartbeat that the service answered was sent; the
+//     service counts from a later moment, so a client that considers itself lost at
+//     beat.ok+timeout does so before the service gives its channels away.
+//   - A failed heartbeat is never answered locally: the next ticks report the
+//     failure, or try again when the pause after it is over.
+type workerTransport struct {
+	base     http.RoundTripper
+	creds    *credentialsCache
+	ctx      context.Context // of the session; cancelled when it has to end at once
+	logger   watermill.LoggerAdapter
+	interval time.Duration
+	timeout  time.Duration
+
+	// connected is closed by the first heartbeat: from then on the worker has a
+	// state machine, and Shutdown may be called without a race.
+	connected     chan struct{}
+	connectedOnce sync.Once
+
+	poked atomic.Bool // the next tick is to be a real heartbeat
+
+	mu       sync.Mutex
+	clientID string
+	released bool // the service was told that the client ends
+	beat     beat // written by the worker's goroutine only
+}
+
+// beat is what is known of the real heartbeats.
+type beat struct {
+	ok     time.Time // when the last answered one was sent
+	next   time.Time // when the next one is due without news
+	report string    // what it reported, in canonical form
+	answer []byte    // what the service answered
+	burst  int       // how many more follow soon
+
+	failures int
+	err      error     // of the last one, nil once one succeeds
+	retryAt  time.Time // not before, after a failure
+}
+
+func newWorkerTransport(ctx context.Context, e *endpoint, interval, timeout time.Duration, logger watermill.LoggerAdapter) *workerTransport {
+	return &workerTransport{
+		base: e.base, creds: e.creds, ctx: ctx, logger: logger, interval: interval, timeout: timeout,
+		connected: make(chan struct{}),
+	}
+}
+
+// RoundTrip implements http.RoundTripper. The worker makes one call at a time.
+func (t *workerTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	switch op := path.Base(req.URL.Path); op {
+	case "heartbeat":
+		t.connectedOnce.Do(func() { close(t.connected) })
+		return t.heartbeat(req)
+	case "getcheckpoint":
+		// checkpoint (field 1) = "", sequence_number (field 2) = 0
+		return answer(req, http.StatusOK, []byte{0x0a, 0x00, 0x10, 0x00}), nil
+	case "shutdown":
+		return t.shutdown(req)
+	default:
+		return t.pass(req, callTimeout)
+	}
+}
+
+// pass carries a call to the service. Answers that the SDK would retry on its
+// own become errors; all others reach the SDK as they are, because it looks at
+// their code.
+func (t *workerTransport) pass(req *http.Request, timeout time.Duration) (*http.Response, error) {
+	op := path.Base(req.URL.Path)
+	sent := time.Now()
+	resp, body, err := exchange(t.ctx, t.base, req, timeout)
+	if err != nil {
+		return nil, &callError{err: err}
+	}
+	ok := resp.StatusCode >= 200 && resp.StatusCode <= 299
+	switch {
+	case ok && len(body) == 0 && needsBody[op]:
+		return nil, &callError{err: fmt.Errorf("the answer (%s) is empty", resp.Status)}
+	case ok && op == "connect":
+		t.noteClient(body, sent)
+	case !ok:
+		se := answerError(op, resp, body)
+		if classify(se) == auth {
+			t.creds.forget()
+		}
+		if se.Code == tunnel.ErrCodeServerUnavailable || heartbeatMayPass(op, se) {
+			return nil, &callError{err: se}
+		}
+	}
+	return answer(req, resp.StatusCode, body), nil
+}
+
+// heartbeatMayPass tells errors of a heartbeat that pass by themselves. For the
+// SDK any code but OTSTunnelServerUnavailable ends the session.
+func heartbeatMayPass(op string, err error) bool {
+	if op != "heartbeat" {
+		return false
+	}
+	c := classify(err)
+	return c == retry || c == throttled || c == auth
+}
+
+func (t *workerTransport) noteClient(body []byte, sent time.Time) {
+	var r protocol.ConnectResponse
+	if err := proto.Unmarshal(body, protoadapt.MessageV2Of(&r)); err != nil {
+		return // the SDK reports what is wrong with it
+	}
+	t.mu.Lock()
+	t.clientID = r.GetClientId()
+	t.beat.ok = sent
+	t.mu.Unlock()
+}
+
+func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
+	report, err := reportOf(req)
+	if err != nil {
+		return nil, &callError{err: err}
+	}
+	t.mu.Lock()
+	b := t.beat
+	t.mu.Unlock()
+
+	now := time.Now()
+	deadline := b.ok.Add(t.timeout)
+	poked := t.poked.Swap(false)
+	switch {
+	case !now.Before(deadline):
+		return resourceGone(req, fmt.Sprintf("no heartbeat was answered for %v", t.timeout)), nil
+	case b.err != nil && now.Before(b.retryAt):
+		return nil, &callError{err: b.err}
+	case b.err == nil && b.answer != nil && report == b.report && now.Before(b.next) && !poked:
+		return answer(req, http.StatusOK, b.answer), nil
+	}
+	// The request is signed already; this is for the next one.
+	if _, err := t.creds.get(t.ctx); err != nil {
+		t.logger.Error("Cannot get credentials", err, nil)
+	}
+	resp, err := t.pass(req, min(heartbeatTimeout, time.Until(deadline)))
+	b.note(now, report, resp, err, t.interval)
+	if err != nil {
+		t.logger.Info("Heartbeat failed", watermill.LogFields{"err": fromSDK("heartbeat", err).Error(), "failures": b.failures, "lost_at": deadline})
+	}
+	t.mu.Lock()
+	t.beat = b
+	t.mu.Unlock()
+	return resp, err
+}
+
+// note updates b with the outcome of a heartbeat that was sent at the given time.
+func (b *beat) note(sent time.Time, report string, resp *http.Response, err error, interval time.Duration) {
+	if err != nil || resp.StatusCode != http.StatusOK {
+		b.failures++
+		b.err = err
+		b.retryAt = sent.Add(min(interval, burstFirst<<min(b.failures, 6)))
+		return
+	}
+	body, readErr := io.ReadAll(resp.Body)
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	if readErr != nil { // the body is a byte slice: it cannot fail
+		b.err = readErr
+		return
+	}
+	if report != b.report || !bytes.Equal(body, b.answer) || b.err != nil {
+		b.burst = burstLength
+	}
+	b.ok, b.report, b.answer, b.err, b.failures = sent, report, body, nil, 0
+	pause := interval
+	if b.burst > 0 {
+		pause = min(interval, burstFirst<<(burstLength-b.burst))
+		b.burst--
+	}
+	b.next = sent.Add(pause)
+}
+
+// poke makes the next tick a real heartbeat: something suggests that the
+// service sees this client differently.
+func (t *workerTransport) poke() { t.poked.Store(true) }
+
+// lastBeat returns when the last answered heartbeat was sent.
+func (t *workerTransport) lastBeat() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.beat.ok
+}
+
+func (t *workerTransport) shutdown(req *http.Request) (*http.Response, error) {
+	resp, err := t.pass(req, releaseTimeout)
+	if err == nil && resp.StatusCode == http.StatusOK {
+		t.mu.Lock()
+		t.released = true
+		t.mu.Unlock()
+	}
+	return resp, err
+}
+
+// client returns the client id of the session, and whether the service was told that it ended.
+func (t *workerTransport) client() (id string, released bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.clientID, t.released
+}
+
+// reportOf returns the channels of a heartbeat request in a canonical form.
+func reportOf(req *http.Request) (string, error) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return "", fmt.Errorf("heartbeat request: %w", err)
+	}
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	var hb protocol.HeartbeatRequest
+	if err := proto.Unmarshal(body, protoadapt.MessageV2Of(&hb)); err != nil {
+		return "", fmt.Errorf("heartbeat request: %w", err)
+	}
+	lines := make([]string, len(hb.Channels))
+	for i, c := range hb.Channels { // the SDK sends them in the order of a map
+		lines[i] = c.GetChannelId() + " " + strconv.FormatInt(c.GetVersion(), 10) + " " + c.GetStatus().String()
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n"), nil
+}
+
+// resourceGone is the service's answer to a client that it does not know any more.
+func resourceGone(req *http.Request, message string) *http.Response {
+	code := tunnel.ErrCodeResourceGone
+	body, err := proto.Marshal(protoadapt.MessageV2Of(&protocol.Error{Code: &code, Message: &message}))
+	if err != nil {
+		panic(fmt.Sprintf("subscriber: two strings do not marshal: %v", err))
+	}
+	return answer(req, http.StatusGone, body)
+}
+
+func answer(req *http.Request, status int, body []byte) *http.Response {
+	return &http.Response{
+		Status: strconv.Itoa(status) + " " + http.StatusText(status), StatusCode: status,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: make(http.Header), Request: req,
+		ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),
+	}
+}
+
+// releaseTransport is the RoundTripper under a worker that only exists to send
+// the shutdown call of a client: the SDK has no other way to make it. Connect
+// is answered with the client's id, heartbeats with no channels.
+type releaseTransport struct {
+	*workerTransport
+	connect []byte
+}
+
+func (t *releaseTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	switch path.Base(req.URL.Path) {
+	case "connect":
+		return answer(req, http.StatusOK, t.connect), nil
+	case "heartbeat":
+		t.connectedOnce.Do(func() { close(t.connected) })
+		return answer(req, http.StatusOK, nil), nil
+	}
+	return t.workerTransport.RoundTrip(req)
+}

@@ -1,0 +1,267 @@
+package subscriber
+
+import (
+	"encoding/base64"
+	"math"
+	"strconv"
+	"unicode/utf8"
+	"unsafe"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// JSON is the default Unmarshaler. Its payload is one JSON object:
+//
+//	{
+//	  "type": "update",                    put, update or delete
+//	  "key": {"id": 7, "region": "eu"},    primary key columns, in key order
+//	  "columns": {"amount": 12.5},         newest value written to each column
+//	  "deleted": ["note"],                 columns removed
+//	  "deleted_versions": [{"column": "n", "timestamp": 1700000000000}],
+//	  "origin": {"amount": 11},            values before the change
+//	  "timestamp": 1700000000123456,       µs since 1970
+//	  "sequence": "00000000:00060a24182d2240:00000002"
+//	}
+//
+// type, key and columns are always there, the rest only when there is something
+// to say; base data has no timestamp and no sequence. Integers are exact (use
+// json.Number where they may exceed 2^53), binary values are base64 (standard
+// alphabet, padded), doubles that JSON cannot hold are the strings "NaN",
+// "Infinity" and "-Infinity", and bytes of a string that are no UTF-8 become U+FFFD.
+type JSON struct{}
+
+var _ Unmarshaler = JSON{}
+
+// Unmarshal makes a message with the JSON payload and the metadata of this package. It never fails.
+func (JSON) Unmarshal(r *Record) (*message.Message, error) {
+	msg := message.NewMessage("", appendRecord(make([]byte, 0, 256), r))
+	setMetadata(msg, r)
+	return msg, nil
+}
+
+func appendRecord(b []byte, r *Record) []byte {
+	b = append(b, `{"type":"`...)
+	b = append(b, r.Type.String()...)
+	b = append(b, `","key":{`...)
+	for i := range r.PrimaryKey {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, r.PrimaryKey[i].Name)
+		b = append(b, ':')
+		b = appendValue(b, r.PrimaryKey[i].Value)
+	}
+	b = append(b, `},"columns":{`...)
+	b = appendNewest(b, r.Columns)
+	b = append(b, '}')
+	if hasType(r.Columns, CellDeleteAllVersions) {
+		b = append(b, `,"deleted":[`...)
+		b = appendDeleted(b, r.Columns)
+		b = append(b, ']')
+	}
+	if hasType(r.Columns, CellDeleteOneVersion) {
+		b = append(b, `,"deleted_versions":[`...)
+		b = appendDeletedVersions(b, r.Columns)
+		b = append(b, ']')
+	}
+	if len(r.Origin) > 0 {
+		b = append(b, `,"origin":{`...)
+		b = appendNewest(b, r.Origin)
+		b = append(b, '}')
+	}
+	if !r.Sequence.IsZero() {
+		b = append(b, `,"timestamp":`...)
+		b = strconv.AppendInt(b, r.Sequence.Timestamp, 10)
+		b = append(b, `,"sequence":"`...)
+		b = appendHex(b, uint64(uint32(r.Sequence.Epoch)), 8)
+		b = append(b, ':')
+		b = appendHex(b, uint64(r.Sequence.Timestamp), 16)
+		b = append(b, ':')
+		b = appendHex(b, uint64(uint32(r.Sequence.RowIndex)), 8)
+		b = append(b, '"')
+	}
+	return append(b, '}')
+}
+
+func hasType(cells []Cell, t CellType) bool {
+	for i := range cells {
+		if cells[i].Type == t {
+			return true
+		}
+	}
+	return false
+}
+
+// appendNewest writes each put column once, with its newest version, at the
+// place of its first cell. Rows have few columns with several versions, so that
+// looking back beats a map.
+func appendNewest(b []byte, cells []Cell) []byte {
+	first := true
+	for i := range cells {
+		if cells[i].Type != CellPut || seenBefore(cells, i) {
+			continue
+		}
+		best := i
+		for j := i + 1; j < len(cells); j++ {
+			if cells[j].Type == CellPut && cells[j].Timestamp > cells[best].Timestamp && cells[j].Name == cells[i].Name {
+				best = j
+			}
+		}
+		if !first {
+			b = append(b, ',')
+		}
+		first = false
+		b = appendString(b, cells[i].Name)
+		b = append(b, ':')
+		b = appendValue(b, cells[best].Value)
+	}
+	return b
+}
+
+func seenBefore(cells []Cell, i int) bool {
+	for j := range cells[:i] {
+		if cells[j].Type == CellPut && cells[j].Name == cells[i].Name {
+			return true
+		}
+	}
+	return false
+}
+
+func appendDeleted(b []byte, cells []Cell) []byte {
+	first := true
+	for i := range cells {
+		if cells[i].Type != CellDeleteAllVersions {
+			continue
+		}
+		if !first {
+			b = append(b, ',')
+		}
+		first = false
+		b = appendString(b, cells[i].Name)
+	}
+	return b
+}
+
+func appendDeletedVersions(b []byte, cells []Cell) []byte {
+	first := true
+	for i := range cells {
+		if cells[i].Type != CellDeleteOneVersion {
+			continue
+		}
+		if !first {
+			b = append(b, ',')
+		}
+		first = false
+		b = append(b, `{"column":`...)
+		b = appendString(b, cells[i].Name)
+		b = append(b, `,"timestamp":`...)
+		b = strconv.AppendInt(b, cells[i].Timestamp, 10)
+		b = append(b, '}')
+	}
+	return b
+}
+
+// appendKey writes the primary key's values as a JSON array.
+func appendKey(b []byte, key []Column) []byte {
+	b = append(b, '[')
+	for i := range key {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendValue(b, key[i].Value)
+	}
+	return append(b, ']')
+}
+
+func appendValue(b []byte, v Value) []byte {
+	switch v.kind {
+	case KindInteger:
+		return strconv.AppendInt(b, int64(v.num), 10)
+	case KindDouble:
+		return appendDouble(b, math.Float64frombits(v.num))
+	case KindBoolean:
+		return strconv.AppendBool(b, v.num == 1)
+	case KindString:
+		return appendString(b, v.data)
+	case KindBinary:
+		b = append(b, '"')
+		b = base64.StdEncoding.AppendEncode(b, unsafe.Slice(unsafe.StringData(v.data), len(v.data)))
+		return append(b, '"')
+	}
+	return append(b, "null"...)
+}
+
+func appendDouble(b []byte, f float64) []byte {
+	switch {
+	case math.IsNaN(f):
+		return append(b, `"NaN"`...)
+	case math.IsInf(f, 1):
+		return append(b, `"Infinity"`...)
+	case math.IsInf(f, -1):
+		return append(b, `"-Infinity"`...)
+	}
+	// The format of encoding/json (ES6): exponents only where plain digits would be long.
+	format := byte('f')
+	if abs := math.Abs(f); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
+		format = 'e'
+	}
+	return strconv.AppendFloat(b, f, format, -1, 64)
+}
+
+const hexDigits = "0123456789abcdef"
+
+func appendHex(b []byte, v uint64, digits int) []byte {
+	for shift := 4 * (digits - 1); shift >= 0; shift -= 4 {
+		b = append(b, hexDigits[v>>shift&0xf])
+	}
+	return b
+}
+
+// appendString writes s as a JSON string. Unlike encoding/json's default it
+// leaves <, > and & alone: payloads are no HTML.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	start := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
+			i++
+			continue
+		}
+		if c < utf8.RuneSelf {
+			b = append(b, s[start:i]...)
+			b = appendEscaped(b, c)
+			i++
+			start = i
+			continue
+		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		// U+2028 and U+2029 are escaped as in encoding/json: JavaScript took them for line ends.
+		if r == utf8.RuneError && size == 1 || r == '\u2028' || r == '\u2029' {
+			b = append(b, s[start:i]...)
+			b = append(b, `\u`...)
+			b = appendHex(b, uint64(r), 4)
+			i += size
+			start = i
+			continue
+		}
+		i += size
+	}
+	b = append(b, s[start:]...)
+	return append(b, '"')
+}
+
+func appendEscaped(b []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(b, '\\', c)
+	case '\n':
+		return append(b, '\\', 'n')
+	case '\r':
+		return append(b, '\\', 'r')
+	case '\t':
+		return append(b, '\\', 't')
+	}
+	b = append(b, `\u00`...)
+	return append(b, hexDigits[c>>4], hexDigits[c&0xf])
+}

@@ -1,0 +1,179 @@
+package subscriber
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"strconv"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ack"
+)
+
+// Keys of the message metadata that an Unmarshaler of this package sets.
+const (
+	MetadataTable     = "ots.table"
+	MetadataTunnel    = "ots.tunnel"
+	MetadataChannel   = "ots.channel"
+	MetadataType      = "ots.type"      // "put", "update" or "delete"
+	MetadataTimestamp = "ots.timestamp" // of the change, microseconds since 1970; absent for base data
+	MetadataKey       = "ots.key"       // the primary key's values as a JSON array, in key order
+)
+
+// Unmarshaler makes a message of a record. The subscriber sets the message's UUID when
+// it is empty, and its context. An error counts as a failed
+// message: it is logged and the record comes again after NackBackoff.
+//
+// Unmarshal is called from one goroutine for each channel. The record stays
+// valid for as long as somebody holds it, but see Record on what it pins.
+type Unmarshaler interface {
+	Unmarshal(r *Record) (*message.Message, error)
+}
+
+// delivery is one delivery of one record: the values behind a message's
+// context, and what a batching middleware may tell the subscriber.
+type delivery struct {
+	context.Context // of the subscription: values only, never cancelled
+
+	run     *channelRun
+	attempt ack.Attempt
+	record  *Record
+	hurry   <-chan struct{}
+	cancel  context.CancelCauseFunc
+}
+
+var _ ack.Delivery = (*delivery)(nil)
+
+type recordKey struct{}
+
+// Value answers the keys of the record and of the delivery.
+func (d *delivery) Value(key any) any {
+	switch key {
+	case recordKey{}:
+		return d.record
+	case ack.DeliveryKey:
+		return ack.Delivery(d)
+	}
+	return d.Context.Value(key)
+}
+
+// Key is the ordering key; empty when the subscription is Unordered.
+func (d *delivery) Key() string { return d.attempt.Key() }
+
+// HandOff lets the next record of the key be delivered.
+func (d *delivery) HandOff() { d.run.tracker.HandOff(d.attempt) }
+
+// Begin says that the message's batch runs.
+func (d *delivery) Begin() { d.run.tracker.Begin(d.attempt) }
+
+// CallBack takes back the later messages of the key.
+func (d *delivery) CallBack(cause error) {
+	cancelCalledBack(d.run.tracker.CallBack(d.attempt), cause)
+}
+
+// Hurry is closed when the message should not be held back any longer.
+func (d *delivery) Hurry() <-chan struct{} { return d.hurry }
+
+// calledBack is the cancellation cause of a message that was taken back.
+type calledBack struct{ cause error }
+
+func (e *calledBack) Error() string {
+	if e.cause == nil {
+		return ack.ErrCalledBack.Error()
+	}
+	return ack.ErrCalledBack.Error() + ": " + e.cause.Error()
+}
+
+func (e *calledBack) Unwrap() []error {
+	if e.cause == nil {
+		return []error{ack.ErrCalledBack}
+	}
+	return []error{ack.ErrCalledBack, e.cause}
+}
+
+// cancelCalledBack ends the contexts of deliveries that the tracker took back.
+func cancelCalledBack(taken []any, cause error) {
+	for _, v := range taken {
+		v.(*delivery).cancel(&calledBack{cause: cause})
+	}
+}
+
+// RecordFromMessage returns the typed record that the message was made of. It is
+// false for a message of another source, and for copies made without their context.
+func RecordFromMessage(msg *message.Message) (*Record, bool) {
+	r, ok := msg.Context().Value(recordKey{}).(*Record)
+	return r, ok
+}
+
+// WithRecord gives msg's context a record, as the subscriber does. It is for
+// tests of handlers that call RecordFromMessage.
+func WithRecord(msg *message.Message, r *Record) {
+	msg.SetContext(context.WithValue(msg.Context(), recordKey{}, r))
+}
+
+// setMetadata sets the metadata that every message of a record has.
+func setMetadata(msg *message.Message, r *Record) {
+	msg.Metadata[MetadataTable] = r.Table
+	msg.Metadata[MetadataTunnel] = r.Tunnel
+	msg.Metadata[MetadataChannel] = r.Channel
+	msg.Metadata[MetadataType] = r.Type.String()
+	if !r.Sequence.IsZero() {
+		msg.Metadata[MetadataTimestamp] = strconv.FormatInt(r.Sequence.Timestamp, 10)
+	}
+	msg.Metadata[MetadataKey] = r.KeyText()
+}
+
+// KeyText is the primary key as a JSON array of its values, in key order, such
+// as ["u1",7]: the form in metadata, logs and dead letters.
+func (r *Record) KeyText() string {
+	return string(appendKey(make([]byte, 0, 48), r.PrimaryKey))
+}
+
+// uuids makes the UUIDs of one channel's messages.
+//
+// A UUID is a pure function of tunnel, channel, sequence, record type and
+// primary key (law L2): the first 128 bits of a SHA-256 over them, in the form of a
+// version 8 UUID (RFC 9562: custom). The same record has the same UUID in every
+// process and on every delivery.
+type uuids struct{ seed [sha256.Size]byte }
+
+func newUUIDs(tunnelID, channelID string) *uuids {
+	h := sha256.New()
+	for _, s := range []string{tunnelID, channelID} {
+		var n [8]byte
+		binary.LittleEndian.PutUint64(n[:], uint64(len(s)))
+		h.Write(n[:])
+		h.Write([]byte(s))
+	}
+	u := new(uuids)
+	h.Sum(u.seed[:0])
+	return u
+}
+
+// of returns the UUID of a record with the given key bytes.
+func (u *uuids) of(typ RecordType, seq Sequence, key string) string {
+	var stack [192]byte
+	b := append(stack[:0], u.seed[:]...)
+	b = append(b, byte(typ))
+	b = binary.LittleEndian.AppendUint32(b, uint32(seq.Epoch))
+	b = binary.LittleEndian.AppendUint64(b, uint64(seq.Timestamp))
+	b = binary.LittleEndian.AppendUint32(b, uint32(seq.RowIndex))
+	b = append(b, key...)
+	sum := sha256.Sum256(b)
+	id := sum[:16]
+	id[6] = id[6]&0x0f | 0x80 // version 8
+	id[8] = id[8]&0x3f | 0x80 // variant of RFC 9562
+	var text [36]byte
+	hex.Encode(text[0:8], id[0:4])
+	text[8] = '-'
+	hex.Encode(text[9:13], id[4:6])
+	text[13] = '-'
+	hex.Encode(text[14:18], id[6:8])
+	text[18] = '-'
+	hex.Encode(text[19:23], id[8:10])
+	text[23] = '-'
+	hex.Encode(text[24:36], id[10:16])
+	return string(text[:])
+}

@@ -1,0 +1,138 @@
+package subscriber
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ack"
+)
+
+// subscription is one Subscribe: one tunnel, WorkerSize clients, one window and
+// one output channel.
+//
+// Invariants:
+//   - output is closed once, by run, when every client has ended; only
+//     channelRuns send to it, and they have all ended then.
+//   - stopping is closed once: by the end of Subscribe's context, by Close, or
+//     by a fatal error. The clients drain then.
+type subscription struct {
+	cfg      Config
+	endpoint *endpoint
+	logger   watermill.LoggerAdapter
+
+	topic, table, tunnel, tunnelID string
+
+	ctx    context.Context // Subscribe's
+	values context.Context // its values without its cancellation: base of all message contexts
+	window *ack.Window
+	output chan *message.Message
+
+	stopping chan struct{}
+	stopOnce sync.Once
+	done     chan struct{} // closed when output is closed
+
+	mu   sync.Mutex
+	err  error // fatal
+	held int   // messages that a drain gave up
+}
+
+// start connects the clients. run owns everything and closes output and done at the end.
+func (s *subscription) start() { go s.run() }
+
+func (s *subscription) run() {
+	defer close(s.done)
+	defer close(s.output)
+	unlink := context.AfterFunc(s.ctx, s.stop)
+	defer unlink()
+	var clients sync.WaitGroup
+	for n := range s.cfg.WorkerSize {
+		clients.Add(1)
+		go func() { // ends after stop, or with a fatal error
+			defer clients.Done()
+			s.client(n)
+		}()
+	}
+	clients.Wait()
+	s.logger.Info("Subscription ended", nil)
+}
+
+// stop starts the drain.
+func (s *subscription) stop() {
+	s.stopOnce.Do(func() { close(s.stopping) })
+}
+
+// steadySession is how long a session must have lasted for the pauses between
+// sessions to begin anew.
+const steadySession = time.Minute
+
+// client keeps one tunnel client connected until the subscription stops.
+func (s *subscription) client(n int) {
+	logger := s.logger.With(watermill.LogFields{"worker": n})
+	pauses := s.cfg.ReconnectBackoff()
+	for {
+		started := time.Now()
+		err := newSession(s, logger).run(s.stopping)
+		if err == nil {
+			return
+		}
+		if classify(err) == fatal {
+			s.fail(fmt.Errorf("%s: %w", s.topic, err))
+			return
+		}
+		if time.Since(started) > steadySession {
+			pauses = s.cfg.ReconnectBackoff()
+		}
+		pause := nextPause(pauses)
+		logger.Error("Tunnel session ended; connecting again", err, watermill.LogFields{"pause": pause.String()})
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-s.stopping:
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// fail ends the subscription for good: its tunnel is of no use any more.
+func (s *subscription) fail(err error) {
+	s.mu.Lock()
+	first := s.err == nil
+	if first {
+		s.err = err
+	}
+	s.mu.Unlock()
+	if first {
+		s.logger.Error("Subscription failed; its output is closed", err, nil)
+	}
+	s.stop()
+}
+
+// heldBack counts messages that were unsettled when a drain's time was up.
+func (s *subscription) heldBack(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held += n
+}
+
+// outcome returns the fatal error, and the error of the drain.
+func (s *subscription) outcome() (fatal, drain error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held > 0 {
+		drain = fmt.Errorf("%s: %d of them: %w", s.topic, s.held, ErrDrainTimeout)
+	}
+	return s.err, drain
+}
+
+// wait returns the drain's error when the subscription has ended.
+func (s *subscription) wait() error {
+	<-s.done
+	_, drain := s.outcome()
+	return drain
+}
