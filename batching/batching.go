@@ -1,0 +1,239 @@
+package batching
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// closeGrace is how long Close waits for batch handlers to return after it has
+// cancelled their contexts.
+const closeGrace = time.Second
+
+// errCalledBack tells the middleware that its message was called back.
+var errCalledBack = errors.New("batching: message called back")
+
+// Batching is a Watermill middleware that groups messages into batches. One
+// Batching may serve several Router handlers; their messages then share its
+// batches. All methods are safe for concurrent use.
+//
+// The scheduling (schedule.go) is a state machine under one mutex; messages
+// wait, handlers run and deliveries are told without it. There is no goroutine
+// but one for each running batch, and no timer but one for each open batch.
+type Batching struct {
+	logger       watermill.LoggerAdapter
+	orderingKey  func(*message.Message) string // nil: none
+	closeTimeout time.Duration
+	batchers     map[string]*batcher // not changed after New
+
+	ctx    context.Context // under every batch handler's; ends when CloseTimeout is over
+	cancel context.CancelCauseFunc
+	runs   sync.WaitGroup // the goroutines of running batches; Close waits
+
+	closeOnce sync.Once
+	closeErr  error // written once under closeOnce
+
+	mu sync.Mutex // guards what follows and all of schedule.go's state
+	schedule
+}
+
+// New checks cfg and returns a Batching that waits for messages. It starts
+// nothing. The error wraps ErrInvalidConfig and lists all faults. A nil logger
+// logs nothing.
+func New(cfg Config, logger watermill.LoggerAdapter) (*Batching, error) {
+	if logger == nil {
+		logger = watermill.NopLogger{}
+	}
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	b := &Batching{
+		logger:       logger,
+		orderingKey:  cfg.OrderingKey,
+		closeTimeout: cfg.CloseTimeout,
+		batchers:     make(map[string]*batcher, len(cfg.Batchers)),
+		schedule:     newSchedule(),
+	}
+	b.ctx, b.cancel = context.WithCancelCause(context.Background())
+	for name, c := range cfg.Batchers {
+		b.batchers[name] = newBatcher(name, c)
+		if cfg.MaxInFlight > 0 && c.Size > cfg.MaxInFlight {
+			logger.Info("Batches of this batcher can never be full: Size is more than the messages in flight", watermill.LogFields{
+				"batcher": name, "size": c.Size, "max_in_flight": cfg.MaxInFlight,
+			})
+		}
+	}
+	return b, nil
+}
+
+// Middleware calls h, the processing step, and then holds the message until the
+// batch that it joins is done: it returns what h produced if the message
+// succeeded, and an error if h or its batch failed. An error is passed on after
+// the subscriber was told to take back later messages of the ordering key.
+//
+// The message's context is as it was when the middleware returns.
+func (b *Batching) Middleware(h message.HandlerFunc) message.HandlerFunc {
+	return func(msg *message.Message) ([]*message.Message, error) {
+		it := newItem(msg)
+		produced, err := b.handle(it, h)
+		msg.SetContext(it.Context)
+		if err == nil {
+			return produced, nil
+		}
+		if errors.Is(err, errCalledBack) {
+			// Not a failure: a PoisonQueue, a Retry or an error log outside must
+			// not take it for one. Nor a success: nothing may be published.
+			return nil, nil
+		}
+		return nil, err
+	}
+}
+
+// handle sees one message through processing and its batch.
+func (b *Batching) handle(it *item, h message.HandlerFunc) ([]*message.Message, error) {
+	produced, err := b.process(it, h)
+	if it.calledBack() {
+		return nil, errCalledBack
+	}
+	if err == nil {
+		err = b.join(it)
+	}
+	if err != nil {
+		it.callBack(err)
+		return nil, err
+	}
+	it.handOff()
+	if err := b.wait(it); err != nil {
+		return nil, err
+	}
+	return produced, nil
+}
+
+// process calls the processing step and what else the user's code says about
+// the message.
+func (b *Batching) process(it *item, h message.HandlerFunc) ([]*message.Message, error) {
+	finished := false
+	defer func() {
+		// The panic goes on, to whatever Recoverer is outside. What that makes
+		// of it must find the later messages of the key taken back.
+		if !finished {
+			it.callBack(errProcessPanicked)
+			it.msg.SetContext(it.Context)
+		}
+	}()
+
+	it.msg.SetContext(it)
+	produced, err := h(it.msg)
+	if after := it.msg.Context(); after != context.Context(it) {
+		if r := lookupRoute(it.msg); r != nil && r != &it.route {
+			it.route = *r
+		}
+		it.msg.SetContext(newProcessedContext(it.Context, after))
+	}
+	if err == nil {
+		err = b.prepare(it)
+	}
+	finished = true
+	return produced, err
+}
+
+// prepare finds out what joining needs to know.
+func (b *Batching) prepare(it *item) error {
+	if it.gone() {
+		return it.endedError()
+	}
+	name := it.route.batcher
+	if name == "" {
+		name = DefaultBatcher
+	}
+	bt := b.batchers[name]
+	if bt == nil {
+		return &UnknownBatcherError{Batcher: name}
+	}
+	it.to = bt
+	switch {
+	case it.delivery != nil:
+		it.orderKey = it.delivery.Key()
+	case b.orderingKey != nil:
+		it.orderKey = b.orderingKey(it.msg)
+	}
+	if bt.MaxBytes > 0 {
+		it.weight = max(0, bt.SizeBy(it.msg))
+	}
+	return nil
+}
+
+// wait blocks until the item's batch is done or the item has left it.
+func (b *Batching) wait(it *item) error {
+	var hurry <-chan struct{}
+	if it.delivery != nil {
+		hurry = it.delivery.Hurry()
+	}
+	ended := it.Done()
+	for {
+		select {
+		case <-it.batch.done:
+			if it.calledBack() {
+				return errCalledBack
+			}
+			return it.err
+		case <-hurry:
+			hurry = nil
+			b.hurry(it)
+		case <-ended:
+			ended = nil
+			if b.end(it) {
+				if it.calledBack() {
+					return errCalledBack
+				}
+				return it.endedError()
+			}
+		}
+	}
+}
+
+// Close has all open batches handled at once and waits until the running ones
+// are done. After CloseTimeout it cancels the handlers' contexts, fails the
+// batches that have not begun, and waits for one more second; if handlers still
+// run then, it returns ErrCloseTimeout, otherwise nil. Messages that come
+// after Close was called fail with ErrClosed: close the Router first.
+//
+// Close may be called several times and at once; each call waits for the end
+// and returns the same.
+func (b *Batching) Close() error {
+	b.closeOnce.Do(func() { b.closeErr = b.close() })
+	return b.closeErr
+}
+
+func (b *Batching) close() error {
+	defer b.cancel(ErrClosed) // frees the context; no handler runs with it unless the time is up
+	idle := b.shut()
+	if waitFor(idle, b.closeTimeout) {
+		b.runs.Wait()
+		return nil
+	}
+	b.cancel(ErrCloseTimeout)
+	if waitFor(idle, closeGrace) {
+		b.runs.Wait()
+		return nil
+	}
+	return fmt.Errorf("%w: %d batches are not done after %v", ErrCloseTimeout, b.unfinishedBatches(), b.closeTimeout+closeGrace)
+}
+
+// waitFor waits for done, for at most d, and reports whether it came.
+func waitFor(done <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}

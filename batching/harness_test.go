@@ -1,0 +1,148 @@
+package batching
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// handled is one call of a batch handler, as recorder saw it.
+type handled struct {
+	batcher, key string
+	uuids        string // joined by blanks
+	trigger      Trigger
+	partition    int
+	oldest       time.Duration // age of the oldest message
+	at           time.Duration // since the recorder was made
+}
+
+// recorder is a batch handler that remembers its calls.
+type recorder struct {
+	start time.Time
+	after func(ctx context.Context, b *Batch) error // nil: succeed
+
+	mu    sync.Mutex
+	calls []handled
+}
+
+func newRecorder() *recorder { return &recorder{start: time.Now()} }
+
+func (r *recorder) handle(ctx context.Context, b *Batch) error {
+	r.mu.Lock()
+	r.calls = append(r.calls, handled{
+		batcher: b.Batcher, key: b.Key, uuids: uuids(b.Messages), trigger: b.Trigger,
+		partition: b.Partition, oldest: time.Since(b.Oldest), at: time.Since(r.start),
+	})
+	r.mu.Unlock()
+	if r.after != nil {
+		return r.after(ctx, b)
+	}
+	return nil
+}
+
+// seen returns the calls so far.
+func (r *recorder) seen() []handled {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]handled(nil), r.calls...)
+}
+
+// batches returns the calls so far as "a b|c", in order of their beginning.
+func (r *recorder) batches() string {
+	var all []string
+	for _, c := range r.seen() {
+		all = append(all, c.uuids)
+	}
+	return strings.Join(all, "|")
+}
+
+func uuids(msgs []*message.Message) string {
+	ids := make([]string, len(msgs))
+	for i, m := range msgs {
+		ids[i] = m.UUID
+	}
+	return strings.Join(ids, " ")
+}
+
+// pass is one message's way through a middleware, in a goroutine of its own as
+// in the Router.
+type pass struct {
+	msg      *message.Message
+	done     chan struct{} // closed when the middleware has returned
+	produced []*message.Message
+	err      error
+	took     time.Duration
+}
+
+// send starts msg's way through h.
+func send(h message.HandlerFunc, msg *message.Message) *pass {
+	p := &pass{msg: msg, done: make(chan struct{})}
+	start := time.Now()
+	go func() {
+		defer close(p.done)
+		p.produced, p.err = h(msg)
+		p.took = time.Since(start)
+	}()
+	return p
+}
+
+// result waits for the end and returns the error.
+func (p *pass) result() error {
+	<-p.done
+	return p.err
+}
+
+func (p *pass) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func msgOf(uuid string) *message.Message { return message.NewMessage(uuid, []byte("payload")) }
+
+// produce is a processing step that produces one message, "out-" and the UUID.
+func produce(msg *message.Message) ([]*message.Message, error) {
+	return []*message.Message{msgOf("out-" + msg.UUID)}, nil
+}
+
+// mustNew returns a Batching with these batchers, closed as the test ends.
+func mustNew(t testing.TB, cfg Config, logger watermill.LoggerAdapter) *Batching {
+	t.Helper()
+	b, err := New(cfg, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// one is a config with just the default batcher.
+func one(b Batcher) Config { return Config{Batchers: map[string]Batcher{DefaultBatcher: b}} }
+
+func equal[T comparable](t testing.TB, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+func contains(t testing.TB, what string, err error, parts ...string) {
+	t.Helper()
+	text := fmt.Sprint(err)
+	for _, p := range parts {
+		if !strings.Contains(text, p) {
+			t.Errorf("%s: %q is not in the error: %s", what, p, text)
+		}
+	}
+}
