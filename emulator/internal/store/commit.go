@@ -1,0 +1,234 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
+)
+
+type mutationKind uint8
+
+const (
+	putKey      mutationKind = iota
+	deleteKey                // a missing key is no error
+	putRecord                // of a log, at offset and micros
+	trimRecords              // all log records before offset
+	dropBucket
+)
+
+// mutation is one change on disk. Its slices must stay unchanged.
+type mutation struct {
+	kind           mutationKind
+	bucket         string
+	key, value     []byte
+	offset, micros int64
+}
+
+// round is a group of mutations that are committed in one transaction.
+type round struct {
+	mutations []mutation
+	published []publication
+	done      chan struct{} // closed when committed or failed
+	err       error         // set before done is closed
+}
+
+// publication makes a shard's records readable up to an offset.
+type publication struct {
+	shard *shard
+	upTo  int64
+}
+
+// committer writes mutations to disk in the order in which they are queued.
+// While one round is being written the next one fills, so many writers share a
+// transaction.
+//
+// Invariants:
+//   - a round is on disk with all rounds before it, or it failed;
+//   - after a failure every later round fails too: memory is ahead of the disk
+//     for good, and only a restart brings them together.
+type committer struct {
+	db *bbolt.DB // nil: all in memory, nothing to wait for
+
+	mu      sync.Mutex // guards the following
+	filling *round     // nil when nothing is queued
+	closed  bool
+	failure error
+
+	wake     chan struct{} // one token: there is a round, or closed
+	finished chan struct{}
+}
+
+var errClosed = errors.New("the store is closed")
+
+// newCommitter starts the goroutine that close waits for.
+func newCommitter(db *bbolt.DB) *committer {
+	c := &committer{db: db, wake: make(chan struct{}, 1), finished: make(chan struct{})}
+	if db == nil {
+		close(c.finished)
+		return c
+	}
+	go c.run()
+	return c
+}
+
+// enqueue queues mutations, and the publication of what s holds by then. The
+// caller holds the lock that orders them among others of the same rows. The
+// round is nil when there is nothing to wait for.
+func (c *committer) enqueue(mutations []mutation, s *shard) *round {
+	if len(mutations) == 0 {
+		return nil
+	}
+	if c.db == nil {
+		if s != nil {
+			s.publish(s.tail())
+		}
+		return nil
+	}
+	var upTo int64
+	if s != nil {
+		upTo = s.tail()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.failure != nil {
+		r := &round{done: make(chan struct{}), err: c.failure}
+		if r.err == nil {
+			r.err = errClosed
+		}
+		close(r.done)
+		return r
+	}
+	if c.filling == nil {
+		c.filling = &round{done: make(chan struct{})}
+		c.signal()
+	}
+	r := c.filling
+	r.mutations = append(r.mutations, mutations...)
+	if s != nil {
+		r.published = append(r.published, publication{s, upTo})
+	}
+	return r
+}
+
+func (c *committer) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when the round is durable. It is not cancellable: the caller
+// must not answer before, and a round takes one transaction at most.
+func (c *committer) wait(r *round) error {
+	if r == nil {
+		return nil
+	}
+	<-r.done
+	if r.err != nil {
+		return wire.Errorf(wire.CodeServerUnavailable, "The write is not durable: %v.", r.err)
+	}
+	return nil
+}
+
+// write queues mutations that belong to no shard and waits for them.
+func (c *committer) write(mutations ...mutation) error {
+	return c.wait(c.enqueue(mutations, nil))
+}
+
+// run commits rounds until the committer is closed and drained.
+func (c *committer) run() {
+	defer close(c.finished)
+	for range c.wake {
+		c.mu.Lock()
+		r, closed, failure := c.filling, c.closed, c.failure
+		c.filling = nil
+		c.mu.Unlock()
+		if r != nil {
+			if r.err = failure; r.err == nil {
+				r.err = c.commit(r)
+			}
+			close(r.done)
+		}
+		if closed {
+			return
+		}
+	}
+}
+
+func (c *committer) commit(r *round) error {
+	err := c.db.Update(func(tx *bbolt.Tx) error {
+		for i := range r.mutations {
+			if err := r.mutations[i].apply(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		err = fmt.Errorf("committing %d changes to %s: %w", len(r.mutations), c.db.Path(), err)
+		c.mu.Lock()
+		c.failure = err
+		c.mu.Unlock()
+		return err
+	}
+	for _, p := range r.published {
+		p.shard.publish(p.upTo)
+	}
+	return nil
+}
+
+// close commits what is queued and ends the goroutine. A second call waits too.
+func (c *committer) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.signal()
+	<-c.finished
+}
+
+func (m *mutation) apply(tx *bbolt.Tx) error {
+	name := []byte(m.bucket)
+	if m.kind == dropBucket {
+		if tx.Bucket(name) == nil {
+			return nil
+		}
+		return tx.DeleteBucket(name)
+	}
+	b := tx.Bucket(name)
+	if b == nil {
+		var err error
+		if b, err = tx.CreateBucket(name); err != nil {
+			return fmt.Errorf("creating bucket %s: %w", m.bucket, err)
+		}
+	}
+	switch m.kind {
+	case putKey:
+		return b.Put(m.key, m.value)
+	case deleteKey:
+		return b.Delete(m.key)
+	case putRecord:
+		b.FillPercent = 1 // only ever appended to
+		return b.Put(recordKey(m.offset, m.micros), m.value)
+	default: // trimRecords
+		cursor := b.Cursor()
+		for key, _ := cursor.First(); key != nil && recordOffset(key) < m.offset; key, _ = cursor.First() {
+			if err := cursor.Delete(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// recordKey is a log record's key on disk: its offset, for order, and its time.
+func recordKey(offset, micros int64) []byte {
+	key := binary.BigEndian.AppendUint64(make([]byte, 0, 16), uint64(offset))
+	return binary.BigEndian.AppendUint64(key, uint64(micros))
+}
+
+func recordOffset(key []byte) int64 { return int64(binary.BigEndian.Uint64(key)) }

@@ -1,0 +1,414 @@
+package store
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"slices"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/watermill-ots/watermill-ots/emulator/internal/tunnels"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
+	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+)
+
+// Table is one table. Its methods are safe for concurrent use.
+//
+// Invariants:
+//   - partitions cover the whole key space, ordered, without a gap;
+//   - with a stream, each partition has exactly one open shard, and every
+//     other shard is closed;
+//   - shards are listed parents before children.
+type Table struct {
+	store     *Store
+	id        string // differs from that of an earlier table of the same name
+	rowBucket string
+	created   time.Time
+
+	mu         sync.RWMutex // guards the following
+	schema     Schema
+	partitions []*partition
+	stream     tunnels.StreamInfo
+	shards     []*shard
+	shardCount int // ever made, for ids
+
+	dropped bool
+	// versionsLowered says that rows may hold more versions than the options allow.
+	versionsLowered bool
+
+	autoMu   sync.Mutex // guards the following; taken with mu held for reading
+	lastAuto int64      // largest auto-increment value given
+}
+
+// partition is a range of partition keys (values of the first primary key
+// column) with its rows. A partition key is never cut in two.
+type partition struct {
+	low    *plainbuffer.Value // first partition key, nil for the lowest partition
+	lowKey []byte             // low as an ordered key
+
+	mu     sync.RWMutex // guards the following
+	rows   rows
+	shard  *shard // nil without a stream
+	writer writer
+}
+
+func newPartition(low *plainbuffer.Value) *partition {
+	p := &partition{low: low}
+	if low != nil {
+		p.lowKey = plainbuffer.AppendOrderedKey(nil, []plainbuffer.Cell{{Value: *low}})
+	}
+	return p
+}
+
+// decode reads a row and drops what is no longer alive in it. p.mu is held.
+func (p *partition) decode(t *Table, key []byte, row *plainbuffer.Row, nowMillis int64) (exists bool, err error) {
+	b, ok := p.rows.get(key)
+	if !ok {
+		return false, nil
+	}
+	return t.decodeRow(b, row, nowMillis)
+}
+
+func (t *Table) decodeRow(b []byte, row *plainbuffer.Row, nowMillis int64) (exists bool, err error) {
+	if _, err := plainbuffer.DecodeRow(b, row); err != nil {
+		return false, wire.Errorf(wire.CodeInternalServerError, "decoding a stored row of table '%s': %v", t.schema.Name, err)
+	}
+	return t.schema.Options.Live(row, nowMillis), nil
+}
+
+// find returns the index of the partition that holds key. t.mu is held.
+func (t *Table) find(key []byte) int {
+	n := sort.Search(len(t.partitions), func(i int) bool {
+		return bytes.Compare(t.partitions[i].lowKey, key) > 0
+	})
+	return max(n-1, 0)
+}
+
+func randomID() string {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// ID returns an id that no other table has had, not even one of the same name.
+func (t *Table) ID() string { return t.id }
+
+// Created returns when the table was created.
+func (t *Table) Created() time.Time { return t.created }
+
+// Schema returns the table's description.
+func (t *Table) Schema() Schema {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	s := t.schema
+	s.Key = slices.Clone(s.Key)
+	s.Defined = slices.Clone(s.Defined)
+	return s
+}
+
+// Stream returns the table's stream.
+func (t *Table) Stream() tunnels.StreamInfo {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.stream
+}
+
+func errNoTable(name string) error {
+	return wire.Errorf(wire.CodeObjectNotExist, "Requested table does not exist: '%s'.", name)
+}
+
+// Apply makes the changes and returns once all of them are durable. Changes of
+// one partition happen in their order and share a time in the log, where they
+// are told apart by row index. Each change carries its own outcome; an error is
+// returned when nothing was done at all, or when the disk failed.
+//
+// With atomic set, the changes have one partition key, and all are made or,
+// when one fails, none.
+func (t *Table) Apply(changes []*Change, atomic bool) error {
+	round, err := t.apply(changes, atomic)
+	if err != nil {
+		return err
+	}
+	return t.store.commits.wait(round)
+}
+
+func (t *Table) apply(changes []*Change, atomic bool) (*round, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.dropped {
+		return nil, errNoTable(t.schema.Name)
+	}
+	nowMillis := t.store.now().UnixMilli()
+	groups := make(map[int][]*Change, 1)
+	for _, c := range changes {
+		if c.Err = t.prepare(c, nowMillis); c.Err == nil {
+			n := t.find(c.key)
+			groups[n] = append(groups[n], c)
+		} else if atomic {
+			return nil, c.Err
+		}
+	}
+	if atomic {
+		return t.applyAtomic(changes, groups, nowMillis)
+	}
+	var last *round
+	for n, group := range groups {
+		p := t.partitions[n]
+		p.mu.Lock()
+		if r := p.applyGroup(t, group, nowMillis); r != nil {
+			last = r // rounds are committed in order
+		}
+		p.mu.Unlock()
+	}
+	return last, nil
+}
+
+// prepare validates a change and fills in what the service decides.
+func (t *Table) prepare(c *Change, nowMillis int64) error {
+	if err := t.schema.CheckKey(c.Row.PrimaryKey, false, c.Action == PutRow); err != nil {
+		return err
+	}
+	if err := t.schema.checkCells(c.Row.Cells, c.Action == UpdateRow, nowMillis); err != nil {
+		return err
+	}
+	switch c.Action {
+	case UpdateRow:
+		if !t.schema.Options.AllowUpdate {
+			return wire.Invalid("Table '%s' does not allow updates.", t.schema.Name)
+		}
+		if len(c.Row.Cells) == 0 {
+			return wire.Invalid("UpdateRow has no column to change.")
+		}
+	case DeleteRow:
+		if len(c.Row.Cells) > 0 {
+			return wire.Invalid("DeleteRow takes a primary key and no columns.")
+		}
+	}
+	for i := range c.Row.PrimaryKey {
+		if v := &c.Row.PrimaryKey[i].Value; v.Kind() == plainbuffer.AutoIncrement {
+			if c.Expect != Ignore {
+				return wire.Invalid("A row whose key the service numbers takes the row existence expectation IGNORE only.")
+			}
+			*v = plainbuffer.IntegerValue(t.nextAuto(nowMillis))
+		}
+	}
+	c.key = plainbuffer.AppendOrderedKey(nil, c.Row.PrimaryKey)
+	return nil
+}
+
+// nextAuto returns a number greater than all before it. It follows the clock,
+// so that a restart needs no counter on disk.
+func (t *Table) nextAuto(nowMillis int64) int64 {
+	t.autoMu.Lock()
+	defer t.autoMu.Unlock()
+	t.lastAuto = max(t.lastAuto+1, nowMillis*1000)
+	return t.lastAuto
+}
+
+// applyGroup makes changes of one partition. p.mu is held.
+func (p *partition) applyGroup(t *Table, group []*Change, nowMillis int64) *round {
+	seq := p.nextSequence(t)
+	for _, c := range group {
+		if c.Err = p.apply(t, c, seq, nowMillis); c.Err == nil {
+			seq.RowIndex++
+		}
+	}
+	pending := p.writer.pending
+	p.writer.pending = pending[:0]
+	return t.store.commits.enqueue(pending, p.shard)
+}
+
+// nextSequence returns the place of the next write in the partition's log.
+func (p *partition) nextSequence(t *Table) plainbuffer.Sequence {
+	if p.shard == nil {
+		return plainbuffer.Sequence{}
+	}
+	p.shard.mu.RLock()
+	defer p.shard.mu.RUnlock()
+	return plainbuffer.Sequence{
+		Epoch:     p.shard.epoch,
+		Timestamp: max(t.store.now().UnixMicro(), p.shard.lastTime+1),
+	}
+}
+
+// applyAtomic makes all changes or none. Conditions are checked before the
+// first change is made, which is enough because no row may occur twice.
+func (t *Table) applyAtomic(changes []*Change, groups map[int][]*Change, nowMillis int64) (*round, error) {
+	seen := make(map[string]bool, len(changes))
+	for _, c := range changes {
+		if !c.Row.PrimaryKey[0].Value.Equal(changes[0].Row.PrimaryKey[0].Value) {
+			return nil, wire.Invalid("An atomic batch must have one partition key.")
+		}
+		if seen[string(c.key)] {
+			return nil, wire.Invalid("An atomic batch must not hold a row twice.")
+		}
+		seen[string(c.key)] = true
+	}
+	for n, group := range groups {
+		p := t.partitions[n]
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, c := range group {
+			exists, err := p.decode(t, c.key, &p.writer.old, nowMillis)
+			if err == nil {
+				err = c.check(&p.writer.old, exists)
+			}
+			if err == nil && c.Action == UpdateRow {
+				err = checkIncrements(c, &p.writer.old, exists)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		return p.applyGroup(t, group, nowMillis), nil
+	}
+	return nil, nil
+}
+
+// checkIncrements finds the error that an increment would fail with.
+func checkIncrements(c *Change, old *plainbuffer.Row, exists bool) error {
+	if !exists {
+		return nil
+	}
+	for _, cell := range c.Row.Cells {
+		if cell.Op != plainbuffer.Increment {
+			continue
+		}
+		if err := increment(&cell, old.Cells, 0); err != nil { // cell is a copy
+			return err
+		}
+	}
+	return nil
+}
+
+// Get decodes the row with that primary key into row. The row's views stay
+// valid.
+func (t *Table) Get(key []plainbuffer.Cell, row *plainbuffer.Row) (exists bool, err error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.dropped {
+		return false, errNoTable(t.schema.Name)
+	}
+	if err := t.schema.CheckKey(key, false, false); err != nil {
+		return false, err
+	}
+	ordered := plainbuffer.AppendOrderedKey(nil, key)
+	p := t.partitions[t.find(ordered)]
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.decode(t, ordered, row, t.store.now().UnixMilli())
+}
+
+// Scan appends up to limit encoded rows to dst: those with start <= key < end
+// going up, or with start >= key > end going down when backward is set. Keys
+// are ordered keys; a nil bound is open. next is the key to go on from,
+// inclusive, and nil at the end of the range. The rows' bytes stay valid; what
+// time to live ended is still in them (see Live).
+func (t *Table) Scan(dst [][]byte, start, end []byte, backward bool, limit int) (found [][]byte, next []byte, err error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.dropped {
+		return nil, nil, errNoTable(t.schema.Name)
+	}
+	n, step := 0, 1
+	if start != nil {
+		n = t.find(start)
+	}
+	if backward {
+		step = -1
+		if start == nil {
+			n = len(t.partitions) - 1
+		}
+	}
+	for ; n >= 0 && n < len(t.partitions); n += step {
+		p := t.partitions[n]
+		p.mu.RLock()
+		dst, next = p.scan(dst, start, end, backward, limit)
+		p.mu.RUnlock()
+		if next != nil || (!backward && end != nil && n+1 < len(t.partitions) && bytes.Compare(t.partitions[n+1].lowKey, end) >= 0) {
+			return dst, next, nil
+		}
+		start = nil // the next partition is read from its edge
+	}
+	return dst, nil, nil
+}
+
+func (p *partition) scan(dst [][]byte, start, end []byte, backward bool, limit int) (found [][]byte, next []byte) {
+	at := p.rows.seek(start)
+	move := p.rows.next
+	if backward {
+		move = p.rows.prev
+		if start == nil {
+			at = place{leaf: len(p.rows.leaves)}
+		}
+		if key, _, ok := p.rows.at(at); !ok || start == nil || bytes.Compare(key, start) > 0 {
+			at = p.rows.prev(at)
+		}
+	}
+	for {
+		key, row, ok := p.rows.at(at)
+		if !ok || end != nil && (!backward && bytes.Compare(key, end) >= 0 || backward && bytes.Compare(key, end) <= 0) {
+			return dst, nil
+		}
+		if len(dst) >= limit {
+			return dst, key
+		}
+		dst = append(dst, row)
+		at = move(at)
+	}
+}
+
+// Live decodes an encoded row from Scan and drops what is no longer alive in
+// it; exists tells whether anything is left.
+func (t *Table) Live(b []byte, row *plainbuffer.Row) (exists bool, err error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.decodeRow(b, row, t.store.now().UnixMilli())
+}
+
+// Bounds returns the first primary key of each partition but the lowest, as
+// PlainBuffers.
+func (t *Table) Bounds() [][]byte {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var bounds [][]byte
+	for _, p := range t.partitions[1:] {
+		bounds = append(bounds, t.bound(*p.low))
+	}
+	return bounds
+}
+
+// SplitPoints returns primary keys, as PlainBuffers, that divide the table
+// into parts of about size bytes; at most limit of them unless limit is zero.
+func (t *Table) SplitPoints(size int64, limit int) ([][]byte, error) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.dropped {
+		return nil, errNoTable(t.schema.Name)
+	}
+	var points [][]byte
+	var row plainbuffer.Row
+	sum := int64(0)
+	for _, p := range t.partitions {
+		p.mu.RLock()
+		for at := (place{}); ; at = p.rows.next(at) {
+			_, b, ok := p.rows.at(at)
+			if !ok || limit > 0 && len(points) >= limit {
+				break
+			}
+			if sum += int64(len(b)); sum <= size {
+				continue
+			}
+			if _, err := plainbuffer.DecodeRow(b, &row); err != nil {
+				p.mu.RUnlock()
+				return nil, wire.Errorf(wire.CodeInternalServerError, "decoding a stored row of table '%s': %v", t.schema.Name, err)
+			}
+			points = append(points, plainbuffer.AppendPrimaryKey(nil, row.PrimaryKey))
+			sum = int64(len(b))
+		}
+		p.mu.RUnlock()
+	}
+	return points, nil
+}

@@ -1,0 +1,252 @@
+package tables
+
+import (
+	"slices"
+	"time"
+
+	pb "github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
+
+	"github.com/watermill-ots/watermill-ots/emulator/internal/store"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
+	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+)
+
+// Defaults for table options that a request leaves out.
+const (
+	defaultTTL         = -1
+	defaultMaxVersions = 1
+	defaultDeviation   = 24 * 60 * 60 // seconds
+)
+
+var keyKinds = map[pb.PrimaryKeyType]plainbuffer.Kind{
+	pb.PrimaryKeyType_INTEGER: plainbuffer.Integer,
+	pb.PrimaryKeyType_STRING:  plainbuffer.String,
+	pb.PrimaryKeyType_BINARY:  plainbuffer.Binary,
+}
+
+func (s *Service) createTable(req *pb.CreateTableRequest) (*pb.CreateTableResponse, error) {
+	meta := req.GetTableMeta()
+	switch {
+	case len(req.GetIndexMetas()) > 0 || len(meta.GetIndexMeta()) > 0:
+		return nil, wire.Errorf(wire.CodeUnsupportOperation, "Unsupported operation: this emulator has no secondary indexes.")
+	case req.GetEnableLocalTxn():
+		return nil, wire.Errorf(wire.CodeUnsupportOperation, "Unsupported operation: this emulator has no transactions.")
+	}
+	units := req.GetReservedThroughput().GetCapacityUnit()
+	schema := store.Schema{
+		Name:       meta.GetTableName(),
+		Options:    applyOptions(store.Options{TTL: defaultTTL, MaxVersions: defaultMaxVersions, Deviation: defaultDeviation, AllowUpdate: true}, req.GetTableOptions()),
+		ReadUnits:  units.GetRead(),
+		WriteUnits: units.GetWrite(),
+	}
+	for _, c := range meta.GetPrimaryKey() {
+		kind, ok := keyKinds[c.GetType()]
+		if !ok {
+			return nil, wire.Invalid("Primary key column '%s' has an unknown type.", c.GetName())
+		}
+		schema.Key = append(schema.Key, store.KeyColumn{
+			Name: c.GetName(), Kind: kind,
+			AutoIncrement: c.Option != nil && c.GetOption() == pb.PrimaryKeyOption_AUTO_INCREMENT,
+		})
+	}
+	for _, c := range meta.GetDefinedColumn() {
+		schema.Defined = append(schema.Defined, store.DefinedColumn{Name: c.GetName(), Type: int32(c.GetType())})
+	}
+	splits, err := partitionStarts(req.GetPartitions())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.store.CreateTable(schema, streamSpec(req.GetStreamSpec()), splits); err != nil {
+		return nil, err
+	}
+	return &pb.CreateTableResponse{}, nil
+}
+
+// partitionStarts returns every bound of the ranges but the infinities, sorted.
+func partitionStarts(ranges []*pb.PartitionRange) ([]plainbuffer.Value, error) {
+	var starts []plainbuffer.Value
+	for _, r := range ranges {
+		for _, b := range [][]byte{r.GetBegin(), r.GetEnd()} {
+			v, err := plainbuffer.DecodeVariant(b)
+			if err != nil {
+				return nil, wire.Invalid("Invalid partition range: %v.", err)
+			}
+			if v.Kind() != plainbuffer.InfMin && v.Kind() != plainbuffer.InfMax {
+				starts = append(starts, v)
+			}
+		}
+	}
+	slices.SortFunc(starts, plainbuffer.Value.Compare)
+	return slices.CompactFunc(starts, plainbuffer.Value.Equal), nil
+}
+
+func applyOptions(o store.Options, msg *pb.TableOptions) store.Options {
+	if msg == nil {
+		return o
+	}
+	if msg.TimeToLive != nil {
+		o.TTL = msg.GetTimeToLive()
+	}
+	if msg.MaxVersions != nil {
+		o.MaxVersions = msg.GetMaxVersions()
+	}
+	// The Go SDK sends zero for "not set".
+	if msg.GetDeviationCellVersionInSec() != 0 {
+		o.Deviation = msg.GetDeviationCellVersionInSec()
+	}
+	if msg.AllowUpdate != nil {
+		o.AllowUpdate = msg.GetAllowUpdate()
+	}
+	return o
+}
+
+func streamSpec(msg *pb.StreamSpecification) store.StreamSpec {
+	return store.StreamSpec{
+		Enabled:    msg.GetEnableStream(),
+		Expiration: time.Duration(msg.GetExpirationTime()) * time.Hour,
+		Origin:     msg.GetColumnsToGet(),
+	}
+}
+
+func (s *Service) listTable(*pb.ListTableRequest) (*pb.ListTableResponse, error) {
+	return &pb.ListTableResponse{TableNames: s.store.Tables()}, nil
+}
+
+func (s *Service) deleteTable(req *pb.DeleteTableRequest) (*pb.DeleteTableResponse, error) {
+	if err := s.store.DeleteTable(req.GetTableName()); err != nil {
+		return nil, err
+	}
+	return &pb.DeleteTableResponse{}, nil
+}
+
+func (s *Service) describeTable(req *pb.DescribeTableRequest) (*pb.DescribeTableResponse, error) {
+	t, err := s.store.Table(req.GetTableName())
+	if err != nil {
+		return nil, err
+	}
+	schema := t.Schema()
+	meta := &pb.TableMeta{TableName: &schema.Name}
+	for _, c := range schema.Key {
+		meta.PrimaryKey = append(meta.PrimaryKey, keySchema(c))
+	}
+	for _, c := range schema.Defined {
+		meta.DefinedColumn = append(meta.DefinedColumn, &pb.DefinedColumnSchema{Name: &c.Name, Type: pointer(pb.DefinedColumnType(c.Type))})
+	}
+	return &pb.DescribeTableResponse{
+		TableMeta:                 meta,
+		ReservedThroughputDetails: throughput(t),
+		TableOptions:              options(schema.Options),
+		TableStatus:               pointer(pb.TableStatus_ACTIVE),
+		StreamDetails:             streamDetails(t),
+		ShardSplits:               t.Bounds(),
+	}, nil
+}
+
+func (s *Service) updateTable(req *pb.UpdateTableRequest) (*pb.UpdateTableResponse, error) {
+	t, err := s.store.Table(req.GetTableName())
+	if err != nil {
+		return nil, err
+	}
+	var opts *store.Options
+	if req.TableOptions != nil {
+		opts = pointer(applyOptions(t.Schema().Options, req.GetTableOptions()))
+	}
+	var units *[2]int32
+	if u := req.GetReservedThroughput().GetCapacityUnit(); u != nil {
+		old := t.Schema()
+		units = &[2]int32{old.ReadUnits, old.WriteUnits}
+		if u.Read != nil {
+			units[0] = u.GetRead()
+		}
+		if u.Write != nil {
+			units[1] = u.GetWrite()
+		}
+	}
+	var stream *store.StreamSpec
+	if req.StreamSpec != nil {
+		stream = pointer(streamSpec(req.GetStreamSpec()))
+	}
+	if opts == nil && units == nil && stream == nil {
+		return nil, wire.Invalid("No attribute to update is set.")
+	}
+	if err := t.Update(opts, units, stream); err != nil {
+		return nil, err
+	}
+	return &pb.UpdateTableResponse{
+		ReservedThroughputDetails: throughput(t),
+		TableOptions:              options(t.Schema().Options),
+		// The Go SDK reads the details without a nil check.
+		StreamDetails: streamDetails(t),
+	}, nil
+}
+
+func keySchema(c store.KeyColumn) *pb.PrimaryKeySchema {
+	msg := &pb.PrimaryKeySchema{Name: &c.Name}
+	for wireType, kind := range keyKinds {
+		if kind == c.Kind {
+			msg.Type = pointer(wireType)
+		}
+	}
+	if c.AutoIncrement {
+		msg.Option = pointer(pb.PrimaryKeyOption_AUTO_INCREMENT)
+	}
+	return msg
+}
+
+func options(o store.Options) *pb.TableOptions {
+	return &pb.TableOptions{
+		TimeToLive: &o.TTL, MaxVersions: &o.MaxVersions, DeviationCellVersionInSec: &o.Deviation, AllowUpdate: &o.AllowUpdate,
+	}
+}
+
+func throughput(t *store.Table) *pb.ReservedThroughputDetails {
+	schema := t.Schema()
+	return &pb.ReservedThroughputDetails{
+		CapacityUnit:     &pb.CapacityUnit{Read: &schema.ReadUnits, Write: &schema.WriteUnits},
+		LastIncreaseTime: pointer(t.Created().Unix()),
+	}
+}
+
+func streamDetails(t *store.Table) *pb.StreamDetails {
+	info := t.Stream()
+	if !info.Enabled {
+		return &pb.StreamDetails{EnableStream: pointer(false)}
+	}
+	return &pb.StreamDetails{
+		EnableStream:   pointer(true),
+		StreamId:       &info.StreamID,
+		ExpirationTime: pointer(int32(info.Expiration / time.Hour)),
+		LastEnableTime: pointer(info.EnabledAt.UnixMicro()),
+		ColumnsToGet:   info.Origin,
+	}
+}
+
+func (s *Service) computeSplitPointsBySize(req *pb.ComputeSplitPointsBySizeRequest) (*pb.ComputeSplitPointsBySizeResponse, error) {
+	t, err := s.store.Table(req.GetTableName())
+	if err != nil {
+		return nil, err
+	}
+	// The size counts units of 100 MB unless the request says otherwise.
+	unit := int64(100 << 20)
+	if req.SplitSizeUnitInByte != nil {
+		unit = req.GetSplitSizeUnitInByte()
+	}
+	if req.GetSplitSize() < 1 || unit < 1 || req.GetSplitSize() > (1<<62)/unit {
+		return nil, wire.Invalid("The split size must be positive, got %d units of %d bytes.", req.GetSplitSize(), unit)
+	}
+	points, err := t.SplitPoints(req.GetSplitSize()*unit, int(req.GetSplitPointLimit()))
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.ComputeSplitPointsBySizeResponse{
+		Consumed:    consumed(1, 0),
+		SplitPoints: points,
+		Locations: []*pb.ComputeSplitPointsBySizeResponse_SplitLocation{
+			{Location: pointer(""), Repeat: pointer(int64(len(points) + 1))},
+		},
+	}
+	for _, c := range t.Schema().Key {
+		resp.Schema = append(resp.Schema, keySchema(c))
+	}
+	return resp, nil
+}
