@@ -1,0 +1,680 @@
+package ack
+
+import (
+	"flag"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// TestModel runs random histories of several channels on one window, and after
+// every step compares everything observable with the specification below, which
+// keeps all records for ever in slices and computes each answer from scratch.
+// Failures name the law. A failing history is shrunk and its seed printed; run
+// it again with -rapid.seed.
+func TestModel(t *testing.T) {
+	const histories = 100_000
+	n := histories
+	if testing.Short() {
+		n = 2_000
+	}
+	// rapid has no setting per test. An explicit -rapid.checks wins.
+	const name = "rapid.checks"
+	if !checksGiven() {
+		before := flag.Lookup(name).Value.String()
+		if err := flag.Set(name, fmt.Sprint(n)); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = flag.Set(name, before) }()
+	}
+	rapid.Check(t, func(rt *rapid.T) { newHistory(rt).run() })
+}
+
+// checksGiven reports whether the command line sets -rapid.checks. It is asked
+// once, before the test sets the flag itself.
+var checksGiven = sync.OnceValue(func() (given bool) {
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+	return given
+})
+
+// specRecord is one record, from the read on.
+type specRecord struct {
+	id       int
+	key      string // ordering key, "" if it is in order with nothing
+	named    string // as given in Page.Keys
+	page     int    // index in specChannel.pages
+	index    int
+	state    state // gone: acked or dropped
+	acked    bool
+	dueAt    int // while retrying: tick from which it may come again
+	attempts int
+	failures int
+	bound    any
+}
+
+type specPage struct {
+	token   string
+	records []*specRecord
+	bytes   int
+	finish  bool
+}
+
+// specChannel specifies a Tracker and its Lane.
+type specChannel struct {
+	name     string
+	ordering Ordering
+	tracker  *Tracker
+	lane     *Lane
+
+	pages     []*specPage
+	records   []*specRecord
+	committed int
+	draining  bool
+	fenced    bool
+	finishing bool
+
+	admitted bool // the reader may add a page
+	refused  bool // the reader waits
+	closed   bool
+	// What was in use when the last page was admitted, and is still.
+	earlierRecords, earlierBytes int
+	lastPage                     *specPage
+	attempts                     []Attempt // all there ever were
+	attemptOf                    []*specRecord
+	hurry                        <-chan struct{} // got while it was open
+}
+
+func (c *specChannel) unsettled() (out []*specRecord) {
+	for _, r := range c.records {
+		if r.state != gone {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// deliverable is L3, word for word.
+func (c *specChannel) deliverable(r *specRecord) bool {
+	if c.draining || r.state != queued {
+		return false
+	}
+	if r.key == "" {
+		return true
+	}
+	for _, other := range c.records {
+		if other.key != r.key || other.state == gone {
+			continue
+		}
+		if other.state == calledBack {
+			return false
+		}
+		if other.id < r.id && !other.state.handedOff() {
+			return false
+		}
+	}
+	return true
+}
+
+// takeBack calls back what handlers have of r's key behind r.
+func (c *specChannel) takeBack(r *specRecord) (taken []any) {
+	for _, other := range c.records {
+		if r.key != "" && other.key == r.key && other.id > r.id && other.state.live() && other.state != calledBack {
+			if other.bound != nil {
+				taken = append(taken, other.bound)
+			}
+			other.state, other.bound = calledBack, nil
+		}
+	}
+	return taken
+}
+
+// requeue is the way back to the line, which ends in a drain.
+func (c *specChannel) requeue(r *specRecord, to state) {
+	r.state, r.bound = to, nil
+	if c.draining {
+		r.state = gone
+	}
+}
+
+// watermark returns how many pages are final: every record of theirs and of all
+// pages before is acked (L1).
+func (c *specChannel) watermark() int {
+	for i, p := range c.pages {
+		for _, r := range p.records {
+			if !r.acked {
+				return i
+			}
+		}
+	}
+	return len(c.pages)
+}
+
+func (c *specChannel) use() (records, bytes int) {
+	for _, p := range c.pages {
+		held := 0
+		for _, r := range p.records {
+			if r.state != gone {
+				held++
+			}
+		}
+		records += held
+		if held > 0 {
+			bytes += p.bytes
+		}
+	}
+	return records, bytes
+}
+
+// standing counts what goes on by itself, and what waits.
+func (c *specChannel) standing() (moving, waits int) {
+	for _, r := range c.records {
+		switch {
+		case r.state == waiting:
+			waits++
+		case r.state.live(), c.deliverable(r):
+			moving++
+		}
+	}
+	return moving, waits
+}
+
+// history is one random run.
+type history struct {
+	*rapid.T
+	window               *Window
+	maxRecords, maxBytes int
+	channels             []*specChannel // all there ever were
+	fixed                bool           // no lane was opened or closed since the beginning
+	now                  int            // tick
+	origin               time.Time
+}
+
+func newHistory(t *rapid.T) *history {
+	h := &history{T: t, origin: time.Unix(1_700_000_000, 0)}
+	h.maxRecords = rapid.IntRange(1, 14).Draw(t, "records")
+	h.maxBytes = rapid.IntRange(1, 30).Draw(t, "bytes")
+	h.window = NewWindow(h.maxRecords, int64(h.maxBytes))
+	for range rapid.IntRange(1, 3).Draw(t, "channels") {
+		h.open()
+	}
+	h.fixed = true
+	return h
+}
+
+func (h *history) time(tick int) time.Time { return h.origin.Add(time.Duration(tick) * time.Second) }
+
+func (h *history) open() {
+	c := &specChannel{name: fmt.Sprint("channel", len(h.channels)), lane: h.window.Open()}
+	c.ordering = []Ordering{ByKey, ByKey, ByChannel, Unordered}[rapid.IntRange(0, 3).Draw(h.T, "ordering")]
+	c.tracker = New(c.ordering, c.name, c.lane)
+	h.channels = append(h.channels, c)
+	h.fixed = false
+}
+
+// live returns the channels whose lane is open.
+func (h *history) live() (out []*specChannel) {
+	for _, c := range h.channels {
+		if !c.closed {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (h *history) run() {
+	for range rapid.IntRange(5, 60).Draw(h.T, "steps") {
+		h.step()
+		h.check()
+	}
+	h.quiesce()
+}
+
+func (h *history) step() {
+	c := h.channels[rapid.IntRange(0, len(h.channels)-1).Draw(h.T, "channel")]
+	switch op := rapid.IntRange(0, 99).Draw(h.T, "op"); {
+	case op < 18:
+		h.read(c, op == 0)
+	case op < 46:
+		h.next(c, op%4 != 0)
+	case op < 90:
+		if len(c.attempts) == 0 {
+			h.next(c, true)
+			return
+		}
+		// Recent attempts are more interesting, older ones are mostly stale.
+		back := rapid.IntRange(0, min(len(c.attempts)-1, 7)).Draw(h.T, "attempt")
+		h.outcome(c, len(c.attempts)-1-back, op-46)
+	case op < 94:
+		h.now++
+	case op < 97:
+		if _, position, ok := c.tracker.Committable(); ok {
+			c.tracker.Committed(position)
+			c.committed = int(position)
+		}
+	case op == 97:
+		h.drain(c)
+	case op == 98:
+		h.fenceOrClose(c)
+	default:
+		if len(h.channels) < 5 {
+			h.open()
+		}
+	}
+}
+
+// read is one turn of the channel's reader: ask for admission, or add the page.
+func (h *history) read(c *specChannel, finish bool) {
+	if !c.admitted {
+		h.admit(c)
+		return
+	}
+	if c.finishing || c.closed {
+		return
+	}
+	c.admitted = false
+	n := len(c.pages) + 1
+	p := &specPage{token: fmt.Sprint("token", n), bytes: rapid.IntRange(0, 9).Draw(h.T, "size"), finish: finish}
+	var keys []string
+	for i := range rapid.IntRange(0, 4).Draw(h.T, "n") {
+		named := []string{"a", "a", "b", "c", ""}[rapid.IntRange(0, 4).Draw(h.T, "key")]
+		keys = append(keys, named)
+		r := &specRecord{id: len(c.records) + i + 1, named: named, page: n - 1, index: i}
+		switch c.ordering {
+		case ByKey:
+			r.key = named
+		case ByChannel:
+			r.key = c.name
+		}
+		p.records = append(p.records, r)
+	}
+	c.tracker.Add(Page{Token: p.token, Keys: keys, Bytes: int64(p.bytes), Value: p, Finish: finish})
+	if c.draining {
+		return // dropped
+	}
+	c.finishing = finish
+	c.pages = append(c.pages, p)
+	c.records = append(c.records, p.records...)
+	c.lastPage = p
+}
+
+func (h *history) admit(c *specChannel) {
+	want := h.room(c) && !c.draining && !c.closed
+	select {
+	case <-c.lane.Wake():
+	default:
+	}
+	got := c.lane.Admit()
+	if got != want {
+		h.Fatalf("L6 fair share: %s admitted: %v, want %v", c.name, got, want)
+	}
+	c.admitted = got
+	c.refused = !got && !c.draining && !c.closed
+	if got {
+		c.earlierRecords, c.earlierBytes = c.use()
+		c.lastPage = nil
+	}
+}
+
+// room is the window's rule, with all sums computed from scratch.
+func (h *history) room(c *specChannel) bool {
+	live := h.live()
+	rule := func(capacity int, used func(*specChannel) int, earlier func(*specChannel) int) bool {
+		reserve := max(1, capacity/(2*max(1, len(live))))
+		pool := max(0, capacity-len(live)*reserve)
+		lent, lentEarlier := 0, 0
+		for _, l := range live {
+			lent += max(0, used(l)-reserve)
+			lentEarlier += max(0, earlier(l)-reserve)
+		}
+		u := used(c)
+		if h.fixed && u < reserve && lentEarlier > pool {
+			h.Fatalf("L6 fair share: %s is kept from its reserve though no lane opened", c.name)
+		}
+		return u == 0 || lent < pool || u < reserve && lentEarlier <= pool
+	}
+	return rule(h.maxRecords,
+		func(c *specChannel) int { r, _ := c.use(); return r },
+		func(c *specChannel) int { return c.earlierRecords },
+	) && rule(h.maxBytes,
+		func(c *specChannel) int { _, b := c.use(); return b },
+		func(c *specChannel) int { return c.earlierBytes },
+	)
+}
+
+func (h *history) next(c *specChannel, bind bool) {
+	a, retryAt, ok := c.tracker.Next(h.time(h.now))
+	var candidates []*specRecord
+	var want time.Time // of retryAt
+	for _, r := range c.unsettled() {
+		if r.state == retrying && r.dueAt <= h.now {
+			r.state = queued
+		}
+		if at := h.time(r.dueAt); r.state == retrying && (want.IsZero() || at.Before(want)) {
+			want = at
+		}
+	}
+	for _, r := range c.unsettled() {
+		if c.deliverable(r) {
+			candidates = append(candidates, r)
+		}
+	}
+	if !ok {
+		if len(candidates) > 0 {
+			h.Fatalf("liveness: %s delivers nothing, though record %d may go", c.name, candidates[0].id)
+		}
+		if !retryAt.Equal(want) {
+			h.Fatalf("retry: %s says %v, want %v", c.name, retryAt, want)
+		}
+		return
+	}
+	i := slices.IndexFunc(candidates, func(r *specRecord) bool { return r.id == int(a.ID()) })
+	if i < 0 {
+		h.Fatalf("L3 order: %s delivers record %d out of turn", c.name, a.ID())
+	}
+	r := candidates[i]
+	r.state = delivered
+	r.attempts++
+	if a.Number() != r.attempts || a.Failures() != r.failures || a.Index() != r.index || a.Key() != r.key || a.Page() != any(c.pages[r.page]) {
+		h.Fatalf("attempt of record %d of %s is described wrongly", r.id, c.name)
+	}
+	c.attempts = append(c.attempts, a)
+	c.attemptOf = append(c.attemptOf, r)
+	if bind {
+		h.bind(c, len(c.attempts)-1)
+	}
+}
+
+func (h *history) bind(c *specChannel, i int) {
+	r, current := h.current(c, i)
+	v := fmt.Sprint("attempt", i)
+	want := current && r.state != calledBack
+	if got := c.tracker.Bind(c.attempts[i], v); got != want {
+		h.Fatalf("%s: Bind is %v, want %v", c.name, got, want)
+	}
+	if want {
+		r.bound = v
+	}
+}
+
+// current reports whether attempt i is with a handler as far as the tracker cares.
+func (h *history) current(c *specChannel, i int) (*specRecord, bool) {
+	r := c.attemptOf[i]
+	return r, !c.fenced && r.state.live() && c.attempts[i].Number() == r.attempts
+}
+
+func (h *history) outcome(c *specChannel, i, op int) {
+	a := c.attempts[i]
+	r, current := h.current(c, i)
+	counts := current && r.state != calledBack
+	switch {
+	case op < 13:
+		if ok := c.tracker.Ack(a); ok != counts {
+			h.Fatalf("%s: ack of record %d counts: %v, want %v", c.name, r.id, ok, counts)
+		}
+		switch {
+		case counts:
+			r.state, r.acked, r.bound = gone, true, nil
+		case current:
+			c.requeue(r, queued)
+		}
+	case op < 22:
+		// 0: the zero time, which means at once; 1: due now.
+		backoff := rapid.IntRange(0, 4).Draw(h.T, "backoff")
+		var at time.Time
+		if backoff > 0 {
+			at = h.time(h.now + backoff - 1)
+		}
+		taken, ok := c.tracker.Nack(a, at)
+		if ok != counts {
+			h.Fatalf("%s: nack of record %d counts: %v, want %v", c.name, r.id, ok, counts)
+		}
+		var want []any
+		switch {
+		case counts:
+			want = c.takeBack(r)
+			r.failures++
+			r.dueAt = h.now + backoff - 1
+			if backoff == 0 {
+				c.requeue(r, queued)
+			} else {
+				c.requeue(r, retrying)
+			}
+		case current:
+			c.requeue(r, queued)
+		}
+		h.taken(c, r, taken, want)
+	case op < 34:
+		c.tracker.HandOff(a)
+		if current && r.state == delivered {
+			r.state = waiting
+		}
+	case op < 38:
+		c.tracker.Begin(a)
+		if current && r.state == waiting {
+			r.state = begun
+		}
+	case op < 42:
+		taken := c.tracker.CallBack(a)
+		var want []any
+		if counts && r.state != failed {
+			want = c.takeBack(r)
+			r.state = failed
+		}
+		h.taken(c, r, taken, want)
+	default:
+		h.bind(c, i)
+	}
+}
+
+func (h *history) taken(c *specChannel, r *specRecord, got, want []any) {
+	if !slices.Equal(got, want) {
+		h.Fatalf("L3 order: failure of record %d of %s takes back %v, want %v", r.id, c.name, got, want)
+	}
+}
+
+func (h *history) drain(c *specChannel) {
+	c.tracker.Drain()
+	c.draining, c.refused = true, false
+	for _, r := range c.unsettled() {
+		if !r.state.live() {
+			r.state = gone
+		}
+	}
+}
+
+// fenceOrClose is how a channel ends: closed when drained, fenced before.
+func (h *history) fenceOrClose(c *specChannel) {
+	if c.draining && len(c.unsettled()) == 0 {
+		c.lane.Close()
+		h.fixed = false
+		c.closed, c.refused = true, false
+		return
+	}
+	got := c.tracker.Fence()
+	var want []any
+	for _, r := range c.unsettled() {
+		if r.bound != nil {
+			want = append(want, r.bound)
+		}
+		r.state, r.bound = gone, nil
+	}
+	c.draining, c.fenced, c.refused = true, true, false
+	if !slices.Equal(got, want) {
+		h.Fatalf("L4 fencing: %s returns %v to cancel, want %v", c.name, got, want)
+	}
+}
+
+// check compares all that can be observed without changing anything.
+func (h *history) check() {
+	records, bytes := 0, 0
+	roomRecords, roomBytes := h.maxRecords, h.maxBytes
+	for _, c := range h.channels {
+		h.checkChannel(c)
+		r, b := c.use()
+		c.earlierRecords, c.earlierBytes = min(c.earlierRecords, r), min(c.earlierBytes, b)
+		records, bytes = records+r, bytes+b
+		if c.lastPage != nil {
+			roomRecords += len(c.lastPage.records)
+			roomBytes += c.lastPage.bytes
+		}
+	}
+	if records > roomRecords || bytes > roomBytes {
+		h.Fatalf("L6 bounded memory: %d records, %d bytes in flight, window (%d, %d), with last pages (%d, %d)",
+			records, bytes, h.maxRecords, h.maxBytes, roomRecords, roomBytes)
+	}
+	h.checkWindow()
+}
+
+func (h *history) checkChannel(c *specChannel) {
+	token, position, ok := c.tracker.Committable()
+	if ok {
+		for _, p := range c.pages[:position] {
+			for _, r := range p.records {
+				if !r.acked {
+					h.Fatalf("L1 no loss: token %d of %s is committable, record %d is not acked", position, c.name, r.id)
+				}
+			}
+		}
+		if c.fenced {
+			h.Fatalf("L4 fencing: %s is fenced and has a committable token", c.name)
+		}
+		if want := c.pages[position-1].token; token != want {
+			h.Fatalf("L1 no loss: %s gives %s for page %d", c.name, token, position)
+		}
+	}
+	final := c.watermark()
+	if want := !c.fenced && final > c.committed; ok != want || ok && int(position) != final {
+		h.Fatalf("L2 bounded duplicates: %s commits up to page %d (%v), could up to %d", c.name, position, ok, final)
+	}
+	h.checkStats(c)
+	unsettled := c.unsettled()
+	live := slices.ContainsFunc(unsettled, func(r *specRecord) bool { return r.state.live() })
+	if got, want := isClosed(c.tracker.Drained()), c.draining && !live; got != want {
+		h.Fatalf("L4 fencing: %s is drained: %v, want %v", c.name, got, want)
+	}
+	if got, want := isClosed(c.tracker.Done()), c.finishing && final == len(c.pages); got != want {
+		h.Fatalf("L5 ends: %s is done: %v, want %v", c.name, got, want)
+	}
+}
+
+func (h *history) checkStats(c *specChannel) {
+	var want Stats
+	records, bytes := c.use()
+	want.InFlight, want.Bytes = records, int64(bytes)
+	for _, r := range c.unsettled() {
+		if want.Oldest.ID == 0 {
+			want.Oldest = Oldest{
+				ID: uint64(r.id), Page: c.pages[r.page], Index: r.index, Key: r.named,
+				Attempts: r.attempts, Failures: r.failures,
+			}
+		}
+		if r.state.live() {
+			want.Live++
+		}
+		switch r.state {
+		case waiting:
+			want.Waiting++
+		case retrying:
+			want.Retrying++
+		}
+	}
+	if got := c.tracker.Stats(); got != want {
+		h.Fatalf("L8 poison: %s reports %+v, want %+v", c.name, got, want)
+	}
+}
+
+func (h *history) checkWindow() {
+	woken, couldRead, anyRefused := false, "", false
+	for _, c := range h.channels {
+		if !c.refused {
+			continue
+		}
+		anyRefused = true
+		if len(c.lane.Wake()) > 0 {
+			woken = true
+		}
+		if h.room(c) {
+			couldRead = c.name
+		}
+	}
+	if couldRead != "" && !woken {
+		h.Fatalf("L6 wake: %s waits though it has room, and nobody was woken", couldRead)
+	}
+	moving, waits := 0, 0
+	for _, c := range h.channels {
+		m, w := c.standing()
+		moving, waits = moving+m, waits+w
+	}
+	stalled := anyRefused && !woken && moving == 0 && waits > 0
+	for _, c := range h.channels {
+		m, w := c.standing()
+		want := c.draining || c.closed || stalled || c.finishing && m == 0 && w > 0
+		// The one it got while it was open must have been closed, too.
+		if want && c.hurry != nil && !isClosed(c.hurry) {
+			h.Fatalf("hurry: %s keeps those waiting who asked before", c.name)
+		}
+		got := c.tracker.Hurry()
+		if isClosed(got) != want {
+			h.Fatalf("hurry: %s hurries: %v, want %v", c.name, !want, want)
+		}
+		c.hurry = got
+	}
+}
+
+// quiesce ends the history: handlers ack all they get. Then nothing may be left.
+func (h *history) quiesce() {
+	for round := 0; ; round++ {
+		if round > 1000 {
+			h.Fatalf("liveness: records are left though everything is acked")
+		}
+		busy := false
+		for _, c := range h.channels {
+			for i := range c.attempts {
+				if _, current := h.current(c, i); current {
+					h.outcome(c, i, 0)
+				}
+			}
+			h.next(c, false)
+			busy = busy || len(c.unsettled()) > 0
+		}
+		h.check()
+		if !busy {
+			break
+		}
+		h.now++
+	}
+	for _, c := range h.channels {
+		if !c.draining && c.watermark() != len(c.pages) {
+			h.Fatalf("liveness: %s is all acked, its last token is not committable", c.name)
+		}
+		if c.lane.records.used != 0 || c.lane.bytes.used != 0 {
+			h.Fatalf("L6 bounded memory: %s holds nothing but uses %+v of the window", c.name, c.lane)
+		}
+	}
+	// Nobody asks but who is woken; each passes the wake-up on.
+	for range h.channels {
+		for _, c := range h.channels {
+			if c.refused && len(c.lane.Wake()) > 0 {
+				h.admit(c)
+			}
+		}
+	}
+	for _, c := range h.channels {
+		if c.refused {
+			h.Fatalf("L6 wake: the window is empty and %s was never woken", c.name)
+		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
