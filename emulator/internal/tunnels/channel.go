@@ -46,7 +46,10 @@ type channelRecord struct {
 	Count int64 // records consumed
 	RPO   int64 // point in time up to which the log is consumed, ns since 1970; zero for base channels
 
-	FinishServed bool // a finish token was handed out
+	// What was read when a finish token was handed out; the token itself says nothing.
+	FinishServed bool
+	EndCount     int64
+	EndRPO       int64
 }
 
 // channel is a channel of a tunnel, whose mutex guards it.

@@ -59,15 +59,17 @@ func (s *Service) checkpoint(req *protocol.CheckpointRequest) (protoadapt.Messag
 			return wire.TunnelErrorf(wire.CodeSequenceNumberNotMatch, t.ID, "channel %q: sequence number %d follows %d, the stored one, not directly",
 				ch.ID, req.GetSequenceNumber(), ch.Sequence)
 		}
-		if req.GetCheckpoint() == finishToken {
-			ch.Count, ch.RPO = ch.readCount, ch.readRPO // the token itself says nothing
-		} else {
-			p, err := positionIn(&ch.channelRecord, []byte(req.GetCheckpoint()))
-			if err != nil {
+		p := position{count: ch.Count, time: ch.RPO} // a client that ends a channel unread has consumed nothing more
+		switch {
+		case req.GetCheckpoint() != finishToken:
+			var err error
+			if p, err = positionIn(&ch.channelRecord, []byte(req.GetCheckpoint())); err != nil {
 				return wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID, "checkpoint of channel %q: %v", ch.ID, err)
 			}
-			ch.Count, ch.RPO = p.count, p.time
+		case ch.FinishServed:
+			p.count, p.time = ch.EndCount, ch.EndRPO
 		}
+		ch.Count, ch.RPO = p.count, p.time
 		ch.Token, ch.Sequence = req.GetCheckpoint(), req.GetSequenceNumber()
 		t.touch(ch)
 		return nil

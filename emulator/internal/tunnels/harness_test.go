@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
@@ -159,7 +158,6 @@ type apiClient struct {
 	*bench
 	tunnelID, id string
 	channels     map[string]*protocol.Channel
-	sequence     map[string]int64
 }
 
 func (b *bench) tryConnect(tunnelID string, timeout time.Duration) (*apiClient, error) {
@@ -168,8 +166,7 @@ func (b *bench) tryConnect(tunnelID string, timeout time.Duration) (*apiClient, 
 	err := b.call("connect", &protocol.ConnectRequest{TunnelId: &tunnelID, ClientConfig: &protocol.ClientConfig{
 		Timeout: proto.Int64(int64(timeout / time.Second)), ClientTag: proto.String("tag"),
 	}}, resp)
-	return &apiClient{bench: b, tunnelID: tunnelID, id: resp.GetClientId(),
-		channels: make(map[string]*protocol.Channel), sequence: make(map[string]int64)}, err
+	return &apiClient{bench: b, tunnelID: tunnelID, id: resp.GetClientId(), channels: make(map[string]*protocol.Channel)}, err
 }
 
 func (b *bench) connect(tunnelID string) *apiClient {
@@ -179,17 +176,18 @@ func (b *bench) connect(tunnelID string) *apiClient {
 	return c
 }
 
-func (c *apiClient) tryHeartbeat() error {
+// exchange sends a heartbeat and returns the answer's channels, which the client
+// has not taken over yet.
+func (c *apiClient) exchange() ([]*protocol.Channel, error) {
 	c.Helper()
 	req := &protocol.HeartbeatRequest{TunnelId: &c.tunnelID, ClientId: &c.id}
-	for _, ch := range c.channels {
-		req.Channels = append(req.Channels, ch)
+	for _, id := range sortedKeys(c.channels) {
+		req.Channels = append(req.Channels, c.channels[id])
 	}
 	resp := &protocol.HeartbeatResponse{}
 	if err := c.call("heartbeat", req, resp); err != nil {
-		return err
+		return nil, err
 	}
-	merged := make(map[string]*protocol.Channel)
 	for _, ch := range resp.Channels {
 		if ch.GetStatus() != protocol.ChannelStatus_OPEN && ch.GetStatus() != protocol.ChannelStatus_CLOSING {
 			c.Fatalf("heartbeat lists %s as %s", ch.GetChannelId(), ch.GetStatus())
@@ -197,10 +195,30 @@ func (c *apiClient) tryHeartbeat() error {
 		if old := c.channels[ch.GetChannelId()]; old != nil && old.GetVersion() > ch.GetVersion() {
 			c.Fatalf("heartbeat lists %s at version %d, below %d", ch.GetChannelId(), ch.GetVersion(), old.GetVersion())
 		}
+	}
+	return resp.Channels, nil
+}
+
+// merge takes an answer over: a lower version loses against the client's own
+// entry, and what is not in the answer is dropped.
+func (c *apiClient) merge(answer []*protocol.Channel) {
+	merged := make(map[string]*protocol.Channel)
+	for _, ch := range answer {
+		if old := c.channels[ch.GetChannelId()]; old != nil && old.GetVersion() > ch.GetVersion() {
+			ch = old
+		}
 		merged[ch.GetChannelId()] = ch
 	}
 	c.channels = merged
-	return nil
+}
+
+func (c *apiClient) tryHeartbeat() error {
+	c.Helper()
+	answer, err := c.exchange()
+	if err == nil {
+		c.merge(answer)
+	}
+	return err
 }
 
 // heartbeat returns "id:STATUS:version ..." of the answer.
@@ -300,5 +318,3 @@ func (c *apiClient) held() string {
 	}
 	return strings.Join(all, " ")
 }
-
-var _ tester = (*testing.T)(nil)

@@ -94,8 +94,8 @@ func (s *Service) readRecords(body, dst []byte) ([]byte, error) {
 		c.accessTime = now.UnixNano()
 		c.readCount, c.readRPO = pg.next.count, pg.next.time
 		c.served += int64(pg.records)
-		if pg.end && !c.FinishServed {
-			c.FinishServed = true
+		if pg.end && (!c.FinishServed || c.EndCount != pg.next.count) {
+			c.FinishServed, c.EndCount, c.EndRPO = true, pg.next.count, pg.next.time
 			t.touch(c)
 		}
 		return nil
