@@ -9,7 +9,8 @@ func AppendHeader(dst []byte) []byte {
 
 // AppendRow appends one row, checksums included, without a header. The primary
 // key's tag is written even when there is no key, as in the old image of a
-// change, because the official Go SDK refuses a tunnel record without it.
+// change, because the official Go SDK refuses a tunnel record without it. Names
+// and payloads must be shorter than 4 GiB, the limit of the format.
 func AppendRow(dst []byte, row *Row) []byte {
 	var sum crc
 	dst = append(dst, tagRowPK)
