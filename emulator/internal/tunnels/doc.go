@@ -22,8 +22,9 @@
 // # Versions
 //
 // Each change of a channel's status raises its version, whichever side makes
-// it. A heartbeat's entry counts only with a version above the stored one, and
-// the answer never holds a version below one that the client has reported:
+// it. A heartbeat's entry counts only with a version above the stored one (a
+// CLOSE or TERMINATED also with the same, when it has crossed a CLOSING of the
+// service), and the answer never holds a version below one that the client has reported:
 // both SDKs keep their own entry against a lower version, and build a dead
 // connection from a stale one. A channel that was reported CLOSE or TERMINATED
 // is left out of that same answer, or is OPEN again with a higher version.

@@ -192,8 +192,13 @@ func (c *apiClient) exchange() ([]*protocol.Channel, error) {
 		if ch.GetStatus() != protocol.ChannelStatus_OPEN && ch.GetStatus() != protocol.ChannelStatus_CLOSING {
 			c.Fatalf("heartbeat lists %s as %s", ch.GetChannelId(), ch.GetStatus())
 		}
-		if old := c.channels[ch.GetChannelId()]; old != nil && old.GetVersion() > ch.GetVersion() {
-			c.Fatalf("heartbeat lists %s at version %d, below %d", ch.GetChannelId(), ch.GetVersion(), old.GetVersion())
+		old := c.channels[ch.GetChannelId()]
+		if old == nil {
+			continue
+		}
+		ended := old.GetStatus() == protocol.ChannelStatus_CLOSE || old.GetStatus() == protocol.ChannelStatus_TERMINATED
+		if old.GetVersion() > ch.GetVersion() || ended && old.GetVersion() == ch.GetVersion() {
+			c.Fatalf("heartbeat lists %s at version %d, the client reported %s at %d", ch.GetChannelId(), ch.GetVersion(), old.GetStatus(), old.GetVersion())
 		}
 	}
 	return resp.Channels, nil

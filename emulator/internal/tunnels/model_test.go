@@ -19,7 +19,7 @@ import (
 // service promises:
 //
 //   - no channel is handed to a client while another live one may still read it;
-//   - a channel's version never goes down;
+//   - a channel's version never goes down, and goes up with each change;
 //   - a channel is opened only when everything before it has ended;
 //   - what is consumed by checkpoints is the channel's log, each record once, in order.
 type world struct {
@@ -30,8 +30,8 @@ type world struct {
 	dead    []*modelClient // not live any more, but they may still call
 
 	holder    map[string]*modelClient // who may read a channel
-	versions  map[string]int64
-	committed map[string][]string // rows up to the checkpoint, by channel
+	seen      map[string]ChannelState // after the last step
+	committed map[string][]string     // rows up to the checkpoint, by channel
 	written   int
 }
 
@@ -301,10 +301,14 @@ func (w *world) shardRows(id string) []string {
 func (w *world) check() {
 	state := w.s.Snapshot()[0]
 	for _, ch := range state.Channels {
-		if ch.Version < w.versions[ch.ChannelID] {
-			w.Fatalf("version of %s went from %d to %d", ch.ChannelID, w.versions[ch.ChannelID], ch.Version)
+		old := w.seen[ch.ChannelID]
+		w.seen[ch.ChannelID] = ch
+		if ch.Version < old.Version {
+			w.Fatalf("version of %s went from %d to %d", ch.ChannelID, old.Version, ch.Version)
 		}
-		w.versions[ch.ChannelID] = ch.Version
+		if old.Status != "" && ch.Version == old.Version && (ch.Status != old.Status || ch.ClientID != old.ClientID) {
+			w.Fatalf("%s of %q became %s of %q at the same version", old.Status, old.ClientID, ch.Status, ch.ClientID)
+		}
 		if owned := ch.Status == StatusOpen || ch.Status == StatusClosing; owned != (ch.ClientID != "") {
 			w.Fatalf("%s is %s with the owner %q", ch.ChannelID, ch.Status, ch.ClientID)
 		}
@@ -384,7 +388,7 @@ func TestClientsUnderLoad(t *testing.T) {
 		b.cfg.MaxRows = 3
 		b.restart()
 		b.src.createTable("tbl", "d", "h", "l")
-		w := &world{T: t, bench: b, holder: make(map[string]*modelClient), versions: make(map[string]int64), committed: make(map[string][]string)}
+		w := &world{T: t, bench: b, holder: make(map[string]*modelClient), seen: make(map[string]ChannelState), committed: make(map[string][]string)}
 		typ := rapid.SampledFrom([]protocol.TunnelType{stream, both}).Draw(t, "type")
 		for range rapid.IntRange(0, 10).Draw(t, "rows") {
 			w.put()

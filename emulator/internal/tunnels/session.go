@@ -131,26 +131,31 @@ func (t *tunnel) liveClient(id string) (*client, error) {
 	return c, nil
 }
 
-// report takes one entry of a heartbeat over, if it is news about a channel that the client owns.
+// report takes one entry of a heartbeat over, if it is news about a channel that
+// the client owns: a version above the stored one. When both sides have raised
+// the version at once, the service to CLOSING and the owner to CLOSE or
+// TERMINATED, the owner's entry counts: its connection is closed already, so
+// that an answer with the same version would only make it build a dead one.
 func (t *tunnel) report(c *client, r *protocol.Channel) {
 	ch := t.byID[r.GetChannelId()]
-	if ch == nil || ch.Owner != c.ID || r.GetVersion() <= ch.Version {
+	if ch == nil || ch.Owner != c.ID {
 		return
 	}
-	switch r.GetStatus() {
-	case protocol.ChannelStatus_TERMINATED:
-		if ch.finished() {
-			t.move(ch, StatusTerminated, "", r.GetVersion())
-			return
-		}
-		// The client cannot have read to the end: nobody handed it the finish token.
-		t.move(ch, StatusWait, "", r.GetVersion())
-	case protocol.ChannelStatus_CLOSE:
-		t.move(ch, StatusWait, "", r.GetVersion())
-	case protocol.ChannelStatus_CLOSING:
-		t.move(ch, StatusClosing, c.ID, r.GetVersion())
-	case protocol.ChannelStatus_OPEN:
-		t.move(ch, StatusOpen, c.ID, r.GetVersion())
+	status, version := r.GetStatus(), r.GetVersion()
+	ended := status == protocol.ChannelStatus_CLOSE || status == protocol.ChannelStatus_TERMINATED
+	if version < ch.Version || version == ch.Version && !ended {
+		return
+	}
+	version = max(version, ch.Version+1)
+	switch {
+	case status == protocol.ChannelStatus_TERMINATED && ch.finished():
+		t.move(ch, StatusTerminated, "", version)
+	case ended: // TERMINATED too: without the finish token nobody can have read to the end
+		t.move(ch, StatusWait, "", version)
+	case status == protocol.ChannelStatus_CLOSING:
+		t.move(ch, StatusClosing, c.ID, version)
+	default:
+		t.move(ch, StatusOpen, c.ID, version)
 	}
 }
 

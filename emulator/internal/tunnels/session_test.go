@@ -59,12 +59,29 @@ func TestHeartbeat(t *testing.T) {
 		c.channels["shard-0"] = report // as if the answer had not arrived
 		c.wantHeartbeat("shard-0:OPEN:3")
 	})
-	t.Run("an entry at the stored version or below changes nothing", func(t *testing.T) {
+	t.Run("an entry below the stored version changes nothing", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c := b.connect(id)
 		c.heartbeat()
-		c.channels["shard-0"] = &protocol.Channel{ChannelId: proto.String("shard-0"), Version: proto.Int64(1), Status: statusClose.Enum()}
+		c.channels["shard-0"] = &protocol.Channel{ChannelId: proto.String("shard-0"), Version: proto.Int64(0), Status: statusClose.Enum()}
 		c.wantHeartbeat("shard-0:OPEN:1")
+	})
+	t.Run("a CLOSE that crosses the service's CLOSING at the same version counts", func(t *testing.T) {
+		b, id := streamBench(t, 1)
+		c := b.connect(id)
+		c.wantHeartbeat("shard-0:OPEN:1")
+		c.set("shard-0", statusClose)
+		b.must(b.s.Rebalance(id)) // to CLOSING, version 2 as well
+		c.wantHeartbeat("shard-0:OPEN:4")
+	})
+	t.Run("a TERMINATED that crosses the service's CLOSING at the same version counts", func(t *testing.T) {
+		b, id := streamBench(t, 1)
+		c := b.connect(id)
+		c.heartbeat()
+		b.src.split("tbl", "shard-0", "m")
+		c.finish("shard-0")
+		b.must(b.s.Rebalance(id))
+		c.wantHeartbeat("shard-1:OPEN:1 shard-2:OPEN:1")
 	})
 	t.Run("an entry of a channel that belongs to another client changes nothing", func(t *testing.T) {
 		b, id := streamBench(t, 1)
@@ -174,8 +191,6 @@ func TestClients(t *testing.T) {
 		c.wantHeartbeat("shard-0:OPEN:4")
 		c.set("shard-0", statusClose)
 		b.must(c.schedule("shard-0", statusClosing))
-		c.wantHeartbeat("shard-0:CLOSING:5") // raced with the report at version 5, which is not news then
-		c.set("shard-0", statusClose)
 		c.wantHeartbeat("")
 		_, _, _, err := c.read("shard-0", "x")
 		b.wantCode(err, wire.CodeResourceGone)
@@ -415,6 +430,24 @@ func TestRestart(t *testing.T) {
 		c2.heartbeat()
 		c2.heartbeat()
 		b.wantStatuses("shard-0:OPEN shard-1:TERMINATED shard-2:OPEN shard-3:OPEN")
+	})
+	t.Run("a client that has not come back yet keeps its share", func(t *testing.T) {
+		b, id := streamBench(t, 2)
+		c1, c2 := b.connect(id), b.connect(id)
+		for range 3 {
+			for _, c := range []*apiClient{c1, c2} {
+				for id, ch := range c.channels {
+					if ch.GetStatus() == statusClosing {
+						c.set(id, statusClose)
+					}
+				}
+				c.heartbeat()
+			}
+		}
+		b.wantStatuses("shard-0:OPEN shard-1:OPEN")
+		b.restart()
+		c1.wantHeartbeat("shard-0:OPEN:1")
+		b.wantStatuses("shard-0:OPEN shard-1:OPEN")
 	})
 	t.Run("a damaged state is an error that names the entry", func(t *testing.T) {
 		for name, value := range map[string]string{
