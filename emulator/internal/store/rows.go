@@ -124,10 +124,12 @@ func (r *rows) get(key []byte) (row []byte, ok bool) {
 // put inserts or replaces a row and returns views of the key and row as they
 // are kept.
 func (r *rows) put(key, row []byte) (k, v []byte) {
+	n := 0
 	if len(r.leaves) == 0 {
 		r.leaves = append(r.leaves, &leaf{})
+	} else {
+		n = r.find(key)
 	}
-	n := r.find(key)
 	l := r.leaves[n]
 	i, found := l.search(key)
 	if found {

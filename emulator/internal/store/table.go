@@ -155,12 +155,9 @@ func (t *Table) apply(changes []*Change, atomic bool) (*round, error) {
 	}
 	var last *round
 	for n, group := range groups {
-		p := t.partitions[n]
-		p.mu.Lock()
-		if r := p.applyGroup(t, group, nowMillis); r != nil {
+		if r := t.partitions[n].applyLocked(t, group, nowMillis); r != nil {
 			last = r // rounds are committed in order
 		}
-		p.mu.Unlock()
 	}
 	return last, nil
 }
@@ -205,6 +202,12 @@ func (t *Table) nextAuto(nowMillis int64) int64 {
 	defer t.autoMu.Unlock()
 	t.lastAuto = max(t.lastAuto+1, nowMillis*1000)
 	return t.lastAuto
+}
+
+func (p *partition) applyLocked(t *Table, group []*Change, nowMillis int64) *round {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.applyGroup(t, group, nowMillis)
 }
 
 // applyGroup makes changes of one partition. p.mu is held.

@@ -1,0 +1,194 @@
+package emulator
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/watermill-ots/watermill-ots/emulator/internal/auth"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/faults"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/store"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/tables"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/tunnels"
+)
+
+// Emulator is a running emulator. All methods are safe for concurrent use.
+//
+// Goroutines: the HTTP server's, owned by serve and Close, and the store's
+// committer; Close waits for all of them.
+type Emulator struct {
+	opts     Options
+	log      *slog.Logger
+	keys     auth.Keys
+	listener net.Listener
+	memory   *memoryListener // nil with a TCP listener
+	server   *http.Server
+	store    *store.Store
+	tables   *tables.Service
+	tunnels  *tunnels.Service
+	faults   *faults.Set
+	counters counters
+	skew     atomic.Int64 // ns that the service's clock is ahead
+	gate     gate
+
+	id          string // random, begins request ids
+	lastRequest atomic.Int64
+
+	requests  sync.WaitGroup // handlers that are running
+	serving   chan struct{}  // closed when the server's loop has ended
+	closing   chan struct{}  // closed when Close begins
+	closeOnce sync.Once
+	closed    chan struct{} // closed when Close is done
+	closeErr  error
+}
+
+// Start opens the data directory, if any, and listens. The emulator serves
+// requests until Close.
+//
+// An error says which option is wrong, or what is the matter with the address
+// or the data directory (ErrDataDirInUse, ErrDataDirForeign, ErrDataDirDamaged).
+func Start(opts Options) (*Emulator, error) {
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
+	e := &Emulator{
+		opts:     opts,
+		log:      opts.Logger,
+		keys:     auth.Keys{ID: opts.AccessKeyID, Secret: opts.AccessKeySecret, Token: opts.SecurityToken, Instance: opts.Instance},
+		faults:   faults.NewSet(opts.Seed),
+		counters: newCounters(),
+		id:       rand.Text(),
+		serving:  make(chan struct{}),
+		closing:  make(chan struct{}),
+		closed:   make(chan struct{}),
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if err := e.openServices(); err != nil {
+		return nil, err
+	}
+	if err := e.listen(); err != nil {
+		return nil, errors.Join(err, e.tunnels.Close(), e.store.Close())
+	}
+	e.log.Info("emulator started", "endpoint", e.Endpoint(), "data_dir", opts.DataDir, "instance", opts.Instance)
+	return e, nil
+}
+
+// openServices opens the store and the services over it.
+func (e *Emulator) openServices() error {
+	var err error
+	e.store, err = store.Open(store.Config{Dir: e.opts.DataDir, Sync: e.opts.Sync, Now: e.now})
+	if err != nil {
+		return fmt.Errorf("starting the emulator: %w", err)
+	}
+	e.tables = tables.New(e.store)
+	instance := e.opts.Instance
+	if instance == "" {
+		instance = defaultInstance
+	}
+	e.tunnels, err = tunnels.New(e.store, tunnels.Config{Instance: instance, Logger: e.log, Now: e.now})
+	if err != nil {
+		return errors.Join(fmt.Errorf("starting the tunnel service: %w", err), e.store.Close())
+	}
+	return nil
+}
+
+func (e *Emulator) listen() error {
+	if e.opts.InMemory {
+		e.memory = newMemoryListener()
+		e.listener = e.memory
+	} else {
+		addr := e.opts.Addr
+		if addr == "" {
+			addr = "127.0.0.1:0"
+		}
+		var err error
+		if e.listener, err = net.Listen("tcp", addr); err != nil {
+			return fmt.Errorf("listening on %s: %w", addr, err)
+		}
+	}
+	e.server = &http.Server{
+		Handler:           http.HandlerFunc(e.serve),
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          log.New(logWriter{e.log}, "", 0),
+	}
+	// Ends with the listener; Close waits for it.
+	go func() {
+		defer close(e.serving)
+		if err := e.server.Serve(e.listener); !errors.Is(err, http.ErrServerClosed) {
+			e.log.Error("the emulator stopped serving", "error", err)
+		}
+	}()
+	return nil
+}
+
+// logWriter passes the HTTP server's complaints about connections on.
+type logWriter struct{ log *slog.Logger }
+
+func (w logWriter) Write(b []byte) (int, error) {
+	w.log.Debug("http", "message", string(b))
+	return len(b), nil
+}
+
+// now is the service's clock.
+func (e *Emulator) now() time.Time { return time.Now().Add(time.Duration(e.skew.Load())) }
+
+// Endpoint returns the URL that clients are given, without a trailing slash.
+// With InMemory it is reachable through Transport only.
+func (e *Emulator) Endpoint() string {
+	if e.memory != nil {
+		return memoryEndpoint
+	}
+	return "http://" + e.listener.Addr().String()
+}
+
+// Transport returns an HTTP transport to the emulator, whatever the host of a
+// request is. The caller closes its idle connections when it is done; Close
+// breaks them in any case.
+func (e *Emulator) Transport() *http.Transport {
+	dialer := &net.Dialer{}
+	return &http.Transport{
+		MaxIdleConnsPerHost: 256,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			if e.memory != nil {
+				return e.memory.dial(ctx)
+			}
+			return dialer.DialContext(ctx, "tcp", e.listener.Addr().String())
+		},
+	}
+}
+
+// Close stops listening, lets requests in flight finish for a short while,
+// ends all connections and releases the data directory. It returns when no
+// goroutine of the emulator is left; a second call waits for the first.
+func (e *Emulator) Close() error {
+	e.closeOnce.Do(func() {
+		close(e.closing)
+		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
+		defer cancel()
+		err := e.server.Shutdown(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = e.server.Close()
+		}
+		<-e.serving
+		e.requests.Wait()
+		e.closeErr = errors.Join(err, e.tunnels.Close(), e.store.Close())
+		e.log.Info("emulator closed", "error", e.closeErr)
+		close(e.closed)
+	})
+	<-e.closed
+	return e.closeErr
+}

@@ -1,0 +1,210 @@
+package emulator
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/watermill-ots/watermill-ots/emulator/internal/faults"
+)
+
+// Fault says which requests go wrong and how. Operation, After, Times and
+// Chance choose requests; what happens to them may be combined where that makes
+// sense (a delay with an error code, say).
+type Fault struct {
+	// Operation is "PutRow", "tunnel/readrecords" or, with a star at its end,
+	// the beginning of such a name. Empty: every operation.
+	Operation string
+	// After is how many matching requests pass first.
+	After int
+	// Times is how many requests are hit. 0: one; negative: until ClearFaults.
+	Times int
+	// Chance is the probability that a matching request is hit, by the dice of
+	// Options.Seed. 0: always.
+	Chance float64
+
+	// Delay is how much later the request is handled.
+	Delay time.Duration
+	// Hang: no answer comes until the client leaves or the emulator is closed.
+	Hang bool
+	// Code is the error that is answered instead of handling the request.
+	Code string
+	// Status is the HTTP status that goes with Code. 0: the usual one.
+	Status int
+	// Message is the text that goes with Code.
+	Message string
+	// Break resets the connection.
+	Break Break
+	// Corrupt changes one byte in the middle of the answer's body.
+	Corrupt bool
+	// Trickle lets the answer's body come in 16 pieces that far apart.
+	Trickle time.Duration
+	// Duplicate delivers the request twice; the second answer is sent.
+	Duplicate bool
+}
+
+// Break is a place at which a fault resets the connection.
+type Break = faults.Break
+
+// The places.
+const (
+	NoBreak       = faults.NoBreak       // the connection stays
+	BeforeRequest = faults.BeforeRequest // the request is not handled
+	BeforeAnswer  = faults.BeforeAnswer  // the request is handled, nothing is answered
+	MidAnswer     = faults.MidAnswer     // the request is handled, half of the answer's body arrives
+)
+
+// tricklePieces is how many pieces a trickling body comes in.
+const tricklePieces = 16
+
+// Inject adds a fault. Faults are tried in the order in which they were added,
+// and a request meets one at most.
+func (e *Emulator) Inject(f Fault) { e.faults.Add(faults.Fault(f)) }
+
+// ClearFaults removes all faults, hit or not. Requests that hang go on hanging.
+func (e *Emulator) ClearFaults() { e.faults.Clear() }
+
+// faultBefore does what happens before a request is handled, and reports
+// whether it is handled at all.
+func (e *Emulator) faultBefore(x *exchange, f *faults.Fault) bool {
+	e.log.Debug("fault", "operation", x.op, "fault", *f)
+	if f.Delay > 0 {
+		timer := time.NewTimer(f.Delay)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-x.req.Context().Done():
+			return false
+		case <-e.closing:
+			return false
+		}
+	}
+	if f.Hang {
+		select {
+		case <-x.req.Context().Done():
+		case <-e.closing:
+		}
+		x.reset()
+		return false
+	}
+	if f.Break == BeforeRequest {
+		x.reset()
+		return false
+	}
+	return true
+}
+
+// faultAfter sends the answer of a request that met a fault.
+func (e *Emulator) faultAfter(x *exchange, f *faults.Fault, status int) {
+	if f.Break == BeforeAnswer {
+		x.reset()
+		return
+	}
+	if f.Corrupt && len(x.response) > 0 {
+		x.response[len(x.response)/2] ^= 0xFF
+	}
+	switch {
+	case f.Break == MidAnswer:
+		x.sendPart(status, x.response[:len(x.response)/2])
+		x.reset()
+	case f.Trickle > 0:
+		e.trickle(x, f.Trickle, status)
+	default:
+		x.send(status)
+	}
+}
+
+func (e *Emulator) trickle(x *exchange, pause time.Duration, status int) {
+	rest := x.response
+	x.sendPart(status, nil)
+	size := max(1, (len(rest)+tricklePieces-1)/tricklePieces)
+	ticker := time.NewTicker(pause)
+	defer ticker.Stop()
+	for len(rest) > 0 {
+		select {
+		case <-ticker.C:
+		case <-x.req.Context().Done():
+			return
+		case <-e.closing:
+			x.reset()
+			return
+		}
+		n := min(size, len(rest))
+		x.sendMore(rest[:n])
+		rest = rest[n:]
+	}
+}
+
+// sendPart sends the headers for the whole response, and b of its body.
+func (x *exchange) sendPart(status int, b []byte) {
+	x.w.Header().Set("Content-Length", strconv.Itoa(len(x.response)))
+	x.w.WriteHeader(status)
+	x.sendMore(b)
+}
+
+// sendMore sends b at once. A client that is gone is no matter.
+func (x *exchange) sendMore(b []byte) {
+	x.w.Write(b)
+	http.NewResponseController(x.w).Flush()
+}
+
+// reset ends the connection as a crashed server would: a TCP client sees a
+// reset, not an end.
+func (x *exchange) reset() {
+	conn, _, err := http.NewResponseController(x.w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler) // the server closes the connection
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
+	conn.Close()
+}
+
+// gate holds requests back while it is shut.
+type gate struct {
+	mu   sync.Mutex    // guards the following
+	open chan struct{} // nil while the gate is open, closed to open it
+}
+
+// wait returns when the gate is open, or the request or the emulator ends.
+func (g *gate) wait(ctx context.Context, closing <-chan struct{}) {
+	g.mu.Lock()
+	open := g.open
+	g.mu.Unlock()
+	if open == nil {
+		return
+	}
+	select {
+	case <-open:
+	case <-ctx.Done():
+	case <-closing:
+	}
+}
+
+// Pause stops the world: requests wait until Resume. Time goes on, so clients
+// and tunnels may expire meanwhile.
+func (e *Emulator) Pause() {
+	e.gate.mu.Lock()
+	defer e.gate.mu.Unlock()
+	if e.gate.open == nil {
+		e.gate.open = make(chan struct{})
+	}
+}
+
+// Resume ends Pause.
+func (e *Emulator) Resume() {
+	e.gate.mu.Lock()
+	defer e.gate.mu.Unlock()
+	if e.gate.open != nil {
+		close(e.gate.open)
+		e.gate.open = nil
+	}
+}
+
+// SkewClock sets how far the service's clock is ahead of the machine's. Log
+// records, cell versions, expiry and heartbeat deadlines follow it.
+func (e *Emulator) SkewClock(ahead time.Duration) { e.skew.Store(int64(ahead)) }

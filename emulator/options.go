@@ -1,0 +1,80 @@
+package emulator
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Options configure an emulator. The zero Options are ready for use: any
+// credentials and any instance are accepted, and everything is in memory.
+type Options struct {
+	// Addr is the TCP address to listen on. Empty: 127.0.0.1 and a free port.
+	Addr string
+
+	// InMemory replaces the TCP listener by pipes in memory, which Transport
+	// dials; Addr is not used then.
+	InMemory bool
+
+	// DataDir keeps tables, logs and tunnels in a directory that is made when
+	// missing. One emulator at a time can use it. An acknowledged write
+	// survives the death of the process at any moment. Empty: nothing is kept.
+	DataDir string
+
+	// Sync also flushes every group of writes to the device before they are
+	// acknowledged, so that they survive a power failure too.
+	Sync bool
+
+	// Instance is the instance name that requests must carry. Empty: any is
+	// accepted.
+	Instance string
+
+	// AccessKeyID and AccessKeySecret are the credentials that requests must
+	// be signed with. Both empty: signatures are not checked.
+	AccessKeyID, AccessKeySecret string
+
+	// SecurityToken is the STS token that requests must carry, in addition to
+	// the two keys. Empty: any or none is accepted.
+	SecurityToken string
+
+	// Seed decides the outcome of faults that happen by chance.
+	Seed uint64
+
+	// Logger is told of the emulator's start and end, of tunnels and clients
+	// that come and go, and of answers with status 5xx. Nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+func (o Options) check() error {
+	var errs []error
+	if (o.AccessKeyID == "") != (o.AccessKeySecret == "") {
+		errs = append(errs, errors.New("AccessKeyID and AccessKeySecret go together: set both, or neither to accept any"))
+	}
+	if o.SecurityToken != "" && o.AccessKeyID == "" {
+		errs = append(errs, errors.New("SecurityToken needs AccessKeyID and AccessKeySecret"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("emulator options: %w", err)
+	}
+	return nil
+}
+
+const (
+	// defaultInstance is the name in answers when Options.Instance is empty.
+	defaultInstance = "emulator"
+
+	// memoryEndpoint is the endpoint of an emulator without a socket.
+	memoryEndpoint = "http://emulator.invalid"
+
+	// Timeouts of the HTTP server. They end connections that a client left
+	// half way; slow answers (faults) are bounded by writeTimeout.
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = time.Minute
+	writeTimeout      = 5 * time.Minute
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
+
+	// closeGrace is how long Close lets requests in flight finish.
+	closeGrace = 2 * time.Second
+)

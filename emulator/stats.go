@@ -1,0 +1,73 @@
+package emulator
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/watermill-ots/watermill-ots/emulator/internal/tables"
+)
+
+// Stats are counts since Start.
+type Stats struct {
+	Started    time.Time
+	Operations map[string]OperationStats // by operation, as Fault.Operation names it
+	Faults     int64                     // requests that met a fault
+}
+
+// OperationStats are the counts of one operation.
+type OperationStats struct {
+	Requests      int64 // answered or broken off
+	Errors        int64 // answered with an error
+	BytesReceived int64 // of request bodies
+	BytesSent     int64 // of response bodies
+}
+
+// counters are the live form of Stats. The map never changes after Start.
+type counters struct {
+	started    time.Time
+	operations map[string]*operationCounters
+	faults     *atomic.Int64
+}
+
+type operationCounters struct {
+	requests, errors, received, sent atomic.Int64
+}
+
+// otherOperation counts requests of unknown operations.
+const otherOperation = "other"
+
+var tunnelOperations = []string{
+	"create", "delete", "list", "describe", "connect", "heartbeat", "shutdown", "getcheckpoint", "checkpoint",
+	"readrecords", "getrpo", "getrpobyoffset", "schedule",
+}
+
+func newCounters() counters {
+	c := counters{started: time.Now(), operations: make(map[string]*operationCounters), faults: new(atomic.Int64)}
+	for _, op := range tunnelOperations {
+		c.operations[tunnelPrefix+op] = new(operationCounters)
+	}
+	for _, op := range tables.Operations() {
+		c.operations[op] = new(operationCounters)
+	}
+	c.operations[otherOperation] = new(operationCounters)
+	return c
+}
+
+func (c *counters) of(op string) *operationCounters {
+	if o := c.operations[op]; o != nil {
+		return o
+	}
+	return c.operations[otherOperation]
+}
+
+// Stats returns the counts so far. Operations that were never asked for are
+// left out.
+func (e *Emulator) Stats() Stats {
+	s := Stats{Started: e.counters.started, Operations: make(map[string]OperationStats), Faults: e.counters.faults.Load()}
+	for op, c := range e.counters.operations {
+		if n := c.requests.Load(); n > 0 {
+			s.Operations[op] = OperationStats{Requests: n, Errors: c.errors.Load(), BytesReceived: c.received.Load(), BytesSent: c.sent.Load()}
+		}
+	}
+	return s
+}
