@@ -1,0 +1,194 @@
+package emulator
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/watermill-ots/watermill-ots/emulator/internal/tunnels"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
+)
+
+// maxAdminBody bounds a request of the admin API.
+const maxAdminBody = 1 << 20
+
+// AdminHandler returns an HTTP handler through which a consumer's tests, in any
+// language, do what Go tests do with methods: inject faults, split and merge
+// partitions, expire clients, skew the clock. docs/emulator.md lists its
+// requests. It checks no credentials: serve it on loopback only.
+func (e *Emulator) AdminHandler() http.Handler {
+	mux := http.NewServeMux()
+	handle := func(pattern string, f func(r *http.Request) (any, error)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { serveAdmin(w, r, f) })
+	}
+	handle("GET /stats", func(*http.Request) (any, error) { return e.Stats(), nil })
+	handle("GET /tunnels", func(*http.Request) (any, error) { return e.tunnelStates(), nil })
+	handle("GET /faults", func(*http.Request) (any, error) { return e.pendingFaults(), nil })
+	handle("POST /faults", e.adminInject)
+	handle("DELETE /faults", func(*http.Request) (any, error) { e.ClearFaults(); return nil, nil })
+	handle("POST /tables/{table}/split", func(r *http.Request) (any, error) { return nil, e.Split(r.PathValue("table")) })
+	handle("POST /tables/{table}/merge", func(r *http.Request) (any, error) { return nil, e.Merge(r.PathValue("table")) })
+	handle("POST /tunnels/{table}/{tunnel}/rebalance", func(r *http.Request) (any, error) {
+		return nil, e.Rebalance(r.PathValue("table"), r.PathValue("tunnel"))
+	})
+	handle("POST /tunnels/{table}/{tunnel}/expire", func(r *http.Request) (any, error) {
+		return nil, e.ExpireTunnel(r.PathValue("table"), r.PathValue("tunnel"))
+	})
+	handle("POST /tunnels/{table}/{tunnel}/clients/{client}/expire", func(r *http.Request) (any, error) {
+		return nil, e.ExpireClient(r.PathValue("table"), r.PathValue("tunnel"), r.PathValue("client"))
+	})
+	handle("POST /clock", e.adminClock)
+	handle("POST /pause", func(*http.Request) (any, error) { e.Pause(); return nil, nil })
+	handle("POST /resume", func(*http.Request) (any, error) { e.Resume(); return nil, nil })
+	return mux
+}
+
+// adminError is the body of an answer that is not 2xx.
+type adminError struct {
+	Error string `json:"error"`
+}
+
+// serveAdmin answers with f's result as JSON; nil is an empty 204.
+func serveAdmin(w http.ResponseWriter, r *http.Request, f func(r *http.Request) (any, error)) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxAdminBody)
+	result, err := f(r)
+	status := http.StatusOK
+	if err != nil {
+		status, result = http.StatusBadRequest, adminError{err.Error()}
+		var we *wire.Error
+		if errors.As(err, &we) {
+			status = we.Status
+		}
+	}
+	if result == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	encoder.Encode(result) // a client that is gone is no matter
+}
+
+// faultJSON is a Fault in the admin API. Durations are text like "1.5s".
+type faultJSON struct {
+	Operation string  `json:"operation,omitempty"`
+	After     int     `json:"after,omitempty"`
+	Times     int     `json:"times,omitempty"`
+	Chance    float64 `json:"chance,omitempty"`
+	Delay     string  `json:"delay,omitempty"`
+	Hang      bool    `json:"hang,omitempty"`
+	Code      string  `json:"code,omitempty"`
+	Status    int     `json:"status,omitempty"`
+	Message   string  `json:"message,omitempty"`
+	Break     string  `json:"break,omitempty"`
+	Corrupt   bool    `json:"corrupt,omitempty"`
+	Trickle   string  `json:"trickle,omitempty"`
+	Duplicate bool    `json:"duplicate,omitempty"`
+}
+
+// breakNames are the places of Fault.Break in the admin API.
+var breakNames = map[string]Break{
+	"": NoBreak, "before-request": BeforeRequest, "before-answer": BeforeAnswer, "mid-answer": MidAnswer,
+}
+
+func (j faultJSON) fault() (Fault, error) {
+	f := Fault{
+		Operation: j.Operation, After: j.After, Times: j.Times, Chance: j.Chance, Hang: j.Hang,
+		Code: j.Code, Status: j.Status, Message: j.Message, Corrupt: j.Corrupt, Duplicate: j.Duplicate,
+	}
+	var known bool
+	if f.Break, known = breakNames[j.Break]; !known {
+		return f, fmt.Errorf("break is %q; it must be before-request, before-answer or mid-answer", j.Break)
+	}
+	for _, d := range []struct {
+		name, text string
+		to         *time.Duration
+	}{{"delay", j.Delay, &f.Delay}, {"trickle", j.Trickle, &f.Trickle}} {
+		if d.text == "" {
+			continue
+		}
+		var err error
+		if *d.to, err = time.ParseDuration(d.text); err != nil || *d.to < 0 {
+			return f, fmt.Errorf("%s is %q; it must be a duration like 250ms", d.name, d.text)
+		}
+	}
+	switch {
+	case f.Chance < 0 || f.Chance > 1:
+		return f, fmt.Errorf("chance is %v; it must be from 0 to 1", f.Chance)
+	case f.Status != 0 && (f.Status < 400 || f.Status > 599):
+		return f, fmt.Errorf("status is %d; it must be from 400 to 599", f.Status)
+	case f.After < 0:
+		return f, fmt.Errorf("after is %d; it must not be negative", f.After)
+	}
+	return f, nil
+}
+
+func (e *Emulator) adminInject(r *http.Request) (any, error) {
+	var j faultJSON
+	if err := decodeAdmin(r, &j); err != nil {
+		return nil, err
+	}
+	f, err := j.fault()
+	if err != nil {
+		return nil, err
+	}
+	e.Inject(f)
+	return nil, nil
+}
+
+func (e *Emulator) adminClock(r *http.Request) (any, error) {
+	var j struct {
+		Ahead string `json:"ahead"`
+	}
+	if err := decodeAdmin(r, &j); err != nil {
+		return nil, err
+	}
+	ahead, err := time.ParseDuration(j.Ahead)
+	if err != nil {
+		return nil, fmt.Errorf("ahead is %q; it must be a duration like 20m or -1h", j.Ahead)
+	}
+	e.SkewClock(ahead)
+	return nil, nil
+}
+
+// decodeAdmin decodes a JSON body; a misspelt key is an error.
+func decodeAdmin(r *http.Request, v any) error {
+	decoder := json.NewDecoder(r.Body)
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(v); err != nil {
+		return fmt.Errorf("reading the request: %w", err)
+	}
+	return nil
+}
+
+func (e *Emulator) pendingFaults() []faultJSON {
+	list := []faultJSON{}
+	for _, f := range e.faults.Pending() {
+		j := faultJSON{
+			Operation: f.Operation, After: f.After, Times: f.Times, Chance: f.Chance, Hang: f.Hang,
+			Code: f.Code, Status: f.Status, Message: f.Message, Corrupt: f.Corrupt, Duplicate: f.Duplicate,
+		}
+		for name, place := range breakNames {
+			if place == f.Break {
+				j.Break = name
+			}
+		}
+		if f.Delay > 0 {
+			j.Delay = f.Delay.String()
+		}
+		if f.Trickle > 0 {
+			j.Trickle = f.Trickle.String()
+		}
+		list = append(list, j)
+	}
+	return list
+}
+
+// tunnelStates never returns nil, which JSON shows as null.
+func (e *Emulator) tunnelStates() []tunnels.TunnelState {
+	return append([]tunnels.TunnelState{}, e.tunnels.Snapshot()...)
+}
