@@ -1,0 +1,424 @@
+package batching
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ack"
+)
+
+// source is a subscriber that keeps the order of each key as ack.Delivery
+// promises it, written to be obviously right: one list, looked through from the
+// front at each event. It redelivers until everything is acked.
+//
+// A record is delivered when all earlier ones of its key are acked or handed
+// off, none of its key is still called back, its backoff is over, and fewer than window
+// records are live.
+type source struct {
+	window  int
+	backoff time.Duration
+	out     chan *message.Message
+	pumps   sync.WaitGroup // goroutines of the source
+
+	mu       sync.Mutex
+	records  []*record
+	hurry    chan struct{}
+	draining bool
+	drained  chan struct{} // closed when draining and nothing is live
+	faults   []error       // what the middleware did wrong
+}
+
+type recordState int
+
+const (
+	queued recordState = iota
+	delivered
+	handedOff // waits in a batch
+	begun     // its batch runs
+	failed    // called back what is behind it, not settled
+	calledBack
+	acked
+)
+
+type record struct {
+	src      *source
+	id, key  string
+	state    recordState
+	attempt  int
+	failures int
+	retryAt  time.Time
+	cancel   context.CancelCauseFunc // of the live attempt
+}
+
+func (s recordState) live() bool { return s != queued && s != acked }
+
+func newSource(window int, backoff time.Duration) *source {
+	return &source{
+		window: window, backoff: backoff,
+		out:   make(chan *message.Message),
+		hurry: make(chan struct{}), drained: make(chan struct{}),
+	}
+}
+
+// add appends records, "id" or "id@key"; a record without a key is in no order.
+func (s *source) add(id, key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records = append(s.records, &record{src: s, id: id, key: key})
+	s.pump()
+}
+
+// pump needs mu. It delivers what may be delivered.
+func (s *source) pump() {
+	if s.draining {
+		return
+	}
+	live, waiting, more := 0, 0, false
+	for _, r := range s.records {
+		if r.state.live() {
+			live++
+		}
+		if r.state == handedOff {
+			waiting++
+		}
+		more = more || r.state == queued
+	}
+	for _, r := range s.records {
+		if live == s.window {
+			break
+		}
+		if s.deliverable(r) {
+			s.deliver(r)
+			live++
+		}
+	}
+	if more && live == s.window && waiting == live {
+		close(s.hurry)
+		s.hurry = make(chan struct{})
+	}
+}
+
+func (s *source) deliverable(r *record) bool {
+	if r.state != queued || time.Now().Before(r.retryAt) {
+		return false
+	}
+	if r.key == "" {
+		return true
+	}
+	before := true
+	for _, o := range s.records {
+		switch {
+		case o == r:
+			before = false
+		case o.key != r.key:
+		case o.state == calledBack:
+			return false
+		case before && o.state != acked && o.state != handedOff && o.state != begun:
+			return false
+		}
+	}
+	return true
+}
+
+// deliver needs mu.
+func (s *source) deliver(r *record) {
+	r.state = delivered
+	r.attempt++
+	d := &testDelivery{r: r, attempt: r.attempt, hurry: s.hurry}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	r.cancel = cancel
+	msg := message.NewMessageWithContext(ack.NewContext(ctx, d), r.id, []byte("payload of "+r.id))
+	msg.Metadata.Set("key", r.key)
+	s.pumps.Go(func() {
+		s.out <- msg
+		select {
+		case <-msg.Acked():
+			s.settle(d, true)
+		case <-msg.Nacked():
+			s.settle(d, false)
+		}
+		cancel(nil)
+	})
+}
+
+// settle is told the outcome of an attempt.
+func (s *source) settle(d *testDelivery, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := d.r
+	switch {
+	case r.state == calledBack:
+		r.state = queued
+	case ok:
+		r.state = acked
+	default:
+		r.takeBackLater(errors.New("nacked"))
+		r.failures++
+		r.state = queued
+		r.retryAt = time.Now().Add(s.backoff)
+		s.pumps.Go(func() {
+			time.Sleep(s.backoff)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.pump()
+		})
+	}
+	s.pump()
+	if s.draining {
+		s.checkDrained()
+	}
+}
+
+// takeBackLater needs the source's mu.
+func (r *record) takeBackLater(cause error) {
+	if r.key == "" {
+		return
+	}
+	behind := false
+	for _, o := range r.src.records {
+		if o == r {
+			behind = true
+			continue
+		}
+		if behind && o.key == r.key && o.state.live() && o.state != calledBack {
+			o.state = calledBack
+			o.cancel(fmt.Errorf("%w: %w", ack.ErrCalledBack, cause))
+		}
+	}
+}
+
+// drain delivers nothing more and hurries what waits.
+func (s *source) drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+	close(s.hurry)
+	s.checkDrained()
+}
+
+func (s *source) checkDrained() {
+	for _, r := range s.records {
+		if r.state.live() {
+			return
+		}
+	}
+	select {
+	case <-s.drained:
+	default:
+		close(s.drained)
+	}
+}
+
+// fence cancels all live attempts: the channel is lost.
+func (s *source) fence(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+	for _, r := range s.records {
+		if r.state.live() {
+			r.cancel(cause)
+		}
+	}
+}
+
+// count returns how many records are in the state.
+func (s *source) count(state recordState) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, r := range s.records {
+		if r.state == state {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *source) find(id string) record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.records {
+		if r.id == id {
+			return *r
+		}
+	}
+	panic("no record " + id)
+}
+
+// faultsFound returns what the middleware did wrong so far.
+func (s *source) faultsFound() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(s.faults...)
+}
+
+// testDelivery is one attempt; its methods do nothing once that is over.
+type testDelivery struct {
+	r       *record
+	attempt int
+	hurry   chan struct{}
+	handed  bool // guarded by source.mu
+}
+
+func (d *testDelivery) Key() string            { return d.r.key }
+func (d *testDelivery) Hurry() <-chan struct{} { return d.hurry }
+
+func (d *testDelivery) HandOff() {
+	d.do(func(r *record) {
+		d.handed = true
+		if r.state == delivered {
+			r.state = handedOff
+			r.src.pump()
+		}
+	})
+}
+
+func (d *testDelivery) Begin() {
+	d.do(func(r *record) {
+		if !d.handed {
+			r.src.faults = append(r.src.faults, fmt.Errorf("%s: Begin before HandOff", r.id))
+		}
+		if r.state == handedOff {
+			r.state = begun
+		}
+	})
+}
+
+func (d *testDelivery) CallBack(cause error) {
+	d.do(func(r *record) {
+		if cause == nil {
+			r.src.faults = append(r.src.faults, fmt.Errorf("%s: CallBack without a cause", r.id))
+		}
+		if r.state == delivered || r.state == handedOff || r.state == begun {
+			r.state = failed
+			r.takeBackLater(cause)
+		}
+	})
+}
+
+func (d *testDelivery) do(f func(*record)) {
+	d.r.src.mu.Lock()
+	defer d.r.src.mu.Unlock()
+	if d.r.attempt == d.attempt && d.r.state.live() {
+		f(d.r)
+	}
+}
+
+// Subscribe implements message.Subscriber.
+func (s *source) Subscribe(context.Context, string) (<-chan *message.Message, error) {
+	return s.out, nil
+}
+
+// Close implements message.Subscriber: it drains and closes the output.
+func (s *source) Close() error {
+	s.drain()
+	<-s.drained
+	s.pumps.Wait()
+	close(s.out)
+	return nil
+}
+
+// route handles each message in a goroutine of its own, acks and nacks, as
+// Watermill's Router does, until the source is closed. The channel it returns
+// is closed when the last handler has returned.
+func (s *source) route(h message.HandlerFunc) <-chan struct{} {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		var handlers sync.WaitGroup
+		for msg := range s.out {
+			handlers.Go(func() {
+				defer func() {
+					if recover() != nil {
+						msg.Nack()
+					}
+				}()
+				if _, err := h(msg); err != nil {
+					msg.Nack()
+					return
+				}
+				msg.Ack()
+			})
+		}
+		handlers.Wait()
+	}()
+	return stopped
+}
+
+// ledger watches batch handlers: records of a key must be handled in order, and
+// never by two batches at once. Records are named "key" and position, as "k7".
+type ledger struct {
+	mu        sync.Mutex
+	order     map[string][]string // by key: all record ids in order
+	succeeded map[string]bool
+	running   map[string]bool // keys
+	faults    []error
+}
+
+func newLedger() *ledger {
+	return &ledger{order: map[string][]string{}, succeeded: map[string]bool{}, running: map[string]bool{}}
+}
+
+func (l *ledger) expect(id, key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.order[key] = append(l.order[key], id)
+}
+
+// begin checks that the batch may run.
+func (l *ledger) begin(msgs []*message.Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	here := map[string]bool{}
+	keys := map[string]bool{}
+	for _, m := range msgs {
+		key := m.Metadata.Get("key")
+		if key == "" {
+			continue
+		}
+		for _, id := range l.order[key] {
+			if id == m.UUID {
+				break
+			}
+			if !l.succeeded[id] && !here[id] {
+				l.faults = append(l.faults, fmt.Errorf("%s is handled before %s (key %s)", m.UUID, id, key))
+			}
+		}
+		here[m.UUID] = true
+		keys[key] = true
+	}
+	for key := range keys {
+		if l.running[key] {
+			l.faults = append(l.faults, fmt.Errorf("two batches with key %s run at once", key))
+		}
+		l.running[key] = true
+	}
+}
+
+// end tells which of the batch's messages succeeded.
+func (l *ledger) end(msgs []*message.Message, ok func(*message.Message) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	broken := map[string]bool{} // keys of which one failed: the later ones come again
+	for _, m := range msgs {
+		key := m.Metadata.Get("key")
+		if !ok(m) {
+			broken[key] = true
+		}
+		if key == "" || !broken[key] {
+			l.succeeded[m.UUID] = ok(m)
+		}
+		delete(l.running, key)
+	}
+}
+
+func (l *ledger) err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return errors.Join(l.faults...)
+}
