@@ -35,8 +35,11 @@
 //   - An order between different keys, or between channels.
 //   - That a handler which was told to stop has stopped. A fenced attempt may
 //     still run; that is at-least-once.
-//   - Exclusion of two deliveries of one record: never by one tracker, always
-//     possible by two (another worker took the channel over).
+//   - That only one handler has a record. One tracker sees to it, but when another
+//     worker takes the channel over there are two.
+//   - That an ack can be taken back. Of two records of one key that are handed
+//     off, the later may be acked before the earlier fails; then the earlier
+//     comes alone. Whoever hands off settles in order, or calls back first.
 //
 // # The life of an entry
 //

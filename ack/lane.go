@@ -94,6 +94,8 @@ func (l *Lane) report(s standing) {
 		return
 	}
 	if roomier := l.tell(s); roomier {
+		// The shared part of some budget has room that it did not have. In the
+		// order of their places: this lane may wait, too.
 		w.wakeNext()
 	} else if l.place != nil && !l.woken && l.room() {
 		// Nothing changed for the others, but this lane is below its reserve.
@@ -116,8 +118,9 @@ func (l *Lane) tell(s standing) (roomier bool) {
 	return records || bytes
 }
 
-// retire says that the lane's channel reads no more: nobody need wait for more
-// of it, and it must not keep a place, or a wake-up, from the others.
+// retire is the tracker saying that the channel reads no more: nobody need wait
+// for more of it, and it must not keep a place, or a wake-up, from the others.
+// What is in flight still counts until it is settled.
 func (l *Lane) retire() {
 	w := l.window
 	w.mu.Lock()
@@ -127,6 +130,7 @@ func (l *Lane) retire() {
 	w.hurryIfStalled()
 }
 
+// stop is for good: Admit gives no place any more, hurry is closed for whoever asks.
 func (l *Lane) stop() {
 	l.retired = true
 	l.closeHurry()
@@ -147,6 +151,8 @@ func (l *Lane) hurry() <-chan struct{} {
 	return l.hurried
 }
 
+// closeHurry lets everybody go who got the channel so far. Who asks while the
+// reason lasts gets closedChannel; who asks later, another one.
 func (l *Lane) closeHurry() {
 	if l.hurried != nil {
 		close(l.hurried)
@@ -160,6 +166,7 @@ func (l *Lane) ending() bool {
 	return s.finishing && s.moving == 0 && s.waiting > 0
 }
 
+// room reports whether both budgets let the lane read one more page.
 func (l *Lane) room() bool {
 	return l.window.records.room(l.records) && l.window.bytes.room(l.bytes)
 }

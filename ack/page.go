@@ -72,6 +72,7 @@ func (l *pages) push(p *page) {
 	l.tail = p
 }
 
+// remove takes a page out from anywhere, and clears its links for the same reason as queue.remove.
 func (l *pages) remove(p *page) {
 	if p.prev == nil {
 		l.head = p.next

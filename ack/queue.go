@@ -30,6 +30,7 @@ func (q *queue) deliverable() bool {
 	return q.next.prev == nil || q.next.prev.state.handedOff()
 }
 
+// push appends an entry that was just read.
 func (q *queue) push(e *entry) {
 	e.prev = q.tail
 	if q.tail == nil {
@@ -43,6 +44,8 @@ func (q *queue) push(e *entry) {
 	}
 }
 
+// remove takes an entry out from anywhere: acks come in any order. The links are
+// cleared so that an Attempt somebody keeps pins its own page, not a chain of them.
 func (q *queue) remove(e *entry) {
 	if q.next == e {
 		q.next = e.next

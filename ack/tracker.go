@@ -226,7 +226,7 @@ func (t *Tracker) Nack(a Attempt, retryAt time.Time) (taken []any, ok bool) {
 	taken = t.takeBackAfter(e)
 	e.value = nil
 	e.failures++
-	e.queue.next = e
+	e.queue.next = e // out of force itself, and so before all it took back
 	switch {
 	case t.draining:
 		t.drop(e)
@@ -330,7 +330,7 @@ func (t *Tracker) Drain() {
 	t.draining = true
 	defer t.report()
 	t.lane.retire()
-	t.retries = nil
+	t.retries = nil // all of them are dropped with the queued ones
 	for pg := t.pages.head; pg != nil; pg = pg.next {
 		for i := range pg.entries {
 			if e := &pg.entries[i]; e.state == queued || e.state == retrying {
@@ -353,6 +353,8 @@ func (t *Tracker) Fence() (live []any) {
 	if t.fenced {
 		return nil
 	}
+	// Entries keep their states: current refuses them all from here on, and the
+	// ledger forgets them as a whole.
 	t.fenced, t.draining = true, true
 	for pg := t.pages.head; pg != nil; pg = pg.next {
 		for i := range pg.entries {
@@ -429,7 +431,7 @@ func (t *Tracker) leave(e *entry) {
 	e.value = nil
 	q.remove(e)
 	t.set(e, gone)
-	t.refresh(q)
+	t.refresh(q) // before recycle: an empty queue is not ready
 	if q.head == nil {
 		t.recycle(q)
 	}
@@ -475,6 +477,7 @@ func (t *Tracker) refresh(q *queue) {
 	q.ready = deliverable
 }
 
+// signal makes Ready have a value. It is sent under the mutex, but never waits.
 func (t *Tracker) signal() {
 	select {
 	case t.wake <- struct{}{}:
@@ -524,7 +527,7 @@ func (t *Tracker) report() {
 		waiting:   c[waiting],
 		finishing: t.finishing,
 	}
-	if s != t.reported {
+	if s != t.reported { // often: a Next turns what was deliverable into what is with a handler
 		t.reported = s
 		t.lane.report(s)
 	}
