@@ -239,12 +239,13 @@ func (f *fakeSource) SeekShard(table, shard string, t time.Time) (int64, bool, e
 	if err != nil {
 		return 0, false, err
 	}
+	truncated := !t.IsZero() && s.first > 0 && !s.log[s.first-1].at.Before(t)
 	for i := s.first; i < int64(len(s.log)); i++ {
 		if t.IsZero() || !s.log[i].at.Before(t) {
-			return i, !t.IsZero() && i == s.first && s.first > 0 && !s.log[i-1].at.Before(t), nil
+			return i, truncated, nil
 		}
 	}
-	return int64(len(s.log)), false, nil
+	return int64(len(s.log)), truncated, nil
 }
 
 func (f *fakeSource) ReadShard(dst []byte, table, shard string, offset int64, before time.Time, maxRows, maxBytes int) (ShardPage, error) {
@@ -281,7 +282,7 @@ func (f *fakeSource) ReadShard(dst []byte, table, shard string, offset int64, be
 		p.Records++
 		size += len(r.row)
 	}
-	p.End = s.Closed
+	p.End = s.Closed || !before.IsZero() && !f.now().Before(before)
 	return p, nil
 }
 

@@ -366,6 +366,13 @@ func TestTunnelsThatEnd(t *testing.T) {
 		b.clock.advance(logCheckInterval)
 		b.wantCode(c.tryHeartbeat(), wire.CodeTunnelExpired)
 	})
+	t.Run("records of a shard that are dropped unseen expire the tunnel", func(t *testing.T) {
+		b, c := setup(t)
+		b.src.split("tbl", "shard-0", "m")
+		b.src.put("tbl", "a", "3")
+		b.src.trim("tbl", "shard-1", 1)
+		b.wantCode(c.tryHeartbeat(), wire.CodeTunnelExpired)
+	})
 	t.Run("a shard that is dropped once it was read does no harm", func(t *testing.T) {
 		b, c := setup(t)
 		b.src.split("tbl", "shard-0", "m")

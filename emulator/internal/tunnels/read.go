@@ -136,8 +136,8 @@ func (s *Service) readBase(t *tunnel, ch *channelRecord, p position, dst []byte)
 }
 
 func (s *Service) readShard(t *tunnel, ch *channelRecord, p position, dst []byte) (page, error) {
-	before, now := t.end(), s.cfg.Now()
-	b, err := s.src.ReadShard(dst, t.Table, ch.ID, p.offset, before, s.cfg.MaxRows, s.cfg.MaxBytes)
+	now := s.cfg.Now()
+	b, err := s.src.ReadShard(dst, t.Table, ch.ID, p.offset, t.end(), s.cfg.MaxRows, s.cfg.MaxBytes)
 	if err != nil {
 		return page{}, s.sourceError(t, err)
 	}
@@ -154,13 +154,5 @@ func (s *Service) readShard(t *tunnel, ch *channelRecord, p position, dst []byte
 	case b.Records > 0:
 		next.time = max(next.time, b.LastTime.UnixNano())
 	}
-	// Whatever is written from here on is stamped later than the tunnel's end.
-	pastEnd := !before.IsZero() && !b.More && b.Records == 0 && !now.Before(before)
-	return page{
-		data:    b.Data,
-		records: b.Records,
-		next:    next,
-		more:    b.More,
-		end:     b.End || pastEnd,
-	}, nil
+	return page{data: b.Data, records: b.Records, next: next, more: b.More, end: b.End}, nil
 }

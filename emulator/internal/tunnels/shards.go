@@ -189,9 +189,12 @@ func (s *Service) look(t *tunnel, known map[string]int64) (findings, error) {
 			found.lost = found.lost || offset < oldest
 			continue
 		}
-		if !t.descends(shard, known, kept) {
-			found.lost = true // a whole generation came and went unseen
+		_, truncated, err := s.src.SeekShard(t.Table, shard.ID, shard.Created)
+		if err != nil {
+			return found, err
 		}
+		// Records of it, or a whole generation before it, came and went unseen.
+		found.lost = found.lost || truncated || !descends(shard, known, kept)
 		found.shards = append(found.shards, foundShard{shard, oldest})
 	}
 	for id, offset := range known {
@@ -203,7 +206,7 @@ func (s *Service) look(t *tunnel, known map[string]int64) (findings, error) {
 }
 
 // descends reports whether the tunnel has seen, or is about to see, each parent of a new shard.
-func (t *tunnel) descends(shard Shard, known map[string]int64, kept map[string]bool) bool {
+func descends(shard Shard, known map[string]int64, kept map[string]bool) bool {
 	return !slices.ContainsFunc(shard.Parents, func(parent string) bool {
 		_, ok := known[parent]
 		return !ok && !kept[parent]

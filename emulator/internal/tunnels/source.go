@@ -56,7 +56,7 @@ type StreamInfo struct {
 
 type Shard struct {
 	ID      string
-	Parents []string // none, one (split) or two (merge)
+	Parents []string // none, one (split) or two (merge); they may be trimmed away already
 	Closed  bool     // no record will be appended any more
 	Created time.Time
 }
@@ -67,7 +67,7 @@ type ShardPage struct {
 	Next     int64     // offset to go on from
 	LastTime time.Time // commit time of the last record read
 	More     bool      // more records are there already
-	End      bool      // the shard is closed (or before was passed) and drained at Next
+	End      bool      // the shard is drained at Next, and closed or past before: no record below it will come
 	Trimmed  bool      // offset was older than the oldest record kept; reading began at the oldest
 }
 
