@@ -35,8 +35,8 @@ type Batching struct {
 	cancel context.CancelCauseFunc
 	runs   sync.WaitGroup // the goroutines of running batches; Close waits
 
-	closeOnce sync.Once
-	closeErr  error // written once under closeOnce
+	ended    chan struct{} // closed when the first Close ends
+	closeErr error         // what that returns; written before ended is closed
 
 	mu sync.Mutex // guards what follows and all of schedule.go's state
 	schedule
@@ -58,6 +58,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Batching, error) {
 		orderingKey:  cfg.OrderingKey,
 		closeTimeout: cfg.CloseTimeout,
 		batchers:     make(map[string]*batcher, len(cfg.Batchers)),
+		ended:        make(chan struct{}),
 		schedule:     newSchedule(),
 	}
 	b.ctx, b.cancel = context.WithCancelCause(context.Background())
@@ -108,8 +109,8 @@ func (b *Batching) handle(it *item, h message.HandlerFunc) ([]*message.Message, 
 		it.callBack(err)
 		return nil, err
 	}
-	it.handOff()
-	if err := b.wait(it); err != nil {
+	hurry := it.handOff()
+	if err := b.wait(it, hurry); err != nil {
 		return nil, err
 	}
 	return produced, nil
@@ -169,12 +170,9 @@ func (b *Batching) prepare(it *item) error {
 	return nil
 }
 
-// wait blocks until the item's batch is done or the item has left it.
-func (b *Batching) wait(it *item) error {
-	var hurry <-chan struct{}
-	if it.delivery != nil {
-		hurry = it.delivery.Hurry()
-	}
+// wait blocks until the item's batch is done or the item has left it. When hurry
+// is closed, the batch should not wait for more messages.
+func (b *Batching) wait(it *item, hurry <-chan struct{}) error {
 	ended := it.Done()
 	for {
 		select {
@@ -207,23 +205,25 @@ func (b *Batching) wait(it *item) error {
 // Close may be called several times and at once; each call waits for the end
 // and returns the same.
 func (b *Batching) Close() error {
-	b.closeOnce.Do(func() { b.closeErr = b.close() })
+	if b.shut() {
+		b.closeErr = b.drain()
+		close(b.ended)
+	}
+	<-b.ended
 	return b.closeErr
 }
 
-func (b *Batching) close() error {
-	defer b.cancel(ErrClosed) // frees the context; no handler runs with it unless the time is up
-	idle := b.shut()
-	if waitFor(idle, b.closeTimeout) {
-		b.runs.Wait()
-		return nil
+// drain waits for the batches, after shut.
+func (b *Batching) drain() error {
+	defer b.cancel(ErrClosed) // frees the context; whoever still runs with it has its cause by then
+	if !waitFor(b.idle, b.closeTimeout) {
+		b.cancel(ErrCloseTimeout)
+		if !waitFor(b.idle, closeGrace) {
+			return fmt.Errorf("%w: %d batches are not done after %v", ErrCloseTimeout, b.unfinishedBatches(), b.closeTimeout+closeGrace)
+		}
 	}
-	b.cancel(ErrCloseTimeout)
-	if waitFor(idle, closeGrace) {
-		b.runs.Wait()
-		return nil
-	}
-	return fmt.Errorf("%w: %d batches are not done after %v", ErrCloseTimeout, b.unfinishedBatches(), b.closeTimeout+closeGrace)
+	b.runs.Wait()
+	return nil
 }
 
 // waitFor waits for done, for at most d, and reports whether it came.

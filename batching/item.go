@@ -68,15 +68,20 @@ func (it *item) Value(key any) any {
 
 // handOff lets the subscriber deliver the next message of the ordering key. It
 // must be called after the item has joined: from then on whatever comes later
-// for the key finds its place behind it.
-func (it *item) handOff() {
+// for the key finds its place behind it. It returns the channel that hurries
+// the item, nil if there is none.
+func (it *item) handOff() (hurry <-chan struct{}) {
 	if it.delivery == nil {
-		return
+		return nil
 	}
+	// Before HandOff: that may be what makes the subscriber hurry all who wait,
+	// with the channel of that moment.
+	hurry = it.delivery.Hurry()
 	it.delivery.HandOff()
 	if !it.stage.CompareAndSwap(stageJoined, stageHandedOff) {
 		it.delivery.Begin() // the batch began first and left this to us
 	}
+	return hurry
 }
 
 // begin tells the subscriber that the item's batch runs.

@@ -71,7 +71,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	var last error
 	for _, it := range items {
 		// Messages that failed together share one error: it is told once.
-		if err := p.batching.wait(it); err != nil && err != last {
+		if err := p.batching.wait(it, nil); err != nil && err != last {
 			faults = append(faults, err)
 			last = err
 		}

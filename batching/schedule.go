@@ -412,11 +412,14 @@ func (b *Batching) end(it *item) (left bool) {
 	return left
 }
 
-// shut makes all batches due and lets no more messages in. The channel is
-// closed when all batches are done.
-func (b *Batching) shut() (idle <-chan struct{}) {
+// shut makes all batches due and lets no more messages in. It reports whether
+// it was the first to do so. idle is closed when all batches are done.
+func (b *Batching) shut() (first bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.closed {
+		return false
+	}
 	b.closed = true
 	for _, bt := range b.batchers {
 		for _, ob := range bt.open {
@@ -424,18 +427,13 @@ func (b *Batching) shut() (idle <-chan struct{}) {
 		}
 	}
 	b.signalIdle()
-	return b.idle
+	return true
 }
 
 // signalIdle closes idle when it is time.
 func (b *Batching) signalIdle() {
-	if !b.closed || b.unfinished > 0 {
-		return
-	}
-	select {
-	case <-b.idle:
-	default:
-		close(b.idle)
+	if b.closed && b.unfinished == 0 {
+		close(b.idle) // once: no batch begins after closed is set
 	}
 }
 

@@ -129,7 +129,7 @@ func (s *source) deliverable(r *record) bool {
 func (s *source) deliver(r *record) {
 	r.state = delivered
 	r.attempt++
-	d := &testDelivery{r: r, attempt: r.attempt, hurry: s.hurry}
+	d := &testDelivery{r: r, attempt: r.attempt}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	r.cancel = cancel
 	msg := message.NewMessageWithContext(ack.NewContext(ctx, d), r.id, []byte("payload of "+r.id))
@@ -261,12 +261,16 @@ func (s *source) faultsFound() error {
 type testDelivery struct {
 	r       *record
 	attempt int
-	hurry   chan struct{}
 	handed  bool // guarded by source.mu
 }
 
-func (d *testDelivery) Key() string            { return d.r.key }
-func (d *testDelivery) Hurry() <-chan struct{} { return d.hurry }
+func (d *testDelivery) Key() string { return d.r.key }
+
+func (d *testDelivery) Hurry() <-chan struct{} {
+	d.r.src.mu.Lock()
+	defer d.r.src.mu.Unlock()
+	return d.r.src.hurry
+}
 
 func (d *testDelivery) HandOff() {
 	d.do(func(r *record) {
