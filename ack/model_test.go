@@ -17,10 +17,9 @@ import (
 // Failures name the law. A failing history is shrunk and its seed printed; run
 // it again with -rapid.seed.
 func TestModel(t *testing.T) {
-	const histories = 100_000
-	n := histories
-	if testing.Short() {
-		n = 2_000
+	n := 100_000
+	if testing.Short() || raceEnabled { // one goroutine: the race detector finds nothing here
+		n = 10_000
 	}
 	// rapid has no setting per test. An explicit -rapid.checks wins.
 	const name = "rapid.checks"

@@ -464,7 +464,7 @@ func (t *Tracker) set(e *entry, s state) {
 
 // refresh brings the ready list in line with q.
 func (t *Tracker) refresh(q *queue) {
-	deliverable := q.deliverable() && !t.draining
+	deliverable := q.deliverable()
 	switch {
 	case deliverable == q.ready:
 		return

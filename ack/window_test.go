@@ -147,6 +147,7 @@ func TestWindow(t *testing.T) {
 			latecomers[0].woken(false)
 			stuck.ackOne()
 		}
+		latecomers[0].woken(true)
 		for i, late := range latecomers {
 			if late.fill(1); late.Stats().InFlight < 5 {
 				t.Errorf("channel %d has %d in flight", i+1, late.Stats().InFlight)
@@ -322,6 +323,21 @@ func testStall(t *testing.T) {
 		if !isClosed(before) {
 			t.Fatal("not hurried")
 		}
+	})
+	t.Run("when_what_still_moved_was_of_a_closed_lane", func(t *testing.T) {
+		rs := newReaders(t, NewWindow(2, 2), 2)
+		for _, r := range rs {
+			r.fill(1)
+		}
+		rs[0].HandOff(rs[0].deliversAll()[0])
+		rs[1].deliversAll()
+		rs[0].hurries(false)
+		rs[1].lane.Close()
+		rs[0].woken(true) // the window is all its own
+		rs[0].hurries(false)
+		rs[0].fill(1)
+		rs[0].HandOff(rs[0].deliversAll()[0])
+		rs[0].hurries(true)
 	})
 	t.Run("not_while_something_is_deliverable", func(t *testing.T) {
 		r := newReaders(t, NewWindow(2, 2), 1)[0]
