@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+// ledger is the sink: it notes each change that was handled, one line for each
+// delivery, in a file if there is a data directory. A line is a message's UUID:
+// the same change has the same UUID on every delivery.
+type ledger struct {
+	mu      sync.Mutex
+	file    *os.File // nil without a data directory
+	seen    map[string]int
+	lines   int
+	before  int // lines that an earlier process wrote
+	flaws   int
+	changes chan struct{} // capacity 1: something was written
+}
+
+func openLedger(dir string) (*ledger, error) {
+	l := &ledger{seen: make(map[string]int), changes: make(chan struct{}, 1)}
+	if dir == "" {
+		return l, nil
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "ledger.txt"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	l.file = f
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		l.seen[lines.Text()]++
+		l.lines++
+	}
+	l.before = l.lines
+	return l, lines.Err()
+}
+
+var errFlaky = errors.New("the payment service did not answer (made up, to show a redelivery)")
+
+// write is a batch handler. Once in a while it fails one message of a batch: only that
+// one comes again, the others are done.
+func (l *ledger) write(_ context.Context, b *batching.Batch) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var lines []byte
+	for _, msg := range b.Messages {
+		if r, ok := subscriber.RecordFromMessage(msg); ok && r.Attempt == 1 && r.Sequence.Timestamp%211 == 0 {
+			l.flaws++
+			b.Fail(msg, errFlaky)
+			continue
+		}
+		l.seen[msg.UUID]++
+		l.lines++
+		lines = append(append(lines, msg.UUID...), '\n')
+	}
+	select {
+	case l.changes <- struct{}{}:
+	default:
+	}
+	if l.file == nil {
+		return nil
+	}
+	if _, err := l.file.Write(lines); err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	return nil
+}
+
+// changed has a value when something was written since it last had one.
+func (l *ledger) changed() <-chan struct{} { return l.changes }
+
+// distinct counts the changes that were handled at least once.
+func (l *ledger) distinct() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.seen)
+}
+
+// totals returns the changes handled, the deliveries, those of them that an earlier
+// process handled, and the failures that were made up.
+func (l *ledger) totals() (distinct, deliveries, before, failed int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.seen), l.lines, l.before, l.flaws
+}
+
+// Close closes the file.
+func (l *ledger) Close() error {
+	if l.file == nil {
+		return nil
+	}
+	return l.file.Close()
+}

@@ -1,0 +1,124 @@
+package laws
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+
+	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/internal/testbed"
+)
+
+// TestL1_L2_L3_consumer_killed_ten_times kills a consumer process with SIGKILL
+// at random moments and checks, from its own log and the service's checkpoints:
+//
+//   - L1: in the end every record was handled, so nothing was committed unhandled: it would not have come again;
+//   - L2: nothing at or before a stored checkpoint comes again, and the same record has the same UUID in every process;
+//   - L3: versions of a key are handled in order, each only after the one before was handled.
+func TestL1_L2_L3_consumer_killed_ten_times(t *testing.T) {
+	const keys, versions, kills = 40, 200, 10
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+
+	b := testbed.New(t, emulator.Options{DataDir: t.TempDir()})
+	if err := b.Emulator.Split(testbed.Table); err != nil {
+		t.Fatal(err)
+	}
+	id := b.CreateTunnel(tunnel.TunnelTypeStream)
+	log := filepath.Join(t.TempDir(), "handled.log")
+	if err := os.WriteFile(log, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	wrote := make(chan struct{})
+	go func() { // the writer is ahead of the consumers, but not done before the last ones
+		defer close(wrote)
+		for v := 1; v <= versions && ctx.Err() == nil; v++ {
+			for k := range keys {
+				if err := b.Put(testbed.Key(k), v); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+			time.Sleep(20 * time.Millisecond) // spread over the life of several consumers
+		}
+	}()
+
+	committed := make([]map[string]time.Time, kills+1) // by process: what was committed when it ended
+	for n := range kills {
+		p := startConsumer(t, n, b.Emulator.Endpoint(), log)
+		time.Sleep(time.Duration(500+random.IntN(1500)) * time.Millisecond) // the random moment
+		p.kill(t)
+		committed[n] = b.Committed(id)
+	}
+	<-wrote
+	p := startConsumer(t, kills, b.Emulator.Endpoint(), log)
+	testbed.Eventually(t, time.Minute, "every record was handled", func() bool { return distinct(readLog(t, log)) == keys*versions })
+	p.terminate(t)
+
+	all := readLog(t, log)
+	checkOrder(t, all)
+	checkDuplicates(t, all, committed)
+	if got := distinct(all); got != keys*versions {
+		t.Errorf("L1: %d of %d records were handled", got, keys*versions)
+	}
+	t.Logf("%d records, %d deliveries, %d of them duplicates after %d kills", keys*versions, len(all), len(all)-distinct(all), kills)
+}
+
+// checkDuplicates asserts L2: what was committed when process n ended does not
+// come again in the processes after it.
+func checkDuplicates(t *testing.T, all []handled, committed []map[string]time.Time) {
+	t.Helper()
+	uuids := make(map[string]string)
+	for _, h := range all {
+		for n := range h.process {
+			if at := committed[n][h.channel]; !h.changed.After(at) {
+				t.Fatalf("L2: %s version %d (changed %v) came again in process %d, although process %d had committed up to %v", h.key, h.version, h.changed, h.process, n, at)
+			}
+		}
+		name := h.key + "@" + h.sequence
+		if was, ok := uuids[name]; ok && was != h.uuid {
+			t.Fatalf("L2: %s has the UUID %s and the UUID %s", name, was, h.uuid)
+		}
+		uuids[name] = h.uuid
+	}
+}
+
+// checkOrder asserts L3 on the log of processes that ran one after the other
+// and whose handlers never failed.
+func checkOrder(t *testing.T, all []handled) {
+	t.Helper()
+	newest := make(map[string]int) // by key, over all processes
+	type place struct {
+		process int
+		key     string
+	}
+	last := make(map[place]int)
+	for i, h := range all {
+		if h.version > newest[h.key]+1 {
+			t.Fatalf("L3: line %d: %s version %d was handled before version %d", i+1, h.key, h.version, newest[h.key]+1)
+		}
+		newest[h.key] = max(newest[h.key], h.version)
+		at := place{h.process, h.key}
+		if was, ok := last[at]; ok && h.version != was+1 {
+			t.Fatalf("L3: line %d: process %d handled %s version %d after version %d", i+1, h.process, h.key, h.version, was)
+		}
+		last[at] = h.version
+	}
+}
+
+func distinct(all []handled) int {
+	seen := make(map[string]bool)
+	for _, h := range all {
+		seen[h.uuid] = true
+	}
+	return len(seen)
+}
