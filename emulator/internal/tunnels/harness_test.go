@@ -1,6 +1,7 @@
 package tunnels
 
 import (
+	"encoding/base64"
 	"errors"
 	"strings"
 	"sync"
@@ -274,6 +275,17 @@ func (c *apiClient) read(channelID, token string) (rows []string, next string, m
 	return rows, resp.GetNextToken(), resp.GetMayMoreRecord(), err
 }
 
+// readBody is the encoded request to read a channel from its checkpoint on.
+func (c *apiClient) readBody(channelID string) []byte {
+	c.Helper()
+	token, _, err := c.getCheckpoint(channelID)
+	c.must(err)
+	body, err := proto.Marshal(protoadapt.MessageV2Of(&protocol.ReadRecordsRequest{
+		TunnelId: &c.tunnelID, ClientId: &c.id, ChannelId: &channelID, Token: &token}))
+	c.must(err)
+	return body
+}
+
 // drain reads a channel from its checkpoint to its end or to an empty page, stores
 // the checkpoint and returns the rows.
 func (c *apiClient) drain(channelID string) (rows []string, finished bool) {
@@ -323,3 +335,5 @@ func (c *apiClient) held() string {
 	}
 	return strings.Join(all, " ")
 }
+
+func encode64(b []byte) []byte { return base64.StdEncoding.AppendEncode(nil, b) }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
@@ -416,11 +415,7 @@ func TestReadRecords(t *testing.T) {
 		b.src.put("tbl", "a", "1")
 		c := b.connect(id)
 		c.heartbeat()
-		token, _, err := c.getCheckpoint("shard-0")
-		b.must(err)
-		body, err := proto.Marshal(protoadapt.MessageV2Of(&protocol.ReadRecordsRequest{TunnelId: &id, ClientId: &c.id, ChannelId: proto.String("shard-0"), Token: &token}))
-		b.must(err)
-		out, err := b.s.Handle("readrecords", body, []byte("head"))
+		out, err := b.s.Handle("readrecords", c.readBody("shard-0"), []byte("head"))
 		b.must(err)
 		if !strings.HasPrefix(string(out), "head") || !strings.Contains(string(out), "a=1") {
 			t.Errorf("answer = %q", out)
