@@ -582,7 +582,7 @@ func (h *history) checkStats(c *specChannel) {
 		}
 	}
 	if got := c.tracker.Stats(); got != want {
-		h.Fatalf("L8 poison: %s reports %+v, want %+v", c.name, got, want)
+		h.Fatalf("stats: %s reports %+v, want %+v", c.name, got, want)
 	}
 }
 
