@@ -103,6 +103,10 @@ func (l *leaf) part(lo, hi int) *leaf {
 
 // find returns the leaf that holds key or would hold it.
 func (r *rows) find(key []byte) int {
+	// Keys often arrive in ascending order.
+	if last := len(r.leaves) - 1; bytes.Compare(r.leaves[last].key(0), key) <= 0 {
+		return last
+	}
 	n := sort.Search(len(r.leaves), func(i int) bool { return bytes.Compare(r.leaves[i].key(0), key) > 0 })
 	return max(n-1, 0)
 }
