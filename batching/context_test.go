@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
 
@@ -452,36 +451,5 @@ func TestClose(t *testing.T) {
 	t.Run("without_messages_is_immediate_and_leaves_nothing", func(t *testing.T) {
 		b := mustNew(t, one(Batcher{Handler: succeed}), nil)
 		equal(t, "Close", b.Close(), nil)
-	})
-}
-
-func TestRouterClose(t *testing.T) {
-	t.Run("half_filled_60s_batches_are_handled_and_acked_at_once", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			r := newRecorder()
-			s := newSource(1000, time.Second)
-			b := mustNew(t, one(Batcher{Size: 1000, Timeout: time.Minute, Handler: r.handle}), nil)
-			router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			router.AddConsumerHandler("h", "topic", s, func(*message.Message) error { return nil }).AddMiddleware(b.Middleware)
-			stopped := make(chan error)
-			go func() { stopped <- router.Run(t.Context()) }()
-			<-router.Running()
-			for i := range 30 {
-				s.add(fmt.Sprint("k", i%3), fmt.Sprint(i%3))
-			}
-			time.Sleep(time.Second)
-			start := time.Now()
-			equal(t, "router.Close", router.Close(), nil)
-			equal(t, "Run", <-stopped, nil)
-			equal(t, "Close", b.Close(), nil)
-			if took := time.Since(start); took > time.Second {
-				t.Errorf("closing took %v", took)
-			}
-			equal(t, "acked", s.count(acked), 30)
-			equal(t, "batches", len(r.seen()), 1)
-		})
 	})
 }

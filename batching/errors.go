@@ -1,8 +1,11 @@
 package batching
 
 import (
+	"context"
 	"errors"
 	"fmt"
+
+	"github.com/watermill-ots/watermill-ots/ack"
 )
 
 var (
@@ -36,6 +39,24 @@ var (
 	// error: the caller said that the message failed, so it must not be acked.
 	errFailedWithoutError = errors.New("message failed, no error was given")
 )
+
+// IsFailure reports whether err says something about the message: true for what
+// a processing step or a batch handler returned, false for nil and for what only says that
+// the message was not handled to its end (its context was cancelled, Close was
+// called), so that it will come again. It is meant for
+// middleware.PoisonQueueWithFilter, which should not take a shutdown for a
+// poisoned message, and for middleware.Retry.
+func IsFailure(err error) bool {
+	if err == nil {
+		return false
+	}
+	for _, end := range []error{context.Canceled, ack.ErrCalledBack, ErrClosed, ErrCloseTimeout, ErrAllEnded} {
+		if errors.Is(err, end) {
+			return false
+		}
+	}
+	return true
+}
 
 // UnknownBatcherError is returned by the middleware for a message that names a
 // batcher which is not configured, or names none while there is no batcher

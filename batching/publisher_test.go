@@ -1,0 +1,184 @@
+package batching
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+func TestPublishTo(t *testing.T) {
+	t.Run("publishes_copies_in_one_call", func(t *testing.T) {
+		type key struct{}
+		var out []*message.Message
+		pub := publisherFunc(func(topic string, msgs ...*message.Message) error {
+			equal(t, "topic", topic, "topic")
+			out = append(out, msgs...)
+			msgs[0].Metadata.Set("changed", "by the publisher")
+			return nil
+		})
+		a := message.NewMessageWithContext(context.WithValue(t.Context(), key{}, "value"), "a", []byte("payload"))
+		a.Metadata.Set("k", "v")
+		ctx, cancel := context.WithCancel(t.Context())
+		err := PublishTo(pub, "topic")(ctx, &Batch{Messages: []*message.Message{a, msgOf("b")}})
+		equal(t, "error", err, nil)
+		equal(t, "published", uuids(out), "a b")
+		equal(t, "metadata", out[0].Metadata.Get("k"), "v")
+		equal(t, "metadata of the original", a.Metadata.Get("changed"), "")
+		equal(t, "value", out[0].Context().Value(key{}), any("value"))
+		cancel()
+		equal(t, "context", out[0].Context().Err(), context.Canceled)
+	})
+
+	t.Run("fails_the_batch_when_Publish_does", func(t *testing.T) {
+		err := PublishTo(&published{err: errBoom}, "topic")(t.Context(), &Batch{Messages: []*message.Message{msgOf("a")}})
+		equal(t, "error", errors.Is(err, errBoom), true)
+		contains(t, "error", err, `publish 1 messages to "topic"`)
+	})
+}
+
+type publisherFunc func(topic string, msgs ...*message.Message) error
+
+func (f publisherFunc) Publish(topic string, msgs ...*message.Message) error {
+	return f(topic, msgs...)
+}
+func (f publisherFunc) Close() error { return nil }
+
+func TestPublisher(t *testing.T) {
+	publish := func(p *Publisher, topic string, ids ...string) <-chan error {
+		done := make(chan error, 1)
+		msgs := make([]*message.Message, len(ids))
+		for i, id := range ids {
+			msgs[i] = msgOf(id)
+		}
+		go func() { done <- p.Publish(topic, msgs...) }()
+		synctest.Wait()
+		return done
+	}
+
+	t.Run("gathers_the_messages_of_many_calls_by_topic", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			pub := &published{}
+			p, err := NewPublisher(pub, Batcher{Size: 3, Timeout: time.Second}, nil)
+			equal(t, "error", err, nil)
+			a := publish(p, "x", "a")
+			b := publish(p, "y", "b")
+			c := publish(p, "x", "c", "d", "e")
+			equal(t, "a", <-a, nil)
+			equal(t, "full", fmt.Sprint(pub.calls), "[x: a c d]")
+			equal(t, "b", <-b, nil)
+			equal(t, "c d e", <-c, nil)
+			equal(t, "all", len(pub.calls), 3)
+			equal(t, "nothing", p.Publish("x"), nil)
+			equal(t, "Close", p.Close(), nil)
+		})
+	})
+
+	t.Run("keeps_the_order_of_a_topic_at_any_concurrency", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			running := map[string]bool{}
+			p, err := NewPublisher(publisherFunc(func(topic string, _ ...*message.Message) error {
+				if running[topic] {
+					t.Errorf("topic %s is published twice at once", topic)
+				}
+				running[topic] = true
+				time.Sleep(time.Second)
+				running[topic] = false
+				return nil
+			}), Batcher{Size: 1, Concurrency: 4}, nil)
+			equal(t, "error", err, nil)
+			start := time.Now()
+			x, y := publish(p, "x", "a", "b", "c"), publish(p, "y", "d", "e", "f")
+			equal(t, "x", <-x, nil)
+			equal(t, "y", <-y, nil)
+			equal(t, "took", time.Since(start), 3*time.Second)
+		})
+	})
+
+	t.Run("tells_each_caller_what_became_of_its_messages_once_a_batch", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p, err := NewPublisher(publisherFunc(func(_ string, msgs ...*message.Message) error {
+				if msgs[0].UUID == "c" {
+					return nil
+				}
+				return fmt.Errorf("failed at %s", msgs[0].UUID)
+			}), Batcher{Size: 2, Timeout: time.Second}, nil)
+			equal(t, "error", err, nil)
+			got := <-publish(p, "x", "a", "b", "c", "d", "e")
+			contains(t, "error", got, "failed at a", "failed at e")
+			joined, _ := got.(interface{ Unwrap() []error })
+			equal(t, "errors", len(joined.Unwrap()), 2)
+		})
+	})
+
+	t.Run("a_message_whose_context_ends_is_published_at_once", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			pub := &published{}
+			p, err := NewPublisher(pub, Batcher{Timeout: time.Hour}, nil)
+			equal(t, "error", err, nil)
+			d := newDelivered("a", "k") // the Delivery of a consumed message that is passed on
+			d.cancel(errTakenBack)
+			equal(t, "error", p.Publish("x", d.msg), nil)
+			equal(t, "calls", fmt.Sprint(pub.calls), "[x: a]")
+			equal(t, "told", d.events(), "")
+		})
+	})
+
+	t.Run("Close_publishes_what_waits_and_closes_what_is_behind", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			pub := &published{}
+			p, err := NewPublisher(pub, Batcher{Timeout: time.Hour}, nil)
+			equal(t, "error", err, nil)
+			a := publish(p, "x", "a")
+			equal(t, "Close", p.Close(), nil)
+			equal(t, "a", <-a, nil)
+			equal(t, "calls", fmt.Sprint(pub.calls), "[x: a]")
+			equal(t, "closed", pub.closed, true)
+			equal(t, "later", errors.Is(p.Publish("x", msgOf("b")), ErrClosed), true)
+		})
+	})
+
+	t.Run("one_error_lists_all_faults", func(t *testing.T) {
+		p, err := NewPublisher(nil, Batcher{Size: -1, Handler: succeed}, nil)
+		if p != nil || !errors.Is(err, ErrInvalidConfig) {
+			t.Errorf("got %v, %v", p, err)
+		}
+		contains(t, "error", err, "publisher is nil", "Handler is set", "Size is -1")
+	})
+}
+
+func TestHandler(t *testing.T) {
+	type order struct {
+		ID    string
+		Total int
+	}
+	mail := func(payload string) *message.Message { return message.NewMessage(payload, []byte(payload)) }
+
+	t.Run("decodes_and_fails_alone_what_it_cannot", func(t *testing.T) {
+		good, bad, second := mail(`{"ID":"a","Total":3}`), mail(`{"ID":`), mail(`{"ID":"b"}`)
+		batch := &Batch{Messages: []*message.Message{good, bad, second}}
+		h := Handler(JSON[order], func(_ context.Context, b *Batch, items []Item[order]) error {
+			equal(t, "items", len(items), 2)
+			equal(t, "value", items[0].Value, order{"a", 3})
+			equal(t, "message", items[1].Message, second)
+			b.Fail(items[1].Message, errBoom)
+			return nil
+		})
+		equal(t, "error", h(t.Context(), batch), nil)
+		equal(t, "good", batch.Err(good), nil)
+		contains(t, "bad", batch.Err(bad), "decode message", "unexpected end of JSON")
+		equal(t, "second", batch.Err(second), errBoom)
+	})
+
+	t.Run("is_not_called_when_nothing_can_be_decoded", func(t *testing.T) {
+		h := Handler(JSON[order], func(context.Context, *Batch, []Item[order]) error {
+			t.Error("called")
+			return nil
+		})
+		equal(t, "error", h(t.Context(), &Batch{Messages: []*message.Message{mail("")}}), nil)
+	})
+}
