@@ -106,8 +106,9 @@ func (p *partition) apply(t *Table, c *Change, seq plainbuffer.Sequence, nowMill
 	c.After = newest(w.row.Cells, c.Return)
 	w.rowBytes = plainbuffer.AppendRow(w.rowBytes[:0], &w.row)
 	c.Size = len(w.rowBytes)
+	before := p.rows.count
 	key, row := p.rows.put(c.key, w.rowBytes)
-	w.pending = append(w.pending, mutation{kind: putKey, bucket: t.rowBucket, key: key, value: row})
+	w.pending = append(w.pending, mutation{kind: putKey, isNew: p.rows.count > before, bucket: t.rowBucket, key: key, value: row})
 	return nil
 }
 

@@ -15,7 +15,7 @@ type mutationKind uint8
 
 const (
 	putKey      mutationKind = iota
-	deleteKey                // a missing key is no error
+	deleteKey                // the key is there
 	putRecord                // of a log, at offset and micros
 	trimRecords              // all log records before offset
 	dropBucket
@@ -24,6 +24,7 @@ const (
 // mutation is one change on disk. Its slices must stay unchanged.
 type mutation struct {
 	kind           mutationKind
+	isNew          bool // putKey only: the key is not there yet
 	bucket         string
 	key, value     []byte
 	offset, micros int64
@@ -161,9 +162,15 @@ func (c *committer) run() {
 }
 
 func (c *committer) commit(r *round) error {
+	size := 0
+	for i := range r.mutations {
+		size += len(r.mutations[i].value) + checksumSize
+	}
+	sealed := make([]byte, 0, size) // all values of the round, which bbolt keeps until the commit
 	err := c.db.Update(func(tx *bbolt.Tx) error {
 		for i := range r.mutations {
-			if err := r.mutations[i].apply(tx); err != nil {
+			var err error
+			if sealed, err = r.mutations[i].apply(tx, sealed); err != nil {
 				return err
 			}
 		}
@@ -191,38 +198,52 @@ func (c *committer) close() {
 	<-c.finished
 }
 
-func (m *mutation) apply(tx *bbolt.Tx) error {
+// apply makes the change in tx. Memory for the value is taken from the end of
+// sealed, which is returned extended.
+func (m *mutation) apply(tx *bbolt.Tx, sealed []byte) ([]byte, error) {
 	name := []byte(m.bucket)
 	if m.kind == dropBucket {
 		if tx.Bucket(name) == nil {
-			return nil
+			return sealed, nil
 		}
-		return tx.DeleteBucket(name)
+		return sealed, tx.DeleteBucket(name)
 	}
 	b := tx.Bucket(name)
 	if b == nil {
+		if m.kind == trimRecords {
+			return sealed, nil // dropped meanwhile
+		}
 		var err error
 		if b, err = tx.CreateBucket(name); err != nil {
-			return fmt.Errorf("creating bucket %s: %w", m.bucket, err)
+			return sealed, fmt.Errorf("creating bucket %s: %w", m.bucket, err)
 		}
 	}
+	var err error
+	keys := 0 // how many more there are afterwards
 	switch m.kind {
 	case putKey:
-		return b.Put(m.key, m.value)
-	case deleteKey:
-		return b.Delete(m.key)
-	case putRecord:
-		b.FillPercent = 1 // only ever appended to
-		return b.Put(recordKey(m.offset, m.micros), m.value)
-	default: // trimRecords
-		cursor := b.Cursor()
-		for key, _ := cursor.First(); key != nil && recordOffset(key) < m.offset; key, _ = cursor.First() {
-			if err := cursor.Delete(); err != nil {
-				return err
-			}
+		if m.isNew {
+			keys = 1
 		}
-		return nil
+		sealed, err = putSealed(b, m.key, m.value, sealed)
+	case deleteKey:
+		keys = -1
+		err = b.Delete(m.key)
+	case putRecord:
+		keys = 1
+		b.FillPercent = 1 // only ever appended to
+		sealed, err = putSealed(b, recordKey(m.offset, m.micros), m.value, sealed)
+	case trimRecords:
+		cursor := b.Cursor()
+		for key, _ := cursor.First(); key != nil && err == nil && recordOffset(key) < m.offset; key, _ = cursor.First() {
+			err = cursor.Delete()
+			keys--
+		}
 	}
+	if err == nil && keys != 0 {
+		err = b.SetSequence(b.Sequence() + uint64(keys))
+	}
+	return sealed, err
 }
 
 // recordKey is a log record's key on disk: its offset, for order, and its time.

@@ -5,13 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/watermill-ots/watermill-ots/emulator/internal/tunnels"
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
@@ -55,29 +59,59 @@ func openDisk(dir string, sync bool) (d *disk, err error) {
 		return nil, err
 	}
 	d = &disk{path: filepath.Join(dir, fileName)}
+	// bbolt can panic or fault on a damaged list of free pages; what it has
+	// opened by then stays open.
 	defer d.recoverDamage(&err)
-	d.db, err = bbolt.Open(d.path, 0o600, &bbolt.Options{
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	if err := d.checkSize(); err != nil {
+		return nil, err
+	}
+	return d, d.open(&bbolt.Options{
 		Timeout:      lockTimeout,
 		NoSync:       !sync,
 		NoGrowSync:   !sync,
 		FreelistType: bbolt.FreelistMapType,
 	})
+}
+
+// checkSize refuses a file that is shorter than its pages, before bbolt maps
+// the missing part into memory.
+func (d *disk) checkSize() error {
+	info, err := os.Stat(d.path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
+		return nil // to be made
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", d.path, err)
+	}
+	if err := d.open(&bbolt.Options{Timeout: lockTimeout, ReadOnly: true}); err != nil {
+		return err
+	}
+	err = d.db.View(func(tx *bbolt.Tx) error {
+		if tx.Size() > info.Size() {
+			return d.damaged(fmt.Errorf("%d bytes of %d are there", info.Size(), tx.Size()))
+		}
+		return nil
+	})
+	return errors.Join(err, d.db.Close())
+}
+
+// open opens the file and says what is wrong with it.
+func (d *disk) open(options *bbolt.Options) (err error) {
+	d.db, err = bbolt.Open(d.path, 0o600, options)
 	switch {
 	case err == nil:
-	case errors.Is(err, bbolt.ErrTimeout):
-		return nil, fmt.Errorf("opening %s: %w; stop that process or choose another data directory", d.path, ErrInUse)
-	case errors.Is(err, bbolt.ErrInvalid), errors.Is(err, bbolt.ErrVersionMismatch):
-		return nil, fmt.Errorf("opening %s: %w (%v); choose another data directory", d.path, ErrForeign, err)
-	case errors.Is(err, bbolt.ErrChecksum):
-		return nil, d.damaged(err)
+		return nil
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return fmt.Errorf("opening %s: %w; stop that process or choose another data directory", d.path, ErrInUse)
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch):
+		return fmt.Errorf("opening %s: %w (%v); choose another data directory", d.path, ErrForeign, err)
+	case errors.As(err, new(syscall.Errno)): // no permission, no space
+		return fmt.Errorf("opening %s: %w", d.path, err)
 	default:
-		return nil, fmt.Errorf("opening %s: %w", d.path, err)
+		// Anything else that bbolt says of an existing file is about its pages.
+		return d.damaged(err)
 	}
-	if err := d.checkFormat(); err != nil {
-		d.db.Close()
-		return nil, err
-	}
-	return d, nil
 }
 
 // checkDir makes the directory, or refuses one that holds other things only.
@@ -105,7 +139,9 @@ func checkDir(dir string) error {
 }
 
 // checkFormat reads the format's name, or writes it into a new file.
-func (d *disk) checkFormat() error {
+func (d *disk) checkFormat() (err error) {
+	defer d.recoverDamage(&err)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	return d.db.Update(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket([]byte(metaBucket))
 		if meta == nil {
@@ -132,12 +168,10 @@ func (d *disk) damaged(cause error) error {
 }
 
 // recoverDamage turns the panics and memory faults that bbolt ends in when it
-// meets a damaged page into an error, and closes the file.
+// meets a damaged page into an error.
 func (d *disk) recoverDamage(err *error) {
 	if r := recover(); r != nil {
 		*err = d.damaged(fmt.Errorf("%v", r))
-		// The file stays open: closing could wait for the transaction that
-		// panicked. The process ends with this error.
 	}
 }
 
@@ -179,9 +213,9 @@ type shardRecord struct {
 	ClosedAt int64 `json:",omitempty"`
 }
 
-// snapshot returns what saves the table's description. t.mu is held, or the
-// table is not shared yet.
-func (t *Table) snapshot() mutation {
+// snapshot returns what saves the table's description, for the first time when
+// isNew is set. t.mu is held, or the table is not shared yet.
+func (t *Table) snapshot(isNew bool) mutation {
 	rec := tableRecord{
 		ID: t.id, Created: t.created, Schema: t.schema, Lowered: t.versionsLowered,
 		Stream: t.stream, ShardCount: t.shardCount,
@@ -208,20 +242,62 @@ func (t *Table) snapshot() mutation {
 	if err != nil {
 		panic(fmt.Sprintf("store: encoding table %s: %v", t.schema.Name, err)) // plain data always encodes
 	}
-	return mutation{kind: putKey, bucket: tableBucket, key: []byte(t.id), value: value}
+	return mutation{kind: putKey, isNew: isNew, bucket: tableBucket, key: []byte(t.id), value: value}
 }
 
-// load reads everything into s, which is not shared yet. Every row and record
-// is decoded once, which checks its checksums.
+// bbolt has no checksums of its own but for its two meta pages. So each value
+// is followed by the CRC-32C of key and value, and a bucket's sequence number is
+// used as the number of its keys.
+const checksumSize = 4
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(key, value []byte) uint32 {
+	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
+}
+
+// putSealed puts a value with its checksum, in memory from the end of sealed,
+// which is returned extended.
+func putSealed(b *bbolt.Bucket, key, value, sealed []byte) ([]byte, error) {
+	start := len(sealed)
+	sealed = append(sealed, value...)
+	sealed = binary.BigEndian.AppendUint32(sealed, checksum(key, value))
+	return sealed, b.Put(key, sealed[start:len(sealed):len(sealed)])
+}
+
+// forEachSealed calls f with each key and value of a bucket, if it is there,
+// and verifies that nothing was changed, lost or added. The slices are valid
+// during the call.
+func forEachSealed(tx *bbolt.Tx, bucket string, f func(key, value []byte) error) error {
+	b := tx.Bucket([]byte(bucket))
+	if b == nil {
+		return nil
+	}
+	count := uint64(0)
+	err := b.ForEach(func(key, sealed []byte) error {
+		n := len(sealed) - checksumSize
+		if n < 0 || checksum(key, sealed[:n]) != binary.BigEndian.Uint32(sealed[n:]) {
+			return fmt.Errorf("%s, key %.64x: checksum mismatch", bucket, key)
+		}
+		count++
+		return f(key, sealed[:n])
+	})
+	if err == nil && count != b.Sequence() {
+		err = fmt.Errorf("%s: %d keys are there instead of %d", bucket, count, b.Sequence())
+	}
+	return err
+}
+
+// load reads everything into s, which is not shared yet.
 func (d *disk) load(s *Store) (err error) {
 	defer d.recoverDamage(&err)
 	// A truncated file faults when its pages are touched.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	return d.db.View(func(tx *bbolt.Tx) error {
-		err := tx.Bucket([]byte(tableBucket)).ForEach(func(id, value []byte) error {
-			t, err := d.loadTable(tx, s, value)
+	err = d.db.View(func(tx *bbolt.Tx) error {
+		err := forEachSealed(tx, tableBucket, func(id, value []byte) error {
+			t, err := loadTable(tx, s, value)
 			if err != nil {
-				return d.damaged(fmt.Errorf("table %s: %w", id, err))
+				return fmt.Errorf("table %s: %w", id, err)
 			}
 			s.tables[t.schema.Name] = t
 			return nil
@@ -229,14 +305,18 @@ func (d *disk) load(s *Store) (err error) {
 		if err != nil {
 			return err
 		}
-		return tx.Bucket([]byte(stateBucket)).ForEach(func(key, value []byte) error {
-			s.state[string(key)] = append([]byte(nil), value...)
+		return forEachSealed(tx, stateBucket, func(key, value []byte) error {
+			s.state[string(key)] = slices.Clone(value)
 			return nil
 		})
 	})
+	if err != nil {
+		return d.damaged(err)
+	}
+	return nil
 }
 
-func (d *disk) loadTable(tx *bbolt.Tx, s *Store, value []byte) (*Table, error) {
+func loadTable(tx *bbolt.Tx, s *Store, value []byte) (*Table, error) {
 	var rec tableRecord
 	if err := json.Unmarshal(value, &rec); err != nil {
 		return nil, err
@@ -260,7 +340,7 @@ func (d *disk) loadTable(tx *bbolt.Tx, s *Store, value []byte) (*Table, error) {
 	for _, pr := range rec.Partitions {
 		p := newPartition(nil)
 		if pr.Low != nil {
-			low, err := plainbuffer.DecodeVariant(append([]byte(nil), pr.Low...))
+			low, err := plainbuffer.DecodeVariant(pr.Low)
 			if err != nil {
 				return nil, fmt.Errorf("partition bound: %w", err)
 			}
@@ -280,25 +360,13 @@ func (d *disk) loadTable(tx *bbolt.Tx, s *Store, value []byte) (*Table, error) {
 }
 
 func (t *Table) loadRows(tx *bbolt.Tx) error {
-	b := tx.Bucket([]byte(t.rowBucket))
-	if b == nil {
-		return nil
-	}
-	auto := -1
-	for i, c := range t.schema.Key {
-		if c.AutoIncrement {
-			auto = i
-		}
-	}
+	auto := slices.IndexFunc(t.schema.Key, func(c KeyColumn) bool { return c.AutoIncrement })
 	var row plainbuffer.Row
-	return b.ForEach(func(key, value []byte) error {
-		if n, err := plainbuffer.DecodeRow(value, &row); err != nil || n != len(value) {
-			return fmt.Errorf("row %x: %w", key, errors.Join(err, errLength(n, len(value))))
-		}
-		if err := t.schema.CheckKey(row.PrimaryKey, false, false); err != nil {
-			return fmt.Errorf("row %x: %w", key, err)
-		}
+	return forEachSealed(tx, t.rowBucket, func(key, value []byte) error {
 		if auto >= 0 {
+			if _, err := plainbuffer.DecodeRow(value, &row); err != nil {
+				return fmt.Errorf("row %.64x: %w", key, err)
+			}
 			t.lastAuto = max(t.lastAuto, row.PrimaryKey[auto].Value.Integer())
 		}
 		t.partitions[t.find(key)].rows.load(key, value)
@@ -306,21 +374,10 @@ func (t *Table) loadRows(tx *bbolt.Tx) error {
 	})
 }
 
-func errLength(got, want int) error {
-	if got == want {
-		return nil
-	}
-	return fmt.Errorf("%d bytes of %d used", got, want)
-}
-
 // load reads the shard's log. What is in the file was committed.
 func (s *shard) load(tx *bbolt.Tx) error {
-	b := tx.Bucket([]byte(s.bucket))
-	if b == nil {
-		return nil
-	}
 	first := true
-	err := b.ForEach(func(key, value []byte) error {
+	err := forEachSealed(tx, s.bucket, func(key, value []byte) error {
 		if len(key) != 16 {
 			return fmt.Errorf("log key %x has %d bytes", key, len(key))
 		}

@@ -89,7 +89,7 @@ func (t *Table) expire() error {
 		}
 		return ended
 	})
-	round := t.store.commits.enqueue(append(gone, t.snapshot()), nil)
+	round := t.store.commits.enqueue(append(gone, t.snapshot(false)), nil)
 	t.mu.Unlock()
 	return t.store.commits.wait(round)
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"slices"
 	"sort"
 	"strings"
@@ -59,9 +60,12 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.load(s); err != nil {
-		d.close()
-		return nil, err
+	err = d.checkFormat()
+	if err == nil {
+		err = d.load(s)
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.close())
 	}
 	s.disk = d
 	s.commits = newCommitter(d.db)
@@ -165,7 +169,7 @@ func (s *Store) CreateTable(schema Schema, stream StreamSpec, splits []plainbuff
 		return wire.Errorf(wire.CodeQuotaExhausted, "Number of tables exceeded the quota of %d.", maxTables)
 	}
 	s.tables[schema.Name] = t
-	round := s.commits.enqueue([]mutation{t.snapshot()}, nil)
+	round := s.commits.enqueue([]mutation{t.snapshot(true)}, nil)
 	s.mu.Unlock()
 	return s.commits.wait(round)
 }
@@ -201,7 +205,10 @@ func (s *Store) SaveState(pairs map[string][]byte) error {
 		mutations = append(mutations, mutation{kind: putKey, bucket: stateBucket, key: []byte(key), value: slices.Clone(value)})
 	}
 	s.mu.Lock()
-	for _, m := range mutations {
+	for i := range mutations {
+		m := &mutations[i]
+		_, had := s.state[string(m.key)]
+		m.isNew = !had
 		s.state[string(m.key)] = m.value
 	}
 	round := s.commits.enqueue(mutations, nil)
@@ -212,12 +219,12 @@ func (s *Store) SaveState(pairs map[string][]byte) error {
 // DeleteState implements tunnels.Source.
 func (s *Store) DeleteState(keys ...string) error {
 	mutations := make([]mutation, 0, len(keys))
-	for _, key := range keys {
-		mutations = append(mutations, mutation{kind: deleteKey, bucket: stateBucket, key: []byte(key)})
-	}
 	s.mu.Lock()
 	for _, key := range keys {
-		delete(s.state, key)
+		if _, had := s.state[key]; had {
+			mutations = append(mutations, mutation{kind: deleteKey, bucket: stateBucket, key: []byte(key)})
+			delete(s.state, key)
+		}
 	}
 	round := s.commits.enqueue(mutations, nil)
 	s.mu.Unlock()

@@ -48,7 +48,7 @@ func (t *Table) Update(options *Options, units *[2]int32, stream *StreamSpec) er
 	if units != nil {
 		t.schema.ReadUnits, t.schema.WriteUnits = units[0], units[1]
 	}
-	round := t.store.commits.enqueue(append(gone, t.snapshot()), nil)
+	round := t.store.commits.enqueue(append(gone, t.snapshot(false)), nil)
 	t.mu.Unlock()
 	err := t.store.commits.wait(round)
 	if changed {

@@ -38,7 +38,7 @@ func (t *Table) reshape(change func() error) error {
 		t.mu.Unlock()
 		return err
 	}
-	round := t.store.commits.enqueue([]mutation{t.snapshot()}, nil)
+	round := t.store.commits.enqueue([]mutation{t.snapshot(false)}, nil)
 	t.mu.Unlock()
 	err := t.store.commits.wait(round)
 	t.store.notify(t.schema.Name)
