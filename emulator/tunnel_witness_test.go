@@ -379,19 +379,23 @@ func TestOfficialSDKWorkers(t *testing.T) {
 		inBubble(t, emulator.Options{}, func(s *site) {
 			s.createTable(2)
 			s.createTunnel(tunnel.TunnelTypeStream, nil)
-			s.hire("a")
-			s.hire("b")
-			for round := range 8 {
+			for round := range 12 {
+				if round == 6 { // until here several generations pile up unread
+					s.hire("a")
+					s.hire("b")
+				}
 				for i := range 60 {
 					s.put(fmt.Sprintf("key%02d", i%20))
 				}
-				switch round {
-				case 1, 2, 4:
+				switch round % 6 {
+				case 0, 1, 3:
 					s.must(s.e.Split("t"))
-				case 3, 5, 6:
+				case 2, 4, 5:
 					s.must(s.e.Merge("t"))
 				}
-				time.Sleep(20 * time.Second)
+				if round >= 6 {
+					time.Sleep(20 * time.Second)
+				}
 			}
 			s.within(30*time.Minute, "everything is read", s.allReceived)
 			s.checkOrder(false)
@@ -513,6 +517,61 @@ func TestWireFacts(t *testing.T) {
 			s.within(10*time.Minute, "the record comes again", s.allReceived)
 			if took := time.Since(began); took < 20*time.Second || took > 2*time.Minute {
 				s.t.Errorf("the record came again after %v, want one to two heartbeats", took)
+			}
+		})
+	})
+	t.Run("a reported CLOSE is answered at once with OPEN at a higher version, as a stale entry sends the SDK into a loop", func(t *testing.T) {
+		inBubble(t, emulator.Options{}, func(s *site) {
+			s.createTable(1)
+			s.createTunnel(tunnel.TunnelTypeStream, nil)
+			var failed atomic.Bool
+			s.fail = func(receipt) error {
+				if failed.CompareAndSwap(false, true) {
+					return fmt.Errorf("once")
+				}
+				return nil
+			}
+			s.hire("a")
+			s.put("x")
+			s.within(10*time.Minute, "the record comes again", s.allReceived)
+			time.Sleep(10 * time.Minute)
+			// One connection for the first OPEN and one for the second: a dead one
+			// would have asked for the checkpoint too.
+			if got := s.e.Stats().Operations["tunnel/getcheckpoint"].Requests; got != 2 {
+				s.t.Errorf("%d connections were made for one failure, want 2 in all", got)
+			}
+		})
+	})
+	t.Run("a CLOSING that crosses the client's own CLOSE does not send the SDK into a loop", func(t *testing.T) {
+		inBubble(t, emulator.Options{}, func(s *site) {
+			s.createTable(4)
+			s.createTunnel(tunnel.TunnelTypeStream, nil)
+			var calls atomic.Int64
+			s.fail = func(receipt) error {
+				if calls.Add(1)%3 == 0 {
+					return fmt.Errorf("every third")
+				}
+				return nil
+			}
+			s.hire("a")
+			s.hire("b")
+			for i := range 40 {
+				s.put(fmt.Sprintf("key%02d", i))
+				time.Sleep(time.Duration(7+i%13) * time.Second)
+				s.must(s.e.Rebalance("t", "all"))
+			}
+			s.mu.Lock()
+			s.fail = nil
+			s.mu.Unlock()
+			s.within(10*time.Minute, "everything is read", s.allReceived)
+			time.Sleep(5 * time.Minute)
+			before := s.e.Stats().Operations["tunnel/getcheckpoint"].Requests
+			time.Sleep(10 * time.Minute)
+			if after := s.e.Stats().Operations["tunnel/getcheckpoint"].Requests; after != before {
+				s.t.Errorf("%d connections were made without need", after-before)
+			}
+			if got := s.holdings(); !slices.Equal(got, []int{2, 2}) {
+				s.t.Errorf("holdings = %v", got)
 			}
 		})
 	})
