@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/common"
 )
 
@@ -51,43 +52,81 @@ const refreshBefore = time.Minute
 // refreshTimeout bounds one question to the provider.
 const refreshTimeout = 15 * time.Second
 
+// askPause is the least time between two questions to the provider when the
+// answer to the last one does not serve: it failed, gave nothing that lasts, or
+// the service refused what it gave. Every call of every channel wants
+// credentials; a provider that is down must not be stormed by them.
+const askPause = time.Second
+
 // credentialsCache stands between the provider and the SDK, which asks for
-// credentials on every request and cannot take an error.
+// credentials on every request and cannot take an error. Safe for concurrent use.
 //
-// Invariant: at most one goroutine is in the provider (asking); mu is never
-// held meanwhile.
+// Invariants:
+//   - At most one goroutine is in the provider (it holds asking); mu is never
+//     held meanwhile.
+//   - Nobody waits for the provider while have is still good, but the one who asks it.
 type credentialsCache struct {
 	provider CredentialsProvider
+	logger   watermill.LoggerAdapter
 
 	asking chan struct{} // capacity 1: held while the provider is asked
 
-	mu   sync.Mutex
-	have Credentials
-	ok   bool
+	mu       sync.Mutex
+	have     Credentials
+	refused  bool      // by the service, or there are none yet
+	askAgain time.Time // not before, if the last answer does not serve
+	err      error     // of the last question
 }
 
-func newCredentialsCache(p CredentialsProvider) *credentialsCache {
-	return &credentialsCache{provider: p, asking: make(chan struct{}, 1)}
+func newCredentialsCache(p CredentialsProvider, logger watermill.LoggerAdapter) *credentialsCache {
+	return &credentialsCache{provider: p, logger: logger, asking: make(chan struct{}, 1), refused: true}
 }
 
 var errNoCredentials = errors.New("the provider returned no access key id or no secret")
 
-// get returns credentials that are valid for a while. When the provider fails
-// and the old ones have not expired yet, it returns them together with the error.
+// get makes sure that there are credentials to sign with, and returns them. When
+// the provider fails and the old ones have not expired yet, it logs that and
+// returns the old ones.
 func (c *credentialsCache) get(ctx context.Context) (Credentials, error) {
-	if cred, fresh := c.cached(); fresh {
+	cred, good, due := c.look()
+	switch {
+	case good && !due:
+		return cred, nil
+	case good:
+		select {
+		case c.asking <- struct{}{}:
+		default: // somebody else asks already
+			return cred, nil
+		}
+	default:
+		select {
+		case c.asking <- struct{}{}:
+		case <-ctx.Done():
+			return Credentials{}, fmt.Errorf("asking for credentials: %w", context.Cause(ctx))
+		}
+	}
+	defer func() { <-c.asking }()
+	var err error
+	if cred, good, due = c.look(); due { // still: nobody was faster
+		err = c.ask(ctx)
+		cred, good, _ = c.look()
+	}
+	if good {
+		if err != nil {
+			c.logger.Error("Cannot renew the credentials; the old ones stay in use", err, watermill.LogFields{"expire": cred.Expires})
+		}
 		return cred, nil
 	}
-	select {
-	case c.asking <- struct{}{}:
-		defer func() { <-c.asking }()
-	case <-ctx.Done():
-		return Credentials{}, fmt.Errorf("asking for credentials: %w", context.Cause(ctx))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return Credentials{}, c.err
 	}
-	old, fresh := c.cached()
-	if fresh { // somebody else was faster
-		return old, nil
-	}
+	return c.have, nil // as new as can be, though refused or expired: the service decides
+}
+
+// ask asks the provider. The caller holds asking.
+func (c *credentialsCache) ask(ctx context.Context) error {
 	askCtx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
 	cred, err := c.provider.Credentials(askCtx)
@@ -96,29 +135,36 @@ func (c *credentialsCache) get(ctx context.Context) (Credentials, error) {
 	}
 	if err != nil {
 		err = fmt.Errorf("asking for credentials: %w", err)
-		if old.AccessKeyID != "" && time.Now().Before(old.Expires) {
-			return old, err
-		}
-		return Credentials{}, err
 	}
 	c.mu.Lock()
-	c.have, c.ok = cred, true
-	c.mu.Unlock()
-	return cred, nil
+	defer c.mu.Unlock()
+	c.err = err
+	if ctx.Err() == nil { // who gave up himself says nothing about the provider
+		c.askAgain = time.Now().Add(askPause)
+	}
+	if err == nil {
+		c.have, c.refused = cred, false
+	}
+	return err
 }
 
-func (c *credentialsCache) cached() (cred Credentials, fresh bool) {
+// look returns the credentials, whether they can be signed with, and whether the
+// provider is to be asked for others.
+func (c *credentialsCache) look() (cred Credentials, good, due bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fresh = c.ok && (c.have.Expires.IsZero() || time.Until(c.have.Expires) > refreshBefore)
-	return c.have, fresh
+	now := time.Now()
+	lasts := c.have.Expires.IsZero()
+	good = !c.refused && (lasts || now.Before(c.have.Expires))
+	fresh := good && (lasts || c.have.Expires.Sub(now) > refreshBefore)
+	return c.have, good, !fresh && !now.Before(c.askAgain)
 }
 
 // forget makes the next get ask the provider again: the service refused what we have.
 func (c *credentialsCache) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ok = false
+	c.refused = true
 }
 
 // sdkCredentials is the SDK's view of the cache. It never asks the provider:
@@ -128,7 +174,7 @@ type sdkCredentials struct{ cache *credentialsCache }
 var _ common.CredentialsProvider = sdkCredentials{}
 
 func (s sdkCredentials) GetCredentials() common.Credentials {
-	cred, _ := s.cache.cached()
+	cred, _, _ := s.cache.look()
 	return &common.DefaultCredentials{
 		AccessKeyID:     cred.AccessKeyID,
 		AccessKeySecret: cred.AccessKeySecret,

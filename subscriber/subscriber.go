@@ -70,7 +70,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Subscriber, error) {
 		url:      strings.TrimRight(cfg.Endpoint, "/"),
 		instance: cfg.Instance,
 		base:     base,
-		creds:    newCredentialsCache(cfg.Credentials),
+		creds:    newCredentialsCache(cfg.Credentials, s.logger),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s, nil
