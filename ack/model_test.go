@@ -17,7 +17,8 @@ import (
 // Failures name the law. A failing history is shrunk and its seed printed; run
 // it again with -rapid.seed.
 func TestModel(t *testing.T) {
-	n := 100_000
+	const histories = 100_000
+	n := histories
 	if testing.Short() || raceEnabled { // one goroutine: the race detector finds nothing here
 		n = 10_000
 	}
@@ -30,7 +31,21 @@ func TestModel(t *testing.T) {
 		}
 		defer func() { _ = flag.Set(name, before) }()
 	}
-	rapid.Check(t, func(rt *rapid.T) { newHistory(rt).run() })
+	seen := make(map[string]int)
+	rapid.Check(t, func(rt *rapid.T) { newHistory(rt, seen).run() })
+	// Histories that never come near the difficult places prove nothing.
+	t.Logf("situations seen: %v", seen)
+	for _, s := range situations {
+		if n == histories && !checksGiven() && seen[s] < 100 {
+			t.Errorf("only %d times in %d histories: %s", seen[s], n, s)
+		}
+	}
+}
+
+var situations = []string{
+	"one taken back", "several taken back", "failed one taken back", "ended after being taken back",
+	"delivered again", "waits for a retry", "refused", "woken", "newcomer on a full window", "stalled",
+	"dropped by a drain", "cancelled by a fence", "late page dropped", "page done out of order", "done",
 }
 
 // checksGiven reports whether the command line sets -rapid.checks. It is asked
@@ -119,11 +134,14 @@ func (c *specChannel) deliverable(r *specRecord) bool {
 }
 
 // takeBack calls back what handlers have of r's key behind r.
-func (c *specChannel) takeBack(r *specRecord) (taken []any) {
+func (c *specChannel) takeBack(r *specRecord, seen map[string]int) (taken []any) {
 	for _, other := range c.records {
 		if r.key != "" && other.key == r.key && other.id > r.id && other.state.live() && other.state != calledBack {
 			if other.bound != nil {
 				taken = append(taken, other.bound)
+			}
+			if other.state == failed {
+				seen["failed one taken back"]++
 			}
 			other.state, other.bound = calledBack, nil
 		}
@@ -190,14 +208,16 @@ type history struct {
 	fixed                bool           // no lane was opened or closed since the beginning
 	now                  int            // tick
 	origin               time.Time
+	seen                 map[string]int
 }
 
-func newHistory(t *rapid.T) *history {
-	h := &history{T: t, origin: time.Unix(1_700_000_000, 0)}
-	h.maxRecords = rapid.IntRange(1, 14).Draw(t, "records")
-	h.maxBytes = rapid.IntRange(1, 30).Draw(t, "bytes")
+func newHistory(t *rapid.T, seen map[string]int) *history {
+	h := &history{T: t, origin: time.Unix(1_700_000_000, 0), seen: seen}
+	// rapid prefers small numbers, and larger windows are the simpler case.
+	h.maxRecords = 25 - rapid.IntRange(0, 24).Draw(t, "records less")
+	h.maxBytes = 60 - rapid.IntRange(0, 59).Draw(t, "bytes less")
 	h.window = NewWindow(h.maxRecords, int64(h.maxBytes))
-	for range rapid.IntRange(1, 3).Draw(t, "channels") {
+	for range rapid.SampledFrom([]int{1, 2, 1, 3}).Draw(t, "channels") {
 		h.open()
 	}
 	h.fixed = true
@@ -225,60 +245,112 @@ func (h *history) live() (out []*specChannel) {
 }
 
 func (h *history) run() {
-	for range rapid.IntRange(5, 60).Draw(h.T, "steps") {
+	for range rapid.IntRange(30, 90).Draw(h.T, "steps") {
 		h.step()
 		h.check()
 	}
 	h.quiesce()
 }
 
+// The kinds of steps. rapid prefers the front of a list, and shrinks towards it.
+const (
+	opTick = iota
+	opNext
+	opJoin // next, and handed off at once: how chains of one key grow
+	opHandOff
+	opNack
+	opAck
+	opRead
+	opCallBack
+	opBegin
+	opBind
+	opCommit
+	opDrain
+	opEnd
+	opOpen
+)
+
+var ops = []int{
+	opTick, opJoin, opRead, opJoin, opNext, opNack, opJoin, opHandOff,
+	opAck, opJoin, opCallBack, opRead, opNext, opJoin, opNack, opAck,
+	opRead, opNext, opJoin, opBegin, opRead, opBind, opNack, opAck,
+	opCommit, opJoin, opRead, opCallBack, opTick, opDrain, opEnd, opOpen,
+}
+
 func (h *history) step() {
-	c := h.channels[rapid.IntRange(0, len(h.channels)-1).Draw(h.T, "channel")]
-	switch op := rapid.IntRange(0, 99).Draw(h.T, "op"); {
-	case op < 18:
-		h.read(c, op == 0)
-	case op < 46:
-		h.next(c, op%4 != 0)
-	case op < 90:
-		if len(c.attempts) == 0 {
-			h.next(c, true)
-			return
-		}
-		// Recent attempts are more interesting, older ones are mostly stale.
-		back := rapid.IntRange(0, min(len(c.attempts)-1, 7)).Draw(h.T, "attempt")
-		h.outcome(c, len(c.attempts)-1-back, op-46)
-	case op < 94:
+	c := rapid.SampledFrom(h.channels).Draw(h.T, "channel")
+	switch op := rapid.SampledFrom(ops).Draw(h.T, "op"); op {
+	case opTick:
 		h.now++
-	case op < 97:
+	case opNext:
+		h.next(c)
+	case opJoin:
+		if h.next(c) {
+			h.outcome(c, len(c.attempts)-1, opHandOff)
+		}
+	case opRead:
+		h.read(c)
+	case opCommit:
 		if _, position, ok := c.tracker.Committable(); ok {
 			c.tracker.Committed(position)
 			c.committed = int(position)
 		}
-	case op == 97:
-		h.drain(c)
-	case op == 98:
-		h.fenceOrClose(c)
-	default:
-		if len(h.channels) < 5 {
+	case opDrain:
+		if h.seldom() {
+			h.drain(c)
+		}
+	case opEnd:
+		if c.draining || h.seldom() {
+			h.end(c)
+		}
+	case opOpen:
+		if len(h.channels) < 4 && h.seldom() {
 			h.open()
+		}
+	default:
+		if i, ok := h.attempt(c); ok {
+			h.outcome(c, i, op)
 		}
 	}
 }
 
+// seldom is for what ends or changes so much that a history has it once or twice.
+func (h *history) seldom() bool { return rapid.IntRange(0, 7).Draw(h.T, "seldom") == 7 }
+
+// attempt chooses mostly one that a handler has, sometimes any that ever was.
+func (h *history) attempt(c *specChannel) (i int, ok bool) {
+	if len(c.attempts) == 0 {
+		return 0, false
+	}
+	var live []int
+	for i := range c.attempts {
+		if _, current := h.current(c, i); current {
+			live = append(live, i)
+		}
+	}
+	if len(live) == 0 || rapid.IntRange(0, 15).Draw(h.T, "any") == 15 {
+		return rapid.IntRange(0, len(c.attempts)-1).Draw(h.T, "attempt"), true
+	}
+	return rapid.SampledFrom(live).Draw(h.T, "live attempt"), true
+}
+
 // read is one turn of the channel's reader: ask for admission, or add the page.
-func (h *history) read(c *specChannel, finish bool) {
+func (h *history) read(c *specChannel) {
 	if !c.admitted {
 		h.admit(c)
-		return
+		if !c.admitted || rapid.IntRange(0, 3).Draw(h.T, "read takes long") == 3 {
+			return
+		}
 	}
 	if c.finishing || c.closed {
 		return
 	}
 	c.admitted = false
 	n := len(c.pages) + 1
+	finish := rapid.IntRange(0, 15).Draw(h.T, "finish") == 15
 	p := &specPage{token: fmt.Sprint("token", n), bytes: rapid.IntRange(0, 9).Draw(h.T, "size"), finish: finish}
 	var keys []string
-	for i := range rapid.IntRange(0, 4).Draw(h.T, "n") {
+	for i := range 4 - rapid.IntRange(0, 4).Draw(h.T, "fewer") {
 		named := []string{"a", "a", "b", "c", ""}[rapid.IntRange(0, 4).Draw(h.T, "key")]
 		keys = append(keys, named)
 		r := &specRecord{id: len(c.records) + i + 1, named: named, page: n - 1, index: i}
@@ -292,7 +364,8 @@ func (h *history) read(c *specChannel, finish bool) {
 	}
 	c.tracker.Add(Page{Token: p.token, Keys: keys, Bytes: int64(p.bytes), Value: p, Finish: finish})
 	if c.draining {
-		return // dropped
+		h.seen["late page dropped"]++
+		return
 	}
 	c.finishing = finish
 	c.pages = append(c.pages, p)
@@ -311,7 +384,9 @@ func (h *history) admit(c *specChannel) {
 		h.Fatalf("L6 fair share: %s admitted: %v, want %v", c.name, got, want)
 	}
 	c.admitted = got
-	c.refused = !got && !c.draining && !c.closed
+	if c.refused = !got && !c.draining && !c.closed; c.refused {
+		h.seen["refused"]++
+	}
 	if got {
 		c.earlierRecords, c.earlierBytes = c.use()
 		c.lastPage = nil
@@ -333,6 +408,9 @@ func (h *history) room(c *specChannel) bool {
 		if h.fixed && u < reserve && lentEarlier > pool {
 			h.Fatalf("L6 fair share: %s is kept from its reserve though no lane opened", c.name)
 		}
+		if u < reserve && lent >= pool && lentEarlier > pool {
+			h.seen["newcomer on a full window"]++
+		}
 		return u == 0 || lent < pool || u < reserve && lentEarlier <= pool
 	}
 	return rule(h.maxRecords,
@@ -344,13 +422,16 @@ func (h *history) room(c *specChannel) bool {
 	)
 }
 
-func (h *history) next(c *specChannel, bind bool) {
+func (h *history) next(c *specChannel) bool {
 	a, retryAt, ok := c.tracker.Next(h.time(h.now))
 	var candidates []*specRecord
 	var want time.Time // of retryAt
 	for _, r := range c.unsettled() {
 		if r.state == retrying && r.dueAt <= h.now {
 			r.state = queued
+		}
+		if r.state == retrying {
+			h.seen["waits for a retry"]++
 		}
 		if at := h.time(r.dueAt); r.state == retrying && (want.IsZero() || at.Before(want)) {
 			want = at
@@ -368,7 +449,7 @@ func (h *history) next(c *specChannel, bind bool) {
 		if !retryAt.Equal(want) {
 			h.Fatalf("retry: %s says %v, want %v", c.name, retryAt, want)
 		}
-		return
+		return false
 	}
 	i := slices.IndexFunc(candidates, func(r *specRecord) bool { return r.id == int(a.ID()) })
 	if i < 0 {
@@ -376,15 +457,18 @@ func (h *history) next(c *specChannel, bind bool) {
 	}
 	r := candidates[i]
 	r.state = delivered
-	r.attempts++
+	if r.attempts++; r.attempts > 1 {
+		h.seen["delivered again"]++
+	}
 	if a.Number() != r.attempts || a.Failures() != r.failures || a.Index() != r.index || a.Key() != r.key || a.Page() != any(c.pages[r.page]) {
 		h.Fatalf("attempt of record %d of %s is described wrongly", r.id, c.name)
 	}
 	c.attempts = append(c.attempts, a)
 	c.attemptOf = append(c.attemptOf, r)
-	if bind {
+	if rapid.IntRange(0, 7).Draw(h.T, "bind later") < 6 {
 		h.bind(c, len(c.attempts)-1)
 	}
+	return true
 }
 
 func (h *history) bind(c *specChannel, i int) {
@@ -409,8 +493,11 @@ func (h *history) outcome(c *specChannel, i, op int) {
 	a := c.attempts[i]
 	r, current := h.current(c, i)
 	counts := current && r.state != calledBack
-	switch {
-	case op < 13:
+	switch op {
+	case opAck:
+		if current && !counts {
+			h.seen["ended after being taken back"]++
+		}
 		if ok := c.tracker.Ack(a); ok != counts {
 			h.Fatalf("%s: ack of record %d counts: %v, want %v", c.name, r.id, ok, counts)
 		}
@@ -420,7 +507,7 @@ func (h *history) outcome(c *specChannel, i, op int) {
 		case current:
 			c.requeue(r, queued)
 		}
-	case op < 22:
+	case opNack:
 		// 0: the zero time, which means at once; 1: due now.
 		backoff := rapid.IntRange(0, 4).Draw(h.T, "backoff")
 		var at time.Time
@@ -434,7 +521,7 @@ func (h *history) outcome(c *specChannel, i, op int) {
 		var want []any
 		switch {
 		case counts:
-			want = c.takeBack(r)
+			want = c.takeBack(r, h.seen)
 			r.failures++
 			r.dueAt = h.now + backoff - 1
 			if backoff == 0 {
@@ -446,30 +533,35 @@ func (h *history) outcome(c *specChannel, i, op int) {
 			c.requeue(r, queued)
 		}
 		h.taken(c, r, taken, want)
-	case op < 34:
+	case opHandOff:
 		c.tracker.HandOff(a)
 		if current && r.state == delivered {
 			r.state = waiting
 		}
-	case op < 38:
+	case opBegin:
 		c.tracker.Begin(a)
 		if current && r.state == waiting {
 			r.state = begun
 		}
-	case op < 42:
+	case opCallBack:
 		taken := c.tracker.CallBack(a)
 		var want []any
 		if counts && r.state != failed {
-			want = c.takeBack(r)
+			want = c.takeBack(r, h.seen)
 			r.state = failed
 		}
 		h.taken(c, r, taken, want)
-	default:
+	case opBind:
 		h.bind(c, i)
 	}
 }
 
 func (h *history) taken(c *specChannel, r *specRecord, got, want []any) {
+	if len(want) == 1 {
+		h.seen["one taken back"]++
+	} else if len(want) > 1 {
+		h.seen["several taken back"]++
+	}
 	if !slices.Equal(got, want) {
 		h.Fatalf("L3 order: failure of record %d of %s takes back %v, want %v", r.id, c.name, got, want)
 	}
@@ -480,13 +572,14 @@ func (h *history) drain(c *specChannel) {
 	c.draining, c.refused = true, false
 	for _, r := range c.unsettled() {
 		if !r.state.live() {
+			h.seen["dropped by a drain"]++
 			r.state = gone
 		}
 	}
 }
 
-// fenceOrClose is how a channel ends: closed when drained, fenced before.
-func (h *history) fenceOrClose(c *specChannel) {
+// end is how a channel ends: closed when drained, fenced before.
+func (h *history) end(c *specChannel) {
 	if c.draining && len(c.unsettled()) == 0 {
 		c.lane.Close()
 		h.fixed = false
@@ -497,6 +590,7 @@ func (h *history) fenceOrClose(c *specChannel) {
 	var want []any
 	for _, r := range c.unsettled() {
 		if r.bound != nil {
+			h.seen["cancelled by a fence"]++
 			want = append(want, r.bound)
 		}
 		r.state, r.bound = gone, nil
@@ -555,7 +649,16 @@ func (h *history) checkChannel(c *specChannel) {
 	if got, want := isClosed(c.tracker.Drained()), c.draining && !live; got != want {
 		h.Fatalf("L4 fencing: %s is drained: %v, want %v", c.name, got, want)
 	}
-	if got, want := isClosed(c.tracker.Done()), c.finishing && final == len(c.pages); got != want {
+	for _, p := range c.pages[final:] {
+		if !slices.ContainsFunc(p.records, func(r *specRecord) bool { return !r.acked }) {
+			h.seen["page done out of order"]++
+		}
+	}
+	done := c.finishing && final == len(c.pages)
+	if done {
+		h.seen["done"]++
+	}
+	if got, want := isClosed(c.tracker.Done()), done; got != want {
 		h.Fatalf("L5 ends: %s is done: %v, want %v", c.name, got, want)
 	}
 }
@@ -594,6 +697,7 @@ func (h *history) checkWindow() {
 		}
 		anyRefused = true
 		if len(c.lane.Wake()) > 0 {
+			h.seen["woken"]++
 			woken = true
 		}
 		if h.room(c) {
@@ -609,6 +713,9 @@ func (h *history) checkWindow() {
 		moving, waits = moving+m, waits+w
 	}
 	stalled := anyRefused && !woken && moving == 0 && waits > 0
+	if stalled {
+		h.seen["stalled"]++
+	}
 	for _, c := range h.channels {
 		m, w := c.standing()
 		want := c.draining || c.closed || stalled || c.finishing && m == 0 && w > 0
@@ -634,10 +741,10 @@ func (h *history) quiesce() {
 		for _, c := range h.channels {
 			for i := range c.attempts {
 				if _, current := h.current(c, i); current {
-					h.outcome(c, i, 0)
+					h.outcome(c, i, opAck)
 				}
 			}
-			h.next(c, false)
+			h.next(c)
 			busy = busy || len(c.unsettled()) > 0
 		}
 		h.check()
