@@ -2,6 +2,7 @@ package batching
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"strings"
 	"sync"
@@ -13,7 +14,13 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// rapid's default is 100, a fraction of a second here. The command line wins.
+	if err := flag.Set("rapid.checks", "2000"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // handled is one call of a batch handler, as recorder saw it.
 type handled struct {

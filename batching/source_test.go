@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 type source struct {
 	window  int
 	backoff time.Duration
+	plain   bool // gives no Delivery and keeps no order
 	out     chan *message.Message
 	pumps   sync.WaitGroup // goroutines of the source
 
@@ -65,7 +67,7 @@ func newSource(window int, backoff time.Duration) *source {
 	}
 }
 
-// add appends records, "id" or "id@key"; a record without a key is in no order.
+// add appends a record; one without a key is in no order.
 func (s *source) add(id, key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,7 +109,7 @@ func (s *source) deliverable(r *record) bool {
 	if r.state != queued || time.Now().Before(r.retryAt) {
 		return false
 	}
-	if r.key == "" {
+	if r.key == "" || s.plain {
 		return true
 	}
 	before := true
@@ -132,8 +134,13 @@ func (s *source) deliver(r *record) {
 	d := &testDelivery{r: r, attempt: r.attempt}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	r.cancel = cancel
-	msg := message.NewMessageWithContext(ack.NewContext(ctx, d), r.id, []byte("payload of "+r.id))
+	msg := message.NewMessageWithContext(ctx, r.id, []byte("payload of "+r.id))
+	if !s.plain {
+		msg.SetContext(ack.NewContext(ctx, d))
+	}
 	msg.Metadata.Set("key", r.key)
+	msg.Metadata.Set("index", strings.TrimLeft(r.id, "kji"))
+	msg.Metadata.Set("attempt", fmt.Sprint(r.attempt))
 	s.pumps.Go(func() {
 		s.out <- msg
 		select {
@@ -176,7 +183,7 @@ func (s *source) settle(d *testDelivery, ok bool) {
 
 // takeBackLater needs the source's mu.
 func (r *record) takeBackLater(cause error) {
-	if r.key == "" {
+	if r.key == "" || r.src.plain {
 		return
 	}
 	behind := false
@@ -355,9 +362,10 @@ func (s *source) route(h message.HandlerFunc) <-chan struct{} {
 }
 
 // ledger watches batch handlers: records of a key must be handled in order, and
-// never by two batches at once. Records are named "key" and position, as "k7".
+// never by two batches at once.
 type ledger struct {
 	mu        sync.Mutex
+	unordered bool                // order is not promised, only that no two batches share a key
 	order     map[string][]string // by key: all record ids in order
 	succeeded map[string]bool
 	running   map[string]bool // keys
@@ -389,7 +397,7 @@ func (l *ledger) begin(msgs []*message.Message) {
 			if id == m.UUID {
 				break
 			}
-			if !l.succeeded[id] && !here[id] {
+			if !l.unordered && !l.succeeded[id] && !here[id] {
 				l.faults = append(l.faults, fmt.Errorf("%s is handled before %s (key %s)", m.UUID, id, key))
 			}
 		}
@@ -408,14 +416,12 @@ func (l *ledger) begin(msgs []*message.Message) {
 func (l *ledger) end(msgs []*message.Message, ok func(*message.Message) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	broken := map[string]bool{} // keys of which one failed: the later ones come again
+	broken := map[string]bool{} // keys of which one failed: the later ones are called back
 	for _, m := range msgs {
 		key := m.Metadata.Get("key")
-		if !ok(m) {
+		l.succeeded[m.UUID] = ok(m) && !broken[key]
+		if !ok(m) && key != "" && !l.unordered {
 			broken[key] = true
-		}
-		if key == "" || !broken[key] {
-			l.succeeded[m.UUID] = ok(m)
 		}
 		delete(l.running, key)
 	}

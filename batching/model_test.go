@@ -1,0 +1,348 @@
+package batching
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"pgregory.net/rapid"
+)
+
+// The model test lets a random stream of records go through random batchers,
+// with random failures and a random end, and checks at each call of a batch
+// handler and at the end what the package promises. rapid prints how to repeat
+// a failure, and makes it smaller first.
+
+// How a record fails in its first deliveries.
+const (
+	failStep = iota
+	panicStep
+	failAlone // Batch.Fail
+	failBatch
+	panicBatch
+	failureKinds
+)
+
+// How a run ends.
+const (
+	complete   = iota // when all is acked
+	drain             // the source drains after endAt
+	fence             // the source is fenced after endAt
+	closeFirst        // Batching.Close is called after endAt, then the source drains
+	endings
+)
+
+type plannedRecord struct {
+	pause    time.Duration // after the one before
+	key      string        // ordering key
+	batcher  string
+	batchKey string
+	flush    bool
+	weight   int64
+	step     time.Duration // how long the processing step takes
+	handler  time.Duration // how long the handler takes for a batch that begins with it
+	failures int           // how many deliveries fail
+	kind     int
+}
+
+type plan struct {
+	batchers map[string]Batcher
+	records  []plannedRecord
+	window   int
+	plain    bool // a subscriber without Delivery; the ordering key comes from the config
+	ending   int
+	endAt    time.Duration
+}
+
+func drawPlan(t *rapid.T) plan {
+	ms := func(label string, lo, hi int) time.Duration {
+		return time.Duration(rapid.IntRange(lo, hi).Draw(t, label)) * time.Millisecond
+	}
+	p := plan{
+		batchers: map[string]Batcher{},
+		window:   rapid.IntRange(1, 50).Draw(t, "window"),
+		plain:    rapid.Bool().Draw(t, "plain"),
+		ending:   rapid.IntRange(0, endings-1).Draw(t, "ending"),
+		endAt:    ms("end at", 0, 500),
+	}
+	names := []string{"default", "s3", "sqs"}[:rapid.IntRange(1, 3).Draw(t, "batchers")]
+	for _, name := range names {
+		b := Batcher{
+			Size:        rapid.IntRange(1, 6).Draw(t, "size"),
+			Timeout:     ms("timeout", 10, 200),
+			Concurrency: rapid.IntRange(1, 3).Draw(t, "concurrency"),
+			Isolate:     rapid.Bool().Draw(t, "isolate"),
+		}
+		if rapid.Bool().Draw(t, "limit bytes") {
+			b.MaxBytes = int64(rapid.IntRange(1, 12).Draw(t, "max bytes"))
+		}
+		if rapid.Bool().Draw(t, "idle on") {
+			b.Idle = min(ms("idle", 1, 50), b.Timeout-1)
+		}
+		p.batchers[name] = b
+	}
+	instant := rapid.Bool().Draw(t, "instant handlers")
+	for range rapid.IntRange(1, 40).Draw(t, "records") {
+		r := plannedRecord{
+			pause:    ms("pause", 0, 40),
+			key:      rapid.SampledFrom([]string{"", "k", "j", "i"}).Draw(t, "key"),
+			batcher:  rapid.SampledFrom(names).Draw(t, "batcher"),
+			batchKey: rapid.SampledFrom([]string{"", "x"}).Draw(t, "batch key"),
+			flush:    rapid.IntRange(0, 9).Draw(t, "flush") == 0,
+			weight:   int64(rapid.IntRange(0, 5).Draw(t, "weight")),
+			step:     ms("step", 0, 5),
+			kind:     rapid.IntRange(0, failureKinds-1).Draw(t, "kind"),
+			failures: max(0, rapid.IntRange(-6, 2).Draw(t, "failures")),
+		}
+		if !instant {
+			r.handler = ms("handler", 0, 100)
+		}
+		p.records = append(p.records, r)
+	}
+	return p
+}
+
+func TestModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		p := drawPlan(rt)
+		var err error
+		// The bubble's own goroutine must not be ended by rapid: faults are
+		// gathered, and told outside.
+		synctest.Test(t, func(t *testing.T) {
+			m := &model{plan: p, ledger: newLedger(), attempts: map[string]bool{}, partitions: map[string]bool{}}
+			err = m.run()
+		})
+		if err != nil {
+			rt.Fatal(err)
+		}
+	})
+}
+
+type model struct {
+	plan
+	src      *source
+	batching *Batching
+	*ledger  // its mutex guards what follows, too
+
+	attempts   map[string]bool // "id attempt" that a batch has held
+	partitions map[string]bool // "batcher partition" in use
+}
+
+func (m *model) planned(msg *message.Message) plannedRecord {
+	var i int
+	fmt.Sscanf(msg.Metadata.Get("index"), "%d", &i)
+	return m.records[i]
+}
+
+// fails reports whether the record is to fail at this place.
+func (m *model) fails(msg *message.Message, kind int) bool {
+	r := m.planned(msg)
+	// Deliveries count, not failures: a message that is called back each time by
+	// one that it makes fail itself would never get better.
+	return r.kind == kind && m.src.find(msg.UUID).attempt <= r.failures
+}
+
+func (m *model) step(msg *message.Message) ([]*message.Message, error) {
+	r := m.planned(msg)
+	SetBatcher(msg, r.batcher)
+	SetBatchKey(msg, r.batchKey)
+	if r.flush {
+		Flush(msg)
+	}
+	time.Sleep(r.step)
+	if m.fails(msg, failStep) {
+		return nil, errBoom
+	}
+	if m.fails(msg, panicStep) {
+		panic(errBoom)
+	}
+	return []*message.Message{msgOf("out")}, nil
+}
+
+func (m *model) handle(_ context.Context, b *Batch) (err error) {
+	m.check(b)
+	m.begin(b.Messages)
+	time.Sleep(m.planned(b.Messages[0]).handler)
+	panics := false
+	for _, msg := range b.Messages {
+		if m.fails(msg, failBatch) {
+			err = errBoom
+		}
+		panics = panics || m.fails(msg, panicBatch)
+	}
+	for _, msg := range b.Messages {
+		if m.fails(msg, failAlone) {
+			b.Fail(msg, errBoom)
+		}
+	}
+	m.end(b.Messages, func(msg *message.Message) bool {
+		return err == nil && !panics && b.Err(msg) == nil
+	})
+	m.mu.Lock()
+	delete(m.partitions, fmt.Sprint(b.Batcher, b.Partition))
+	m.mu.Unlock()
+	if panics {
+		panic(errBoom)
+	}
+	return err
+}
+
+// check checks one call of a batch handler, as it begins.
+func (m *model) check(b *Batch) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fault := func(format string, args ...any) {
+		m.faults = append(m.faults, fmt.Errorf("batch %q of %s: "+format, append([]any{uuids(b.Messages), b.Batcher}, args...)...))
+	}
+	c := m.batchers[b.Batcher]
+	n, weight, again := len(b.Messages), int64(0), 0
+	for _, msg := range b.Messages {
+		r := m.planned(msg)
+		weight += r.weight
+		if r.batcher != b.Batcher || r.batchKey != b.Key {
+			fault("%s does not belong here", msg.UUID)
+		}
+		id := msg.UUID + " " + msg.Metadata.Get("attempt")
+		if m.attempts[id] {
+			again++
+		}
+		m.attempts[id] = true
+	}
+	part := again == n // of a batch that Isolate splits
+	if again > 0 && (!part || !c.Isolate) {
+		fault("%d messages were in another batch already", again)
+	}
+	if n == 0 || n > c.Size {
+		fault("has %d messages", n)
+	}
+	if c.MaxBytes > 0 && weight > c.MaxBytes && n > 1 {
+		fault("has %d bytes", weight)
+	}
+	slot := fmt.Sprint(b.Batcher, b.Partition)
+	if m.partitions[slot] || b.Partition < 0 || b.Partition >= c.Concurrency {
+		fault("partition %d is not free", b.Partition)
+	}
+	m.partitions[slot] = true
+
+	age := time.Since(b.Oldest)
+	switch b.Trigger {
+	case TriggerSize:
+		// Some may have been called back since.
+		if n < c.Size && !part && m.plain {
+			fault("is not full")
+		}
+	case TriggerTimeout:
+		if age < c.Timeout {
+			fault("is only %v old", age)
+		}
+	case TriggerIdle:
+		if age < c.Idle {
+			fault("is only %v old", age)
+		}
+	case TriggerBytes, TriggerFlush, TriggerOrder, TriggerDrain, TriggerClose:
+	default:
+		fault("has no trigger")
+	}
+	if age > c.Timeout && m.instant() {
+		fault("is %v old although nothing holds it up", age)
+	}
+}
+
+// instant reports whether no batch ever has to wait for a handler.
+func (m *model) instant() bool {
+	for _, r := range m.records {
+		if r.handler > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// through wraps the middleware and checks what comes out of it.
+func (m *model) through(h message.HandlerFunc) message.HandlerFunc {
+	return func(msg *message.Message) ([]*message.Message, error) {
+		out, err := h(msg)
+		back := m.src.find(msg.UUID).state == calledBack
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		switch {
+		case err != nil && len(out) > 0:
+			m.faults = append(m.faults, fmt.Errorf("%s failed and produced", msg.UUID))
+		case err == nil && len(out) == 0 && !back:
+			m.faults = append(m.faults, fmt.Errorf("%s succeeded and produced nothing", msg.UUID))
+		case err == nil && len(out) > 0 && !m.succeeded[msg.UUID] && !back:
+			m.faults = append(m.faults, fmt.Errorf("%s came out as a success, which it is not", msg.UUID))
+		}
+		return out, err
+	}
+}
+
+func (m *model) run() error {
+	m.src = newSource(m.window, 20*time.Millisecond)
+	m.src.plain = m.plain
+	m.ledger.unordered = m.plain
+	cfg := Config{Batchers: map[string]Batcher{}, CloseTimeout: time.Hour}
+	for name, b := range m.batchers {
+		b.Handler = m.handle
+		b.SizeBy = func(msg *message.Message) int64 { return m.planned(msg).weight }
+		cfg.Batchers[name] = b
+	}
+	if m.plain {
+		cfg.OrderingKey = func(msg *message.Message) string { return msg.Metadata.Get("key") }
+	}
+	b, err := New(cfg, nil)
+	if err != nil {
+		return err
+	}
+	m.batching = b
+	stopped := m.src.route(m.through(b.Middleware(m.step)))
+	for i, r := range m.records {
+		time.Sleep(r.pause)
+		id := fmt.Sprint(r.key, i)
+		m.expect(id, r.key)
+		m.src.add(id, r.key)
+	}
+	m.endRun()
+	<-stopped
+
+	faults := []error{m.err(), m.src.faultsFound(), b.Close()}
+	for i, r := range m.records {
+		id := fmt.Sprint(r.key, i)
+		switch acked := m.src.find(id).state == acked; {
+		case acked && !m.succeeded[id]:
+			faults = append(faults, fmt.Errorf("%s is acked but did not succeed", id))
+		case !acked && m.ending == complete:
+			faults = append(faults, fmt.Errorf("%s is not acked but in state %d after %d failures", id, m.src.find(id).state, m.src.find(id).failures))
+		}
+	}
+	if len(b.tails) > 0 || b.unfinished > 0 {
+		faults = append(faults, fmt.Errorf("%d tails, %d batches are left", len(b.tails), b.unfinished))
+	}
+	return errors.Join(faults...)
+}
+
+// endRun ends the run and closes the source.
+func (m *model) endRun() {
+	switch m.ending {
+	case complete:
+		// Far more than all delays, failures and handlers can take: whoever is
+		// not done by then never will be.
+		time.Sleep(time.Hour)
+	case fence:
+		time.Sleep(m.endAt)
+		m.mu.Lock()
+		m.ledger.unordered = true // messages leave their batches one by one: order is the next owner's affair
+		m.mu.Unlock()
+		m.src.fence(errFenced)
+	case closeFirst:
+		time.Sleep(m.endAt)
+		m.batching.Close()
+	default:
+		time.Sleep(m.endAt)
+	}
+	m.src.Close()
+}
