@@ -73,6 +73,6 @@
 //
 // Everything a record goes through is amortised O(1), but for O(log r) on a nack
 // with r records waiting for their retry, O(n) in Drain and Fence, and O(lanes)
-// once a page. A page costs one slice for its entries; a record allocates
-// nothing by itself.
+// once a page. A page costs one slice for its entries, a key in flight a queue,
+// which is used again; a record allocates nothing by itself.
 package ack

@@ -12,8 +12,9 @@ import (
 )
 
 // TestModel runs random histories of several channels on one window, and after
-// every step compares everything observable with the specification in spec_test.go, which
-// keeps all records for ever in slices and computes each answer from scratch.
+// every step compares everything observable with the specification in
+// spec_test.go, which keeps all records for ever in slices and computes each
+// answer from scratch.
 // Failures name the law. A failing history is shrunk and its seed printed; run
 // it again with -rapid.seed.
 func TestModel(t *testing.T) {
