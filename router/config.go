@@ -1,0 +1,281 @@
+package router
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+// Config is a whole configuration: which instances there are, and which of
+// their tunnels are handled how. Load and Parse read it from YAML; it may as
+// well be made in code. A zero field means its default.
+//
+// The field tags are what the file format is made of: yaml is the key, alias
+// another key with the same meaning, required, min and enum bound the value,
+// default is what an absent key means, unit tells byte counts from other
+// integers, and a secret value is never quoted in an error. The JSON schema and
+// the check of docs/config.md read them too.
+type Config struct {
+	// Tablestore instances by a name of your choice.
+	Instances map[string]Instance `yaml:"instances" required:"true"`
+
+	// Pipelines by a name of your choice: it names the pipeline in code (Handle), logs and dead letters.
+	Tunnels map[string]Tunnel `yaml:"tunnels" required:"true"`
+
+	source *source // where it was read from; nil for a configuration made in code
+}
+
+// source is the file behind a Config, so that faults that only show later, when
+// handlers and publishers come in, can name its lines too.
+type source struct {
+	file  string
+	lines map[string]int // by path
+}
+
+// Instance is a Tablestore instance and how to reach it.
+type Instance struct {
+	// The instance's name at the service.
+	Name string `yaml:"name" required:"true"`
+
+	// URL of the instance, such as https://my-instance.cn-hangzhou.ots.aliyuncs.com.
+	Endpoint string `yaml:"endpoint" required:"true"`
+
+	// Access key id that signs the requests.
+	AccessKeyID string `yaml:"access_key_id" secret:"true"`
+
+	// Secret of the access key.
+	AccessKeySecret string `yaml:"access_key_secret" secret:"true"`
+
+	// STS token that belongs to a temporary access key.
+	SecurityToken string `yaml:"security_token" secret:"true"`
+
+	// Name of a credentials provider registered with RegisterCredentials; it replaces the three keys above.
+	Credentials string `yaml:"credentials"`
+
+	// Accepts http:// endpoints that are not on this machine.
+	AllowInsecure bool `yaml:"allow_insecure" default:"false"`
+
+	// HTTP connections kept open for all tunnels of the instance. Each channel needs one while it reads, each worker one for heartbeats.
+	PoolSize int `yaml:"pool_size" min:"1" default:"no limit"`
+
+	// Further connections opened when pool_size are busy, and closed after use; requests beyond them wait.
+	PoolMaxOverflow int `yaml:"pool_max_overflow" min:"0" default:"0"`
+
+	// Logs every HTTP request, with credentials and signatures redacted.
+	Debug bool `yaml:"debug" default:"false"`
+}
+
+// Tunnel is one pipeline: a tunnel of a table and what happens to its records.
+type Tunnel struct {
+	// Which of instances the table is in.
+	Instance string `yaml:"instance" required:"true"`
+
+	// Table whose changes are handled.
+	TableName string `yaml:"table_name" required:"true"`
+
+	// The tunnel's name at the service.
+	TunnelName string `yaml:"tunnel_name" required:"true"`
+
+	// Tunnel clients that this pipeline connects; the service spreads channels over all clients.
+	WorkerSize int `yaml:"worker_size" min:"1" default:"1"`
+
+	// Silence after which the service gives a client's channels away; whole seconds, more than heartbeat_interval.
+	HeartbeatTimeout time.Duration `yaml:"heartbeat_timeout" min:"1s" default:"300s"`
+
+	// Time between two heartbeats that carry no news.
+	HeartbeatInterval time.Duration `yaml:"heartbeat_interval" min:"1ms" default:"30s"`
+
+	// Order of delivery: per primary key, of the whole channel, or none.
+	Ordering string `yaml:"ordering" enum:"key,channel,none" default:"key"`
+
+	// Records read and not yet settled, over all channels of this pipeline.
+	MaxInFlight int `yaml:"max_in_flight" min:"1" default:"4096"`
+
+	// Bytes of the pages that these records belong to.
+	MaxInFlightBytes int64 `yaml:"max_in_flight_bytes" unit:"bytes" min:"1" default:"64MiB"`
+
+	// Longest time between two commits of a channel while there is something to commit.
+	CheckpointInterval time.Duration `yaml:"checkpoint_interval" min:"1ms" default:"5s"`
+
+	// Longest pause between two reads of an idle channel.
+	MaxPollInterval time.Duration `yaml:"max_poll_interval" min:"1ms" default:"1s"`
+
+	// How long a drain waits for handlers.
+	CloseTimeout time.Duration `yaml:"close_timeout" min:"1ms" default:"10s"`
+
+	// What the tunnel is like and whether to create it.
+	Tunnel TunnelSpec `yaml:"tunnel"`
+
+	// Payload format: json, or a name registered with RegisterPayload.
+	Payload string `yaml:"payload" default:"json"`
+
+	// The processing step.
+	Processors Processors `yaml:"processors"`
+
+	// Batchers by name. Process chooses one for each message (batching.SetBatcher); "default" takes those that choose none. Without batchers a message is done when Process returns.
+	Batchers map[string]Batcher `yaml:"batchers"`
+
+	// Where processed messages are published. Only without batchers, which have a forward of their own.
+	Forward *Target `yaml:"forward"`
+
+	// What happens to a message that fails.
+	Failure Failure `yaml:"failure"`
+}
+
+// TunnelSpec says whether a tunnel is created when it is missing, and how.
+type TunnelSpec struct {
+	// Creates the tunnel when it is missing; the other keys here are for that.
+	Create bool `yaml:"create" default:"false"`
+
+	// All rows and then all changes, only changes, or all rows once.
+	Type string `yaml:"type" enum:"BaseAndStream,Stream,BaseData" default:"BaseAndStream"`
+
+	// From when on changes are delivered: latest, earliest (all that the stream keeps), or a time such as 2026-01-31T00:00:00Z.
+	Start string `yaml:"start" default:"latest"`
+
+	// When set, changes after this time are not delivered and the tunnel ends; a time as for start.
+	End time.Time `yaml:"end" default:"never"`
+}
+
+// Processors bounds the processing step.
+type Processors struct {
+	// Process calls at once; 0: as many as messages are in flight.
+	Concurrency int `yaml:"concurrency" alias:"stages" min:"0" default:"0"`
+}
+
+// Batcher says how messages become batches.
+type Batcher struct {
+	// Batches of this batcher handled at once; those that share a primary key run one after the other.
+	Concurrency int `yaml:"concurrency" alias:"stages" min:"1" default:"1"`
+
+	// Messages that make a batch full.
+	BatchSize int `yaml:"batch_size" min:"1" default:"100"`
+
+	// How long a batch waits for more messages, from its first one.
+	BatchTimeout time.Duration `yaml:"batch_timeout" min:"1ms" default:"1s"`
+
+	// How long a batch waits after its newest message; must be below batch_timeout.
+	BatchIdle time.Duration `yaml:"batch_idle" min:"1ms" default:"off"`
+
+	// Bytes of payload that make a batch full.
+	MaxBytes int64 `yaml:"max_bytes" unit:"bytes" min:"1" default:"no limit"`
+
+	// Splits a batch that failed as a whole, to find the messages that make it fail.
+	Isolate bool `yaml:"isolate" default:"false"`
+
+	// Publishes the batches, instead of a handler in code.
+	Forward *Target `yaml:"forward"`
+}
+
+// Target is a topic of a publisher.
+type Target struct {
+	// Name of a publisher registered with RegisterPublisher.
+	Publisher string `yaml:"publisher" default:"default"`
+
+	// Topic to publish to.
+	Topic string `yaml:"topic" required:"true"`
+}
+
+// Failure is the failure policy of a pipeline. By default a message that fails
+// is tried again for ever; it holds back later changes of its own key.
+type Failure struct {
+	// Failed attempts after which a message becomes a dead letter. Only with dead_letter.
+	Attempts int `yaml:"attempts" min:"1" default:"5"`
+
+	// Pause after the first failure of a message; it doubles with each further one.
+	BackoffInitial time.Duration `yaml:"backoff_initial" min:"1ms" default:"100ms"`
+
+	// Longest pause between two attempts.
+	BackoffMax time.Duration `yaml:"backoff_max" min:"1ms" default:"30s"`
+
+	// Where a message goes after its last attempt, to be acked then. Absent: nowhere, it is tried again for ever.
+	DeadLetter *DeadLetterTarget `yaml:"dead_letter" default:"hold for ever"`
+}
+
+// DeadLetterTarget is where dead letters go: either Topic or Table is set.
+type DeadLetterTarget struct {
+	// Name of a publisher registered with RegisterPublisher; with topic.
+	Publisher string `yaml:"publisher" default:"default"`
+
+	// Topic to publish dead letters to.
+	Topic string `yaml:"topic"`
+
+	// Tablestore table to write dead letters to; created when missing.
+	Table string `yaml:"table"`
+
+	// Which of instances that table is in; with table.
+	Instance string `yaml:"instance" default:"the tunnel's"`
+}
+
+// Defaults that are this package's own; all others are those of packages
+// subscriber and batching.
+const (
+	DefaultAttempts       = 5
+	DefaultBackoffInitial = 100 * time.Millisecond
+	DefaultBackoffMax     = 30 * time.Second
+	DefaultPublisher      = "default"
+	DefaultPayload        = "json"
+)
+
+// topic is the subscriber's name of the tunnel.
+func (t Tunnel) topic() string { return t.TableName + "/" + t.TunnelName }
+
+// start returns what Start says: from when on, or that it is the earliest.
+// Both zero: from the tunnel's creation on.
+func (s TunnelSpec) start() (at time.Time, earliest bool, err error) {
+	switch s.Start {
+	case "", "latest":
+		return time.Time{}, false, nil
+	case "earliest":
+		return time.Time{}, true, nil
+	}
+	at, err = time.Parse(time.RFC3339, s.Start)
+	return at, false, err
+}
+
+// ordering is the subscriber's form of Ordering, which has been checked.
+func (t Tunnel) ordering() subscriber.Ordering {
+	switch t.Ordering {
+	case "channel":
+		return subscriber.OrderByChannel
+	case "none":
+		return subscriber.Unordered
+	}
+	return subscriber.OrderByKey
+}
+
+// settings is the batching package's form of b, without a handler.
+func (b Batcher) settings() batching.Batcher {
+	return batching.Batcher{
+		Size:        b.BatchSize,
+		MaxBytes:    b.MaxBytes,
+		Timeout:     b.BatchTimeout,
+		Idle:        b.BatchIdle,
+		Concurrency: b.Concurrency,
+		Isolate:     b.Isolate,
+	}
+}
+
+func (t Target) publisher() string { return cmp.Or(t.Publisher, DefaultPublisher) }
+
+// targetRef is a place in a tunnel's configuration that names a publisher.
+type targetRef struct{ path, publisher string }
+
+// targets returns all places that name a publisher.
+func (t Tunnel) targets() []targetRef {
+	var refs []targetRef
+	if t.Forward != nil {
+		refs = append(refs, targetRef{"forward", t.Forward.publisher()})
+	}
+	for _, b := range names(t.Batchers) {
+		if to := t.Batchers[b].Forward; to != nil {
+			refs = append(refs, targetRef{"batchers." + b + ".forward", to.publisher()})
+		}
+	}
+	if dl := t.Failure.DeadLetter; dl != nil && dl.Topic != "" {
+		refs = append(refs, targetRef{"failure.dead_letter", cmp.Or(dl.Publisher, DefaultPublisher)})
+	}
+	return refs
+}

@@ -1,0 +1,81 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+)
+
+// ErrDrop, returned by Process (wrapped or not), acks the message without any
+// further step: it joins no batch and is not forwarded.
+var ErrDrop = errors.New("message dropped")
+
+// Handlers is the code of one pipeline. All functions are called by many
+// goroutines at once.
+type Handlers struct {
+	// Process is called for each message, by at most processors.concurrency
+	// goroutines at once. It may choose a batcher and a batch key
+	// (batching.SetBatcher, SetBatchKey, Flush), change the payload and the metadata
+	// for what comes after it, and publish what it likes. ErrDrop acks the
+	// message and ends its way; any other error fails it. Nil: messages go on
+	// as they are.
+	Process func(msg *message.Message) error
+
+	// Batches are the batch handlers, one for each of the tunnel's batchers in
+	// the configuration that has no forward.
+	Batches map[string]func(ctx context.Context, b *batching.Batch) error
+
+	// Failed is told of every failed attempt of a message, before it comes
+	// again or becomes a dead letter. Messages that end because the pipeline
+	// stops, their channel is lost or an earlier change of their key failed
+	// have not failed.
+	Failed func(msg *message.Message, err error)
+
+	// Middlewares are the pipeline's own, around Process and the batches and
+	// inside those of AddMiddleware. The first one is the outermost.
+	Middlewares []message.HandlerMiddleware
+}
+
+// check returns what keeps h from serving the tunnel.
+func (h Handlers) check(name string, t Tunnel) []Fault {
+	var faults []Fault
+	path := join("tunnels", name)
+	fault := func(at, format string, args ...any) {
+		faults = append(faults, Fault{Path: at, Text: fmt.Sprintf(format, args...)})
+	}
+	batchers := join(path, "batchers")
+	for _, b := range names(h.Batches) {
+		cfg, ok := t.Batchers[b]
+		switch {
+		case !ok:
+			fault(batchers, "Handlers.Batches has a handler for %q, but no batcher is called so%s", b, suggest(b, names(t.Batchers), "batchers"))
+		case cfg.Forward != nil:
+			fault(join(batchers, b), "forward publishes its batches, but Handlers.Batches has a handler too; keep one of them")
+		case h.Batches[b] == nil:
+			fault(join(batchers, b), "its handler in Handlers.Batches is nil")
+		}
+	}
+	for _, b := range names(t.Batchers) {
+		if _, ok := h.Batches[b]; !ok && t.Batchers[b].Forward == nil {
+			fault(join(batchers, b), "has no handler: add one to Handlers.Batches, or forward its batches to a publisher")
+		}
+	}
+	_, hasDefault := t.Batchers[batching.DefaultBatcher]
+	switch {
+	case h.Process != nil:
+	case len(t.Batchers) == 0 && t.Forward == nil:
+		fault(path, "does nothing with its messages: set Handlers.Process, or add batchers or forward")
+	case len(t.Batchers) > 0 && !hasDefault:
+		fault(batchers, "Handlers.Process is nil, so no message chooses a batcher, and none is called %q", batching.DefaultBatcher)
+	}
+	for i, m := range h.Middlewares {
+		if m == nil {
+			fault(path, "Handlers.Middlewares[%d] is nil", i)
+		}
+	}
+	return faults
+}

@@ -1,0 +1,425 @@
+package router
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+const (
+	// closeGrace is how long batches that nobody waits for any more may still run.
+	closeGrace = time.Second
+
+	// lastCalls is the time that a drain needs beyond the handlers' close_timeout:
+	// for the last checkpoints and the goodbye to the service.
+	lastCalls = 10 * time.Second
+)
+
+// Router runs the pipelines of a Config. Its life is
+//
+//	New ─▶ Handle, AddMiddleware, Register... ─▶ Run ─▶ (context ends, or Close) ─▶ drained
+//
+// All methods are safe for concurrent use; those of the second step must not be
+// called after Run.
+//
+// Invariants:
+//   - cfg has been checked and does not change.
+//   - Once begun is set, handlers, middlewares and the registered things do not change.
+//   - stopping is closed before any subscription begins to drain, so that what
+//     fails because of the shutdown is known to.
+type Router struct {
+	cfg        Config
+	logger     watermill.LoggerAdapter
+	watermill  *message.Router
+	transports map[string]http.RoundTripper // by name of the instance
+
+	stopping chan struct{}
+	stopOnce sync.Once
+
+	mu          sync.Mutex // guards what follows
+	begun       bool       // Run, Replay or Test was called
+	ran         bool       // Run was called
+	closed      bool
+	handlers    map[string]Handlers
+	middlewares []message.HandlerMiddleware
+	publishers  map[string]message.Publisher
+	payloads    map[string]subscriber.Unmarshaler
+	credentials map[string]subscriber.CredentialsProvider
+	pipelines   map[string]*pipeline
+
+	done chan struct{} // closed when Run has returned, if it ever began
+	err  error         // what Run returned; read it after done
+}
+
+// New checks cfg and returns a Router for it. It neither connects nor starts
+// anything. The error is a *ConfigError with all faults. A nil logger logs
+// nothing.
+func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
+	if logger == nil {
+		logger = watermill.NopLogger{}
+	}
+	faults := check(cfg)
+	for i, f := range faults {
+		faults[i] = cfg.source.locate(f)
+	}
+	if err := configError(faults); err != nil {
+		return nil, err
+	}
+	var closeTimeout time.Duration
+	for _, t := range cfg.Tunnels {
+		closeTimeout = max(closeTimeout, cmp.Or(t.CloseTimeout, subscriber.DefaultCloseTimeout))
+	}
+	wm, err := message.NewRouter(message.RouterConfig{CloseTimeout: closeTimeout + lastCalls}, logger)
+	if err != nil {
+		return nil, fmt.Errorf("making the watermill router: %w", err)
+	}
+	r := &Router{
+		cfg: cfg, logger: logger, watermill: wm,
+		transports:  make(map[string]http.RoundTripper, len(cfg.Instances)),
+		stopping:    make(chan struct{}),
+		handlers:    make(map[string]Handlers),
+		publishers:  make(map[string]message.Publisher),
+		payloads:    map[string]subscriber.Unmarshaler{DefaultPayload: subscriber.JSON{}},
+		credentials: make(map[string]subscriber.CredentialsProvider),
+		pipelines:   make(map[string]*pipeline),
+		done:        make(chan struct{}),
+	}
+	for name, in := range cfg.Instances {
+		r.transports[name] = newTransport(in)
+		if in.Debug {
+			r.transports[name] = &requestLog{base: r.transports[name], logger: logger.With(watermill.LogFields{"instance": in.Name})}
+		}
+	}
+	return r, nil
+}
+
+// Handle sets the code of a pipeline. Every pipeline needs it, once, except one whose
+// messages go to a publisher anyway. The error, a *ConfigError, says which
+// names of handlers and batchers do not match.
+func (r *Router) Handle(tunnel string, h Handlers) error {
+	t, ok := r.cfg.Tunnels[tunnel]
+	if !ok {
+		return r.faulty(Fault{Path: "tunnels", Text: fmt.Sprintf("Handle is called for %q, but no tunnel is called so%s", tunnel, suggest(tunnel, names(r.cfg.Tunnels), "tunnels"))})
+	}
+	if err := r.faulty(h.check(tunnel, t)...); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.configurable("Handle"); err != nil {
+		return err
+	}
+	if _, twice := r.handlers[tunnel]; twice {
+		return r.faulty(Fault{Path: join("tunnels", tunnel), Text: "Handle is called twice for this tunnel"})
+	}
+	r.handlers[tunnel] = h
+	return nil
+}
+
+// AddMiddleware adds Watermill middlewares around all pipelines. The first one
+// is the outermost; only the failure policy is outside of them, so that it
+// judges what is left after, say, a Retry. It must be called before Run, and panics
+// if it is not, since the middleware would have no effect.
+func (r *Router) AddMiddleware(m ...message.HandlerMiddleware) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.configurable("AddMiddleware"); err != nil {
+		panic(err)
+	}
+	r.middlewares = append(r.middlewares, m...)
+}
+
+// RegisterPublisher gives a publisher the name by which forward and dead_letter
+// know it. The Router does not close it.
+func (r *Router) RegisterPublisher(name string, pub message.Publisher) error {
+	return register(r, "publisher", name, r.publishers, pub, pub == nil)
+}
+
+// RegisterPayload gives an Unmarshaler the name by which payload knows it.
+func (r *Router) RegisterPayload(name string, u subscriber.Unmarshaler) error {
+	return register(r, "payload format", name, r.payloads, u, u == nil)
+}
+
+// RegisterCredentials gives a provider the name by which an instance's
+// credentials know it.
+func (r *Router) RegisterCredentials(name string, p subscriber.CredentialsProvider) error {
+	return register(r, "credentials provider", name, r.credentials, p, p == nil)
+}
+
+func register[V any](r *Router, kind, name string, into map[string]V, v V, isNil bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.configurable("registering " + kind + " " + name); err != nil {
+		return err
+	}
+	if isNil {
+		return fmt.Errorf("%w: %s %q is nil", ErrInvalidConfig, kind, name)
+	}
+	if _, twice := into[name]; twice {
+		return fmt.Errorf("%w: %s %q is registered already", ErrInvalidConfig, kind, name)
+	}
+	into[name] = v
+	return nil
+}
+
+// configurable needs mu. It says whether the Router still takes handlers.
+func (r *Router) configurable(what string) error {
+	if r.closed {
+		return fmt.Errorf("%s: %w", what, ErrClosed)
+	}
+	if r.begun {
+		return fmt.Errorf("%s: %w: the router runs already", what, ErrInvalidConfig)
+	}
+	return nil
+}
+
+// faulty makes an error of faults, with their lines.
+func (r *Router) faulty(faults ...Fault) error {
+	for i, f := range faults {
+		faults[i] = r.cfg.source.locate(f)
+	}
+	return configError(faults)
+}
+
+// Running returns a channel that is closed when all pipelines are subscribed.
+func (r *Router) Running() chan struct{} { return r.watermill.Running() }
+
+// Watermill returns the Router behind, for plugins, decorators, metrics and
+// further handlers. Middlewares added there are around everything, the failure
+// policy included.
+func (r *Router) Watermill() *message.Router { return r.watermill }
+
+// Run connects all pipelines and handles their messages until ctx ends or
+// Close is called; then it drains: nothing more is read, open batches are
+// handled at once, what is out may finish for close_timeout, what was acked is committed,
+// and the service is told that the clients end.
+//
+// It returns nil after a clean drain. It fails at once when a tunnel has no
+// handlers or a registered name is missing (*ConfigError), and when a tunnel
+// cannot be subscribed to; nothing runs then. When a tunnel is deleted or expires
+// meanwhile, the others go on, and Run returns that error in the end. Run can
+// be called once.
+func (r *Router) Run(ctx context.Context) error {
+	if err := r.beginRun(); err != nil {
+		return err
+	}
+	r.err = r.run(ctx)
+	close(r.done)
+	return r.err
+}
+
+func (r *Router) beginRun() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return fmt.Errorf("run: %w", ErrClosed)
+	}
+	if r.ran {
+		return errors.New("run: the router was run before; make another one")
+	}
+	r.begun, r.ran = true, true
+	return nil
+}
+
+// run is Run, once.
+func (r *Router) run(ctx context.Context) (err error) {
+	// The messages' contexts outlive ctx: the drain gives them time.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	unlink := context.AfterFunc(ctx, r.stop)
+	defer unlink()
+	// Owner: this function, whose deferred cancel ends it.
+	go func() {
+		select {
+		case <-r.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+
+	defer func() { err = errors.Join(err, r.release()) }()
+	if err := r.assemble(); err != nil {
+		return err
+	}
+	subs, err := r.subscribe(ctx)
+	defer func() {
+		r.stop()
+		for _, s := range subs {
+			err = errors.Join(err, s.end())
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	for _, s := range subs {
+		p := r.pipelines[s.name]
+		r.watermill.AddConsumerHandler(s.name, s.topic, s, func(msg *message.Message) error {
+			_, err := p.handle(msg)
+			return err
+		})
+	}
+	if err := r.watermill.Run(ctx); err != nil {
+		return fmt.Errorf("running the watermill router: %w", err)
+	}
+	return nil
+}
+
+// stop starts the drain.
+func (r *Router) stop() { r.stopOnce.Do(func() { close(r.stopping) }) }
+
+// Close drains as the end of Run's context does, waits for it and returns what
+// Run returns. It takes at most the longest close_timeout and some seconds for the last
+// calls to the service. Without Run it releases what Replay or Test used. It may be called
+// several times, from any goroutine but a handler's.
+func (r *Router) Close() error {
+	r.mu.Lock()
+	first := !r.closed
+	r.closed = true
+	ran := r.ran
+	r.mu.Unlock()
+	r.stop()
+	if ran {
+		<-r.done
+		return r.err
+	}
+	if first {
+		r.err = r.release()
+		close(r.done)
+	}
+	<-r.done
+	return r.err
+}
+
+// release ends what the pipelines hold.
+func (r *Router) release() error {
+	r.mu.Lock()
+	pipelines := r.pipelines
+	r.mu.Unlock()
+	var errs []error
+	for _, name := range names(pipelines) {
+		errs = append(errs, pipelines[name].close())
+	}
+	for _, t := range r.transports {
+		if c, ok := t.(interface{ CloseIdleConnections() }); ok {
+			c.CloseIdleConnections()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// assemble makes the pipelines of all tunnels.
+func (r *Router) assemble() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var faults []Fault
+	for _, name := range names(r.cfg.Tunnels) {
+		faults = append(faults, r.missing(name)...)
+	}
+	if err := r.faulty(faults...); err != nil {
+		return err
+	}
+	for _, name := range names(r.cfg.Tunnels) {
+		if _, err := r.pipeline(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missing needs mu. It returns what the tunnel's pipeline still lacks.
+func (r *Router) missing(name string) []Fault {
+	t, path := r.cfg.Tunnels[name], join("tunnels", name)
+	var faults []Fault
+	lacks := func(at, kind, missing string, registered []string, register string) {
+		faults = append(faults, Fault{Path: at, Text: fmt.Sprintf("no %s called %q is registered (%s)%s", kind, missing, register, suggest(missing, registered, "registered names"))})
+	}
+	if h, ok := r.handlers[name]; !ok && len(h.check(name, t)) > 0 {
+		faults = append(faults, Fault{Path: path, Text: fmt.Sprintf("has no handlers; call Handle(%q, ...) before Run", name)})
+	}
+	for _, to := range t.targets() {
+		if r.publishers[to.publisher] == nil {
+			lacks(join(path, to.path), "publisher", to.publisher, names(r.publishers), "RegisterPublisher")
+		}
+	}
+	if format := cmp.Or(t.Payload, DefaultPayload); r.payloads[format] == nil {
+		lacks(join(path, "payload"), "payload format", format, names(r.payloads), "RegisterPayload")
+	}
+	if provider := r.cfg.Instances[t.Instance].Credentials; provider != "" && r.credentials[provider] == nil {
+		lacks(join(join("instances", t.Instance), "credentials"), "credentials provider", provider, names(r.credentials), "RegisterCredentials")
+	}
+	return faults
+}
+
+// pipeline needs mu. It returns the tunnel's pipeline, and makes it if need be.
+func (r *Router) pipeline(name string) (*pipeline, error) {
+	if p := r.pipelines[name]; p != nil {
+		return p, nil
+	}
+	p, err := newPipeline(r.parts(name))
+	if err != nil {
+		return nil, err
+	}
+	r.pipelines[name] = p
+	return p, nil
+}
+
+// parts needs mu. It collects what the tunnel's pipeline is made of.
+func (r *Router) parts(name string) parts {
+	return parts{
+		name:        name,
+		cfg:         r.cfg.Tunnels[name],
+		handlers:    r.handlers[name],
+		middlewares: r.middlewares,
+		publishers:  r.publishers,
+		logger:      r.logger.With(watermill.LogFields{"tunnel": name}),
+	}
+}
+
+// subscriberConfig needs mu. It is the subscriber's form of a tunnel's configuration.
+func (r *Router) subscriberConfig(name string) subscriber.Config {
+	t := r.cfg.Tunnels[name]
+	in := r.cfg.Instances[t.Instance]
+	start, earliest, _ := t.Tunnel.start() // checked by New
+	return subscriber.Config{
+		Endpoint: in.Endpoint, Instance: in.Name,
+		AccessKeyID: in.AccessKeyID, AccessKeySecret: in.AccessKeySecret, SecurityToken: in.SecurityToken,
+		Credentials:        r.credentials[in.Credentials],
+		AllowInsecure:      in.AllowInsecure,
+		Transport:          r.transports[t.Instance],
+		WorkerSize:         t.WorkerSize,
+		HeartbeatInterval:  t.HeartbeatInterval,
+		HeartbeatTimeout:   t.HeartbeatTimeout,
+		Ordering:           t.ordering(),
+		MaxInFlight:        t.MaxInFlight,
+		MaxInFlightBytes:   t.MaxInFlightBytes,
+		Unmarshaler:        r.payloads[cmp.Or(t.Payload, DefaultPayload)],
+		CheckpointInterval: t.CheckpointInterval,
+		MaxPollInterval:    t.MaxPollInterval,
+		CloseTimeout:       t.CloseTimeout,
+		NackBackoff:        t.Failure.backoff,
+		Tunnel: subscriber.TunnelSpec{
+			Type: subscriber.TunnelType(t.Tunnel.Type), Start: start, Earliest: earliest, End: t.Tunnel.End,
+		},
+	}
+}
+
+// backoff makes the pauses between two attempts of a message.
+func (f Failure) backoff() backoff.BackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(cmp.Or(f.BackoffInitial, DefaultBackoffInitial)),
+		backoff.WithMaxInterval(cmp.Or(f.BackoffMax, DefaultBackoffMax)),
+		backoff.WithMultiplier(2),
+		backoff.WithRandomizationFactor(0.2),
+		backoff.WithMaxElapsedTime(0),
+	)
+}

@@ -1,0 +1,98 @@
+package router
+
+import (
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+)
+
+// newTransport returns the HTTP transport that all calls to an instance share.
+//
+// The number of connections is what pool_size and pool_max_overflow bound. A
+// call beyond it waits for a connection until its context ends.
+func newTransport(in Instance) *http.Transport {
+	t := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		MaxIdleConnsPerHost:   1024, // there is one host; without a pool size, whatever was opened is kept
+		IdleConnTimeout:       90 * time.Second,
+	}
+	if in.PoolSize > 0 {
+		t.MaxIdleConnsPerHost = in.PoolSize
+		t.MaxConnsPerHost = in.PoolSize + in.PoolMaxOverflow
+	}
+	return t
+}
+
+// requestLog logs each request with its answer, for instances with debug on.
+// The user asked for it, so it logs at level info.
+type requestLog struct {
+	base   http.RoundTripper
+	logger watermill.LoggerAdapter
+}
+
+// shown are the headers that are logged as they are. All others may carry
+// credentials, signatures or whatever a later protocol adds.
+var shown = map[string]bool{
+	"x-ots-apiversion":   true,
+	"x-ots-contentmd5":   true,
+	"x-ots-date":         true,
+	"x-ots-instancename": true,
+	"x-ots-requestid":    true,
+	"x-ots-contenttype":  true,
+	"user-agent":         true,
+	"content-type":       true,
+	"content-length":     true,
+	"date":               true,
+}
+
+const redacted = "REDACTED"
+
+// RoundTrip implements http.RoundTripper.
+func (l *requestLog) RoundTrip(req *http.Request) (*http.Response, error) {
+	start := time.Now()
+	resp, err := l.base.RoundTrip(req)
+	fields := watermill.LogFields{
+		"method":          req.Method,
+		"host":            req.URL.Host,
+		"path":            req.URL.Path,
+		"request_bytes":   req.ContentLength,
+		"request_headers": headers(req.Header),
+		"took":            time.Since(start).String(),
+	}
+	if err != nil {
+		l.logger.Error("Tablestore request failed", err, fields)
+		return nil, err
+	}
+	fields["status"] = resp.StatusCode
+	fields["answer_bytes"] = resp.ContentLength
+	fields["answer_headers"] = headers(resp.Header)
+	l.logger.Info("Tablestore request", fields)
+	return resp, nil
+}
+
+// CloseIdleConnections lets http.Client reach the transport behind.
+func (l *requestLog) CloseIdleConnections() {
+	if c, ok := l.base.(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+// headers returns a loggable copy of h. The SDK sets its headers with names in
+// lower case, which http.Header would not find by itself.
+func headers(h http.Header) map[string]string {
+	out := make(map[string]string, len(h))
+	for name, values := range h {
+		lower := strings.ToLower(name)
+		out[lower] = redacted
+		if shown[lower] {
+			out[lower] = strings.Join(values, ", ")
+		}
+	}
+	return out
+}
