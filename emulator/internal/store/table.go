@@ -401,7 +401,9 @@ func (t *Table) SplitPoints(size int64, limit int) ([][]byte, error) {
 			if !ok || limit > 0 && len(points) >= limit {
 				break
 			}
-			if sum += int64(len(b)); sum <= size {
+			// A row goes to the part in which more of it fits.
+			if sum == 0 || sum+int64(len(b)/2) <= size {
+				sum += int64(len(b))
 				continue
 			}
 			if _, err := plainbuffer.DecodeRow(b, &row); err != nil {

@@ -3,6 +3,7 @@ package tables
 import (
 	"bytes"
 	"math"
+	"slices"
 
 	pb "github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
 
@@ -123,6 +124,11 @@ func (p *projection) wantsKey(row *plainbuffer.Row) bool {
 	return false
 }
 
+// trimKey drops primary key columns that are not wanted by name.
+func (p *projection) trimKey(row *plainbuffer.Row) {
+	row.PrimaryKey = slices.DeleteFunc(row.PrimaryKey, func(c plainbuffer.Cell) bool { return !p.columns[c.Name] })
+}
+
 // readRow returns one row as a PlainBuffer, which is empty when the row is not
 // there or filtered out.
 func readRow(t *store.Table, key []byte, p *projection) ([]byte, error) {
@@ -222,7 +228,10 @@ func (s *Service) getRange(req *pb.GetRangeRequest) (*pb.GetRangeResponse, error
 			limit = n
 		}
 	}
-	r := rangeReader{table: t, projection: p, limit: limit, rows: []byte{}}
+	r := rangeReader{
+		table: t, projection: p, limit: limit, rows: []byte{},
+		bareKeys: !req.GetReturnEntirePrimaryKeys() && p.columns != nil,
+	}
 	if err := r.read(start, end, backward); err != nil {
 		return nil, err
 	}
@@ -253,6 +262,7 @@ type rangeReader struct {
 	table      *store.Table
 	projection *projection
 	limit      int
+	bareKeys   bool // of the primary key, too, only wanted columns are returned
 
 	rows         []byte // header and rows; empty when there is none
 	count        int
@@ -284,6 +294,9 @@ func (r *rangeReader) read(start, end []byte, backward bool) error {
 			r.scannedBytes += len(b)
 			if !alive || !r.projection.apply(&row) {
 				continue
+			}
+			if r.bareKeys {
+				r.projection.trimKey(&row)
 			}
 			if r.count == 0 {
 				r.rows = plainbuffer.AppendHeader(r.rows)

@@ -51,6 +51,9 @@ var missing = map[string]string{
 	"StartLocalTransaction": "transactions", "CommitTransaction": "transactions", "AbortTransaction": "transactions",
 	"CreateTimeseriesTable": "time series", "PutTimeseriesData": "time series", "GetTimeseriesData": "time series",
 	"CreateDeliveryTask": "delivery tasks", "ListDeliveryTask": "delivery tasks",
+	"ListStream": "stream API; tunnels read the stream", "DescribeStream": "stream API; tunnels read the stream",
+	"GetShardIterator": "stream API; tunnels read the stream", "GetStreamRecord": "stream API; tunnels read the stream",
+	"AddDefinedColumn": "changes of defined columns", "DeleteDefinedColumn": "changes of defined columns",
 	"BulkImport": "bulk import", "BulkExport": "bulk export",
 }
 
