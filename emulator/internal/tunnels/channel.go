@@ -46,7 +46,8 @@ type channelRecord struct {
 	Count int64 // records consumed
 	RPO   int64 // point in time up to which the log is consumed, ns since 1970; zero for base channels
 
-	// What was read when a finish token was handed out; the token itself says nothing.
+	// The owner has been handed the finish token, which itself says nothing of
+	// what was read by then.
 	FinishServed bool
 	EndCount     int64
 	EndRPO       int64
@@ -82,5 +83,5 @@ func (c *channel) shown() Status {
 	return c.Status
 }
 
-// finished reports whether the channel's end is known to have been reached.
+// finished reports whether the owner may know that it has reached the end.
 func (c *channel) finished() bool { return c.FinishServed || c.Token == finishToken }

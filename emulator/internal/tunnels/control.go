@@ -32,7 +32,7 @@ type ChannelState struct {
 	Consumed     int64     // records up to the checkpoint
 	ConsumedTo   time.Time // point in time of the checkpoint
 	Served       int64     // records answered to reads by this process, repetitions included
-	FinishServed bool      // a read was answered with the finish token
+	FinishServed bool      // the owner was handed the finish token
 }
 
 // ClientState is a connected client.

@@ -33,9 +33,9 @@
 //
 // Decided here, and kept by tests with that name:
 //
-//   - TERMINATED is believed when the service has handed out the channel's
-//     finish token, or holds it as the checkpoint. (The official Go SDK may lose
-//     the last checkpoint, so an older one is no reason to doubt.) Any other
+//   - TERMINATED is believed of an owner that was handed the channel's finish
+//     token, or found it as the checkpoint. (The official Go SDK may lose the
+//     last checkpoint, so an older one is no reason to doubt.) Any other
 //     TERMINATED counts as CLOSE: the channel is opened again at its checkpoint.
 //   - A client takes part in the balance from its first heartbeat on.
 //   - Channels are handed to the client whose heartbeat is being answered, up to

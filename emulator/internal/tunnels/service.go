@@ -2,6 +2,7 @@ package tunnels
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,8 +26,9 @@ type Config struct {
 	// Instance is the instance name that descriptions of tunnels carry.
 	Instance string
 
-	// Logger is told of tunnels, clients and channels that come and go (Info)
-	// and of channels that change hands (Debug). Nil: nothing is logged.
+	// Logger is told of tunnels and clients that come and go (Info), of tunnels
+	// that expire (Warn), of state that cannot be saved (Error), and of every
+	// channel that changes hands (Debug). Nil: nothing is logged.
 	Logger *slog.Logger
 
 	// MaxRows is the number of records that one readrecords answer holds at
@@ -194,14 +196,19 @@ func (s *Service) peek(t *tunnel, f func(now time.Time) error) error {
 func (s *Service) locked(t *tunnel, f func(now time.Time) error) (changed bool, err error) {
 	now := s.cfg.Now()
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	if t.deleted {
+		t.mu.Unlock()
 		return false, unknownTunnel(t.ID)
 	}
 	t.dropSilent(now)
 	err = f(now)
-	changes := t.takeChanges()
+	changes, news := t.takeChanges(), t.news
+	t.news = nil
 	s.journal.add(changes)
+	t.mu.Unlock()
+	for _, e := range news {
+		s.log.Log(context.Background(), e.level, e.message, append(e.args, "tunnel_id", t.ID)...)
+	}
 	return len(changes) > 0, err
 }
 

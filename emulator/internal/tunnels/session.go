@@ -23,6 +23,9 @@ const (
 
 	maxTagBytes = 128
 
+	// maxClients bounds what a client in a connect loop costs.
+	maxClients = 4096
+
 	// maxVersion is far above what any client reaches by adding one, and
 	// leaves the service room to add its own.
 	maxVersion = 1 << 62
@@ -50,6 +53,9 @@ func (s *Service) connect(req *protocol.ConnectRequest) (protoadapt.MessageV1, e
 	err = s.update(t, func(now time.Time) error {
 		if t.Expired {
 			return expired(t.ID)
+		}
+		if len(t.clients) >= maxClients {
+			return wire.TunnelErrorf(wire.CodeQuotaExhausted, t.ID, "tunnel %q has %d clients", t.ID, maxClients)
 		}
 		c.Connected, c.lastSeen = now.UnixNano(), now
 		t.clients[c.ID] = c

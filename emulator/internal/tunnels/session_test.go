@@ -3,6 +3,7 @@ package tunnels
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +116,20 @@ func TestHeartbeat(t *testing.T) {
 		c.set("shard-0", statusTerminated)
 		c.wantHeartbeat("shard-1:OPEN:1 shard-2:OPEN:1")
 	})
+	t.Run("TERMINATED is not believed because of what another owner was handed", func(t *testing.T) {
+		b, id := streamBench(t, 1)
+		c1, c2 := b.connect(id), b.connect(id)
+		c1.heartbeat()
+		b.src.split("tbl", "shard-0", "m")
+		token, _, err := c1.getCheckpoint("shard-0")
+		b.must(err)
+		_, _, _, err = c1.read("shard-0", token)
+		b.must(err)
+		b.must(c1.shutdown())
+		c2.wantHeartbeat("shard-0:OPEN:3")
+		c2.set("shard-0", statusTerminated)
+		c2.wantHeartbeat("shard-0:OPEN:5")
+	})
 	t.Run("TERMINATED of a channel that has not ended counts as CLOSE", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c := b.connect(id)
@@ -195,6 +210,16 @@ func TestClients(t *testing.T) {
 		_, _, _, err := c.read("shard-0", "x")
 		b.wantCode(err, wire.CodeResourceGone)
 	})
+	t.Run("are bounded in number", func(t *testing.T) {
+		b, id := streamBench(t, 1)
+		for range maxClients {
+			b.connect(id)
+		}
+		_, err := b.tryConnect(id, time.Minute)
+		b.wantCode(err, wire.CodeQuotaExhausted)
+		b.clock.advance(301 * time.Second)
+		b.connect(id) // the others were silent
+	})
 	t.Run("the id is made of tag and random text, and timeouts are bounded", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c := b.connect(id)
@@ -212,6 +237,30 @@ func TestClients(t *testing.T) {
 		}
 		err := b.call("connect", &protocol.ConnectRequest{TunnelId: &id, ClientConfig: &protocol.ClientConfig{Timeout: proto.Int64(-1)}}, &protocol.ConnectResponse{})
 		b.wantCode(err, wire.CodeParameterInvalid)
+	})
+}
+
+func TestLogger(t *testing.T) {
+	t.Run("is told of clients that time out and of channels that change hands", func(t *testing.T) {
+		var out strings.Builder
+		b := newBench(t)
+		b.cfg.Logger = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		b.restart()
+		id := b.create(stream)
+		c := b.connect(id)
+		c.heartbeat()
+		b.clock.advance(301 * time.Second)
+		b.describe()
+		for _, want := range []string{
+			`msg="tunnel created" tunnel_id=` + id,
+			`msg="client connected" tunnel_id=` + id + ` client_id=` + c.id,
+			`msg="channel moved" channel_id=shard-0 from=WAIT to=OPEN client_id=` + c.id + ` version=1`,
+			`msg="client timed out" client_id=` + c.id,
+		} {
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("no %s in\n%s", want, out.String())
+			}
+		}
 	})
 }
 

@@ -130,7 +130,7 @@ func (t *tunnel) streamPositions() map[string]int64 {
 			continue
 		}
 		known[c.ID] = allRead
-		if c.Status != StatusTerminated && !c.finished() {
+		if c.Status != StatusTerminated && c.Token != finishToken {
 			if p, err := positionIn(&c.channelRecord, []byte(c.Token)); err == nil {
 				known[c.ID] = p.offset
 			}

@@ -2,6 +2,7 @@ package tunnels
 
 import (
 	"cmp"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -46,6 +47,7 @@ type tunnel struct {
 	clients  map[string]*client
 	deleted  bool
 	changed  map[string]any // what is to be saved by its key; nil: deleted
+	news     []event        // what is to be logged once the lock is free
 
 	seen    int64     // the Service.changes that the channels are up to date with
 	checked time.Time // when the log was last compared with the checkpoints
@@ -58,6 +60,13 @@ func newTunnel(r tunnelRecord) *tunnel {
 		clients:      make(map[string]*client),
 		changed:      make(map[string]any),
 	}
+}
+
+// event is something to log.
+type event struct {
+	level   slog.Level
+	message string
+	args    []any
 }
 
 // client is a connected client. Its tunnel's mutex guards it.
@@ -130,6 +139,7 @@ func (t *tunnel) ready(c *channel, baseDone bool) bool {
 func (t *tunnel) dropSilent(now time.Time) {
 	for _, c := range t.clients {
 		if now.Sub(c.lastSeen) > c.Timeout {
+			t.news = append(t.news, event{slog.LevelInfo, "client timed out", []any{"client_id", c.ID, "timeout", c.Timeout}})
 			t.removeClient(c)
 		}
 	}
@@ -148,6 +158,11 @@ func (t *tunnel) removeClient(c *client) {
 
 // move is the only place where a channel's status, owner and version change.
 func (t *tunnel) move(c *channel, to Status, owner string, version int64) {
+	t.news = append(t.news, event{slog.LevelDebug, "channel moved", []any{
+		"channel_id", c.ID, "from", c.Status, "to", to, "client_id", owner, "version", version}})
+	if owner != c.Owner {
+		c.FinishServed = false // the next owner has to come to the end itself
+	}
 	c.Status, c.Owner, c.Version = to, owner, version
 	t.touch(c)
 }
@@ -155,6 +170,7 @@ func (t *tunnel) move(c *channel, to Status, owner string, version int64) {
 // expire makes the tunnel unusable for good: a part of the log that it still needs is gone.
 func (t *tunnel) expire() {
 	if !t.Expired {
+		t.news = append(t.news, event{slog.LevelWarn, "tunnel expired", nil})
 		t.Expired = true
 		t.touchSelf()
 	}
