@@ -3,8 +3,6 @@ package laws
 import (
 	"context"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -31,10 +29,7 @@ func TestL1_L2_L3_consumer_killed_ten_times(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := b.CreateTunnel(tunnel.TunnelTypeStream)
-	log := filepath.Join(t.TempDir(), "handled.log")
-	if err := os.WriteFile(log, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	log := newLog(t)
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -54,13 +49,13 @@ func TestL1_L2_L3_consumer_killed_ten_times(t *testing.T) {
 
 	committed := make([]map[string]time.Time, kills+1) // by process: what was committed when it ended
 	for n := range kills {
-		p := startConsumer(t, n, b.Emulator.Endpoint(), log)
+		p := consumer{number: n, endpoint: b.Emulator.Endpoint(), log: log, mode: plain}.start(t)
 		time.Sleep(time.Duration(500+random.IntN(1500)) * time.Millisecond) // the random moment
 		p.kill(t)
 		committed[n] = b.Committed(id)
 	}
 	<-wrote
-	p := startConsumer(t, kills, b.Emulator.Endpoint(), log)
+	p := consumer{number: kills, endpoint: b.Emulator.Endpoint(), log: log, mode: plain}.start(t)
 	testbed.Eventually(t, time.Minute, "every record was handled", func() bool { return distinct(readLog(t, log)) == keys*versions })
 	p.terminate(t)
 

@@ -91,7 +91,8 @@ type beat struct {
 
 func newWorkerTransport(ctx context.Context, e *endpoint, interval, timeout time.Duration, logger watermill.LoggerAdapter) *workerTransport {
 	return &workerTransport{
-		base: e.base, creds: e.creds, ctx: ctx, logger: logger, interval: interval, timeout: timeout,
+		base: e.base, creds: e.creds, ctx: ctx, logger: logger, interval: interval,
+		timeout:   timeout.Truncate(time.Second), // connect tells the service whole seconds
 		connected: make(chan struct{}),
 	}
 }
@@ -108,7 +109,7 @@ func (t *workerTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	case "shutdown":
 		return t.shutdown(req)
 	default:
-		return t.pass(req, callTimeout)
+		return t.pass(req, maxCallTimeout)
 	}
 }
 
@@ -122,7 +123,7 @@ func (t *workerTransport) pass(req *http.Request, timeout time.Duration) (*http.
 	if err != nil {
 		return nil, &callError{err: err}
 	}
-	ok := resp.StatusCode >= 200 && resp.StatusCode <= 299
+	ok := success(resp)
 	switch {
 	case ok && len(body) == 0 && needsBody[op]:
 		return nil, &callError{err: fmt.Errorf("the answer (%s) is empty", resp.Status)}
@@ -137,7 +138,9 @@ func (t *workerTransport) pass(req *http.Request, timeout time.Duration) (*http.
 			return nil, &callError{err: se}
 		}
 	}
-	return answer(req, resp.StatusCode, body), nil
+	forSDK := answer(req, resp.StatusCode, body)
+	forSDK.Header.Set(headerRequestID, resp.Header.Get(headerRequestID))
+	return forSDK, nil
 }
 
 // heartbeatMayPass tells errors of a heartbeat that pass by themselves. For the
@@ -174,6 +177,8 @@ func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 	deadline := b.ok.Add(t.timeout)
 	poked := t.poked.Swap(false)
 	switch {
+	case t.ctx.Err() != nil: // or the worker would go on ticking until the deadline
+		return resourceGone(req, context.Cause(t.ctx).Error()), nil
 	case !now.Before(deadline):
 		return resourceGone(req, fmt.Sprintf("no heartbeat was answered for %v", t.timeout)), nil
 	case b.err != nil && now.Before(b.retryAt):
@@ -181,11 +186,7 @@ func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 	case b.err == nil && b.answer != nil && report == b.report && now.Before(b.next) && !poked:
 		return answer(req, http.StatusOK, b.answer), nil
 	}
-	// The request is signed already; this is for the next one.
-	if _, err := t.creds.get(t.ctx); err != nil {
-		t.logger.Error("Cannot get credentials", err, nil)
-	}
-	resp, err := t.pass(req, min(heartbeatTimeout, time.Until(deadline)))
+	resp, err := t.pass(req, min(heartbeatTimeout, deadline.Sub(now)))
 	b.note(now, report, resp, err, t.interval)
 	if err != nil {
 		t.logger.Info("Heartbeat failed", watermill.LogFields{"err": fromSDK("heartbeat", err).Error(), "failures": b.failures, "lost_at": deadline})
@@ -193,12 +194,24 @@ func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 	t.mu.Lock()
 	t.beat = b
 	t.mu.Unlock()
+	t.renewCredentials()
 	return resp, err
+}
+
+// renewCredentials is for the next heartbeat, as the SDK signs before it calls
+// the transport. It holds the worker up for at most an interval, so that a
+// provider that does not answer cannot cost the session.
+func (t *workerTransport) renewCredentials() {
+	ctx, cancel := context.WithTimeout(t.ctx, t.interval)
+	defer cancel()
+	if _, err := t.creds.get(ctx); err != nil && t.ctx.Err() == nil {
+		t.logger.Error("Heartbeats cannot be signed", err, nil)
+	}
 }
 
 // note updates b with the outcome of a heartbeat that was sent at the given time.
 func (b *beat) note(sent time.Time, report string, resp *http.Response, err error, interval time.Duration) {
-	if err != nil || resp.StatusCode != http.StatusOK {
+	if err != nil || !success(resp) {
 		b.failures++
 		b.err = err
 		b.retryAt = sent.Add(min(interval, burstFirst<<min(b.failures, 6)))
@@ -210,7 +223,7 @@ func (b *beat) note(sent time.Time, report string, resp *http.Response, err erro
 		b.err = readErr
 		return
 	}
-	if report != b.report || !bytes.Equal(body, b.answer) || b.err != nil {
+	if b.answer == nil || report != b.report || !bytes.Equal(body, b.answer) || b.err != nil {
 		b.burst = burstLength
 	}
 	b.ok, b.report, b.answer, b.err, b.failures = sent, report, body, nil, 0
@@ -226,16 +239,9 @@ func (b *beat) note(sent time.Time, report string, resp *http.Response, err erro
 // service sees this client differently.
 func (t *workerTransport) poke() { t.poked.Store(true) }
 
-// lastBeat returns when the last answered heartbeat was sent.
-func (t *workerTransport) lastBeat() time.Time {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.beat.ok
-}
-
 func (t *workerTransport) shutdown(req *http.Request) (*http.Response, error) {
 	resp, err := t.pass(req, releaseTimeout)
-	if err == nil && resp.StatusCode == http.StatusOK {
+	if err == nil && success(resp) {
 		t.mu.Lock()
 		t.released = true
 		t.mu.Unlock()

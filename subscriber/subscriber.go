@@ -71,6 +71,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Subscriber, error) {
 		instance: cfg.Instance,
 		base:     base,
 		creds:    newCredentialsCache(cfg.Credentials, s.logger),
+		timeout:  min(max(cfg.HeartbeatTimeout, minCallTimeout), maxCallTimeout),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s, nil

@@ -19,9 +19,9 @@ import (
 
 const (
 	dialTimeout = 5 * time.Second
-	// callTimeout bounds one HTTP exchange. A page of the service is about 1 MiB;
-	// the SDK's own bound is 60 s.
-	callTimeout = 30 * time.Second
+	// A call is bounded by HeartbeatTimeout, within these bounds: an answer that takes
+	// longer than a channel may be silent comes too late. The SDK's own bound is 60 s.
+	minCallTimeout, maxCallTimeout = 5 * time.Second, 30 * time.Second
 	// maxAnswer bounds what is read of one answer, against a broken server.
 	maxAnswer = 64 << 20
 )
@@ -47,6 +47,7 @@ type endpoint struct {
 	instance string
 	base     http.RoundTripper
 	creds    *credentialsCache
+	timeout  time.Duration // of one HTTP exchange
 }
 
 // api returns an SDK client whose requests go through rt. The SDK has no
@@ -63,7 +64,7 @@ func (e *endpoint) call(ctx context.Context, op string, f func(api *tunnel.Tunne
 	if _, err := e.creds.get(ctx); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	err := fromSDK(op, f(e.api(&callTransport{base: e.base, ctx: ctx})))
+	err := fromSDK(op, f(e.api(&callTransport{base: e.base, ctx: ctx, timeout: e.timeout})))
 	if classify(err) == auth {
 		e.creds.forget()
 	}
@@ -76,7 +77,7 @@ func (e *endpoint) read(ctx context.Context, req *tunnel.ReadRecordRequest) ([]b
 	if _, err := e.creds.get(ctx); err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	rt := &callTransport{base: e.base, ctx: ctx, keepBody: true}
+	rt := &callTransport{base: e.base, ctx: ctx, timeout: e.timeout, keepBody: true}
 	_, err := e.api(rt).ReadRecords(req)
 	if err = fromSDK(op, err); err != nil {
 		if classify(err) == auth {
@@ -93,6 +94,7 @@ func (e *endpoint) read(ctx context.Context, req *tunnel.ReadRecordRequest) ([]b
 type callTransport struct {
 	base     http.RoundTripper
 	ctx      context.Context
+	timeout  time.Duration
 	keepBody bool   // take the answer's body and give the SDK a stand-in
 	body     []byte // with keepBody: the answer
 }
@@ -103,11 +105,11 @@ var standIn = []byte{0x12, 0x00}
 // RoundTrip implements http.RoundTripper.
 func (t *callTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	op := path.Base(req.URL.Path)
-	resp, body, err := exchange(t.ctx, t.base, req, callTimeout)
+	resp, body, err := exchange(t.ctx, t.base, req, t.timeout)
 	if err != nil {
 		return nil, &callError{err: err}
 	}
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+	if !success(resp) {
 		return nil, &callError{err: answerError(op, resp, body)}
 	}
 	if len(body) == 0 && needsBody[op] {
@@ -120,6 +122,12 @@ func (t *callTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil
 }
+
+// headerRequestID names a call in the service's own logs.
+const headerRequestID = "x-ots-requestid"
+
+// success is any 2xx, as in the SDK [facts 1.4].
+func success(resp *http.Response) bool { return resp.StatusCode >= 200 && resp.StatusCode <= 299 }
 
 // needsBody names the operations whose answers have required fields.
 var needsBody = map[string]bool{"create": true, "describe": true, "connect": true, "getcheckpoint": true, "readrecords": true}
@@ -168,7 +176,7 @@ func readBody(resp *http.Response) ([]byte, error) {
 // Error message; one that does not decode becomes, as in the SDK,
 // OTSTunnelServerUnavailable for 5xx and OTSClientError for the rest [facts 1.4].
 func answerError(op string, resp *http.Response, body []byte) *ServiceError {
-	requestID := resp.Header.Get("x-ots-requestid")
+	requestID := resp.Header.Get(headerRequestID)
 	var e protocol.Error
 	if err := proto.Unmarshal(body, protoadapt.MessageV2Of(&e)); err != nil {
 		code := tunnel.ErrCodeClientError

@@ -51,18 +51,23 @@ func New(t testing.TB, opts emulator.Options) *Bed {
 		Client:  tablestore.NewClient(em.Endpoint(), Instance, KeyID, KeySecret),
 		Tunnels: tunnel.NewTunnelClient(em.Endpoint(), Instance, KeyID, KeySecret),
 	}
+	if err := CreateTable(b.Client); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// CreateTable creates the table.
+func CreateTable(client *tablestore.TableStoreClient) error {
 	meta := &tablestore.TableMeta{TableName: Table}
 	meta.AddPrimaryKeyColumn("k", tablestore.PrimaryKeyType_STRING)
-	_, err = b.Client.CreateTable(&tablestore.CreateTableRequest{
+	_, err := client.CreateTable(&tablestore.CreateTableRequest{
 		TableMeta:          meta,
 		TableOption:        &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1},
 		ReservedThroughput: &tablestore.ReservedThroughput{},
 		StreamSpec:         &tablestore.StreamSpecification{EnableStream: true, ExpirationTime: 24},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+	return err
 }
 
 // CreateTunnel makes the tunnel and returns its id.
@@ -75,13 +80,18 @@ func (b *Bed) CreateTunnel(typ tunnel.TunnelType) string {
 	return resp.TunnelId
 }
 
-// Put writes version v of key k.
-func (b *Bed) Put(k string, v int) error {
+// PutChange is the write of version v of key k.
+func PutChange(k string, v int) *tablestore.PutRowChange {
 	put := &tablestore.PutRowChange{TableName: Table, PrimaryKey: new(tablestore.PrimaryKey)}
 	put.PrimaryKey.AddPrimaryKeyColumn("k", k)
 	put.AddColumn("v", int64(v))
 	put.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
-	if _, err := b.Client.PutRow(&tablestore.PutRowRequest{PutRowChange: put}); err != nil {
+	return put
+}
+
+// Put writes version v of key k.
+func (b *Bed) Put(k string, v int) error {
+	if _, err := b.Client.PutRow(&tablestore.PutRowRequest{PutRowChange: PutChange(k, v)}); err != nil {
 		return fmt.Errorf("put %s version %d: %w", k, v, err)
 	}
 	return nil
@@ -94,25 +104,29 @@ func (b *Bed) PutAll(keys, n int) {
 		for first := 0; first < keys; first += 200 {
 			req := new(tablestore.BatchWriteRowRequest)
 			for i := first; i < min(first+200, keys); i++ {
-				put := &tablestore.PutRowChange{TableName: Table, PrimaryKey: new(tablestore.PrimaryKey)}
-				put.PrimaryKey.AddPrimaryKeyColumn("k", Key(i))
-				put.AddColumn("v", int64(v))
-				put.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
-				req.AddRowChange(put)
+				req.AddRowChange(PutChange(Key(i), v))
 			}
-			resp, err := b.Client.BatchWriteRow(req)
-			if err != nil {
+			if err := BatchWrite(b.Client, req); err != nil {
 				b.Fatal(err)
-			}
-			for _, rows := range resp.TableToRowsResult {
-				for _, r := range rows {
-					if !r.IsSucceed {
-						b.Fatalf("batch write of version %d: %v", v, r.Error)
-					}
-				}
 			}
 		}
 	}
+}
+
+// BatchWrite writes rows and returns the first row's error, if any.
+func BatchWrite(client *tablestore.TableStoreClient, req *tablestore.BatchWriteRowRequest) error {
+	resp, err := client.BatchWriteRow(req)
+	if err != nil {
+		return err
+	}
+	for _, rows := range resp.TableToRowsResult {
+		for _, r := range rows {
+			if !r.IsSucceed {
+				return fmt.Errorf("row %d: %s: %s", r.Index, r.Error.Code, r.Error.Message)
+			}
+		}
+	}
+	return nil
 }
 
 // Key returns the name of the i-th key.

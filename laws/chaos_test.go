@@ -1,0 +1,489 @@
+package laws
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+
+	"github.com/watermill-ots/watermill-ots/internal/testbed"
+)
+
+var (
+	chaosSeeds   = flag.Int("chaos.seeds", 20, "how many seeds the chaos test runs; 2 with -race or -short")
+	chaosRecords = flag.Int("chaos.records", 20_000, "how many records the chaos test writes for each seed")
+	chaosSeed    = flag.Uint64("chaos.seed", 0, "run this seed only")
+)
+
+const (
+	chaosKeys      = 400
+	chaosConsumers = 3
+	// chaosBatch is how many rows are written at once; the writer pauses in between so
+	// that writing takes as long as the trouble.
+	chaosBatch = 100
+	chaosPause = 25 * time.Millisecond
+)
+
+// TestLaws_under_chaos runs three consumer processes and an emulator process
+// through a seeded schedule of trouble, and checks the laws on what the consumers
+// logged and on the checkpoints that the service had meanwhile.
+func TestLaws_under_chaos(t *testing.T) {
+	binary := buildEmulator(t)
+	seeds := make([]uint64, *chaosSeeds)
+	if raceEnabled || testing.Short() {
+		seeds = seeds[:min(2, len(seeds))]
+	}
+	first := uint64(time.Now().UnixNano())
+	for i := range seeds {
+		seeds[i] = first + uint64(i)
+	}
+	if *chaosSeed != 0 {
+		seeds = []uint64{*chaosSeed}
+	}
+	gate := make(chan struct{}, 2) // two worlds at a time
+	for _, seed := range seeds {
+		t.Run(fmt.Sprintf("seed_%d", seed), func(t *testing.T) {
+			t.Parallel()
+			gate <- struct{}{}
+			defer func() { <-gate }()
+			c := newChaos(t, binary, seed)
+			c.run()
+			c.check()
+		})
+	}
+}
+
+func buildEmulator(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "ots-emulator")
+	out, err := exec.Command("go", "build", "-o", binary, "github.com/watermill-ots/watermill-ots/cmd/ots-emulator").CombinedOutput()
+	if err != nil {
+		t.Fatalf("building the emulator: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// chaos is one world: an emulator process, consumer processes and a writer.
+type chaos struct {
+	*testing.T
+	seed   uint64
+	random *rand.Rand
+	mode   mode
+
+	binary, addr, admin, dataDir, log string
+	emulator                          *process
+	client                            *tablestore.TableStoreClient
+	tunnels                           tunnel.TunnelClient
+	tunnelID                          string
+
+	consumers []*process
+	paused    map[int]bool
+	resumed   map[int]time.Time // by process number: when it was last resumed
+	numbers   []int             // process number by consumer
+	next      int
+
+	samples []sample
+	story   strings.Builder // what was done when, for a failing seed
+	began   time.Time
+}
+
+// sample is what the service said of the checkpoints at a moment.
+type sample struct {
+	at    time.Time
+	count map[string]int64 // by channel: how many of its records are committed
+}
+
+func newChaos(t *testing.T, binary string, seed uint64) *chaos {
+	c := &chaos{
+		T: t, seed: seed, random: rand.New(rand.NewPCG(seed, 1)), binary: binary,
+		addr: freeAddr(t), admin: freeAddr(t), dataDir: t.TempDir(), log: newLog(t),
+		paused: make(map[int]bool), resumed: make(map[int]time.Time), began: time.Now(),
+	}
+	c.mode = []mode{plain, batched, byChannel}[seed%3]
+	c.startEmulator()
+	t.Cleanup(func() {
+		for _, p := range append(slices.Clone(c.consumers), c.emulator) {
+			_ = p.Process.Kill() // whatever is left after a failure
+			_ = p.Wait()
+		}
+		if t.Failed() {
+			t.Logf("seed %d, mode %s: rerun with -chaos.seed=%d\n%s", seed, c.mode, seed, &c.story)
+			for i, p := range c.consumers {
+				t.Logf("consumer %d:\n%s", i, tail(p.stderr))
+			}
+		}
+	})
+	endpoint := "http://" + c.addr
+	c.client = tablestore.NewClient(endpoint, testbed.Instance, testbed.KeyID, testbed.KeySecret)
+	c.tunnels = tunnel.NewTunnelClient(endpoint, testbed.Instance, testbed.KeyID, testbed.KeySecret)
+	if err := testbed.CreateTable(c.client); err != nil {
+		t.Fatal(err)
+	}
+	made, err := c.tunnels.CreateTunnel(&tunnel.CreateTunnelRequest{TableName: testbed.Table, TunnelName: testbed.Tunnel, Type: tunnel.TunnelTypeStream})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.tunnelID = made.TunnelId
+	for range chaosConsumers {
+		c.consumers, c.numbers = append(c.consumers, nil), append(c.numbers, 0)
+		c.startConsumer(len(c.consumers) - 1)
+	}
+	return c
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (c *chaos) tell(format string, args ...any) {
+	fmt.Fprintf(&c.story, "%6dms ", time.Since(c.began).Milliseconds())
+	fmt.Fprintf(&c.story, format+"\n", args...)
+}
+
+func (c *chaos) startEmulator() {
+	c.Helper()
+	cmd := exec.Command(c.binary, "--addr", c.addr, "--admin-addr", c.admin, "--data-dir", c.dataDir, "--instance", testbed.Instance,
+		"--access-key-id", testbed.KeyID, "--access-key-secret", testbed.KeySecret, "--seed", fmt.Sprint(c.seed))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		c.Fatal(err)
+	}
+	p := &process{Cmd: cmd, stderr: new(strings.Builder)}
+	cmd.Stderr = p.stderr
+	if err := cmd.Start(); err != nil {
+		c.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil || line != "listening on http://"+c.addr+"\n" {
+		c.Fatalf("the emulator's first line is %q, %v\n%s", line, err, tail(p.stderr))
+	}
+	c.emulator = p
+}
+
+func (c *chaos) startConsumer(i int) {
+	c.Helper()
+	c.numbers[i] = c.next
+	c.next++
+	c.consumers[i] = consumer{number: c.numbers[i], endpoint: "http://" + c.addr, log: c.log, mode: c.mode, trouble: true}.start(c.T)
+	c.tell("consumer %d starts as process %d", i, c.numbers[i])
+}
+
+// run lets trouble happen while records are written, then heals the world and
+// waits until everything is handled.
+func (c *chaos) run() {
+	wrote := make(chan error, 1)
+	go func() { wrote <- c.write() }() // ends by itself; received below
+	trouble := time.NewTimer(0)
+	defer trouble.Stop()
+	for writing := true; writing; {
+		select {
+		case err := <-wrote:
+			if err != nil {
+				c.Fatal(err)
+			}
+			writing = false
+		case <-trouble.C:
+			c.trouble()
+			c.sample()
+			trouble.Reset(time.Duration(50+c.random.IntN(350)) * time.Millisecond)
+		}
+	}
+	c.heal()
+	began := time.Now()
+	for c.distinctWritten() < *chaosRecords {
+		if time.Since(began) > 90*time.Second {
+			c.Fatalf("L1: %d of %d records are handled 90s after the trouble ended", c.distinctWritten(), *chaosRecords)
+		}
+		c.sample()
+		time.Sleep(100 * time.Millisecond)
+	}
+	for _, p := range c.consumers {
+		p.terminate(c.T)
+	}
+	c.sample()
+}
+
+// write writes the records: versions of each key, counting up. A batch whose
+// answer is lost is written again, so a version may be there more than once.
+func (c *chaos) write() error {
+	for n := 0; n < *chaosRecords; n += chaosBatch {
+		req := new(tablestore.BatchWriteRowRequest)
+		for i := n; i < min(n+chaosBatch, *chaosRecords); i++ {
+			req.AddRowChange(testbed.PutChange(testbed.Key(i%chaosKeys), i/chaosKeys+1))
+		}
+		for try := 0; ; try++ {
+			err := testbed.BatchWrite(c.client, req)
+			if err == nil {
+				break
+			}
+			if try > 200 {
+				return fmt.Errorf("writing records from %d: %w", n, err)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		time.Sleep(chaosPause)
+	}
+	return nil
+}
+
+// trouble does one thing of the seeded schedule.
+func (c *chaos) trouble() {
+	i := c.random.IntN(chaosConsumers)
+	switch n := c.random.IntN(100); {
+	case n < 18:
+		c.tell("kill consumer %d", i)
+		c.resume(i)
+		c.consumers[i].kill(c.T)
+		c.startConsumer(i)
+	case n < 26:
+		if !c.paused[i] {
+			c.tell("stop consumer %d", i)
+			c.consumers[i].signal(c.T, syscall.SIGSTOP)
+			c.paused[i] = true
+		}
+	case n < 40:
+		c.resume(i)
+	case n < 48:
+		c.tell("split: %v", c.post("/tables/"+testbed.Table+"/split", nil))
+	case n < 54:
+		c.tell("merge: %v", c.post("/tables/"+testbed.Table+"/merge", nil))
+	case n < 58:
+		c.tell("rebalance: %v", c.post("/tunnels/"+testbed.Table+"/"+testbed.Tunnel+"/rebalance", nil))
+	case n < 62:
+		c.tell("kill the emulator")
+		c.emulator.kill(c.T)
+		time.Sleep(time.Duration(c.random.IntN(500)) * time.Millisecond)
+		c.startEmulator()
+	case n < 66:
+		c.tell("stop the world: %v", c.post("/pause", nil))
+		time.Sleep(time.Duration(c.random.IntN(400)) * time.Millisecond)
+		c.must(c.post("/resume", nil))
+	default:
+		c.fault()
+	}
+}
+
+func (c *chaos) resume(i int) {
+	if c.paused[i] {
+		c.tell("continue consumer %d", i)
+		c.consumers[i].signal(c.T, syscall.SIGCONT)
+		delete(c.paused, i)
+		c.resumed[c.numbers[i]] = time.Now()
+	}
+}
+
+// fault injects a fault into the tunnel API.
+func (c *chaos) fault() {
+	ops := []string{"readrecords", "readrecords", "checkpoint", "checkpoint", "heartbeat", "getcheckpoint", "connect", "shutdown"}
+	op := "tunnel/" + ops[c.random.IntN(len(ops))]
+	kinds := []map[string]any{
+		{"code": "OTSTunnelServerUnavailable"},
+		{"code": "OTSServerBusy"},
+		{"code": "OTSInternalServerError"},
+		{"code": "OTSTimeout", "status": 503},
+		{"code": "OTSResourceGone"},
+		{"code": "OTSSequenceNumberNotMatch"},
+		{"delay": "300ms"},
+		{"hang": true},
+		{"break": "before-request"},
+		{"break": "before-answer"},
+		{"break": "mid-answer"},
+		{"corrupt": true},
+		{"trickle": "20ms"},
+		{"duplicate": true},
+	}
+	fault := kinds[c.random.IntN(len(kinds))]
+	fault["operation"], fault["times"] = op, 1+c.random.IntN(4)
+	c.tell("fault %v: %v", fault, c.post("/faults", fault))
+}
+
+// heal ends all trouble: what is left are handlers that fail now and then.
+func (c *chaos) heal() {
+	c.tell("heal")
+	req, err := http.NewRequest(http.MethodDelete, "http://"+c.admin+"/faults", nil)
+	c.must(err)
+	resp, err := http.DefaultClient.Do(req)
+	c.must(err)
+	resp.Body.Close()
+	for i := range c.consumers {
+		c.resume(i)
+	}
+}
+
+func (c *chaos) must(err error) {
+	c.Helper()
+	if err != nil {
+		c.Fatal(err)
+	}
+}
+
+// post calls the emulator's admin API.
+func (c *chaos) post(path string, body any) error {
+	c.Helper()
+	data, err := json.Marshal(body)
+	if err != nil {
+		c.Fatal(err)
+	}
+	if body == nil {
+		data = nil
+	}
+	resp, err := http.Post("http://"+c.admin+path, "application/json", bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode > 299 {
+		err = fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(text))
+	}
+	return err
+}
+
+// sample asks the service for the checkpoints.
+func (c *chaos) sample() {
+	resp, err := c.tunnels.GetRpoByOffset(&tunnel.GetRpoRequest{TunnelId: c.tunnelID})
+	if err != nil {
+		c.tell("no sample: %v", err)
+		return
+	}
+	s := sample{at: time.Now(), count: make(map[string]int64)}
+	for _, channels := range resp.RpoInfos {
+		for id, info := range channels {
+			s.count[id] = info.TotalCount
+		}
+	}
+	c.samples = append(c.samples, s)
+}
+
+// distinctWritten counts the (key, version) pairs in the log.
+func (c *chaos) distinctWritten() int {
+	seen := make(map[string]bool)
+	for _, h := range readLog(c.T, c.log) {
+		seen[fmt.Sprint(h.key, "/", h.version)] = true
+	}
+	return len(seen)
+}
+
+// zombie reports whether h was handled by a process that had, or may have, lost
+// the channel without knowing it yet: two workers may then handle a record at
+// once, which is the service's at-least-once.
+func (c *chaos) zombie(h handled) bool {
+	at, ok := c.resumed[h.process]
+	return h.fenced || ok && !h.at.Before(at.Add(-50*time.Millisecond)) && h.at.Before(at.Add(2*time.Second))
+}
+
+// check asserts the laws.
+func (c *chaos) check() {
+	all := readLog(c.T, c.log)
+	c.checkPredecessors(all)
+	c.checkLastOrder(all)
+	c.checkCheckpoints(all)
+	records := make(map[string]bool)
+	for _, h := range all {
+		records[h.uuid] = true
+	}
+	c.Logf("seed %d, mode %s: %d records, %d deliveries handled, %d checkpoints sampled, %d processes", c.seed, c.mode, len(records), len(all), len(c.samples), c.next)
+}
+
+// checkPredecessors asserts L3: a version is handled only after the one before it was.
+func (c *chaos) checkPredecessors(all []handled) {
+	newest := make(map[string]int)
+	for i, h := range all {
+		if h.version > newest[h.key]+1 {
+			c.Fatalf("L3: line %d: %s version %d was handled before version %d", i+1, h.key, h.version, newest[h.key]+1)
+		}
+		newest[h.key] = max(newest[h.key], h.version)
+	}
+}
+
+// checkLastOrder asserts L3 after redeliveries: the last time that each version
+// of a key was handled is in the order of the versions.
+func (c *chaos) checkLastOrder(all []handled) {
+	last := make(map[string]map[int]int) // by key and version: line
+	for i, h := range all {
+		if c.zombie(h) {
+			continue
+		}
+		if last[h.key] == nil {
+			last[h.key] = make(map[int]int)
+		}
+		last[h.key][h.version] = i
+	}
+	for key, lines := range last {
+		at := -1
+		for v := 1; v <= *chaosRecords/chaosKeys; v++ {
+			line, ok := lines[v]
+			if !ok {
+				continue // only zombies handled it
+			}
+			if line < at {
+				c.Fatalf("L3: %s version %d was last handled at line %d, its successor or predecessor at line %d: %+v", key, v, line+1, at+1, all[line])
+			}
+			at = line
+		}
+	}
+}
+
+// checkCheckpoints asserts, for every sample, that what was committed then had
+// been handled (L1) and did not come again later (L2).
+func (c *chaos) checkCheckpoints(all []handled) {
+	type record struct {
+		sequence    string
+		first, last time.Time // handled, zombies left out of last
+	}
+	byID := make(map[string]*record)
+	channels := make(map[string][]*record)
+	for _, h := range all {
+		r := byID[h.uuid]
+		if r == nil {
+			r = &record{sequence: h.sequence, first: h.at}
+			byID[h.uuid] = r
+			channels[h.channel] = append(channels[h.channel], r)
+		}
+		if h.at.Before(r.first) {
+			r.first = h.at
+		}
+		if !c.zombie(h) && h.at.After(r.last) {
+			r.last = h.at
+		}
+	}
+	for id, records := range channels {
+		slices.SortFunc(records, func(a, b *record) int { return strings.Compare(a.sequence, b.sequence) })
+		for _, s := range c.samples {
+			n := int(s.count[id])
+			if n > len(records) {
+				c.Fatalf("L1: %d records of channel %s are committed, %d were handled at all", n, id, len(records))
+			}
+			for i, r := range records[:n] {
+				if r.first.After(s.at) {
+					c.Fatalf("L1: record %d of channel %s was committed at %v, and handled first %v later", i, id, s.at, r.first.Sub(s.at))
+				}
+				if r.last.After(s.at) {
+					c.Fatalf("L2: record %d of channel %s was committed at %v, and came again %v later", i, id, s.at, r.last.Sub(s.at))
+				}
+			}
+		}
+	}
+}
+
