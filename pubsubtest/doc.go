@@ -1,0 +1,42 @@
+// Package pubsubtest runs Watermill's universal Pub/Sub suite (pubsub/tests)
+// against the subscriber and an emulator process. There is no code to import
+// here.
+//
+// # How the suite's words are meant
+//
+//   - A topic is a table of its own with a stream. Publishing writes rows with
+//     the official SDK's table client; the message travels in their columns.
+//   - A consumer group is a tunnel over that table. Subscribers without a group
+//     share one tunnel, as consumers of one group share a queue.
+//   - Restarting the service kills the emulator process with SIGKILL and starts
+//     it again on its data directory and its port.
+//   - Messages with the same payload are a group that is ordered: with
+//     OrderByKey they all change the same row, with OrderByChannel each one is
+//     a row of its own under the same partition key, hence in the same channel.
+//     Tables have several partitions, so tunnels have several channels.
+//
+// # What is declared, and why
+//
+//   - ConsumerGroups: true. Every tunnel gets all changes after its creation.
+//   - GuaranteedOrder: true, also with many subscribers of one tunnel: a channel
+//     belongs to one of them at a time.
+//   - Persistent: true. What is not committed comes again to the next subscriber.
+//   - RestartServiceCommand: set.
+//   - ExactlyOnceDelivery: false. A tunnel delivers at least once. A table write
+//     that is tried again because its answer was lost is a second change, too.
+//   - NewSubscriberReceivesOldMessages: false in the main runs, whose
+//     subscribers are of one group: what one has acked, the others do not get.
+//     The suite's test of it runs on its own, with a tunnel for each
+//     subscriber that starts at the oldest change of the stream.
+//   - ContextPreserved: false. A context does not travel through a table.
+//   - RequireSingleInstance: false.
+//
+// The suite takes any error of Subscriber.Close for a failure, also after it
+// has left a message unsettled (TestMessageCtx). The subscriber reports such
+// messages as ErrDrainTimeout; the wrapper in these tests takes that one error,
+// and no other, for a good end.
+//
+// The stress test runs the suite twice side by side in its short form; with the
+// build tag stress it runs as often as STRESS_TEST_COUNT says (default 10), in
+// full. All of its runs share one emulator, which is restarted under them.
+package pubsubtest

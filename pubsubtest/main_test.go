@@ -1,0 +1,55 @@
+package pubsubtest
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// restartURL makes the test binary the suite's RestartServiceCommand.
+var restartURL = flag.String("restart", "", "only ask the emulator's owner at this `URL` to restart it")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if *restartURL != "" {
+		if err := askRestart(*restartURL); err != nil {
+			fmt.Fprintln(os.Stderr, "restarting the emulator:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m,
+		// The suite's own: TestReconnect never closes the channel that this
+		// goroutine ranges over.
+		goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/pubsub/tests.TestReconnect.func2"),
+		// The suite's own: when a test has what it waited for, a duplicate may
+		// still be on its way to nobody.
+		goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/internal/subscriber.(*multiplier).Subscribe.func2"),
+		goleak.Cleanup(func(code int) {
+			if err := removeEmulator(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				code = max(code, 1)
+			}
+			os.Exit(code)
+		}),
+	)
+}
+
+// askRestart returns when the emulator serves again.
+func askRestart(url string) error {
+	resp, err := http.Post(url, "", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, err := io.ReadAll(resp.Body)
+		return fmt.Errorf("%s: %s (%v)", resp.Status, text, err)
+	}
+	return nil
+}
