@@ -207,22 +207,13 @@ func nextToken(b []byte) (token string, more bool) {
 	return token, more
 }
 
-func startB(t testing.TB, opts emulator.Options) *emulator.Emulator {
-	e, err := emulator.Start(opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close() })
-	return e
-}
-
 // BenchmarkReadRecords reads tables of 5 columns of 20 bytes through HTTP with
 // a client that only counts bytes, four channels side by side.
 func BenchmarkReadRecords(b *testing.B) {
 	const rows = 400_000
 	for _, kind := range []protocol.TunnelType{protocol.TunnelType_BaseData, protocol.TunnelType_Stream} {
 		b.Run(kind.String(), func(b *testing.B) {
-			r := newRaw(b, startB(b, emulator.Options{}))
+			r := newRaw(b, start(b, emulator.Options{}))
 			r.createIntTable("bench", rows, 4, kind == protocol.TunnelType_Stream)
 			tunnelID, clientID, channels := r.openTunnel("bench", kind)
 			r.load("bench", rows, 4)
@@ -249,7 +240,7 @@ func BenchmarkBatchWriteRow(b *testing.B) {
 				if mode != "memory" {
 					opts.DataDir, opts.Sync = b.TempDir(), mode == "disk with sync"
 				}
-				r := newRaw(b, startB(b, opts))
+				r := newRaw(b, start(b, opts))
 				r.createIntTable("bench", 1<<40, 4, stream)
 				const rows = 20_000
 				for b.Loop() {

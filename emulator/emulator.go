@@ -36,6 +36,7 @@ type Emulator struct {
 	tunnels  *tunnels.Service
 	faults   *faults.Set
 	counters counters
+	records  atomic.Int64 // records handed to the tunnel service
 	skew     atomic.Int64 // ns that the service's clock is ahead
 	gate     gate
 
@@ -95,7 +96,7 @@ func (e *Emulator) openServices() error {
 	if instance == "" {
 		instance = defaultInstance
 	}
-	e.tunnels, err = tunnels.New(e.store, tunnels.Config{Instance: instance, Logger: e.log, Now: e.now})
+	e.tunnels, err = tunnels.New(countingSource{e.store, &e.records}, tunnels.Config{Instance: instance, Logger: e.log, Now: e.now})
 	if err != nil {
 		return errors.Join(fmt.Errorf("starting the tunnel service: %w", err), e.store.Close())
 	}
@@ -120,7 +121,6 @@ func (e *Emulator) listen() error {
 		Handler:           http.HandlerFunc(e.serve),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
-		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          log.New(logWriter{e.log}, "", 0),

@@ -147,6 +147,7 @@ func (x *exchange) sendPart(status int, b []byte) {
 
 // sendMore sends b at once. A client that is gone is no matter.
 func (x *exchange) sendMore(b []byte) {
+	x.extendDeadline()
 	x.w.Write(b)
 	http.NewResponseController(x.w).Flush()
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -242,9 +243,16 @@ func (x *exchange) compress() error {
 
 // send writes the response; a client that is gone is no matter.
 func (x *exchange) send(status int) {
+	x.extendDeadline()
 	x.w.Header().Set("Content-Length", strconv.Itoa(len(x.response)))
 	x.w.WriteHeader(status)
 	x.w.Write(x.response)
+}
+
+// extendDeadline gives the client writeTimeout from here on to take what is
+// written next. Connections that know no deadline need none.
+func (x *exchange) extendDeadline() {
+	http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(writeTimeout))
 }
 
 // appendError appends a protobuf Error, whose first two fields the table API's

@@ -68,10 +68,11 @@ const (
 	memoryEndpoint = "http://emulator.invalid"
 
 	// Timeouts of the HTTP server. They end connections that a client left
-	// half way; slow answers (faults) are bounded by writeTimeout.
+	// half way. writeTimeout begins with the answer, since faults may hold a
+	// request back for longer.
 	readHeaderTimeout = 10 * time.Second
 	readTimeout       = time.Minute
-	writeTimeout      = 5 * time.Minute
+	writeTimeout      = time.Minute
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 64 << 10
 

@@ -614,4 +614,3 @@ func TestSDKAuth(t *testing.T) {
 		}
 	})
 }
-

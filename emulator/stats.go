@@ -4,14 +4,17 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/watermill-ots/watermill-ots/emulator/internal/store"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/tables"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/tunnels"
 )
 
 // Stats are counts since Start.
 type Stats struct {
-	Started    time.Time
-	Operations map[string]OperationStats // by operation, as Fault.Operation names it
-	Faults     int64                     // requests that met a fault
+	Started       time.Time
+	Operations    map[string]OperationStats // by operation, as Fault.Operation names it
+	RecordsServed int64                     // tunnel records read by clients, repetitions included
+	Faults        int64                     // requests that met a fault
 }
 
 // OperationStats are the counts of one operation.
@@ -63,11 +66,31 @@ func (c *counters) of(op string) *operationCounters {
 // Stats returns the counts so far. Operations that were never asked for are
 // left out.
 func (e *Emulator) Stats() Stats {
-	s := Stats{Started: e.counters.started, Operations: make(map[string]OperationStats), Faults: e.counters.faults.Load()}
+	s := Stats{Started: e.counters.started, Operations: make(map[string]OperationStats), RecordsServed: e.records.Load(), Faults: e.counters.faults.Load()}
 	for op, c := range e.counters.operations {
 		if n := c.requests.Load(); n > 0 {
 			s.Operations[op] = OperationStats{Requests: n, Errors: c.errors.Load(), BytesReceived: c.received.Load(), BytesSent: c.sent.Load()}
 		}
 	}
 	return s
+}
+
+// countingSource counts the records that the tunnel service reads.
+type countingSource struct {
+	*store.Store
+	records *atomic.Int64
+}
+
+// ReadShard implements tunnels.Source.
+func (c countingSource) ReadShard(dst []byte, table, shard string, offset int64, before time.Time, maxRows, maxBytes int) (tunnels.ShardPage, error) {
+	page, err := c.Store.ReadShard(dst, table, shard, offset, before, maxRows, maxBytes)
+	c.records.Add(int64(page.Records))
+	return page, err
+}
+
+// ReadBase implements tunnels.Source.
+func (c countingSource) ReadBase(dst []byte, table string, start, end []byte, maxRows, maxBytes int) (tunnels.BasePage, error) {
+	page, err := c.Store.ReadBase(dst, table, start, end, maxRows, maxBytes)
+	c.records.Add(int64(page.Records))
+	return page, err
 }

@@ -1,0 +1,228 @@
+package emulator_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+
+	"github.com/watermill-ots/watermill-ots/emulator"
+)
+
+func TestStart(t *testing.T) {
+	t.Run("refuses half of the credentials", func(t *testing.T) {
+		for _, opts := range []emulator.Options{{AccessKeyID: "ak"}, {AccessKeySecret: "sk"}, {SecurityToken: "sts"}} {
+			if _, err := emulator.Start(opts); err == nil || !strings.Contains(err.Error(), "AccessKeyID") {
+				t.Errorf("%+v: %v", opts, err)
+			}
+		}
+	})
+	t.Run("refuses an address in use, and leaves the data directory free", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		dir := t.TempDir()
+		if _, err := emulator.Start(emulator.Options{Addr: l.Addr().String(), DataDir: dir}); err == nil || !strings.Contains(err.Error(), l.Addr().String()) {
+			t.Errorf("got %v", err)
+		}
+		start(t, emulator.Options{DataDir: dir})
+	})
+	t.Run("tells what is wrong with a data directory", func(t *testing.T) {
+		foreign := t.TempDir()
+		os.WriteFile(filepath.Join(foreign, "thesis.doc"), nil, 0o600)
+		if _, err := emulator.Start(emulator.Options{DataDir: foreign}); !errors.Is(err, emulator.ErrDataDirForeign) {
+			t.Errorf("got %v", err)
+		}
+		used := t.TempDir()
+		start(t, emulator.Options{DataDir: used})
+		if _, err := emulator.Start(emulator.Options{DataDir: used}); !errors.Is(err, emulator.ErrDataDirInUse) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("never puts the secret into an error or a log", func(t *testing.T) {
+		// Options are not printed anywhere; a fault's log line prints the fault.
+		_, err := emulator.Start(emulator.Options{AccessKeySecret: "hush"})
+		if err == nil || strings.Contains(err.Error(), "hush") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestClose(t *testing.T) {
+	t.Run("leaves no goroutine, from any number of callers, with open connections", func(t *testing.T) {
+		defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+		e, err := emulator.Start(emulator.Options{DataDir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport := e.Transport()
+		r := &raw{t: t, base: e.Endpoint(), client: &http.Client{Transport: transport}}
+		r.createIntTable("t", 10, 1, true)
+		silent, err := net.Dial("tcp", strings.TrimPrefix(e.Endpoint(), "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if err := e.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if err := r.putInt("t", 1); err == nil {
+			t.Error("a closed emulator answers")
+		}
+		transport.CloseIdleConnections()
+	})
+	t.Run("keeps everything in the data directory", func(t *testing.T) {
+		opts := emulator.Options{DataDir: t.TempDir()}
+		e := start(t, opts)
+		r := newRaw(t, e)
+		r.createIntTable("t", 10, 2, true)
+		tunnelID, clientID, channels := r.openTunnel("t", protocol.TunnelType_Stream)
+		if err := r.putInt("t", 1); err != nil {
+			t.Fatal(err)
+		}
+		var cp protocol.GetCheckpointResponse
+		r.must("/tunnel/getcheckpoint", &protocol.GetCheckpointRequest{TunnelId: &tunnelID, ClientId: &clientID, ChannelId: &channels[0]}, &cp)
+		r.must("/tunnel/checkpoint", &protocol.CheckpointRequest{
+			TunnelId: &tunnelID, ClientId: &clientID, ChannelId: &channels[0], Checkpoint: cp.Checkpoint, SequenceNumber: ptr(cp.GetSequenceNumber() + 1),
+		}, &protocol.CheckpointResponse{})
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r = newRaw(t, start(t, opts))
+		expect(t, "row", r.getInt("t", 1), 1)
+		// To its clients a restart is a pause: they go on where they were.
+		sequence := cp.GetSequenceNumber()
+		r.must("/tunnel/getcheckpoint", &protocol.GetCheckpointRequest{TunnelId: &tunnelID, ClientId: &clientID, ChannelId: &channels[0]}, &cp)
+		expect(t, "sequence number", cp.GetSequenceNumber(), sequence+1)
+	})
+}
+
+func TestAdmin(t *testing.T) {
+	e := start(t, emulator.Options{})
+	r := newRaw(t, e)
+	r.createIntTable("t", 100, 1, true)
+	tunnelID, clientID, _ := r.openTunnel("t", protocol.TunnelType_Stream)
+	admin := httptest.NewServer(e.AdminHandler())
+	defer admin.Close()
+	call := func(method, path, body string) (int, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, admin.URL+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := admin.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	ok := func(method, path, body string) string {
+		t.Helper()
+		status, answer := call(method, path, body)
+		if status != 200 && status != 204 {
+			t.Fatalf("%s %s: %d %s", method, path, status, answer)
+		}
+		return answer
+	}
+	t.Run("injects, lists and clears faults", func(t *testing.T) {
+		ok("POST", "/faults", `{"operation":"UpdateRow","code":"OTSServerBusy","times":2,"delay":"1ms","break":""}`)
+		if err := r.putInt("t", 1); err == nil {
+			t.Error("the request passed")
+		}
+		var list []map[string]any
+		if err := json.Unmarshal([]byte(ok("GET", "/faults", "")), &list); err != nil || len(list) != 1 || list[0]["times"] != 1.0 || list[0]["delay"] != "1ms" {
+			t.Errorf("the list is %v, %v", list, err)
+		}
+		ok("DELETE", "/faults", "")
+		if err := r.putInt("t", 1); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("splits and merges", func(t *testing.T) {
+		ok("POST", "/tables/t/split", "")
+		ok("POST", "/tables/t/merge", "")
+		status, answer := call("POST", "/tables/t/merge", "")
+		if status != 400 || !strings.Contains(answer, "one partition") {
+			t.Errorf("merging one partition: %d %s", status, answer)
+		}
+	})
+	t.Run("shows tunnels and stats", func(t *testing.T) {
+		if answer := ok("GET", "/tunnels", ""); !strings.Contains(answer, tunnelID) || !strings.Contains(answer, clientID) {
+			t.Errorf("tunnels are %s", answer)
+		}
+		if answer := ok("GET", "/stats", ""); !strings.Contains(answer, "UpdateRow") {
+			t.Errorf("stats are %s", answer)
+		}
+	})
+	t.Run("expires clients and tunnels", func(t *testing.T) {
+		beat := func() string {
+			_, err := r.post("/tunnel/heartbeat", &protocol.HeartbeatRequest{TunnelId: &tunnelID, ClientId: &clientID})
+			if err == nil {
+				return "ok"
+			}
+			return err.Error()
+		}
+		expect(t, "before", beat(), "ok")
+		ok("POST", "/tunnels/t/tStream/rebalance", "")
+		expect(t, "after a rebalance", beat(), "ok")
+		ok("POST", "/tunnels/t/tStream/clients/"+clientID+"/expire", "")
+		if got := beat(); !strings.Contains(got, "OTSResourceGone") {
+			t.Errorf("an expired client's heartbeat: %s", got)
+		}
+		ok("POST", "/tunnels/t/tStream/expire", "")
+		if got := beat(); !strings.Contains(got, "OTSTunnelExpired") {
+			t.Errorf("an expired tunnel's heartbeat: %s", got)
+		}
+	})
+	t.Run("skews the clock, stops the world and lets it go on", func(t *testing.T) {
+		ok("POST", "/clock", `{"ahead":"1h"}`)
+		ok("POST", "/clock", `{"ahead":"0s"}`)
+		ok("POST", "/pause", "")
+		ok("POST", "/resume", "")
+		if err := r.putInt("t", 1); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, v := range []struct{ name, method, path, body, want string }{
+		{"a misspelt key", "POST", "/faults", `{"oparation":"x"}`, "oparation"},
+		{"no JSON", "POST", "/faults", `delay 5`, "reading the request"},
+		{"a bad duration", "POST", "/faults", `{"delay":"soon"}`, "soon"},
+		{"a bad break", "POST", "/faults", `{"break":"here"}`, "before-request"},
+		{"a bad chance", "POST", "/faults", `{"chance":2}`, "chance"},
+		{"a bad status", "POST", "/faults", `{"status":200}`, "status"},
+		{"a missing table", "POST", "/tables/none/split", ``, "none"},
+		{"a missing tunnel", "POST", "/tunnels/t/none/expire", ``, "none"},
+		{"a bad clock", "POST", "/clock", `{"ahead":"soon"}`, "soon"},
+	} {
+		t.Run("says what is wrong with "+v.name, func(t *testing.T) {
+			status, answer := call(v.method, v.path, v.body)
+			if status < 400 || !strings.Contains(answer, v.want) || !strings.Contains(answer, `"error"`) {
+				t.Errorf("got %d %s", status, answer)
+			}
+		})
+	}
+}
