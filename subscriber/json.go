@@ -201,11 +201,15 @@ func appendDouble(b []byte, f float64) []byte {
 		return append(b, `"-Infinity"`...)
 	}
 	// The format of encoding/json (ES6): exponents only where plain digits would be long.
-	format := byte('f')
-	if abs := math.Abs(f); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
-		format = 'e'
+	if abs := math.Abs(f); abs == 0 || abs >= 1e-6 && abs < 1e21 {
+		return strconv.AppendFloat(b, f, 'f', -1, 64)
 	}
-	return strconv.AppendFloat(b, f, format, -1, 64)
+	b = strconv.AppendFloat(b, f, 'e', -1, 64)
+	if n := len(b); b[n-4] == 'e' && b[n-2] == '0' { // e-09 is e-9 there
+		b[n-2] = b[n-1]
+		b = b[:n-1]
+	}
+	return b
 }
 
 const hexDigits = "0123456789abcdef"
@@ -217,8 +221,8 @@ func appendHex(b []byte, v uint64, digits int) []byte {
 	return b
 }
 
-// appendString writes s as a JSON string. Unlike encoding/json's default it
-// leaves <, > and & alone: payloads are no HTML.
+// appendString writes s as encoding/json does with SetEscapeHTML(false): <, >
+// and & are left alone, as payloads are no HTML.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0
@@ -255,6 +259,10 @@ func appendEscaped(b []byte, c byte) []byte {
 	switch c {
 	case '"', '\\':
 		return append(b, '\\', c)
+	case '\b':
+		return append(b, '\\', 'b')
+	case '\f':
+		return append(b, '\\', 'f')
 	case '\n':
 		return append(b, '\\', 'n')
 	case '\r':
