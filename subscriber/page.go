@@ -182,7 +182,9 @@ func (s *cellSlab) row(cells []plainbuffer.Cell) []Cell {
 		case plainbuffer.DeleteOneVersion:
 			c.Type = CellDeleteOneVersion
 		default: // as in the SDK: a type that is not known counts as a put
-			c.Value = fromWire(cells[i].Value)
+			if cells[i].HasValue { // without one the value is none, not the integer 0
+				c.Value = fromWire(cells[i].Value)
+			}
 		}
 		s.cells = append(s.cells, c)
 	}
