@@ -24,7 +24,7 @@ type journal struct {
 	running chan struct{}     // closed when the write that runs has ended; nil: none runs
 }
 
-// add takes the changes over. It does not block.
+// add takes the changes over: the map is the journal's from here on. It does not block.
 func (j *journal) add(changes map[string][]byte) {
 	if len(changes) == 0 {
 		return

@@ -204,12 +204,13 @@ func (s *Service) locked(t *tunnel, f func(now time.Time) error) (changed bool, 
 	err = f(now)
 	changes, news := t.takeChanges(), t.news
 	t.news = nil
+	changed = len(changes) > 0
 	s.journal.add(changes)
 	t.mu.Unlock()
 	for _, e := range news {
 		s.log.Log(context.Background(), e.level, e.message, append(e.args, "tunnel_id", t.ID)...)
 	}
-	return len(changes) > 0, err
+	return changed, err
 }
 
 // save waits until all changes made so far cannot be lost.
