@@ -107,6 +107,21 @@ func TestDelivery(t *testing.T) {
 		})
 	})
 
+	t.Run("the_message_that_fills_the_window_is_hurried_too", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRecorder()
+			s := newSource(1, time.Second)
+			b := mustNew(t, one(Batcher{Size: 100, Timeout: time.Hour, Handler: r.handle}), nil)
+			stopped := s.route(b.Middleware(nop))
+			s.add("a", "")
+			s.add("b", "")
+			synctest.Wait()
+			equal(t, "batches", r.batches(), "a")
+			s.Close()
+			<-stopped
+		})
+	})
+
 	t.Run("a_window_full_of_waiting_messages_does_not_stall", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()

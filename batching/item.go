@@ -128,13 +128,10 @@ func (it *item) endedError() error {
 	return fmt.Errorf("batching: message ended before its batch began: %w: %w", err, cause)
 }
 
-// settle sets the outcome, once, and has later messages of the key taken back
+// settle sets the outcome and has later messages of the key taken back
 // if it is a failure. The call-back comes first of all: once the batch is done,
 // the batches behind it run.
 func (it *item) settle(err error) {
-	if it.settled {
-		return
-	}
 	it.settled, it.err = true, err
 	if err != nil && !it.calledBack() {
 		it.callBack(err)

@@ -239,6 +239,28 @@ func TestOrder(t *testing.T) {
 		})
 	})
 
+	t.Run("a_batch_that_is_due_and_waits_does_not_begin_to_wait_for_an_open_one", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRecorder()
+			r.after = func(context.Context, *Batch) error { time.Sleep(10 * time.Second); return nil }
+			b := mustNew(t, Config{
+				OrderingKey: firstLetter,
+				Defaults:    Batcher{Size: 10, Timeout: time.Second, Handler: r.handle},
+				Batchers:    map[string]Batcher{"slow": {Size: 1}, "long": {Timeout: time.Hour}, "s3": {}},
+			}, nil)
+			h := b.Middleware(byName)
+			sendAll(h, "a1>slow/", "k1>long/", "a2>s3/") // a2 is due at 1 s and waits for a1 until 10 s
+			time.Sleep(2 * time.Second)
+			sendAll(h, "k2>s3/")
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			equal(t, "batches", r.batches(), "a1>slow/|k1>long/|a2>s3/|k2>s3/")
+			equal(t, "k1", r.seen()[1].at, 3*time.Second)
+			equal(t, "a2", r.seen()[2].at, 10*time.Second)
+			equal(t, "k2", r.seen()[3].at, 20*time.Second)
+		})
+	})
+
 	t.Run("a_batch_that_all_have_left_still_stands_between_its_neighbours", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()

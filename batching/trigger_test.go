@@ -125,6 +125,24 @@ func TestTrigger(t *testing.T) {
 		})
 	})
 
+	t.Run("bytes_of_messages_that_left_do_not_count", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRecorder()
+			b := mustNew(t, one(Batcher{MaxBytes: 15, Timeout: time.Minute, Handler: r.handle}), nil)
+			h := b.Middleware(nop)
+			left := newDelivered("b", "")
+			left.msg.Payload = []byte("payload")
+			p := sendAllMsgs(h, msgOf("a"), left.msg) // 7 bytes each
+			left.cancel(errFenced)
+			synctest.Wait()
+			p = append(p, sendAll(h, "c")...)
+			equal(t, "a", p[0].result(), nil)
+			equal(t, "c", p[2].result(), nil)
+			equal(t, "batches", r.batches(), "a c")
+			equal(t, "trigger", r.seen()[0].trigger, TriggerTimeout)
+		})
+	})
+
 	t.Run("bytes_count_payloads_by_default", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
