@@ -91,9 +91,17 @@ func newChannelRun(s *session, c *conn) *channelRun {
 }
 
 // drain stops reading and delivering; the run ends when what is in flight is
-// settled, at the latest after CloseTimeout.
+// settled, at the latest after CloseTimeout and the tries of the last commit: a
+// call that gets no answer is given up then.
 func (r *channelRun) drain() {
-	r.drainOnce.Do(func() { close(r.draining) })
+	r.drainOnce.Do(func() {
+		close(r.draining)
+		late := time.AfterFunc(r.sub.cfg.CloseTimeout+lastCommitTimeout, func() {
+			r.sub.heldBack(r.tracker.Stats().Live)
+			r.fence(ErrDrainTimeout)
+		})
+		context.AfterFunc(r.ctx, func() { late.Stop() })
+	})
 	r.stopRead()
 }
 
@@ -247,6 +255,11 @@ func (e runEnd) String() string {
 func (r *channelRun) deliver() {
 	var due <-chan time.Time
 	for {
+		select { // before Next: until the tracker drains it would give back what hand refuses
+		case <-r.draining:
+			return
+		default:
+		}
 		a, retryAt, ok := r.tracker.Next(time.Now())
 		if ok {
 			r.hand(a)
@@ -349,6 +362,9 @@ func (r *channelRun) nacked(a ack.Attempt, cause error) {
 	pause := r.nextNackPause(a.ID())
 	taken, counted := r.tracker.Nack(a, time.Now().Add(pause))
 	cancelCalledBack(taken, cause)
+	if !counted && a.Failures() == 0 {
+		r.forgetBackoff(a.ID()) // called back, and no failure of its own
+	}
 	if counted {
 		r.logger.Debug("Message nacked; it comes again", recordFields(&a.Page().(*page).records[a.Index()], a).Add(watermill.LogFields{"pause": pause.String(), "called_back": len(taken)}))
 	}
