@@ -36,6 +36,7 @@ type site struct {
 	received []receipt
 	writes   int64
 	fail     func(receipt) error // decides what ProcessFunc returns, nil: success
+	pause    time.Duration       // how long ProcessFunc takes
 }
 
 // receipt is one record that a worker was given.
@@ -232,6 +233,10 @@ func (s *site) dismiss(w *worker) {
 }
 
 func (s *site) process(name string, ctx *tunnel.ChannelContext, records []*tunnel.Record) error {
+	s.mu.Lock()
+	pause := s.pause
+	s.mu.Unlock()
+	time.Sleep(pause)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, r := range records {

@@ -223,6 +223,24 @@ func TestWireFacts(t *testing.T) {
 			}
 		})
 	})
+	t.Run("the SDK may report TERMINATED without having stored the finish token, and is believed", func(t *testing.T) {
+		inBubble(t, emulator.Options{}, func(s *site) {
+			s.createTable(1)
+			s.createTunnel(tunnel.TunnelTypeStream, nil)
+			s.pause = 200 * time.Millisecond // so that the last page, empty and finished, waits behind this one
+			for i := range 10 {
+				s.put(fmt.Sprintf("key%02d", i))
+			}
+			for range 4 {
+				s.must(s.e.Split("t"))
+			}
+			s.hire("a")
+			s.within(10*time.Minute, "all closed shards are TERMINATED", func() bool { return s.count("Stream", "TERMINATED") == 4 })
+			if !s.allReceived() {
+				s.t.Errorf("missing: %v", s.missing())
+			}
+		})
+	})
 	t.Run("ResourceGone makes a daemon connect again under another id", func(t *testing.T) {
 		inBubble(t, emulator.Options{}, func(s *site) {
 			s.createTable(1)

@@ -88,3 +88,12 @@ func (t *tunnel) handOut(c *client, reported []*protocol.Channel) {
 		room--
 	}
 }
+
+// reportedVersion is the version that a heartbeat's request holds of a channel, zero for none.
+func reportedVersion(reported []*protocol.Channel, id string) int64 {
+	i := slices.IndexFunc(reported, func(r *protocol.Channel) bool { return r.GetChannelId() == id })
+	if i < 0 {
+		return 0
+	}
+	return reported[i].GetVersion()
+}

@@ -379,7 +379,7 @@ func (w *world) closedShard(id string) bool {
 }
 
 func TestClientsUnderLoad(t *testing.T) {
-	steps := 400
+	steps := 250
 	if testing.Short() {
 		steps = 100
 	}

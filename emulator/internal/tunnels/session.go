@@ -3,7 +3,6 @@ package tunnels
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"slices"
 	"strings"
 	"time"
 
@@ -117,7 +116,7 @@ func (s *Service) heartbeat(req *protocol.HeartbeatRequest) (protoadapt.MessageV
 		t.handOut(c, req.Channels)
 		for _, ch := range t.channels {
 			if ch.Owner == c.ID {
-				resp.Channels = append(resp.Channels, ch.wire())
+				resp.Channels = append(resp.Channels, ch.entry())
 			}
 		}
 		return nil
@@ -165,9 +164,9 @@ func (t *tunnel) report(c *client, r *protocol.Channel) {
 	}
 }
 
-// wire is the channel as a heartbeat's answer holds it. Only owned channels are
+// entry is the channel as a heartbeat's answer holds it. Only owned channels are
 // told of, so there is no WAIT or TERMINATED to translate.
-func (c *channel) wire() *protocol.Channel {
+func (c *channel) entry() *protocol.Channel {
 	status := protocol.ChannelStatus_OPEN
 	if c.Status == StatusClosing {
 		status = protocol.ChannelStatus_CLOSING
@@ -194,13 +193,4 @@ func (s *Service) shutdown(req *protocol.ShutdownRequest) (protoadapt.MessageV1,
 	}
 	s.log.Info("client shut down", "tunnel_id", t.ID, "client_id", req.GetClientId())
 	return nil, nil
-}
-
-// reportedVersion is the version that a heartbeat's request holds of a channel, zero for none.
-func reportedVersion(reported []*protocol.Channel, id string) int64 {
-	i := slices.IndexFunc(reported, func(r *protocol.Channel) bool { return r.GetChannelId() == id })
-	if i < 0 {
-		return 0
-	}
-	return reported[i].GetVersion()
 }
