@@ -22,15 +22,12 @@ import (
 // same, and the same in Test and Replay.
 type pipeline struct {
 	name   string
-	cfg    Tunnel
-	logger watermill.LoggerAdapter
-	handle message.HandlerFunc
+	policy *policy
+	chain  message.HandlerFunc // all but the policy
+	handle message.HandlerFunc // all
 
 	batches *batching.Batching // nil without batchers
 }
-
-// batchHandler handles the batches of one batcher.
-type batchHandler = func(ctx context.Context, b *batching.Batch) error
 
 // parts is what a pipeline is made of.
 type parts struct {
@@ -39,17 +36,25 @@ type parts struct {
 	handlers    Handlers
 	middlewares []message.HandlerMiddleware // the router's
 	publishers  map[string]message.Publisher
+	letters     letterbox // nil: messages are tried again for ever
+	stopping    <-chan struct{}
 	logger      watermill.LoggerAdapter
+	watch       watch
+}
 
-	// outer wraps the whole chain; nil: nothing does.
-	outer message.HandlerMiddleware
-	// batch wraps each batch handler; nil: nothing does.
-	batch func(batchHandler) batchHandler
+// watch is told what happens to messages inside of a pipeline; Test needs it. Both
+// functions may be nil.
+type watch struct {
+	batch func(*batching.Batch) // a batch is about to be handled
+	drop  func(*message.Message)
 }
 
 // newPipeline puts the parts, which have been checked, together.
 func newPipeline(p parts) (*pipeline, error) {
-	pl := &pipeline{name: p.name, cfg: p.cfg, logger: p.logger}
+	pl := &pipeline{
+		name:   p.name,
+		policy: newPolicy(p.name, p.cfg.Failure, p.letters, p.handlers.Failed, p.stopping, p.logger),
+	}
 	h := withSlots(processing(p.handlers.Process), p.cfg.Processors.Concurrency)
 	if len(p.cfg.Batchers) > 0 {
 		var err error
@@ -60,17 +65,14 @@ func newPipeline(p parts) (*pipeline, error) {
 	} else if to := p.cfg.Forward; to != nil {
 		h = forwarding(h, p.publishers[to.publisher()], to.Topic)
 	}
-	h = settlingDrops(h)
+	h = settlingDrops(h, p.watch.drop)
 	for _, m := range backwards(p.handlers.Middlewares) {
 		h = m(h)
 	}
 	for _, m := range backwards(p.middlewares) {
 		h = m(h)
 	}
-	if p.outer != nil {
-		h = p.outer(h)
-	}
-	pl.handle = h
+	pl.chain, pl.handle = h, pl.policy.middleware(h)
 	return pl, nil
 }
 
@@ -97,8 +99,12 @@ func (p parts) batching() batching.Config {
 		if to := b.Forward; to != nil {
 			settings.Handler = batching.PublishTo(p.publishers[to.publisher()], to.Topic)
 		}
-		if p.batch != nil {
-			settings.Handler = p.batch(settings.Handler)
+		if p.watch.batch != nil {
+			handle := settings.Handler
+			settings.Handler = func(ctx context.Context, b *batching.Batch) error {
+				p.watch.batch(b)
+				return handle(ctx, b)
+			}
 		}
 		cfg.Batchers[name] = settings
 	}
@@ -162,14 +168,28 @@ func forwarding(h message.HandlerFunc, pub message.Publisher, topic string) mess
 // middleware could take the error for a failure. That batching has called back
 // the key's later messages by then changes nothing: a message without a place
 // in a batch has let none of them go.
-func settlingDrops(h message.HandlerFunc) message.HandlerFunc {
+func settlingDrops(h message.HandlerFunc, tell func(*message.Message)) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		produced, err := h(msg)
 		if errors.Is(err, errDropped) {
+			if tell != nil {
+				tell(msg)
+			}
 			return nil, nil
 		}
 		return produced, err
 	}
+}
+
+// attempt handles msg once, without the policy's counting and dead letters.
+func (p *pipeline) attempt(msg *message.Message) error {
+	ctx := msg.Context()
+	_, err := guarded(p.chain, msg)
+	msg.SetContext(ctx)
+	if verdictOf(ctx, err) == failed {
+		p.policy.tell(msg, err)
+	}
+	return err
 }
 
 // close ends the pipeline's batches.

@@ -43,6 +43,8 @@ type Router struct {
 	watermill  *message.Router
 	transports map[string]http.RoundTripper // by name of the instance
 
+	closeTimeout time.Duration // the longest of all pipelines
+
 	stopping chan struct{}
 	stopOnce sync.Once
 
@@ -56,6 +58,9 @@ type Router struct {
 	payloads    map[string]subscriber.Unmarshaler
 	credentials map[string]subscriber.CredentialsProvider
 	pipelines   map[string]*pipeline
+	uses        int           // calls of Replay and Test under way; none begins once closed is set
+	unused      chan struct{} // closed once closed is set and uses is zero
+	closeUnused sync.Once
 
 	done chan struct{} // closed when Run has returned, if it ever began
 	err  error         // what Run returned; read it after done
@@ -84,7 +89,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 		return nil, fmt.Errorf("making the watermill router: %w", err)
 	}
 	r := &Router{
-		cfg: cfg, logger: logger, watermill: wm,
+		cfg: cfg, logger: logger, watermill: wm, closeTimeout: closeTimeout,
 		transports:  make(map[string]http.RoundTripper, len(cfg.Instances)),
 		stopping:    make(chan struct{}),
 		handlers:    make(map[string]Handlers),
@@ -92,6 +97,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 		payloads:    map[string]subscriber.Unmarshaler{DefaultPayload: subscriber.JSON{}},
 		credentials: make(map[string]subscriber.CredentialsProvider),
 		pipelines:   make(map[string]*pipeline),
+		unused:      make(chan struct{}),
 		done:        make(chan struct{}),
 	}
 	for name, in := range cfg.Instances {
@@ -109,7 +115,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 func (r *Router) Handle(tunnel string, h Handlers) error {
 	t, ok := r.cfg.Tunnels[tunnel]
 	if !ok {
-		return r.faulty(Fault{Path: "tunnels", Text: fmt.Sprintf("Handle is called for %q, but no tunnel is called so%s", tunnel, suggest(tunnel, names(r.cfg.Tunnels), "tunnels"))})
+		return r.unknownTunnel("Handle", tunnel)
 	}
 	if err := r.faulty(h.check(tunnel, t)...); err != nil {
 		return err
@@ -153,7 +159,7 @@ func (r *Router) RegisterPayload(name string, u subscriber.Unmarshaler) error {
 // RegisterCredentials gives a provider the name by which an instance's
 // credentials know it.
 func (r *Router) RegisterCredentials(name string, p subscriber.CredentialsProvider) error {
-	return register(r, "credentials provider", name, r.credentials, p, p == nil)
+	return register[subscriber.CredentialsProvider](r, "credentials provider", name, r.credentials, newCachedCredentials(p), p == nil)
 }
 
 func register[V any](r *Router, kind, name string, into map[string]V, v V, isNil bool) error {
@@ -233,22 +239,17 @@ func (r *Router) beginRun() error {
 
 // run is Run, once.
 func (r *Router) run(ctx context.Context) (err error) {
-	// The messages' contexts outlive ctx: the drain gives them time.
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	// The end of ctx starts the drain; the messages' contexts outlive it.
 	unlink := context.AfterFunc(ctx, r.stop)
 	defer unlink()
-	// Owner: this function, whose deferred cancel ends it.
-	go func() {
-		select {
-		case <-r.stopping:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
 
 	defer func() { err = errors.Join(err, r.release()) }()
 	if err := r.assemble(); err != nil {
+		return err
+	}
+	if err := r.prepareLetters(ctx); err != nil {
 		return err
 	}
 	subs, err := r.subscribe(ctx)
@@ -272,6 +273,21 @@ func (r *Router) run(ctx context.Context) (err error) {
 		return fmt.Errorf("running the watermill router: %w", err)
 	}
 	return nil
+}
+
+// bound returns a context that ends with ctx, and when the Router stops.
+func (r *Router) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() { // ends with the returned cancel, which waits for it
+		defer close(ended)
+		select {
+		case <-r.stopping:
+			cancel(ErrClosed)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(context.Canceled); <-ended }
 }
 
 // stop starts the drain.
@@ -300,12 +316,47 @@ func (r *Router) Close() error {
 	return r.err
 }
 
+// use begins a use of the Router outside of Run. The Router is not released
+// before the returned function is called.
+func (r *Router) use(what string) (done func(), err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, fmt.Errorf("%s: %w", what, ErrClosed)
+	}
+	r.begun = true
+	r.uses++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.uses--
+		r.signalUnused()
+	}, nil
+}
+
+// signalUnused needs mu. It closes unused when it is time.
+func (r *Router) signalUnused() {
+	if r.closed && r.uses == 0 {
+		r.closeUnused.Do(func() { close(r.unused) })
+	}
+}
+
 // release ends what the pipelines hold.
 func (r *Router) release() error {
 	r.mu.Lock()
+	r.closed = true
+	r.signalUnused()
 	pipelines := r.pipelines
 	r.mu.Unlock()
+	r.stop()
 	var errs []error
+	limit := time.NewTimer(r.closeTimeout)
+	defer limit.Stop()
+	select {
+	case <-r.unused:
+	case <-limit.C:
+		errs = append(errs, fmt.Errorf("closing the router: a Replay or Test is still busy after %v", r.closeTimeout))
+	}
 	for _, name := range names(pipelines) {
 		errs = append(errs, pipelines[name].close())
 	}
@@ -354,8 +405,14 @@ func (r *Router) missing(name string) []Fault {
 	if format := cmp.Or(t.Payload, DefaultPayload); r.payloads[format] == nil {
 		lacks(join(path, "payload"), "payload format", format, names(r.payloads), "RegisterPayload")
 	}
-	if provider := r.cfg.Instances[t.Instance].Credentials; provider != "" && r.credentials[provider] == nil {
-		lacks(join(join("instances", t.Instance), "credentials"), "credentials provider", provider, names(r.credentials), "RegisterCredentials")
+	instances := []string{t.Instance}
+	if dl := t.Failure.DeadLetter; dl != nil && dl.Instance != "" && dl.Instance != t.Instance {
+		instances = append(instances, dl.Instance)
+	}
+	for _, in := range instances {
+		if provider := r.cfg.Instances[in].Credentials; provider != "" && r.credentials[provider] == nil {
+			lacks(join(join("instances", in), "credentials"), "credentials provider", provider, names(r.credentials), "RegisterCredentials")
+		}
 	}
 	return faults
 }
@@ -381,8 +438,48 @@ func (r *Router) parts(name string) parts {
 		handlers:    r.handlers[name],
 		middlewares: r.middlewares,
 		publishers:  r.publishers,
+		letters:     r.letters(name),
+		stopping:    r.stopping,
 		logger:      r.logger.With(watermill.LogFields{"tunnel": name}),
 	}
+}
+
+// letters needs mu. It returns where the tunnel's dead letters go, nil for nowhere.
+func (r *Router) letters(name string) letterbox {
+	dl := r.cfg.Tunnels[name].Failure.DeadLetter
+	switch {
+	case dl == nil:
+		return nil
+	case dl.Topic != "":
+		return &topicLetters{publisher: r.publishers[cmp.Or(dl.Publisher, DefaultPublisher)], topic: dl.Topic}
+	}
+	return r.letterTable(name)
+}
+
+// letterTable needs mu. The tunnel has a dead-letter table.
+func (r *Router) letterTable(name string) *tableLetters {
+	t := r.cfg.Tunnels[name]
+	at := t.deadLetterInstance()
+	in := r.cfg.Instances[at]
+	return &tableLetters{
+		client: &tableClient{instance: in, transport: r.transports[at], provider: in.provider(r.credentials)},
+		table:  t.Failure.DeadLetter.Table,
+	}
+}
+
+// prepareLetters creates dead-letter tables that are missing. It does so before
+// anything runs: when a letter has to be written it would be too late to find out
+// that it cannot be done.
+func (r *Router) prepareLetters(ctx context.Context) error {
+	var errs []error
+	for _, name := range names(r.pipelines) {
+		if table, ok := r.pipelines[name].policy.letters.(*tableLetters); ok {
+			if err := table.prepare(ctx); err != nil {
+				errs = append(errs, fmt.Errorf("tunnels.%s.failure.dead_letter: %w", name, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // subscriberConfig needs mu. It is the subscriber's form of a tunnel's configuration.

@@ -1,0 +1,174 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+// Replayed counts what Replay did.
+type Replayed struct {
+	Succeeded int // handled, and removed from the table
+	Failed    int // failed again; the table has the new error and the number of attempts
+	Skipped   int // not handled, since an earlier letter of the same key failed, or Replay was stopped
+}
+
+// replayPage is how many letters are handled at once.
+const replayPage = 200
+
+// Replay handles the dead letters in a tunnel's dead-letter table once more,
+// through the tunnel's own pipeline: middlewares, Process, batches. Letters come
+// in the order of their changes, those of one primary key one after the other; after
+// a failure the later ones of that key are left alone. Each letter is tried once.
+//
+// A replayed change comes after changes of its row that were handled since it
+// failed: handlers that overwrite should compare Sequence.
+//
+// Replay needs no Run, and may be called while Run does its work. It ends with an
+// error when ctx ends, the Router is closed or the table cannot be read or written;
+// what was counted until then is returned with it.
+func (r *Router) Replay(ctx context.Context, tunnel string) (Replayed, error) {
+	t, ok := r.cfg.Tunnels[tunnel]
+	if !ok {
+		return Replayed{}, r.unknownTunnel("Replay", tunnel)
+	}
+	if dl := t.Failure.DeadLetter; dl == nil || dl.Table == "" {
+		return Replayed{}, r.faulty(Fault{Path: join(join("tunnels", tunnel), "failure"), Text: "Replay reads a dead-letter table, but dead_letter has none; give it a table, or use ReplayMessage for a topic"})
+	}
+	done, err := r.use("replay")
+	if err != nil {
+		return Replayed{}, err
+	}
+	defer done()
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
+	p, err := r.readyPipeline(tunnel)
+	if err != nil {
+		return Replayed{}, err
+	}
+	r.mu.Lock()
+	rp := &replay{pipeline: p, table: r.letterTable(tunnel), cfg: t, failed: make(map[string]bool)}
+	r.mu.Unlock()
+	if err := rp.run(ctx); err != nil {
+		return rp.count, fmt.Errorf("replay tunnels.%s: %w", tunnel, err)
+	}
+	return rp.count, nil
+}
+
+// readyPipeline returns the pipeline of a tunnel that has all that it needs.
+func (r *Router) readyPipeline(tunnel string) (*pipeline, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.faulty(r.missing(tunnel)...); err != nil {
+		return nil, err
+	}
+	return r.pipeline(tunnel)
+}
+
+// replay is one Replay.
+type replay struct {
+	pipeline *pipeline
+	table    *tableLetters
+	cfg      Tunnel
+	count    Replayed
+	failed   map[string]bool // ordering keys with a failure
+}
+
+// run goes through the table. A failed letter stays at its place, behind which the next
+// page begins, so it comes to an end.
+func (rp *replay) run(ctx context.Context) error {
+	var from *tablestore.PrimaryKey
+	for {
+		letters, next, err := rp.table.page(ctx, rp.pipeline.name, from, replayPage)
+		if err != nil {
+			return err
+		}
+		if err := rp.page(ctx, letters); err != nil {
+			return err
+		}
+		if next == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		from = next
+	}
+}
+
+// page handles some letters side by side.
+func (rp *replay) page(ctx context.Context, letters []*DeadLetter) error {
+	var tried []*DeadLetter
+	var messages []*message.Message
+	var keys []string
+	for _, l := range letters {
+		msg := l.Message()
+		key := orderingKey(msg, rp.cfg)
+		if key != "" && rp.failed[key] {
+			rp.count.Skipped++
+			continue
+		}
+		tried, messages, keys = append(tried, l), append(messages, msg), append(keys, key)
+	}
+	f := feed{handle: rp.pipeline.attempt}
+	var errs []error
+	for i, err := range f.run(ctx, messages, keys, false) {
+		errs = append(errs, rp.settle(ctx, tried[i], keys[i], err))
+	}
+	return errors.Join(errs...)
+}
+
+// settle writes down what became of a letter.
+func (rp *replay) settle(ctx context.Context, l *DeadLetter, key string, err error) error {
+	// What was handled is removed even if the replay is being stopped.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), letterTimeout)
+	defer cancel()
+	switch {
+	case err == nil:
+		rp.count.Succeeded++
+		return rp.table.remove(ctx, l)
+	case errors.Is(err, ack.ErrCalledBack), errors.Is(err, ErrClosed), verdictOf(ctx, err) == interrupted:
+		rp.count.Skipped++
+		rp.failed[key] = true
+		return nil
+	}
+	rp.count.Failed++
+	rp.failed[key] = true
+	again := *l
+	again.Error, again.Attempts, again.FailedAt = err.Error(), l.Attempts+1, now()
+	return rp.table.put(ctx, &again)
+}
+
+// ReplayMessage handles a published dead letter once more, through the pipeline that
+// it came from. It is a handler for a subscription to the topic of the dead
+// letters, such as
+//
+//	r.Watermill().AddConsumerHandler("replay", "dead-letters", sub, r.ReplayMessage)
+//
+// and returns the error of the attempt. Order and further attempts are those of
+// that subscription.
+func (r *Router) ReplayMessage(msg *message.Message) error {
+	l, err := ParseDeadLetter(msg.Payload)
+	if err != nil {
+		return fmt.Errorf("replay message %s: %w", msg.UUID, err)
+	}
+	if _, ok := r.cfg.Tunnels[l.Pipeline]; !ok {
+		return r.unknownTunnel("ReplayMessage", l.Pipeline)
+	}
+	p, err := r.readyPipeline(l.Pipeline)
+	if err != nil {
+		return err
+	}
+	again := l.Message()
+	again.SetContext(msg.Context())
+	if l.Record != nil {
+		subscriber.WithRecord(again, l.Record)
+	}
+	return p.attempt(again)
+}

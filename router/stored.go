@@ -1,0 +1,162 @@
+package router
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+// storedRecord is the JSON form of a record in dead letters. Unlike the
+// default payload it keeps everything: types, versions, deletions.
+type storedRecord struct {
+	Instance   string         `json:"instance"`
+	Table      string         `json:"table"`
+	Tunnel     string         `json:"tunnel"`
+	Channel    string         `json:"channel"`
+	Type       uint8          `json:"type"`
+	Sequence   storedSequence `json:"sequence"`
+	PrimaryKey []storedCell   `json:"primary_key"`
+	Columns    []storedCell   `json:"columns,omitempty"`
+	Origin     []storedCell   `json:"origin,omitempty"`
+}
+
+type storedSequence struct {
+	Epoch     int32 `json:"epoch"`
+	Timestamp int64 `json:"timestamp"`
+	RowIndex  int32 `json:"row_index"`
+}
+
+type storedCell struct {
+	Name      string      `json:"name"`
+	Value     storedValue `json:"value"`
+	Type      uint8       `json:"type,omitempty"`
+	Timestamp int64       `json:"timestamp,omitempty"`
+}
+
+// storedValue is a value as text, or as bytes where it is binary or no UTF-8.
+type storedValue struct {
+	Kind  string `json:"kind"`
+	Text  string `json:"text,omitempty"`
+	Bytes []byte `json:"bytes,omitempty"`
+}
+
+// storeRecord returns nil for nil.
+func storeRecord(r *subscriber.Record) *storedRecord {
+	if r == nil {
+		return nil
+	}
+	s := &storedRecord{
+		Instance: r.Instance, Table: r.Table, Tunnel: r.Tunnel, Channel: r.Channel,
+		Type:     uint8(r.Type),
+		Sequence: storedSequence(r.Sequence),
+		Columns:  storeCells(r.Columns),
+		Origin:   storeCells(r.Origin),
+	}
+	for _, c := range r.PrimaryKey {
+		s.PrimaryKey = append(s.PrimaryKey, storedCell{Name: c.Name, Value: storeValue(c.Value)})
+	}
+	return s
+}
+
+func storeCells(cells []subscriber.Cell) []storedCell {
+	var out []storedCell
+	for _, c := range cells {
+		out = append(out, storedCell{Name: c.Name, Value: storeValue(c.Value), Type: uint8(c.Type), Timestamp: c.Timestamp})
+	}
+	return out
+}
+
+func storeValue(v subscriber.Value) storedValue {
+	s := storedValue{Kind: v.Kind().String()}
+	if text := v.String(); v.Kind() == subscriber.KindBinary || !utf8.ValidString(text) {
+		s.Bytes = v.Bytes()
+	} else {
+		s.Text = text
+	}
+	return s
+}
+
+// restore makes a record of s again, as of a first delivery. It returns nil for nil.
+func (s *storedRecord) restore() (*subscriber.Record, error) {
+	if s == nil {
+		return nil, nil
+	}
+	r := &subscriber.Record{
+		Instance: s.Instance, Table: s.Table, Tunnel: s.Tunnel, Channel: s.Channel,
+		Type:     subscriber.RecordType(s.Type),
+		Sequence: subscriber.Sequence(s.Sequence),
+		Attempt:  1,
+	}
+	key, err := restoreCells(s.PrimaryKey)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range key {
+		r.PrimaryKey = append(r.PrimaryKey, subscriber.Column{Name: c.Name, Value: c.Value})
+	}
+	if r.Columns, err = restoreCells(s.Columns); err != nil {
+		return nil, err
+	}
+	r.Origin, err = restoreCells(s.Origin)
+	return r, err
+}
+
+func restoreCells(stored []storedCell) ([]subscriber.Cell, error) {
+	var cells []subscriber.Cell
+	for _, s := range stored {
+		v, err := s.Value.restore()
+		if err != nil {
+			return nil, fmt.Errorf("reading column %q of a stored record: %w", s.Name, err)
+		}
+		cells = append(cells, subscriber.Cell{Name: s.Name, Value: v, Type: subscriber.CellType(s.Type), Timestamp: s.Timestamp})
+	}
+	return cells, nil
+}
+
+func (s storedValue) restore() (subscriber.Value, error) {
+	switch s.Kind {
+	case subscriber.KindNone.String():
+		return subscriber.Value{}, nil
+	case subscriber.KindInteger.String():
+		n, err := strconv.ParseInt(s.Text, 10, 64)
+		return subscriber.IntegerValue(n), err
+	case subscriber.KindDouble.String():
+		f, err := strconv.ParseFloat(s.Text, 64)
+		return subscriber.DoubleValue(f), err
+	case subscriber.KindBoolean.String():
+		b, err := strconv.ParseBool(s.Text)
+		return subscriber.BooleanValue(b), err
+	case subscriber.KindString.String():
+		if s.Bytes != nil {
+			return subscriber.StringValue(string(s.Bytes)), nil
+		}
+		return subscriber.StringValue(s.Text), nil
+	case subscriber.KindBinary.String():
+		return subscriber.BinaryValue(s.Bytes), nil
+	}
+	return subscriber.Value{}, fmt.Errorf("unknown kind %q", s.Kind)
+}
+
+// encodeRecord returns the JSON form of r, "" for nil.
+func encodeRecord(r *subscriber.Record) (string, error) {
+	if r == nil {
+		return "", nil
+	}
+	b, err := json.Marshal(storeRecord(r))
+	return string(b), err
+}
+
+// decodeRecord reads what encodeRecord wrote.
+func decodeRecord(text string) (*subscriber.Record, error) {
+	if text == "" {
+		return nil, nil
+	}
+	s := new(storedRecord)
+	if err := json.Unmarshal([]byte(text), s); err != nil {
+		return nil, fmt.Errorf("reading a stored record: %w", err)
+	}
+	return s.restore()
+}

@@ -1,0 +1,158 @@
+package router
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+// Outcome is what became of one message in Test.
+type Outcome struct {
+	// Message is the message as the pipeline left it.
+	Message *message.Message
+
+	// Err is nil when the message would have been acked. It wraps
+	// ack.ErrCalledBack when an earlier message of its key failed: then this
+	// one would come again after that.
+	Err error
+
+	// Dropped says that Process returned ErrDrop.
+	Dropped bool
+
+	// Batch is the batch that the message was in, nil if it came to none. Messages of
+	// the same batch share the pointer.
+	Batch *batching.Batch
+}
+
+// TestRecords makes messages of records, as the subscriber would, and calls
+// Test. What a record lacks of instance, table, tunnel, type and attempt is
+// filled in. UUIDs are "record-1", "record-2", ... unless the payload format sets them.
+func (r *Router) TestRecords(ctx context.Context, tunnel string, records ...*subscriber.Record) ([]Outcome, error) {
+	t, ok := r.cfg.Tunnels[tunnel]
+	if !ok {
+		return nil, r.unknownTunnel("TestRecords", tunnel)
+	}
+	r.mu.Lock()
+	format := cmp.Or(t.Payload, DefaultPayload)
+	unmarshaler, ok := r.payloads[format]
+	r.mu.Unlock()
+	if !ok {
+		return nil, fmt.Errorf("test tunnels.%s: %w: no payload format called %q is registered", tunnel, ErrInvalidConfig, format)
+	}
+	messages := make([]*message.Message, len(records))
+	for i, rec := range records {
+		filled := *rec
+		filled.Instance = cmp.Or(rec.Instance, r.cfg.Instances[t.Instance].Name)
+		filled.Table = cmp.Or(rec.Table, t.TableName)
+		filled.Tunnel = cmp.Or(rec.Tunnel, t.TunnelName)
+		filled.Type = cmp.Or(rec.Type, subscriber.Put)
+		filled.Attempt = cmp.Or(rec.Attempt, 1)
+		msg, err := unmarshaler.Unmarshal(&filled)
+		if err != nil {
+			return nil, fmt.Errorf("test tunnels.%s: record %d: %w", tunnel, i+1, err)
+		}
+		msg.UUID = cmp.Or(msg.UUID, fmt.Sprintf("record-%d", i+1))
+		subscriber.WithRecord(msg, &filled)
+		messages[i] = msg
+	}
+	return r.Test(ctx, tunnel, messages...)
+}
+
+// Test sends messages through a pipeline without a tunnel, for tests of
+// handlers and of a configuration, and returns what became of each, in the same
+// order. Nothing is connected; but forwarded messages do go to the registered publishers.
+//
+// Messages join their batches in the given order, batches end by their size, by
+// a flush, or when all messages wait (batching.TriggerDrain): never by time. Each
+// message is tried once: a failure is neither tried again nor made a dead letter.
+// Test has batches and slots of its own, so it may be called any number of times and beside
+// everything else, before Run too; handlers cannot be added after it.
+func (r *Router) Test(ctx context.Context, tunnel string, messages ...*message.Message) ([]Outcome, error) {
+	done, err := r.use("test")
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
+
+	// Messages are told apart by their identity: a test may give two the same UUID.
+	// A middleware may hand on another message than it got; that one is nobody's.
+	var mu sync.Mutex
+	found := make(map[*message.Message]*Outcome, len(messages))
+	p, err := r.trialPipeline(tunnel, watch{
+		batch: func(b *batching.Batch) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, m := range b.Messages {
+				if o := found[m]; o != nil {
+					o.Batch = b
+				}
+			}
+		},
+		drop: func(m *message.Message) {
+			mu.Lock()
+			defer mu.Unlock()
+			if o := found[m]; o != nil {
+				o.Dropped = true
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	outcomes, keys := make([]Outcome, len(messages)), make([]string, len(messages))
+	for i, msg := range messages {
+		if found[msg] != nil {
+			return nil, fmt.Errorf("test tunnels.%s: message %d is given twice", tunnel, i+1)
+		}
+		outcomes[i].Message, keys[i] = msg, orderingKey(msg, r.cfg.Tunnels[tunnel])
+		found[msg] = &outcomes[i]
+	}
+	f := feed{handle: p.attempt}
+	for i, err := range f.run(ctx, messages, keys, true) {
+		outcomes[i].Err = err
+	}
+	return outcomes, p.close()
+}
+
+// trialPipeline makes a pipeline for one Test.
+func (r *Router) trialPipeline(tunnel string, w watch) (*pipeline, error) {
+	if _, ok := r.cfg.Tunnels[tunnel]; !ok {
+		return nil, r.unknownTunnel("Test", tunnel)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.faulty(r.missing(tunnel)...); err != nil {
+		return nil, err
+	}
+	parts := r.parts(tunnel)
+	parts.letters, parts.watch = nil, w
+	return newPipeline(parts)
+}
+
+// unknownTunnel is the error of a method that was called for a tunnel that is
+// not in the configuration.
+func (r *Router) unknownTunnel(method, tunnel string) error {
+	return r.faulty(Fault{Path: "tunnels", Text: fmt.Sprintf("%s is called for %q, but no tunnel is called so%s", method, tunnel, suggest(tunnel, names(r.cfg.Tunnels), "tunnels"))})
+}
+
+// orderingKey is the key by which the subscriber would order msg.
+func orderingKey(msg *message.Message, t Tunnel) string {
+	switch t.ordering() {
+	case subscriber.Unordered:
+		return ""
+	case subscriber.OrderByChannel:
+		return "channel " + msg.Metadata.Get(subscriber.MetadataChannel)
+	}
+	if rec, ok := subscriber.RecordFromMessage(msg); ok {
+		return rec.KeyText()
+	}
+	return msg.Metadata.Get(subscriber.MetadataKey)
+}
