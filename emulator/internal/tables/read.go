@@ -133,7 +133,7 @@ func (p *projection) trimKey(row *plainbuffer.Row) {
 // there or filtered out.
 func readRow(t *store.Table, key []byte, p *projection) ([]byte, error) {
 	var row plainbuffer.Row
-	if err := plainbuffer.Decode(key, &row); err != nil {
+	if err := decodeRow(key, &row); err != nil {
 		return nil, wire.Invalid("Failed to parse the primary key: %v.", err)
 	}
 	found, err := t.Get(row.PrimaryKey, &row)
@@ -247,7 +247,7 @@ func (s *Service) getRange(req *pb.GetRangeRequest) (*pb.GetRangeResponse, error
 // bound decodes an end of a range into an ordered key.
 func bound(t *store.Table, b []byte) ([]byte, error) {
 	var row plainbuffer.Row
-	if err := plainbuffer.Decode(b, &row); err != nil {
+	if err := decodeRow(b, &row); err != nil {
 		return nil, wire.Invalid("Failed to parse the primary key of a range: %v.", err)
 	}
 	schema := t.Schema()

@@ -25,7 +25,7 @@ func newChange(action store.Action, b []byte, condition *pb.Condition, returns *
 	c := &change{returns: returns.GetReturnType()}
 	c.Action = action
 	c.Row = new(plainbuffer.Row)
-	if err := plainbuffer.Decode(b, c.Row); err != nil {
+	if err := decodeRow(b, c.Row); err != nil {
 		return nil, wire.Invalid("Failed to parse the row: %v.", err)
 	}
 	if c.Row.Delete && action != store.DeleteRow {
