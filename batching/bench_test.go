@@ -1,0 +1,137 @@
+package batching
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ack"
+)
+
+// benchSource delivers n messages with inFlight of them unfinished at any time.
+type benchSource struct {
+	out      chan *message.Message
+	inFlight chan struct{}
+}
+
+func newBenchSource(inFlight int) *benchSource {
+	return &benchSource{out: make(chan *message.Message), inFlight: make(chan struct{}, inFlight)}
+}
+
+func (s *benchSource) Subscribe(context.Context, string) (<-chan *message.Message, error) {
+	return s.out, nil
+}
+func (s *benchSource) Close() error { return nil }
+
+// release is the outermost middleware: it lets the next message be delivered.
+func (s *benchSource) release(h message.HandlerFunc) message.HandlerFunc {
+	return func(msg *message.Message) ([]*message.Message, error) {
+		out, err := h(msg)
+		<-s.inFlight
+		return out, err
+	}
+}
+
+// benchDelivery is a Delivery that costs next to nothing.
+type benchDelivery struct {
+	key   string
+	hurry chan struct{}
+}
+
+func (d *benchDelivery) Key() string            { return d.key }
+func (d *benchDelivery) HandOff()               {}
+func (d *benchDelivery) Begin()                 {}
+func (d *benchDelivery) CallBack(error)         {}
+func (d *benchDelivery) Hurry() <-chan struct{} { return d.hurry }
+
+// cpuTime is what the process has used of all processors: unlike the clock it
+// says the same on a busy machine.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// runRouter sends b.N messages through a Router with the middlewares.
+func runRouter(b *testing.B, inFlight, keys int, m ...message.HandlerMiddleware) {
+	s := newBenchSource(inFlight)
+	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	router.AddMiddleware(s.release)
+	router.AddMiddleware(m...)
+	router.AddConsumerHandler("h", "topic", s, func(*message.Message) error { return nil })
+	stopped := make(chan error, 1)
+	go func() { stopped <- router.Run(context.Background()) }()
+	<-router.Running()
+
+	// Delivered messages share their contexts, so that what those cost is not counted.
+	hurry := make(chan struct{})
+	contexts := make([]context.Context, keys)
+	for i := range contexts {
+		contexts[i] = ack.NewContext(context.Background(), &benchDelivery{key: strconv.Itoa(i), hurry: hurry})
+	}
+
+	b.ReportAllocs()
+	b.ResetTimer()
+	start := cpuTime()
+	for i := range b.N {
+		s.inFlight <- struct{}{}
+		msg := message.NewMessage("", nil)
+		if keys > 0 {
+			msg.SetContext(contexts[i%keys])
+		}
+		s.out <- msg
+	}
+	for range inFlight { // all are through when it can be filled once more
+		s.inFlight <- struct{}{}
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(cpuTime()-start)/float64(b.N), "cpu-ns/op")
+	close(s.out)
+	router.Close()
+	<-stopped
+}
+
+// BenchmarkRouter measures the whole way of a message through Watermill's
+// Router: bare, with batches, and with batches of messages that have a Delivery
+// and one of 10 000 ordering keys. Less than the batch size in flight would measure the
+// timeout; those cases are left out, and the last batch of a run is sent off by
+// a short one.
+func BenchmarkRouter(b *testing.B) {
+	for _, inFlight := range []int{1, 16, 256, 4096} {
+		b.Run(fmt.Sprintf("inflight=%d/bare", inFlight), func(b *testing.B) {
+			runRouter(b, inFlight, 0)
+		})
+		for _, size := range []int{1, 10, 100, 1000} {
+			if size > inFlight {
+				continue
+			}
+			for _, keys := range []int{0, 10_000} {
+				name := "plain"
+				if keys > 0 {
+					name = "keys"
+				}
+				b.Run(fmt.Sprintf("inflight=%d/batch=%d/%s", inFlight, size, name), func(b *testing.B) {
+					bt := mustNew(b, one(Batcher{
+						Size: size, Timeout: 50 * time.Millisecond, Concurrency: 4,
+						Handler: func(context.Context, *Batch) error { return nil },
+					}), nil)
+					runRouter(b, inFlight, keys, bt.Middleware)
+					if err := bt.Close(); err != nil {
+						b.Fatal(err)
+					}
+				})
+			}
+		}
+	}
+}
