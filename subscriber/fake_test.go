@@ -125,7 +125,7 @@ func (f *fakeService) bodies(op string) (bodies [][]byte) {
 // fakeEndpoint is an endpoint at f, with a permanent key.
 func fakeEndpoint(f *fakeService) *endpoint {
 	e := &endpoint{
-		url: "http://ots.test", instance: "inst", base: f,
+		url: "http://ots.test", instance: "inst", base: f, timeout: maxCallTimeout,
 		creds: newCredentialsCache(staticCredentials{AccessKeyID: "id", AccessKeySecret: "hush-hush"}, watermill.NopLogger{}),
 	}
 	if _, err := e.creds.get(context.Background()); err != nil {
@@ -156,7 +156,9 @@ func errorReply(status int, code string) reply {
 	return reply{status: status, body: marshal(&protocol.Error{Code: &code, Message: &message})}
 }
 
-func clientReply(id string) reply { return reply{body: marshal(&protocol.ConnectResponse{ClientId: &id})} }
+func clientReply(id string) reply {
+	return reply{body: marshal(&protocol.ConnectResponse{ClientId: &id})}
+}
 
 // channels parses "id:version:STATUS" into the channels of a heartbeat.
 func channels(list ...string) (chs []*protocol.Channel) {

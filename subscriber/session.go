@@ -207,8 +207,10 @@ func (s *session) release() {
 // Invariants:
 //   - version only grows; a status with an older one is ignored. A report of ours has version+1.
 //   - At most one run is active. mu is taken before the session's. Closed is true while there is none, so that the
-//     state machine drops the conn with its report; a later OPEN starts a new run,
-//     here or in a new conn.
+//     state machine drops the conn with its report; a later OPEN starts a new run
+//     in a new conn.
+//   - Once dropped no run starts: the state machine forgot the conn, and notices still
+//     under way (it sends them from goroutines of their own) are of the past.
 type conn struct {
 	session  *session
 	id       string
@@ -218,13 +220,14 @@ type conn struct {
 	mu      sync.Mutex
 	version int64
 	run     *channelRun
+	dropped bool
 }
 
 // NotifyStatus implements tunnel.ChannelConn. The SDK calls it from a goroutine of its own for each
 // channel after each heartbeat, in no order.
 func (c *conn) NotifyStatus(st *tunnel.ChannelStatus) {
 	c.mu.Lock()
-	if st.Version < c.version {
+	if c.dropped || st.Version < c.version {
 		c.mu.Unlock()
 		return
 	}
@@ -258,16 +261,25 @@ func (c *conn) report(status protocol.ChannelStatus) *tunnel.ChannelStatus {
 	return &tunnel.ChannelStatus{ChannelId: c.id, Version: c.version, Status: status}
 }
 
-// Closed implements tunnel.ChannelConn.
+// Closed implements tunnel.ChannelConn. The state machine asks only when it drops
+// a channel from its table if it is closed, or calls Close if it is not.
 func (c *conn) Closed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.run == nil {
+		c.dropped = true
+	}
 	return c.run == nil
 }
 
 // Close implements tunnel.ChannelConn: the service does not list the channel
 // any more, or the session is over.
-func (c *conn) Close() { c.lose() }
+func (c *conn) Close() {
+	c.mu.Lock()
+	c.dropped = true
+	c.mu.Unlock()
+	c.lose()
+}
 
 func (c *conn) lose() {
 	if r := c.active(); r != nil {
