@@ -20,7 +20,10 @@ import (
 func TestModel(t *testing.T) {
 	const histories = 100_000
 	n := histories
-	if testing.Short() || raceEnabled { // one goroutine: the race detector finds nothing here
+	switch {
+	case raceEnabled: // one goroutine: the race detector finds nothing here
+		n = 2_000
+	case testing.Short():
 		n = 10_000
 	}
 	// rapid has no setting per test. An explicit -rapid.checks wins.
