@@ -31,7 +31,7 @@ import (
 // deliverer and one watcher for each message in flight.
 //
 // Invariants:
-//   - sequence, the number of the last stored checkpoint, belongs to main.
+//   - stored and sequence, the last stored checkpoint, belong to main.
 //   - Nothing is read once readCtx is cancelled, nothing delivered once the
 //     tracker drains, nothing committed once ctx is cancelled.
 //   - The run is reported ended only when all its goroutines have ended.
@@ -56,7 +56,8 @@ type channelRun struct {
 
 	failed chan error // capacity 1: the reader gave up
 
-	sequence int64
+	stored   string // token of the last stored checkpoint
+	sequence int64  // and its number
 
 	watchers sync.WaitGroup
 
