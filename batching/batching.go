@@ -98,6 +98,9 @@ func (b *Batching) Middleware(h message.HandlerFunc) message.HandlerFunc {
 
 // handle sees one message through processing and its batch.
 func (b *Batching) handle(it *item, h message.HandlerFunc) ([]*message.Message, error) {
+	if it.gone() { // before its handler got to run: the step would work for nobody
+		return nil, it.goneError()
+	}
 	produced, err := b.process(it, h)
 	if it.calledBack() {
 		return nil, errCalledBack
@@ -147,7 +150,7 @@ func (b *Batching) process(it *item, h message.HandlerFunc) ([]*message.Message,
 // prepare finds out what joining needs to know.
 func (b *Batching) prepare(it *item) error {
 	if it.gone() {
-		return it.endedError()
+		return it.goneError()
 	}
 	name := it.route.batcher
 	if name == "" {
@@ -187,10 +190,7 @@ func (b *Batching) wait(it *item, hurry <-chan struct{}) error {
 		case <-ended:
 			ended = nil
 			if b.end(it) {
-				if it.calledBack() {
-					return errCalledBack
-				}
-				return it.endedError()
+				return it.goneError()
 			}
 		}
 	}

@@ -231,6 +231,24 @@ func TestContextEnd(t *testing.T) {
 		})
 	})
 
+	t.Run("gone_before_the_processing_step_skips_it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := mustNew(t, one(Batcher{Size: 1, Handler: succeed}), nil)
+			h := b.Middleware(func(*message.Message) ([]*message.Message, error) {
+				t.Error("the step was called")
+				return nil, nil
+			})
+			for cause, want := range map[error]error{errTakenBack: nil, errFenced: errFenced} {
+				d := newDelivered("a", "k")
+				d.cancel(cause)
+				if err := send(h, d.msg).result(); !errors.Is(err, want) {
+					t.Errorf("got %v, want %v", err, want)
+				}
+				equal(t, "told", d.events(), "")
+			}
+		})
+	})
+
 	t.Run("called_back_in_the_processing_step_does_not_join", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			for _, err := range []error{nil, errBoom} {

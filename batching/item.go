@@ -118,9 +118,12 @@ func (it *item) gone() bool {
 	return it.delivery != nil && errors.Is(it.Err(), context.Canceled)
 }
 
-// endedError is the outcome of a message that left its batch because its
-// context ended. It wraps both the context's error and its cause.
-func (it *item) endedError() error {
+// goneError is the outcome of a message that is gone and whose batch did not
+// run. It wraps both the context's error and its cause.
+func (it *item) goneError() error {
+	if it.calledBack() {
+		return errCalledBack
+	}
 	err, cause := it.Err(), context.Cause(it.Context)
 	if errors.Is(cause, err) {
 		return fmt.Errorf("batching: message ended before its batch began: %w", cause)

@@ -1,0 +1,118 @@
+package batching_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+)
+
+// Two named batchers behind one Router handler. Every Watermill subscriber will
+// do; this one is in memory.
+func Example() {
+	pubsub := gochannel.NewGoChannel(gochannel.Config{}, nil)
+
+	var handled sync.WaitGroup
+	handled.Add(5)
+	show := func(_ context.Context, b *batching.Batch) error {
+		var ids []string
+		for _, msg := range b.Messages {
+			ids = append(ids, msg.UUID)
+			handled.Done()
+		}
+		fmt.Printf("%s: %s (%s)\n", b.Batcher, strings.Join(ids, " "), b.Trigger)
+		return nil // the messages are acked
+	}
+	batches, err := batching.New(batching.Config{
+		Defaults: batching.Batcher{Size: 2, Timeout: 500 * time.Millisecond, Handler: show},
+		Batchers: map[string]batching.Batcher{"mail": {}, "archive": {Size: 3}},
+	}, nil)
+	if err != nil {
+		panic(err)
+	}
+
+	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
+	if err != nil {
+		panic(err)
+	}
+	router.AddConsumerHandler("orders", "orders", pubsub, func(msg *message.Message) error {
+		if strings.HasPrefix(msg.UUID, "a") {
+			batching.SetBatcher(msg, "archive")
+		} else {
+			batching.SetBatcher(msg, "mail")
+		}
+		return nil
+	}).AddMiddleware(batches.Middleware)
+	go func() {
+		if err := router.Run(context.Background()); err != nil {
+			panic(err)
+		}
+	}()
+	<-router.Running()
+
+	for _, id := range []string{"m1", "a1", "a2", "m2", "a3"} {
+		if err := pubsub.Publish("orders", message.NewMessage(id, nil)); err != nil {
+			panic(err)
+		}
+		time.Sleep(10 * time.Millisecond) // gochannel hands messages over in no order
+	}
+	handled.Wait()
+
+	// First the Router, so that nothing comes any more, then the batches.
+	if err := router.Close(); err != nil {
+		panic(err)
+	}
+	if err := batches.Close(); err != nil {
+		panic(err)
+	}
+	// Output:
+	// mail: m1 m2 (size)
+	// archive: a1 a2 a3 (size)
+}
+
+// A handler of typed values. A message that cannot be decoded fails alone.
+func ExampleHandler() {
+	type order struct{ Total int }
+
+	h := batching.Handler(batching.JSON[order], func(_ context.Context, b *batching.Batch, items []batching.Item[order]) error {
+		sum := 0
+		for _, item := range items {
+			sum += item.Value.Total
+		}
+		fmt.Println(len(items), "orders, total", sum)
+		return nil
+	})
+
+	// A handler is tested without middleware, on a batch made by hand.
+	bad := message.NewMessage("bad", []byte(`{`))
+	b := &batching.Batch{Messages: []*message.Message{
+		message.NewMessage("1", []byte(`{"Total": 3}`)), bad, message.NewMessage("2", []byte(`{"Total": 4}`)),
+	}}
+	fmt.Println(h(context.Background(), b), "-", b.Err(bad))
+	// Output:
+	// 2 orders, total 7
+	// <nil> - decode message bad: unexpected end of JSON input
+}
+
+// Fail decides about single messages: the others of the batch succeed.
+func ExampleBatch_Fail() {
+	h := func(_ context.Context, b *batching.Batch) error {
+		for _, msg := range b.Messages {
+			if len(msg.Payload) == 0 {
+				b.Fail(msg, fmt.Errorf("no payload"))
+			}
+		}
+		return nil
+	}
+	empty := message.NewMessage("empty", nil)
+	b := &batching.Batch{Messages: []*message.Message{empty, message.NewMessage("full", []byte("x"))}}
+	fmt.Println(h(context.Background(), b), "-", b.Err(empty))
+	// Output: <nil> - no payload
+}
