@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/batching"
@@ -36,7 +37,7 @@ tunnels:
     checkpoint_interval: 50ms
     max_poll_interval: 20ms
     close_timeout: 5s
-    tunnel: {create: true, start: earliest}
+    tunnel: {create: true, type: Stream}
 %s`, testbed.Instance, bed.Emulator.Endpoint(), testbed.KeyID, testbed.KeySecret, testbed.Table, testbed.Tunnel, more)
 }
 
@@ -67,7 +68,7 @@ func build(t *testing.T, yaml string) *router.Router {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := router.New(cfg, nil)
+	r, err := router.New(cfg, dbg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,3 +140,4 @@ func TestRouterRunsAPipeline(t *testing.T) {
 		}
 	}
 }
+var dbg watermill.LoggerAdapter
