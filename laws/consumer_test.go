@@ -16,6 +16,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/goleak"
 
 	"github.com/watermill-ots/watermill-ots/batching"
@@ -58,12 +59,18 @@ func TestMain(m *testing.M) {
 		}
 		if err := c.run(); err != nil {
 			fmt.Fprintln(os.Stderr, "consumer:", err)
+			if strings.Contains(err.Error(), "cannot subscribe") { // the Router's words
+				os.Exit(exitNoService)
+			}
 			os.Exit(1)
 		}
 		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
 }
+
+// exitNoService is the exit code of a consumer that could not subscribe.
+const exitNoService = 3
 
 // maxHeap bounds a consumer's memory (law L6): the window is 256 records.
 const maxHeap = 128 << 20
@@ -79,6 +86,7 @@ func (c consumer) run() error {
 	defer log.Close()
 	cfg := testbed.Config(c.endpoint)
 	cfg.MaxInFlight = 256
+	cfg.NackBackoff = func() backoff.BackOff { return backoff.NewConstantBackOff(10 * time.Millisecond) }
 	if c.mode == byChannel {
 		cfg.Ordering = subscriber.OrderByChannel
 	}
@@ -170,7 +178,11 @@ var errTrouble = errors.New("made up")
 // work is what a handler does before it is done: it takes a while, and with
 // trouble it fails, panics or stalls now and then.
 func (c consumer) work() error {
-	time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
+	longest := 2000
+	if c.mode == byChannel { // one at a time
+		longest = 300
+	}
+	time.Sleep(time.Duration(rand.IntN(longest)) * time.Microsecond)
 	if !c.trouble {
 		return nil
 	}
@@ -179,7 +191,7 @@ func (c consumer) work() error {
 		return errTrouble
 	case n < 20:
 		panic("made up")
-	case n < 23:
+	case n < 23 && c.mode != byChannel:
 		time.Sleep(time.Duration(rand.IntN(700)) * time.Millisecond)
 	}
 	return nil
@@ -263,6 +275,19 @@ func (p *process) signal(t *testing.T, s os.Signal) {
 	if err := p.Process.Signal(s); err != nil {
 		t.Fatalf("sending %v to a process: %v\n%s", s, err, tail(p.stderr))
 	}
+}
+
+// alive reports whether the process still runs.
+func (p *process) alive() bool { return p.Process.Signal(syscall.Signal(0)) == nil && !p.defunct() }
+
+// defunct reports whether the process has ended and nobody waited for it yet.
+func (p *process) defunct() bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
+	if err != nil {
+		return false // no such file on this system: believe the signal
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(state, "Z")
 }
 
 // terminate asks the process to end and checks that it ends well.
