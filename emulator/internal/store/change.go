@@ -67,7 +67,7 @@ func (p *partition) apply(t *Table, c *Change, seq plainbuffer.Sequence, nowMill
 	if err := c.check(&w.old, exists); err != nil {
 		return err
 	}
-	gone := false
+	gone := false // after the change there is no row
 	w.log = plainbuffer.Row{PrimaryKey: c.Row.PrimaryKey, HasSequence: true, Sequence: seq}
 	switch c.Action {
 	case PutRow:
@@ -75,7 +75,6 @@ func (p *partition) apply(t *Table, c *Change, seq plainbuffer.Sequence, nowMill
 			stamp(&c.Row.Cells[i], nowMillis)
 		}
 		w.row.Cells = order(append(w.row.Cells[:0], c.Row.Cells...))
-		w.log.Cells = w.row.Cells
 	case UpdateRow:
 		if !exists {
 			w.old.Cells = w.old.Cells[:0]
@@ -92,6 +91,17 @@ func (p *partition) apply(t *Table, c *Change, seq plainbuffer.Sequence, nowMill
 		w.log.Delete = true
 	}
 	w.row.PrimaryKey = c.Row.PrimaryKey
+	if !gone {
+		t.schema.Options.Live(&w.row, nowMillis) // drops versions beyond the limit
+		if c.Action == PutRow {
+			w.log.Cells = w.row.Cells
+		}
+		c.After = newest(w.row.Cells, c.Return)
+		w.rowBytes = plainbuffer.AppendRow(w.rowBytes[:0], &w.row)
+		if len(w.rowBytes) > maxRow {
+			return wire.Errorf(wire.CodeOutOfRowSizeLimit, "The row has %d bytes, more than %d.", len(w.rowBytes), maxRow)
+		}
+	}
 	if t.stream.Enabled && p.shard != nil {
 		p.appendLog(t, c.Action, exists, seq.Timestamp)
 	}
@@ -102,9 +112,6 @@ func (p *partition) apply(t *Table, c *Change, seq plainbuffer.Sequence, nowMill
 		}
 		return nil
 	}
-	t.schema.Options.Live(&w.row, nowMillis) // more versions than are kept
-	c.After = newest(w.row.Cells, c.Return)
-	w.rowBytes = plainbuffer.AppendRow(w.rowBytes[:0], &w.row)
 	c.Size = len(w.rowBytes)
 	before := p.rows.count
 	key, row := p.rows.put(c.key, w.rowBytes)
@@ -156,7 +163,7 @@ func (w *writer) update(c *Change, nowMillis int64) (puts bool, err error) {
 		default:
 			puts = true
 			stamp(cell, nowMillis)
-			cells = order(append(cells, *cell))
+			cells = insert(cells, *cell)
 		}
 	}
 	w.row.Cells = cells
@@ -188,20 +195,33 @@ func stamp(c *plainbuffer.Cell, nowMillis int64) {
 	}
 }
 
-// order sorts cells by name, newest first; of equal versions the last stays.
+// byVersion orders cells by name, newest first.
+func byVersion(a, b plainbuffer.Cell) int {
+	return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(b.Timestamp, a.Timestamp))
+}
+
+// order sorts cells by version; of equal versions the last stays.
 func order(cells []plainbuffer.Cell) []plainbuffer.Cell {
-	slices.SortStableFunc(cells, func(a, b plainbuffer.Cell) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(b.Timestamp, a.Timestamp))
-	})
+	slices.SortStableFunc(cells, byVersion)
 	kept := cells[:0]
 	for i := range cells {
-		if n := len(kept); n > 0 && kept[n-1].Name == cells[i].Name && kept[n-1].Timestamp == cells[i].Timestamp {
+		if n := len(kept); n > 0 && byVersion(kept[n-1], cells[i]) == 0 {
 			kept[n-1] = cells[i]
 			continue
 		}
 		kept = append(kept, cells[i])
 	}
 	return kept
+}
+
+// insert puts a cell into ordered cells, in place of an equal version.
+func insert(cells []plainbuffer.Cell, cell plainbuffer.Cell) []plainbuffer.Cell {
+	i, found := slices.BinarySearchFunc(cells, cell, byVersion)
+	if found {
+		cells[i] = cell
+		return cells
+	}
+	return slices.Insert(cells, i, cell)
 }
 
 // newest returns the newest version of each named column that is there.

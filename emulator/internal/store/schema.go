@@ -17,6 +17,10 @@ const (
 	maxColumns      = 1024    // of one write
 	maxDefined      = 32
 	maxVersionLimit = 1<<31 - 1
+
+	// maxRow bounds what updates can make of a row. The service's own bound is
+	// not documented.
+	maxRow = 64 << 20
 )
 
 var namePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,254}$`)

@@ -33,6 +33,18 @@ func TestApply(t *testing.T) {
 		}
 		expectText(t, "row", row(t, table, 1), "[a=4][a=3][a=2]")
 	})
+	t.Run("a put of too many versions keeps, and logs, the newest", func(t *testing.T) {
+		c := newClock()
+		s := open(t, Config{Now: c.Now})
+		table := create(t, s, schema("t"), StreamSpec{Enabled: true})
+		var cells []plainbuffer.Cell
+		for i := range int64(5) {
+			cells = append(cells, at(number("a", i), c.Now().UnixMilli()+i))
+		}
+		apply(t, table, change(PutRow, 1, append(cells, text("b", "x"))...))
+		expectText(t, "row", row(t, table, 1), "[a=4][a=3][a=2][b=x]")
+		expectLog(t, s, "t", shards(t, s, "t")[0].ID, "PUT_ROW 1 [a=4][a=3][a=2][b=x]")
+	})
 	t.Run("of equal versions the last written stays", func(t *testing.T) {
 		c := newClock()
 		table := create(t, open(t, Config{Now: c.Now}), schema("t"), StreamSpec{})
