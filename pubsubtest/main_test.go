@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if err := suppressRaces(); err != nil {
+		fmt.Fprintln(os.Stderr, "suppressing the suite's own race:", err)
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m,
 		// The suite's own: TestReconnect never closes the channel that this
 		// goroutine ranges over.
