@@ -78,7 +78,9 @@ func runRouter(b *testing.B, inFlight, keys int, m ...message.HandlerMiddleware)
 	hurry := make(chan struct{})
 	contexts := make([]context.Context, keys)
 	for i := range contexts {
-		contexts[i] = ack.NewContext(context.Background(), &benchDelivery{key: strconv.Itoa(i), hurry: hurry})
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		contexts[i] = ack.NewContext(ctx, &benchDelivery{key: strconv.Itoa(i), hurry: hurry})
 	}
 
 	b.ReportAllocs()
