@@ -285,12 +285,15 @@ func (c Config) validateEndpoint() error {
 	if c.Endpoint == "" {
 		return errors.New(`Config.Endpoint is empty: set the instance's URL, such as "https://my-instance.cn-hangzhou.ots.aliyuncs.com"`)
 	}
+	// What is quoted is the part that holds no secret: keys are pasted into URLs.
 	u, err := url.Parse(c.Endpoint)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	switch {
+	case err != nil:
+		return errors.New("Config.Endpoint is no URL: it must be http(s):// and a host")
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" && u.Host != "":
+		return fmt.Errorf("Config.Endpoint has more than http(s):// and the host %q: it must have no path, query, fragment or user", u.Host)
+	case u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
 		return fmt.Errorf("Config.Endpoint is %q: it must be a URL with http(s):// and a host", c.Endpoint)
-	}
-	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
-		return fmt.Errorf("Config.Endpoint is %q: it must have no path, query or user", u.Redacted())
 	}
 	if u.Scheme == "http" && !c.AllowInsecure && !isLoopback(u.Hostname()) {
 		return fmt.Errorf("Config.Endpoint is %q: plain http is only taken for loopback addresses; use https, or set Config.AllowInsecure", c.Endpoint)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 )
@@ -109,8 +110,10 @@ func classify(err error) class {
 	if errors.As(err, &se) {
 		return classifyCode(se.Code)
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, errSessionOver) {
-		return cancelled
+	for _, given := range []error{context.Canceled, errSessionOver, ErrChannelLost, ErrDrainTimeout, ErrClosed} {
+		if errors.Is(err, given) {
+			return cancelled
+		}
 	}
 	return retry
 }
@@ -147,7 +150,7 @@ func newServiceError(op string, status int, code, message, requestID string) *Se
 	if code == "" {
 		code = codeUnknownServerErr
 		if message == "" {
-			message = "HTTP status " + http.StatusText(status)
+			message = strings.TrimSpace(fmt.Sprintf("HTTP status %d %s", status, http.StatusText(status)))
 		}
 	}
 	return &ServiceError{Op: op, Status: status, Code: code, Message: message, RequestID: requestID, is: sentinel(code)}

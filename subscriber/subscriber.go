@@ -240,8 +240,9 @@ const (
 // callContext bounds the calls of a method: by ctx, by Close and in time.
 func (s *Subscriber) callContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(ctx, metaTimeout)
-	unlink := context.AfterFunc(s.ctx, cancel)
-	return ctx, func() { unlink(); cancel() }
+	ctx, end := context.WithCancelCause(ctx)
+	unlink := context.AfterFunc(s.ctx, func() { end(ErrClosed) })
+	return ctx, func() { unlink(); end(nil); cancel() }
 }
 
 // describe looks a tunnel up.
