@@ -38,6 +38,11 @@ func (c *checker) fault(path, format string, args ...any) {
 	c.faults = append(c.faults, Fault{Path: path, Text: fmt.Sprintf(format, args...)})
 }
 
+// because says what the latest fault follows from.
+func (c *checker) because(paths ...string) {
+	c.faults[len(c.faults)-1].because = paths
+}
+
 // bounds checks what the field tags say. A zero value is an absent one.
 func (c *checker) bounds(v reflect.Value, path string) {
 	switch v.Kind() {
@@ -92,6 +97,7 @@ func (c *checker) instance(path string, in Instance) {
 	}
 	if in.PoolMaxOverflow > 0 && in.PoolSize == 0 {
 		c.fault(join(path, "pool_max_overflow"), "has no effect without pool_size; set that too")
+		c.because(join(path, "pool_size"))
 	}
 }
 
@@ -139,11 +145,17 @@ func (c *checker) tunnel(path, name string, t Tunnel) {
 			at = "heartbeat_interval"
 		}
 		c.fault(join(path, at), "heartbeat_timeout (%v, in whole seconds) must be more than heartbeat_interval (%v), or channels are lost between two heartbeats", timeout, interval)
+		c.because(join(path, "heartbeat_timeout"), join(path, "heartbeat_interval"))
 	}
 	c.spec(join(path, "tunnel"), t.Tunnel)
 	inFlight := cmp.Or(t.MaxInFlight, subscriber.DefaultMaxInFlight)
 	for _, b := range names(t.Batchers) {
-		c.batcher(join(join(path, "batchers"), b), t.Batchers[b], inFlight)
+		at := join(join(path, "batchers"), b)
+		c.batcher(at, t.Batchers[b])
+		if size := cmp.Or(t.Batchers[b].BatchSize, batching.DefaultSize); size > inFlight {
+			c.fault(join(at, "batch_size"), "is %d, but max_in_flight is %d: no batch would ever be full; raise max_in_flight or lower batch_size", size, inFlight)
+			c.because(join(path, "max_in_flight"))
+		}
 	}
 	if t.Forward != nil && len(t.Batchers) > 0 {
 		c.fault(join(path, "forward"), "excludes batchers; put forward into each batcher that should publish")
@@ -152,8 +164,9 @@ func (c *checker) tunnel(path, name string, t Tunnel) {
 }
 
 func (c *checker) reference(path, instance string) {
-	if _, ok := c.cfg.Instances[instance]; !ok && instance != "" {
+	if _, ok := c.cfg.Instances[instance]; !ok && instance != "" && len(c.cfg.Instances) > 0 {
 		c.fault(path, "no instance is called %q%s", instance, suggest(instance, names(c.cfg.Instances), "instances"))
+		c.because("instances")
 	}
 }
 
@@ -165,6 +178,7 @@ func (c *checker) spec(path string, s TunnelSpec) {
 		}{{"type", s.Type != ""}, {"start", s.Start != ""}, {"end", !s.End.IsZero()}} {
 			if k.set {
 				c.fault(join(path, k.key), "has no effect unless create is true")
+				c.because(join(path, "create"))
 			}
 		}
 		return
@@ -175,16 +189,14 @@ func (c *checker) spec(path string, s TunnelSpec) {
 	}
 	if !s.End.IsZero() && !s.End.After(start) {
 		c.fault(join(path, "end"), "must be after start")
+		c.because(join(path, "start"))
 	}
 }
 
-func (c *checker) batcher(path string, b Batcher, inFlight int) {
+func (c *checker) batcher(path string, b Batcher) {
 	if timeout := cmp.Or(b.BatchTimeout, batching.DefaultTimeout); b.BatchIdle >= timeout {
 		c.fault(join(path, "batch_idle"), "is %v; it must be below batch_timeout, which is %v", b.BatchIdle, timeout)
-	}
-	if size := cmp.Or(b.BatchSize, batching.DefaultSize); size > inFlight {
-		at := join(path, "batch_size")
-		c.fault(at, "is %d, but max_in_flight is %d: no batch would ever be full; raise max_in_flight or lower batch_size", size, inFlight)
+		c.because(join(path, "batch_timeout"))
 	}
 }
 
@@ -197,11 +209,13 @@ func (c *checker) failure(path string, t Tunnel) {
 			at = "backoff_max"
 		}
 		c.fault(join(path, at), "backoff_initial (%v) must not be more than backoff_max (%v)", initial, longest)
+		c.because(join(path, "backoff_initial"), join(path, "backoff_max"))
 	}
 	dl := f.DeadLetter
 	if dl == nil {
 		if f.Attempts != 0 {
 			c.fault(join(path, "attempts"), "has no effect without dead_letter: messages are tried again for ever; add dead_letter")
+			c.because(join(path, "dead_letter"))
 		}
 		return
 	}
@@ -209,6 +223,7 @@ func (c *checker) failure(path string, t Tunnel) {
 	switch {
 	case dl.Topic == "" && dl.Table == "":
 		c.fault(path, "needs a topic to publish to or a table to write to")
+		c.because(join(path, "topic"), join(path, "table"))
 		return
 	case dl.Topic != "" && dl.Table != "":
 		c.fault(path, "has both a topic and a table; keep one of them")

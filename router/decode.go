@@ -244,7 +244,7 @@ func (d *decoder) scalar(node *yaml.Node, v reflect.Value, path string, tag refl
 		}
 		return strconv.Quote(text)
 	}
-	// What is quoted is a text, unless it came out of the environment, where
+	// What is in quotes is a text, unless it came out of the environment, where
 	// everything is one.
 	isText := node.ShortTag() == "!!str" || node.ShortTag() == "!!timestamp"
 	typed := !expanded && node.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
@@ -258,16 +258,24 @@ func (d *decoder) scalar(node *yaml.Node, v reflect.Value, path string, tag refl
 		v.SetString(text)
 	case reflect.Bool:
 		b, err := parseBool(text)
-		if err != nil || typed {
+		switch {
+		case err != nil:
 			d.fault(node.Line, path, "is %s; it must be %s", quoted(), want)
+			return
+		case typed:
+			d.fault(node.Line, path, "is the text %s; it must be %s, without quotes", quoted(), want)
 			return
 		}
 		v.SetBool(b)
 	default:
 		// A duration is a text as well as a number.
 		number := v.Type() != durationType && v.Type() != timeType && tag.Get("unit") == ""
-		if err := parseNumber(text, v, tag); err != nil || typed && number {
+		switch err := parseNumber(text, v, tag); {
+		case err != nil:
 			d.fault(node.Line, path, "is %s; it must be %s", quoted(), want)
+			return
+		case typed && number:
+			d.fault(node.Line, path, "is the text %s; it must be %s, without quotes", quoted(), want)
 			return
 		}
 	}

@@ -23,6 +23,8 @@ type Fault struct {
 	Line int    // from 1; 0 when it belongs to no line
 	Path string // keys from the top, joined by dots, such as "tunnels.orders.batchers.s3"; empty for the whole file
 	Text string // what is wrong, and what to do
+
+	because []string // other paths that this follows from: when they are faulty themselves, this is not reported
 }
 
 // String returns "file:line: path: text", without the parts that are missing.

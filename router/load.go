@@ -2,11 +2,13 @@ package router
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -43,7 +45,7 @@ func Parse(name string, data []byte) (Config, error) {
 	// A second look, at how the values fit together. What is wrong by itself
 	// is not reported twice.
 	for _, f := range check(cfg) {
-		if !d.known(f.Path) {
+		if !slices.ContainsFunc(append(f.because, f.Path), d.known) {
 			d.faults = append(d.faults, d.source.locate(f))
 		}
 	}
@@ -61,26 +63,49 @@ func document(data []byte) (*yaml.Node, *Fault) {
 		if errors.Is(err, io.EOF) {
 			return nil, &Fault{Text: "the file is empty; it needs instances and tunnels"}
 		}
-		return nil, syntaxFault(err)
+		return nil, syntaxFault(data, err)
 	}
 	switch err := dec.Decode(&second); {
 	case err == nil:
 		return nil, &Fault{Line: second.Line, Text: "a second document begins here; put everything into one"}
 	case !errors.Is(err, io.EOF):
-		return nil, syntaxFault(err)
+		return nil, syntaxFault(data, err)
 	}
 	return doc.Content[0], nil
 }
 
-// syntaxFault takes the line out of an error of the YAML parser, whose only
-// form is "yaml: line N: text".
-func syntaxFault(err error) *Fault {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
+// maxLocated bounds the files in which a syntax error is looked for.
+const maxLocated = 64 << 10
+
+// syntaxFault makes a fault of an error of the YAML parser.
+//
+// The parser's line is often that of the mapping around the error. The line
+// that a person has to look at is the one behind the longest beginning of the
+// file that can be parsed.
+func syntaxFault(data []byte, err error) *Fault {
 	line := 0
+	if len(data) <= maxLocated {
+		end := len(data)
+		for end > 0 {
+			start := bytes.LastIndexByte(data[:end-1], '\n') + 1
+			if parseErr := yaml.Unmarshal(data[:start], new(yaml.Node)); parseErr == nil {
+				line = 1 + bytes.Count(data[:start], []byte("\n"))
+				err = cmp.Or(yaml.Unmarshal(data[:end], new(yaml.Node)), err)
+				if bytes.HasPrefix(bytes.TrimLeft(data[start:end], " "), []byte("\t")) {
+					return &Fault{Line: line, Text: "not valid YAML: the line begins with a tab; indent with spaces"}
+				}
+				break
+			}
+			end = start
+		}
+	}
+	// The parser's only form is "yaml: line N: text".
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	if rest, ok := strings.CutPrefix(text, "line "); ok {
 		if number, after, ok := strings.Cut(rest, ": "); ok {
-			if n, err := strconv.Atoi(number); err == nil {
-				line, text = n, after
+			text = after
+			if n, err := strconv.Atoi(number); err == nil && line == 0 {
+				line = n
 			}
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/batching"
@@ -68,7 +67,7 @@ func build(t *testing.T, yaml string) *router.Router {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := router.New(cfg, dbg)
+	r, err := router.New(cfg, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,4 +139,3 @@ func TestRouterRunsAPipeline(t *testing.T) {
 		}
 	}
 }
-var dbg watermill.LoggerAdapter
