@@ -219,29 +219,29 @@ func (m *mutation) apply(tx *bbolt.Tx, sealed []byte) ([]byte, error) {
 		}
 	}
 	var err error
-	keys := 0 // how many more there are afterwards
 	switch m.kind {
 	case putKey:
-		if m.isNew {
-			keys = 1
+		if !m.isNew {
+			err = addDigest(b, -digestOf(b.Get(m.key)))
+		}
+		if err != nil {
+			break
 		}
 		sealed, err = putSealed(b, m.key, m.value, sealed)
 	case deleteKey:
-		keys = -1
-		err = b.Delete(m.key)
+		if err = addDigest(b, -digestOf(b.Get(m.key))); err == nil {
+			err = b.Delete(m.key)
+		}
 	case putRecord:
-		keys = 1
 		b.FillPercent = 1 // only ever appended to
 		sealed, err = putSealed(b, recordKey(m.offset, m.micros), m.value, sealed)
 	case trimRecords:
 		cursor := b.Cursor()
-		for key, _ := cursor.First(); key != nil && err == nil && recordOffset(key) < m.offset; key, _ = cursor.First() {
-			err = cursor.Delete()
-			keys--
+		for key, value := cursor.First(); key != nil && err == nil && recordOffset(key) < m.offset; key, value = cursor.First() {
+			if err = addDigest(b, -digestOf(value)); err == nil {
+				err = cursor.Delete()
+			}
 		}
-	}
-	if err == nil && keys != 0 {
-		err = b.SetSequence(b.Sequence() + uint64(keys))
 	}
 	return sealed, err
 }

@@ -245,9 +245,10 @@ func (t *Table) snapshot(isNew bool) mutation {
 	return mutation{kind: putKey, isNew: isNew, bucket: tableBucket, key: []byte(t.id), value: value}
 }
 
-// bbolt has no checksums of its own but for its two meta pages. So each value
-// is followed by the CRC-32C of key and value, and a bucket's sequence number is
-// used as the number of its keys.
+// bbolt has no checksums of its own but for its two meta pages, and a damaged
+// page number can lead to an old page that is sound in itself. So each value is
+// followed by the CRC-32C of key and value, and each bucket has a digest: the
+// sum over its keys of one and the CRC, kept as the bucket's sequence number.
 const checksumSize = 4
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -256,13 +257,28 @@ func checksum(key, value []byte) uint32 {
 	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
 }
 
+// digestOf returns what a key with this sealed value adds to the digest.
+func digestOf(sealed []byte) uint64 {
+	if len(sealed) < checksumSize {
+		return 0
+	}
+	return 1<<32 + uint64(binary.BigEndian.Uint32(sealed[len(sealed)-checksumSize:]))
+}
+
+// addDigest changes a bucket's digest, which wraps around.
+func addDigest(b *bbolt.Bucket, d uint64) error { return b.SetSequence(b.Sequence() + d) }
+
 // putSealed puts a value with its checksum, in memory from the end of sealed,
 // which is returned extended.
 func putSealed(b *bbolt.Bucket, key, value, sealed []byte) ([]byte, error) {
 	start := len(sealed)
 	sealed = append(sealed, value...)
 	sealed = binary.BigEndian.AppendUint32(sealed, checksum(key, value))
-	return sealed, b.Put(key, sealed[start:len(sealed):len(sealed)])
+	value = sealed[start:len(sealed):len(sealed)]
+	if err := b.Put(key, value); err != nil {
+		return sealed, err
+	}
+	return sealed, addDigest(b, digestOf(value))
 }
 
 // forEachSealed calls f with each key and value of a bucket, if it is there,
@@ -273,19 +289,42 @@ func forEachSealed(tx *bbolt.Tx, bucket string, f func(key, value []byte) error)
 	if b == nil {
 		return nil
 	}
-	count := uint64(0)
+	digest := uint64(0)
 	err := b.ForEach(func(key, sealed []byte) error {
 		n := len(sealed) - checksumSize
 		if n < 0 || checksum(key, sealed[:n]) != binary.BigEndian.Uint32(sealed[n:]) {
 			return fmt.Errorf("%s, key %.64x: checksum mismatch", bucket, key)
 		}
-		count++
+		digest += digestOf(sealed)
 		return f(key, sealed[:n])
 	})
-	if err == nil && count != b.Sequence() {
-		err = fmt.Errorf("%s: %d keys are there instead of %d", bucket, count, b.Sequence())
+	if err == nil && digest != b.Sequence() {
+		err = fmt.Errorf("%s: the digest of its keys is %#x instead of %#x", bucket, digest, b.Sequence())
 	}
 	return err
+}
+
+// checkBuckets finds buckets that nothing refers to: a bucket whose name was
+// damaged is missing under its right one.
+func checkBuckets(tx *bbolt.Tx, s *Store) error {
+	known := map[string]bool{metaBucket: true, tableBucket: true, stateBucket: true}
+	for _, t := range s.tables {
+		known[t.rowBucket] = true
+		for _, sh := range t.shards {
+			known[sh.bucket] = true
+		}
+	}
+	for name := range known {
+		if !strings.Contains(name, "/") && tx.Bucket([]byte(name)) == nil {
+			return fmt.Errorf("bucket %s is missing", name)
+		}
+	}
+	return tx.ForEach(func(name []byte, _ *bbolt.Bucket) error {
+		if !known[string(name)] {
+			return fmt.Errorf("bucket %q belongs to no table", name)
+		}
+		return nil
+	})
 }
 
 // load reads everything into s, which is not shared yet.
@@ -305,10 +344,14 @@ func (d *disk) load(s *Store) (err error) {
 		if err != nil {
 			return err
 		}
-		return forEachSealed(tx, stateBucket, func(key, value []byte) error {
+		err = forEachSealed(tx, stateBucket, func(key, value []byte) error {
 			s.state[string(key)] = slices.Clone(value)
 			return nil
 		})
+		if err != nil {
+			return err
+		}
+		return checkBuckets(tx, s)
 	})
 	if err != nil {
 		return d.damaged(err)

@@ -260,7 +260,7 @@ func TestDamage(t *testing.T) {
 		t.Logf("seed %d", seed)
 		random := rand.New(rand.NewPCG(seed, seed))
 		refusals := 0
-		const tries = 150
+		const tries = 300
 		for range tries {
 			b := bytes.Clone(good)
 			i := random.IntN(len(b))
