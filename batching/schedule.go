@@ -73,7 +73,7 @@ type openBatch struct {
 	number  uint64        // grows from batch to batch; not changed
 	done    chan struct{} // closed when the items' outcomes are known; not changed
 
-	items   []*item // in the order of joining; those that left stay, since tails may know their keys
+	items   []*item // in the order of joining; those that left stay, since tails may know their keys; nil once done
 	present int     // items that have not left
 	weight  int64   // of those
 	oldest  time.Time
@@ -286,6 +286,7 @@ func (b *Batching) retire(ob *openBatch) {
 			delete(b.tails, it.orderKey)
 		}
 	}
+	ob.items = nil // an open batch that waited for this one may hold on to it (before)
 	after := ob.after
 	ob.after = nil
 	for _, later := range after {
