@@ -1,0 +1,94 @@
+package subscriber
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+)
+
+func TestEndpoint_read_returns_the_undecoded_answer(t *testing.T) {
+	want := pageReply("next", nil)
+	f := new(fakeService).always("readrecords", want)
+	body, err := fakeEndpoint(f).read(context.Background(), &tunnel.ReadRecordRequest{TunnelId: "t", ClientId: "c", ChannelId: "ch", Token: "tok"})
+	if err != nil || !bytes.Equal(body, want.body) {
+		t.Errorf("got %x, %v; want %x", body, err, want.body)
+	}
+}
+
+func TestEndpoint_calls_end_with_their_context_and_say_why(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := fakeEndpoint(new(fakeService).always("readrecords", reply{hang: true}))
+		ctx, cancel := context.WithCancelCause(context.Background())
+		time.AfterFunc(time.Second, func() { cancel(ErrChannelLost) })
+		start := time.Now()
+		_, err := e.read(ctx, new(tunnel.ReadRecordRequest))
+		if !errors.Is(err, ErrChannelLost) || time.Since(start) != time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		_, err = e.read(context.Background(), new(tunnel.ReadRecordRequest))
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second+e.timeout {
+			t.Errorf("without an answer, after %v: %v", time.Since(start)-time.Second, err)
+		}
+	})
+}
+
+func TestEndpoint_refused_credentials_are_asked_for_again(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(fakeService).always("readrecords", errorReply(http.StatusForbidden, codeAuthFailed))
+		e := fakeEndpoint(f)
+		cache, s, _ := scripted(t, gives("a", 0), gives("b", 0))
+		e.creds = cache
+		for range 2 {
+			if _, err := e.read(context.Background(), new(tunnel.ReadRecordRequest)); !errors.Is(err, ErrAuth) {
+				t.Errorf("got %v", err)
+			}
+			time.Sleep(askPause)
+		}
+		if n := s.questions(); n != 2 || f.calls[0].key != "a" || f.calls[1].key != "b" {
+			t.Errorf("%d questions; signed by %s, then %s", n, f.calls[0].key, f.calls[1].key)
+		}
+	})
+}
+
+func TestEndpoint_without_credentials_calls_nothing(t *testing.T) {
+	f := new(fakeService)
+	e := fakeEndpoint(f)
+	e.creds, _, _ = scripted(t, failing)
+	if _, err := e.read(context.Background(), new(tunnel.ReadRecordRequest)); !errors.Is(err, errProvider) || len(f.calls) != 0 {
+		t.Errorf("%v with %d calls", err, len(f.calls))
+	}
+}
+
+func TestReadBody_is_bounded_and_whole(t *testing.T) {
+	body := func(length int64, text string) *http.Response {
+		return &http.Response{ContentLength: length, Body: io.NopCloser(strings.NewReader(text))}
+	}
+	if b, err := readBody(body(3, "abc")); err != nil || string(b) != "abc" {
+		t.Errorf("known length: %q, %v", b, err)
+	}
+	if b, err := readBody(body(-1, "abc")); err != nil || string(b) != "abc" {
+		t.Errorf("unknown length: %q, %v", b, err)
+	}
+	if _, err := readBody(body(4, "abc")); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("cut short: %v", err)
+	}
+	if _, err := readBody(body(maxAnswer+1, "")); err == nil {
+		t.Error("a length beyond the bound is taken")
+	}
+	endless := &http.Response{ContentLength: -1, Body: io.NopCloser(io.LimitReader(zeroes{}, maxAnswer+2))}
+	if _, err := readBody(endless); err == nil {
+		t.Error("a body beyond the bound is taken")
+	}
+}
+
+type zeroes struct{}
+
+func (zeroes) Read(p []byte) (int, error) { return len(p), nil }
