@@ -304,13 +304,13 @@ func (r *channelRun) hand(a ack.Attempt) {
 	if msg.UUID == "" {
 		msg.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
 	}
-	d := &delivery{Context: r.sub.values, run: r, attempt: a, record: rec, hurry: r.tracker.Hurry()}
+	d := &delivery{Context: r.sub.values, run: r, attempt: a, record: rec}
 	ctx, cancel := context.WithCancelCause(d)
 	d.cancel = cancel
 	msg.SetContext(ctx)
 	if !r.tracker.Bind(a, d) { // called back or fenced meanwhile
 		cancel(ack.ErrCalledBack)
-		r.tracker.Ack(a)
+		r.tracker.Nack(a, time.Time{}) // its end: the record comes again in its turn
 		return
 	}
 	select {
@@ -318,7 +318,7 @@ func (r *channelRun) hand(a ack.Attempt) {
 		r.watchers.Add(1)
 		go r.watch(d, msg) // ends when the message is settled or ctx ends; main waits for it
 	case <-ctx.Done(): // called back or fenced before anybody took it
-		r.tracker.Ack(a) // the end of a called-back delivery: it comes again
+		r.tracker.Nack(a, time.Time{}) // the end of a called-back delivery: it comes again
 	case <-r.draining:
 		cancel(context.Canceled)
 		r.tracker.Nack(a, time.Time{}) // ends undelivered; a draining tracker delivers nothing again

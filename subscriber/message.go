@@ -40,7 +40,6 @@ type delivery struct {
 	run     *channelRun
 	attempt ack.Attempt
 	record  *Record
-	hurry   <-chan struct{}
 	cancel  context.CancelCauseFunc
 }
 
@@ -74,7 +73,7 @@ func (d *delivery) CallBack(cause error) {
 }
 
 // Hurry is closed when the message should not be held back any longer.
-func (d *delivery) Hurry() <-chan struct{} { return d.hurry }
+func (d *delivery) Hurry() <-chan struct{} { return d.run.tracker.Hurry() }
 
 // calledBack is the cancellation cause of a message that was taken back.
 type calledBack struct{ cause error }

@@ -17,6 +17,8 @@ const segmentBytes = 1 << 20
 //   - times grow strictly from one write to the next; records of one write
 //     share a time;
 //   - records from visible on are not on disk yet and are not read;
+//   - a write that has a time and no records yet is in writing: whoever reads
+//     the tail must not take the moment for one up to which all is known;
 //   - a closed shard gets no record any more.
 type shard struct {
 	id      string
@@ -30,6 +32,7 @@ type shard struct {
 	next      int64 // offset of the next record
 	visible   int64 // readable up to here
 	lastTime  int64 // µs, of the last write; children start after it
+	writing   int64 // µs, of the write that is being applied; 0 when there is none
 	closed    bool
 	closedAt  int64 // µs
 	trimmed   int64 // offset of the oldest record kept
@@ -117,6 +120,36 @@ func (s *shard) seek(micros int64) (offset int64, truncated bool) {
 	seg := s.segments[n]
 	i := sort.Search(len(seg.times), func(i int) bool { return seg.times[i] >= micros })
 	return min(max(seg.base+int64(i), s.trimmed), s.visible), truncated
+}
+
+// stamp begins a write: it returns the epoch and the time of its records.
+func (s *shard) stamp(now func() time.Time) (epoch int32, micros int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writing = max(now().UnixMicro(), s.lastTime+1)
+	return s.epoch, s.writing
+}
+
+// written ends the write that stamp began, whether it left records or not.
+func (s *shard) written() {
+	s.mu.Lock()
+	s.writing = 0
+	s.mu.Unlock()
+}
+
+// known returns the time before which no record can become readable any more.
+// s.mu is held by the caller.
+func (s *shard) known(now time.Time) time.Time {
+	if s.visible < s.next {
+		if n := s.locate(s.visible); n < len(s.segments) {
+			seg := s.segments[n]
+			return time.UnixMicro(seg.times[s.visible-seg.base])
+		}
+	}
+	if s.writing != 0 {
+		return time.UnixMicro(s.writing)
+	}
+	return now
 }
 
 // tail returns the offset of the next record.

@@ -158,7 +158,7 @@ func (s *Store) ReadShard(dst []byte, table, shard string, offset int64, before 
 	if !before.IsZero() {
 		limit, passed = before.UnixMicro(), !s.now().Before(before)
 	}
-	page, parts := sh.read(offset, limit, passed, max(maxRows, 1), maxBytes)
+	page, parts := sh.read(offset, limit, passed, max(maxRows, 1), maxBytes, s.now)
 	for _, part := range parts {
 		dst = append(dst, part...)
 	}
@@ -168,7 +168,7 @@ func (s *Store) ReadShard(dst []byte, table, shard string, offset int64, before 
 
 // read returns views of the records from offset on whose time is below limit.
 // passed says that no record below limit will come any more.
-func (s *shard) read(offset, limit int64, passed bool, maxRows, maxBytes int) (page tunnels.ShardPage, parts [][]byte) {
+func (s *shard) read(offset, limit int64, passed bool, maxRows, maxBytes int, now func() time.Time) (page tunnels.ShardPage, parts [][]byte) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if offset < s.trimmed {
@@ -209,6 +209,9 @@ func (s *shard) read(offset, limit int64, passed bool, maxRows, maxBytes int) (p
 	drained := page.Next >= s.next && s.visible >= s.next
 	page.End = ended || drained && (s.closed || passed)
 	page.More = !ended && page.Next < s.visible
+	if page.Known = page.LastTime; !page.More {
+		page.Known = s.known(now())
+	}
 	return page, parts
 }
 

@@ -146,7 +146,14 @@ func TestReadShard(t *testing.T) {
 			if !got.LastTime.Equal(v.want.LastTime) {
 				t.Errorf("last time %v, want %v", got.LastTime, v.want.LastTime)
 			}
-			got.LastTime, v.want.LastTime = time.Time{}, time.Time{}
+			known := c.Now() // at the tail all up to the moment is known
+			if got.More {
+				known = got.LastTime
+			}
+			if !got.Known.Equal(known) {
+				t.Errorf("all is known up to %v, want %v", got.Known, known)
+			}
+			got.LastTime, got.Known, v.want.LastTime = time.Time{}, time.Time{}, time.Time{}
 			if fmt.Sprint(got) != fmt.Sprint(v.want) {
 				t.Errorf("got %+v, want %+v", got, v.want)
 			}
@@ -455,4 +462,30 @@ func TestReadBase(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestKnown_stops_at_a_write_that_nobody_can_read_yet(t *testing.T) {
+	now := time.UnixMicro(1_000_000)
+	s := &shard{}
+	if got := s.known(now); !got.Equal(now) {
+		t.Errorf("an idle shard is known up to %v, want %v", got, now)
+	}
+	_, stamp := s.stamp(func() time.Time { return now })
+	if got := s.known(now.Add(time.Second)); got.UnixMicro() != stamp {
+		t.Errorf("while a write of %d is applied all is known up to %d", stamp, got.UnixMicro())
+	}
+	offset, _ := s.append([]byte("record"), stamp)
+	s.written()
+	if got := s.known(now.Add(time.Second)); got.UnixMicro() != stamp {
+		t.Errorf("before a record of %d is on disk all is known up to %d", stamp, got.UnixMicro())
+	}
+	s.publish(offset + 1)
+	if got := s.known(now.Add(time.Second)); !got.Equal(now.Add(time.Second)) {
+		t.Errorf("after it is readable all is known up to %v", got)
+	}
+	_, failed := s.stamp(func() time.Time { return now })
+	s.written() // it left no record
+	if got := s.known(now.Add(time.Second)); got.UnixMicro() <= failed {
+		t.Errorf("a write that failed still holds %d", got.UnixMicro())
+	}
 }

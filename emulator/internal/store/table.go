@@ -218,6 +218,9 @@ func (p *partition) applyGroup(t *Table, group []*Change, nowMillis int64) *roun
 			seq.RowIndex++
 		}
 	}
+	if p.shard != nil {
+		p.shard.written()
+	}
 	pending := p.writer.pending
 	p.writer.pending = pending[:0]
 	return t.store.commits.enqueue(pending, p.shard)
@@ -228,12 +231,8 @@ func (p *partition) nextSequence(t *Table) plainbuffer.Sequence {
 	if p.shard == nil {
 		return plainbuffer.Sequence{}
 	}
-	p.shard.mu.RLock()
-	defer p.shard.mu.RUnlock()
-	return plainbuffer.Sequence{
-		Epoch:     p.shard.epoch,
-		Timestamp: max(t.store.now().UnixMicro(), p.shard.lastTime+1),
-	}
+	epoch, micros := p.shard.stamp(t.store.now)
+	return plainbuffer.Sequence{Epoch: epoch, Timestamp: micros}
 }
 
 // applyAtomic makes all changes or none. Conditions are checked before the

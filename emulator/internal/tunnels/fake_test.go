@@ -271,18 +271,19 @@ func (f *fakeSource) ReadShard(dst []byte, table, shard string, offset int64, be
 	for size := 0; p.Next < int64(len(s.log)); p.Next++ {
 		r := s.log[p.Next]
 		if !before.IsZero() && !r.at.Before(before) {
-			p.End = true
+			p.End, p.Known = true, f.now()
 			return p, nil
 		}
 		if p.Records == maxRows || size >= maxBytes {
 			p.More = true
 			return p, nil
 		}
-		p.Data, p.LastTime = appendFakeRecord(p.Data, r.row), r.at
+		p.Data, p.LastTime, p.Known = appendFakeRecord(p.Data, r.row), r.at, r.at
 		p.Records++
 		size += len(r.row)
 	}
 	p.End = s.Closed || !before.IsZero() && !f.now().Before(before)
+	p.Known = f.now()
 	return p, nil
 }
 

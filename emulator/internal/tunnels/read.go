@@ -136,7 +136,6 @@ func (s *Service) readBase(t *tunnel, ch *channelRecord, p position, dst []byte)
 }
 
 func (s *Service) readShard(t *tunnel, ch *channelRecord, p position, dst []byte) (page, error) {
-	now := s.cfg.Now()
 	b, err := s.src.ReadShard(dst, t.Table, ch.ID, p.offset, t.end(), s.cfg.MaxRows, s.cfg.MaxBytes)
 	if err != nil {
 		return page{}, s.sourceError(t, err)
@@ -148,11 +147,8 @@ func (s *Service) readShard(t *tunnel, ch *channelRecord, p position, dst []byte
 		return page{}, expired(t.ID)
 	}
 	next := position{shard: ch.ID, offset: b.Next, time: p.time, count: p.count + int64(b.Records)}
-	switch {
-	case !b.More:
-		next.time = max(next.time, now.UnixNano()) // nothing was left when the read began
-	case b.Records > 0:
-		next.time = max(next.time, b.LastTime.UnixNano())
+	if !b.Known.IsZero() {
+		next.time = max(next.time, b.Known.UnixNano())
 	}
 	return page{data: b.Data, records: b.Records, next: next, more: b.More, end: b.End}, nil
 }

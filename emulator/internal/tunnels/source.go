@@ -84,6 +84,7 @@ type ShardPage struct {
 	Records  int
 	Next     int64     // offset to go on from
 	LastTime time.Time // commit time of the last record read
+	Known    time.Time // every record before it is at an offset below Next; at the tail it follows the clock
 	More     bool      // more records are there already
 	End      bool      // the shard is drained at Next, and closed or past before: no record below it will come
 	Trimmed  bool      // offset was older than the oldest record kept; reading began at the oldest
