@@ -208,3 +208,30 @@ func replace(t *testing.T, pairs ...string) string {
 	}
 	return text
 }
+
+// Whatever line is misspelt, the error names that line.
+func TestParse_names_the_line_of_any_misspelt_key(t *testing.T) {
+	setEnv(t)
+	lines := strings.Split(strings.TrimSuffix(whole, "\n"), "\n")
+	for i, line := range lines {
+		key := strings.TrimLeft(line, " ")
+		if i == 0 || key == "main:" || key == "archive:" || key == "orders:" || key == "audit:" || key == "sqs:" || key == "s3:" {
+			continue // names are free
+		}
+		broken := append([]string(nil), lines...)
+		broken[i] = line[:len(line)-len(key)] + "zz_" + key
+		_, err := router.Parse("ots.yaml", []byte(strings.Join(broken, "\n")))
+		var ce *router.ConfigError
+		if !errors.As(err, &ce) {
+			t.Errorf("line %d, %q: got %v", i+1, broken[i], err)
+			continue
+		}
+		named := false
+		for _, f := range ce.Faults {
+			named = named || f.Line == i+1 && strings.HasPrefix(f.Text, "unknown key")
+		}
+		if !named {
+			t.Errorf("line %d, %q: got\n%v", i+1, broken[i], err)
+		}
+	}
+}
