@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,17 +28,32 @@ func chain(step message.HandlerFunc, m ...message.HandlerMiddleware) message.Han
 
 // published is a message.Publisher that remembers.
 type published struct {
-	err    error
+	err error
+
+	mu     sync.Mutex
 	calls  []string // "topic: a b"
 	closed bool
 }
 
 func (p *published) Publish(topic string, msgs ...*message.Message) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.calls = append(p.calls, topic+": "+uuids(msgs))
 	return p.err
 }
 
-func (p *published) Close() error { p.closed = true; return nil }
+func (p *published) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	return nil
+}
+
+func (p *published) seen() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.calls)
+}
 
 // failFirst returns a batch handler that fails its first n calls.
 func (r *recorder) failFirst(n int) HandlerFunc {
@@ -104,7 +121,7 @@ func TestChain(t *testing.T) {
 			s.add("k1", "k")
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			equal(t, "poisoned", fmt.Sprint(poison.calls), "[poison: k0]")
+			equal(t, "poisoned", fmt.Sprint(poison.seen()), "[poison: k0]")
 			equal(t, "batches", r.batches(), "k0 k1|k1")
 			equal(t, "acked", s.count(acked), 2)
 			s.Close()
@@ -122,7 +139,7 @@ func TestChain(t *testing.T) {
 			synctest.Wait()
 			d.cancel(errFenced)
 			equal(t, "error", errors.Is(p.result(), errFenced), true)
-			equal(t, "poisoned", len(poison.calls), 0)
+			equal(t, "poisoned", len(poison.seen()), 0)
 		})
 	})
 
@@ -134,7 +151,7 @@ func TestChain(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 1, Handler: r.handle}), nil)
 			h := chain(func(*message.Message) ([]*message.Message, error) { return nil, errBoom }, b.Middleware, pq)
 			equal(t, "error", send(h, msgOf("a")).result(), nil)
-			equal(t, "poisoned", fmt.Sprint(poison.calls), "[poison: a]")
+			equal(t, "poisoned", fmt.Sprint(poison.seen()), "[poison: a]")
 			equal(t, "batches", r.batches(), "a")
 		})
 	})

@@ -299,7 +299,7 @@ func TestContextEnd(t *testing.T) {
 			y.cancel(errFenced)
 			z.cancel(errTakenBack) // alone in an open batch
 			synctest.Wait()
-			equal(t, "unfinished", b.unfinished, 1)
+			equal(t, "unfinished", b.unfinishedBatches(), 1)
 			time.Sleep(time.Minute)
 			equal(t, "batches", r.batches(), "a b")
 			equal(t, "the batcher goes on", sendAll(h, "c", "d")[1].result(), nil)

@@ -279,7 +279,7 @@ func TestOrder(t *testing.T) {
 			time.Sleep(time.Hour)
 			synctest.Wait()
 			equal(t, "batches", r.batches(), "j1>a/|j3>c/")
-			equal(t, "unfinished", b.unfinished, 0)
+			equal(t, "unfinished", b.unfinishedBatches(), 0)
 		})
 	})
 
@@ -296,7 +296,7 @@ func TestOrder(t *testing.T) {
 			time.Sleep(time.Minute)
 			synctest.Wait()
 			equal(t, "tails", len(b.tails), 0)
-			equal(t, "unfinished", b.unfinished, 0)
+			equal(t, "unfinished", b.unfinishedBatches(), 0)
 			equal(t, "open", len(b.batchers[DefaultBatcher].open), 0)
 			equal(t, "ready", len(b.batchers[DefaultBatcher].ready), 0)
 			equal(t, "free", len(b.batchers[DefaultBatcher].free), 2)

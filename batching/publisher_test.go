@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,10 +70,10 @@ func TestPublisher(t *testing.T) {
 			b := publish(p, "y", "b")
 			c := publish(p, "x", "c", "d", "e")
 			equal(t, "a", <-a, nil)
-			equal(t, "full", fmt.Sprint(pub.calls), "[x: a c d]")
+			equal(t, "full", fmt.Sprint(pub.seen()), "[x: a c d]")
 			equal(t, "b", <-b, nil)
 			equal(t, "c d e", <-c, nil)
-			equal(t, "all", len(pub.calls), 3)
+			equal(t, "all", len(pub.seen()), 3)
 			equal(t, "nothing", p.Publish("x"), nil)
 			equal(t, "Close", p.Close(), nil)
 		})
@@ -80,14 +81,21 @@ func TestPublisher(t *testing.T) {
 
 	t.Run("keeps_the_order_of_a_topic_at_any_concurrency", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
+			var mu sync.Mutex
 			running := map[string]bool{}
+			set := func(topic string, on bool) (was bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				was = running[topic]
+				running[topic] = on
+				return was
+			}
 			p, err := NewPublisher(publisherFunc(func(topic string, _ ...*message.Message) error {
-				if running[topic] {
+				if set(topic, true) {
 					t.Errorf("topic %s is published twice at once", topic)
 				}
-				running[topic] = true
 				time.Sleep(time.Second)
-				running[topic] = false
+				set(topic, false)
 				return nil
 			}), Batcher{Size: 1, Concurrency: 4}, nil)
 			equal(t, "error", err, nil)
@@ -123,7 +131,7 @@ func TestPublisher(t *testing.T) {
 			d := newDelivered("a", "k") // the Delivery of a consumed message that is passed on
 			d.cancel(errTakenBack)
 			equal(t, "error", p.Publish("x", d.msg), nil)
-			equal(t, "calls", fmt.Sprint(pub.calls), "[x: a]")
+			equal(t, "calls", fmt.Sprint(pub.seen()), "[x: a]")
 			equal(t, "told", d.events(), "")
 		})
 	})
@@ -136,7 +144,7 @@ func TestPublisher(t *testing.T) {
 			a := publish(p, "x", "a")
 			equal(t, "Close", p.Close(), nil)
 			equal(t, "a", <-a, nil)
-			equal(t, "calls", fmt.Sprint(pub.calls), "[x: a]")
+			equal(t, "calls", fmt.Sprint(pub.seen()), "[x: a]")
 			equal(t, "closed", pub.closed, true)
 			equal(t, "later", errors.Is(p.Publish("x", msgOf("b")), ErrClosed), true)
 		})
