@@ -92,10 +92,15 @@ func hasType(cells []Cell, t CellType) bool {
 	return false
 }
 
+// wideRow is from how many cells on a map beats looking back.
+const wideRow = 32
+
 // appendNewest writes each put column once, with its newest version, at the
-// place of its first cell. Rows have few columns with several versions, so that
-// looking back beats a map.
+// place of its first cell.
 func appendNewest(b []byte, cells []Cell) []byte {
+	if len(cells) >= wideRow {
+		return appendNewestOfMany(b, cells)
+	}
 	first := true
 	for i := range cells {
 		if cells[i].Type != CellPut || seenBefore(cells, i) {
@@ -107,15 +112,37 @@ func appendNewest(b []byte, cells []Cell) []byte {
 				best = j
 			}
 		}
-		if !first {
-			b = append(b, ',')
-		}
-		first = false
-		b = appendString(b, cells[i].Name)
-		b = append(b, ':')
-		b = appendValue(b, cells[best].Value)
+		b = appendMember(b, &first, &cells[best])
 	}
 	return b
+}
+
+func appendNewestOfMany(b []byte, cells []Cell) []byte {
+	newest := make(map[string]*Cell, len(cells)) // of the columns that are not written yet
+	for i := range cells {
+		c := &cells[i]
+		if best := newest[c.Name]; c.Type == CellPut && (best == nil || c.Timestamp > best.Timestamp) {
+			newest[c.Name] = c
+		}
+	}
+	first := true
+	for i := range cells {
+		if best := newest[cells[i].Name]; best != nil && cells[i].Type == CellPut {
+			b = appendMember(b, &first, best)
+			delete(newest, best.Name)
+		}
+	}
+	return b
+}
+
+func appendMember(b []byte, first *bool, c *Cell) []byte {
+	if !*first {
+		b = append(b, ',')
+	}
+	*first = false
+	b = appendString(b, c.Name)
+	b = append(b, ':')
+	return appendValue(b, c.Value)
 }
 
 func seenBefore(cells []Cell, i int) bool {
