@@ -351,3 +351,13 @@ func TestShutdownMakesNoDeadLetters(t *testing.T) {
 		t.Error("the message was lost")
 	}
 }
+
+// collectInto is a batch handler that notes all messages.
+func collectInto(j *journal) func(context.Context, *batching.Batch) error {
+	return func(_ context.Context, b *batching.Batch) error {
+		for _, m := range b.Messages {
+			j.add(m)
+		}
+		return nil
+	}
+}

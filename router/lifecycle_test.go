@@ -1,0 +1,232 @@
+package router_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+
+	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/router"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+func TestRunFailsAtOnce(t *testing.T) {
+	bed := testbed.New(t, emulator.Options{})
+	bed.CreateTunnel(tunnel.TunnelTypeStream)
+	good := fileFor(bed, "")
+	for _, c := range []struct {
+		name, yaml string
+		is         error
+		names      string
+	}{
+		{"wrong_key", strings.Replace(good, testbed.KeySecret, "other", 1), subscriber.ErrAuth, "tunnels.numbers"},
+		{"no_such_table", strings.Replace(good, "table_name: "+testbed.Table, "table_name: none", 1), nil, "tunnels.numbers"},
+		{"no_such_tunnel", strings.Replace(strings.Replace(good, "tunnel_name: "+testbed.Tunnel, "tunnel_name: none", 1), "tunnel: {create: true, type: Stream}", "", 1), subscriber.ErrTunnelGone, "none"},
+		{"one_of_two", good + "  second: {instance: main, table_name: " + testbed.Table + ", tunnel_name: none}\n", subscriber.ErrTunnelGone, "tunnels.second"},
+		{"dead_letter_table_unreachable", strings.Replace(good, "instances:", "instances:\n  far: {name: x, endpoint: \"http://127.0.0.1:1\", access_key_id: a, access_key_secret: b}", 1) +
+			"    failure: {dead_letter: {instance: far, table: dead}}\n", nil, "tunnels.numbers.failure.dead_letter"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := build(t, c.yaml)
+			for _, name := range []string{"numbers", "second"} {
+				if err := r.Handle(name, router.Handlers{Process: noProcess}); err != nil && name == "numbers" {
+					t.Fatal(err)
+				}
+			}
+			err := r.Run(context.Background())
+			if err == nil {
+				t.Fatal("Run returned nil")
+			}
+			if c.is != nil && !errors.Is(err, c.is) {
+				t.Errorf("got %v, want %v", err, c.is)
+			}
+			if !strings.Contains(err.Error(), c.names) || strings.Contains(err.Error(), testbed.KeySecret) {
+				t.Errorf("got %v", err)
+			}
+			if err := r.Run(context.Background()); err == nil {
+				t.Error("a second Run did not fail")
+			}
+		})
+	}
+}
+
+func TestCloseIsBoundedByCloseTimeout(t *testing.T) {
+	bed := testbed.New(t, emulator.Options{})
+	r := build(t, strings.Replace(fileFor(bed, ""), "close_timeout: 5s", "close_timeout: 300ms", 1))
+	entered := make(chan struct{}, 1)
+	causes := make(chan error, 1)
+	err := r.Handle("numbers", router.Handlers{Process: func(msg *message.Message) error {
+		entered <- struct{}{}
+		<-msg.Context().Done() // cancelled only when the time is up
+		causes <- context.Cause(msg.Context())
+		return msg.Context().Err()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(context.Background()) }() // ends with Close
+	<-r.Running()
+	bed.PutAll(1, 1)
+	<-entered
+	began := time.Now()
+	if err := r.Close(); !errors.Is(err, subscriber.ErrDrainTimeout) {
+		t.Errorf("Close: %v", err)
+	}
+	if took := time.Since(began); took < 300*time.Millisecond || took > 10*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+	if cause := <-causes; !errors.Is(cause, subscriber.ErrDrainTimeout) {
+		t.Errorf("the message's context ended with %v", cause)
+	}
+	if err := <-ended; !errors.Is(err, subscriber.ErrDrainTimeout) {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestTheEndOfTheContextDrains(t *testing.T) {
+	bed := testbed.New(t, emulator.Options{})
+	r := build(t, fileFor(bed, "    batchers: {default: {batch_timeout: 1h}}\n"))
+	j := newJournal()
+	entered := make(chan struct{}, 100)
+	err := r.Handle("numbers", router.Handlers{
+		Process: func(*message.Message) error { entered <- struct{}{}; return nil },
+		Batches: batchHandlers{"default": collectInto(j)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }() // ends with ctx
+	<-r.Running()
+	bed.PutAll(10, 1)
+	for range 10 {
+		<-entered
+	}
+	cancel() // the batch would have waited for an hour
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if j.count() != 10 {
+		t.Errorf("%d changes were handled in the drain", j.count())
+	}
+	if err := r.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+func TestADeletedTunnelEndsRunWithItsError(t *testing.T) {
+	bed := testbed.New(t, emulator.Options{})
+	r := build(t, fileFor(bed, ""))
+	if err := r.Handle("numbers", router.Handlers{Process: noProcess}); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(context.Background()) }() // ends when all subscriptions have
+	<-r.Running()
+	if _, err := bed.Tunnels.DeleteTunnel(&tunnel.DeleteTunnelRequest{TableName: testbed.Table, TunnelName: testbed.Tunnel}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if !errors.Is(err, subscriber.ErrTunnelGone) {
+			t.Errorf("Run: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("Run goes on")
+	}
+}
+
+// logLines is a logger that keeps what it is told.
+type logLines struct {
+	mu    sync.Mutex
+	lines *[]string
+	with  watermill.LogFields
+}
+
+func newLogLines() *logLines { return &logLines{lines: new([]string)} }
+
+func (l *logLines) add(level, msg string, fields watermill.LogFields) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	*l.lines = append(*l.lines, fmt.Sprintf("%s %s %v %v", level, msg, l.with, fields))
+}
+
+func (l *logLines) Error(msg string, err error, f watermill.LogFields) {
+	l.add("error", msg+": "+err.Error(), f)
+}
+func (l *logLines) Info(msg string, f watermill.LogFields)  { l.add("info", msg, f) }
+func (l *logLines) Debug(msg string, f watermill.LogFields) { l.add("debug", msg, f) }
+func (l *logLines) Trace(string, watermill.LogFields)       {}
+
+// With returns a logger that writes to the same lines, one mutex each: the lines are
+// read when everything has ended.
+func (l *logLines) With(f watermill.LogFields) watermill.LoggerAdapter {
+	return &sharedLines{parent: l, with: l.with.Add(f)}
+}
+
+type sharedLines struct {
+	parent *logLines
+	with   watermill.LogFields
+}
+
+func (s *sharedLines) Error(msg string, err error, f watermill.LogFields) {
+	s.parent.Error(msg, err, s.with.Add(f))
+}
+func (s *sharedLines) Info(msg string, f watermill.LogFields)  { s.parent.Info(msg, s.with.Add(f)) }
+func (s *sharedLines) Debug(msg string, f watermill.LogFields) { s.parent.Debug(msg, s.with.Add(f)) }
+func (s *sharedLines) Trace(string, watermill.LogFields)       {}
+func (s *sharedLines) With(f watermill.LogFields) watermill.LoggerAdapter {
+	return &sharedLines{parent: s.parent, with: s.with.Add(f)}
+}
+
+func TestDebugLogsRequestsWithoutSecrets(t *testing.T) {
+	bed := testbed.New(t, emulator.Options{})
+	yaml := strings.Replace(fileFor(bed, ""), "    access_key_id:", "    debug: true\n    pool_size: 4\n    pool_max_overflow: 2\n    security_token: sts-token\n    access_key_id:", 1)
+	cfg, err := router.Parse("test.yaml", []byte(yaml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := newLogLines()
+	r, err := router.New(cfg, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handled := make(chan struct{}, 1)
+	if err := r.Handle("numbers", router.Handlers{Process: func(*message.Message) error { handled <- struct{}{}; return nil }}); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(context.Background()) }() // ends with Close
+	<-r.Running()
+	bed.PutAll(1, 1)
+	<-handled
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	all := strings.Join(*log.lines, "\n")
+	for _, path := range []string{"/tunnel/describe", "/tunnel/connect", "/tunnel/readrecords", "/tunnel/checkpoint"} {
+		if !strings.Contains(all, path) {
+			t.Errorf("no request of %s was logged", path)
+		}
+	}
+	for _, secret := range []string{testbed.KeyID, testbed.KeySecret, "sts-token"} {
+		if strings.Contains(all, secret) {
+			t.Errorf("%q was logged", secret)
+		}
+	}
+	if !strings.Contains(all, "x-ots-signature:REDACTED") || !strings.Contains(all, "x-ots-instancename:"+testbed.Instance) {
+		t.Error("headers are missing in the log")
+	}
+}
