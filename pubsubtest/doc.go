@@ -36,7 +36,11 @@
 // messages as ErrDrainTimeout; the wrapper in these tests takes that one error,
 // and no other, for a good end.
 //
-// The stress test runs the suite twice side by side in its short form; with the
-// build tag stress it runs as often as STRESS_TEST_COUNT says (default 10), in
-// full. All of its runs share one emulator, which is restarted under them.
+// The stress test runs the suite twice side by side in its short form and
+// without restarts, because TestReconnect has no short form. With the build tag
+// stress it runs as often as STRESS_TEST_COUNT says (default 10), in full: all
+// runs share one emulator, which each of them restarts.
+//
+// One data race is suppressed under -race (testdata/race.suppressions): it is in
+// TestReconnect itself.
 package pubsubtest

@@ -8,8 +8,10 @@ import (
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 )
 
-// limitStress makes the stress test small enough for every run.
+// limitStress makes the stress test small enough for every run. TestReconnect
+// has no short form and is left to the suite's main run and the build tag stress.
 func limitStress(t *testing.T, f *tests.Features) {
 	t.Setenv("STRESS_TEST_COUNT", "2")
 	f.ForceShort = true
+	f.RestartServiceCommand = nil
 }

@@ -20,8 +20,7 @@ func TestPubSub(t *testing.T) {
 	}
 }
 
-// TestPubSubStress runs several suites side by side on one emulator, which each
-// of them restarts.
+// TestPubSubStress runs several suites side by side on one emulator.
 func TestPubSubStress(t *testing.T) {
 	for _, ordering := range []subscriber.Ordering{subscriber.OrderByKey, subscriber.OrderByChannel} {
 		t.Run(name(ordering), func(t *testing.T) {
