@@ -14,8 +14,9 @@ import (
 // nothing moves twice.
 
 // shares returns how many OPEN channels each client that has joined may hold.
-// The odd ones that no client holds yet are left over, for whoever asks first.
-func (t *tunnel) shares() (limits map[string]int, open map[string]int, leftOver int) {
+// The odd ones that no client holds yet are left over, for whoever asks first
+// and has none of them: odd tells of a client that it may take one.
+func (t *tunnel) shares() (limits map[string]int, open map[string]int, odd func(id string) bool) {
 	open = make(map[string]int)
 	active, baseDone := 0, t.baseDone()
 	for _, ch := range t.channels {
@@ -32,7 +33,7 @@ func (t *tunnel) shares() (limits map[string]int, open map[string]int, leftOver 
 	}
 	clients := slices.DeleteFunc(t.sortedClients(), func(c *client) bool { return !c.joined })
 	if len(clients) == 0 {
-		return nil, nil, 0
+		return nil, nil, func(string) bool { return false }
 	}
 	slices.SortStableFunc(clients, func(a, b *client) int { return cmp.Compare(open[b.ID], open[a.ID]) })
 	quota, leftOver := active/len(clients), active%len(clients)
@@ -44,7 +45,7 @@ func (t *tunnel) shares() (limits map[string]int, open map[string]int, leftOver 
 			leftOver--
 		}
 	}
-	return limits, open, leftOver
+	return limits, open, func(id string) bool { return leftOver > 0 && limits[id] == quota }
 }
 
 // balance takes channels away from clients that hold more than their share: it
@@ -63,14 +64,14 @@ func (t *tunnel) balance() {
 // oldest first, up to its share. reported are that heartbeat's entries: the new
 // version is above them too, whatever the client made of its own.
 func (t *tunnel) handOut(c *client, reported []*protocol.Channel) {
-	limits, open, leftOver := t.shares()
+	limits, open, odd := t.shares()
 	room := limits[c.ID] - open[c.ID]
-	if leftOver > 0 {
+	if odd(c.ID) {
 		room++
 	}
 	others := false // has another client room?
 	for id, limit := range limits {
-		others = others || id != c.ID && (open[id] < limit || leftOver > 0 && open[id] == limit)
+		others = others || id != c.ID && (open[id] < limit || odd(id) && open[id] == limit)
 	}
 	baseDone := t.baseDone()
 	for _, ch := range t.channels {

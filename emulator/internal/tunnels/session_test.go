@@ -328,6 +328,21 @@ func TestBalance(t *testing.T) {
 			c1.wantHeartbeat("shard-0:OPEN:1")
 		}
 	})
+	t.Run("a client that gave an odd channel up does not get it back, however often it asks", func(t *testing.T) {
+		b, id := streamBench(t, 2)
+		c1 := b.connect(id)
+		c1.wantHeartbeat("shard-0:OPEN:1 shard-1:OPEN:1")
+		c2, c3 := b.connect(id), b.connect(id)
+		c2.heartbeat()
+		c3.heartbeat()
+		c1.wantHeartbeat("shard-0:OPEN:1 shard-1:CLOSING:2")
+		c1.set("shard-1", statusClose)
+		for range 3 {
+			c1.wantHeartbeat("shard-0:OPEN:1")
+		}
+		c3.wantHeartbeat("shard-1:OPEN:4")
+		c2.wantHeartbeat("")
+	})
 	t.Run("a client that leaves has its channels shared among the others", func(t *testing.T) {
 		b, id := streamBench(t, 6)
 		var all []*apiClient
