@@ -147,47 +147,35 @@ func TestADeletedTunnelEndsRunWithItsError(t *testing.T) {
 	}
 }
 
-// logLines is a logger that keeps what it is told.
+// logLines is a logger that keeps what it and its descendants are told.
 type logLines struct {
+	all  *lockedLines
+	with watermill.LogFields
+}
+
+type lockedLines struct {
 	mu    sync.Mutex
-	lines *[]string
-	with  watermill.LogFields
+	lines []string
 }
 
-func newLogLines() *logLines { return &logLines{lines: new([]string)} }
-
-func (l *logLines) add(level, msg string, fields watermill.LogFields) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	*l.lines = append(*l.lines, fmt.Sprintf("%s %s %v %v", level, msg, l.with, fields))
+func (l logLines) add(msg string, f watermill.LogFields) {
+	l.all.mu.Lock()
+	defer l.all.mu.Unlock()
+	l.all.lines = append(l.all.lines, fmt.Sprint(msg, l.with, f))
 }
 
-func (l *logLines) Error(msg string, err error, f watermill.LogFields) {
-	l.add("error", msg+": "+err.Error(), f)
-}
-func (l *logLines) Info(msg string, f watermill.LogFields)  { l.add("info", msg, f) }
-func (l *logLines) Debug(msg string, f watermill.LogFields) { l.add("debug", msg, f) }
-func (l *logLines) Trace(string, watermill.LogFields)       {}
-
-// With returns a logger that writes to the same lines, one mutex each: the lines are
-// read when everything has ended.
-func (l *logLines) With(f watermill.LogFields) watermill.LoggerAdapter {
-	return &sharedLines{parent: l, with: l.with.Add(f)}
+func (l logLines) text() string {
+	l.all.mu.Lock()
+	defer l.all.mu.Unlock()
+	return strings.Join(l.all.lines, "\n")
 }
 
-type sharedLines struct {
-	parent *logLines
-	with   watermill.LogFields
-}
-
-func (s *sharedLines) Error(msg string, err error, f watermill.LogFields) {
-	s.parent.Error(msg, err, s.with.Add(f))
-}
-func (s *sharedLines) Info(msg string, f watermill.LogFields)  { s.parent.Info(msg, s.with.Add(f)) }
-func (s *sharedLines) Debug(msg string, f watermill.LogFields) { s.parent.Debug(msg, s.with.Add(f)) }
-func (s *sharedLines) Trace(string, watermill.LogFields)       {}
-func (s *sharedLines) With(f watermill.LogFields) watermill.LoggerAdapter {
-	return &sharedLines{parent: s.parent, with: s.with.Add(f)}
+func (l logLines) Error(msg string, err error, f watermill.LogFields) { l.add(msg+": "+err.Error(), f) }
+func (l logLines) Info(msg string, f watermill.LogFields)             { l.add(msg, f) }
+func (l logLines) Debug(msg string, f watermill.LogFields)            { l.add(msg, f) }
+func (l logLines) Trace(msg string, f watermill.LogFields)            { l.add(msg, f) }
+func (l logLines) With(f watermill.LogFields) watermill.LoggerAdapter {
+	return logLines{l.all, l.with.Add(f)}
 }
 
 func TestDebugLogsRequestsWithoutSecrets(t *testing.T) {
@@ -197,7 +185,7 @@ func TestDebugLogsRequestsWithoutSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := newLogLines()
+	log := logLines{all: new(lockedLines)}
 	r, err := router.New(cfg, log)
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +203,7 @@ func TestDebugLogsRequestsWithoutSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-ended
-	all := strings.Join(*log.lines, "\n")
+	all := log.text()
 	for _, path := range []string{"/tunnel/describe", "/tunnel/connect", "/tunnel/readrecords", "/tunnel/checkpoint"} {
 		if !strings.Contains(all, path) {
 			t.Errorf("no request of %s was logged", path)
