@@ -43,7 +43,7 @@ type Emulator struct {
 	id          string // random, begins request ids
 	lastRequest atomic.Int64
 
-	requests  sync.WaitGroup // handlers that are running
+	conns     sync.WaitGroup // open connections, and so handlers; grows in the server's loop only
 	serving   chan struct{}  // closed when the server's loop has ended
 	closing   chan struct{}  // closed when Close begins
 	closeOnce sync.Once
@@ -124,6 +124,7 @@ func (e *Emulator) listen() error {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          log.New(logWriter{e.log}, "", 0),
+		ConnState:         e.track,
 	}
 	// Ends with the listener; Close waits for it.
 	go func() {
@@ -133,6 +134,17 @@ func (e *Emulator) listen() error {
 		}
 	}()
 	return nil
+}
+
+// track counts connections. A handler that took its connection over has only
+// to return.
+func (e *Emulator) track(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		e.conns.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		e.conns.Done()
+	}
 }
 
 // logWriter passes the HTTP server's complaints about connections on.
@@ -184,7 +196,7 @@ func (e *Emulator) Close() error {
 			err = e.server.Close()
 		}
 		<-e.serving
-		e.requests.Wait()
+		e.conns.Wait()
 		e.closeErr = errors.Join(err, e.tunnels.Close(), e.store.Close())
 		e.log.Info("emulator closed", "error", e.closeErr)
 		close(e.closed)

@@ -167,7 +167,7 @@ func (s *Store) ReadShard(dst []byte, table, shard string, offset int64, before 
 }
 
 // read returns views of the records from offset on whose time is below limit.
-// passed says that no record below limit will come any more.
+// passed says that no write below limit will begin any more.
 func (s *shard) read(offset, limit int64, passed bool, maxRows, maxBytes int, now func() time.Time) (page tunnels.ShardPage, parts [][]byte) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -207,6 +207,7 @@ func (s *shard) read(offset, limit int64, passed bool, maxRows, maxBytes int, no
 		}
 	}
 	drained := page.Next >= s.next && s.visible >= s.next
+	passed = passed && (s.writing == 0 || s.writing >= limit)
 	page.End = ended || drained && (s.closed || passed)
 	page.More = !ended && page.Next < s.visible
 	if page.Known = page.LastTime; !page.More {

@@ -13,7 +13,6 @@ const (
 	// Common to both API families.
 	CodeParameterInvalid    = "OTSParameterInvalid"
 	CodeAuthFailed          = "OTSAuthFailed"
-	CodeNoPermissionAccess  = "OTSNoPermissionAccess"
 	CodeRequestBodyTooLarge = "OTSRequestBodyTooLarge"
 	CodeRequestTimeout      = "OTSRequestTimeout"
 	CodeMethodNotAllowed    = "OTSMethodNotAllowed"
@@ -22,7 +21,6 @@ const (
 
 	// Tunnel operations.
 	CodeTunnelExpired           = "OTSTunnelExpired"
-	CodePermissionDenied        = "OTSPermissionDenied"
 	CodeTunnelExist             = "OTSTunnelExist"
 	CodeSequenceNumberNotMatch  = "OTSSequenceNumberNotMatch"
 	CodeResourceGone            = "OTSResourceGone"
@@ -32,15 +30,11 @@ const (
 	CodeObjectNotExist        = "OTSObjectNotExist"
 	CodeObjectAlreadyExist    = "OTSObjectAlreadyExist"
 	CodeConditionCheckFail    = "OTSConditionCheckFail"
-	CodeRowOperationConflict  = "OTSRowOperationConflict"
 	CodeInvalidPK             = "OTSInvalidPK"
 	CodeOutOfColumnCountLimit = "OTSOutOfColumnCountLimit"
 	CodeOutOfRowSizeLimit     = "OTSOutOfRowSizeLimit"
 	CodeQuotaExhausted        = "OTSQuotaExhausted"
-	CodeServerBusy            = "OTSServerBusy"
 	CodeServerUnavailable     = "OTSServerUnavailable"
-	CodeTimeout               = "OTSTimeout"
-	CodeTrimmedDataAccess     = "OTSTrimmedDataAccess"
 )
 
 // Error is an answer of the service's own form: a non-2xx status and a
@@ -58,27 +52,33 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %s (status %d)", e.Code, e.Message, e.Status)
 }
 
-// statuses maps each code to the HTTP status that the service answers it
-// with. Codes that are missing here are answered with 400.
+// statuses maps codes to the HTTP status that the service answers them with.
+// Codes that are missing here are answered with 400. Those without a constant
+// are never this emulator's own answer, but a fault may be injected with them.
 var statuses = map[string]int{
-	CodeAuthFailed:              http.StatusForbidden,
-	CodeNoPermissionAccess:      http.StatusForbidden,
-	CodeRequestBodyTooLarge:     http.StatusRequestEntityTooLarge,
-	CodeRequestTimeout:          http.StatusRequestTimeout,
-	CodeMethodNotAllowed:        http.StatusMethodNotAllowed,
-	CodeInternalServerError:     http.StatusInternalServerError,
-	CodePermissionDenied:        http.StatusForbidden,
-	CodeTunnelExist:             http.StatusConflict,
-	CodeResourceGone:            http.StatusGone,
-	CodeTunnelServerUnavailable: http.StatusServiceUnavailable,
-	CodeObjectNotExist:          http.StatusNotFound,
-	CodeObjectAlreadyExist:      http.StatusConflict,
-	CodeConditionCheckFail:      http.StatusForbidden,
-	CodeRowOperationConflict:    http.StatusConflict,
-	CodeQuotaExhausted:          http.StatusForbidden,
-	CodeServerBusy:              http.StatusServiceUnavailable,
-	CodeServerUnavailable:       http.StatusServiceUnavailable,
-	CodeTimeout:                 http.StatusServiceUnavailable,
+	CodeAuthFailed:                               http.StatusForbidden,
+	CodeRequestBodyTooLarge:                      http.StatusRequestEntityTooLarge,
+	CodeRequestTimeout:                           http.StatusRequestTimeout,
+	CodeMethodNotAllowed:                         http.StatusMethodNotAllowed,
+	CodeInternalServerError:                      http.StatusInternalServerError,
+	CodeTunnelExist:                              http.StatusConflict,
+	CodeResourceGone:                             http.StatusGone,
+	CodeTunnelServerUnavailable:                  http.StatusServiceUnavailable,
+	CodeObjectNotExist:                           http.StatusNotFound,
+	CodeObjectAlreadyExist:                       http.StatusConflict,
+	CodeConditionCheckFail:                       http.StatusForbidden,
+	CodeQuotaExhausted:                           http.StatusForbidden,
+	CodeServerUnavailable:                        http.StatusServiceUnavailable,
+	"OTSNoPermissionAccess":                      http.StatusForbidden,
+	"OTSPermissionDenied":                        http.StatusForbidden,
+	"OTSTableNotReady":                           http.StatusNotFound,
+	"OTSRowOperationConflict":                    http.StatusConflict,
+	"OTSNotEnoughCapacityUnit":                   http.StatusForbidden,
+	"OTSCapacityUnitExhausted":                   http.StatusForbidden,
+	"OTSServerBusy":                              http.StatusServiceUnavailable,
+	"OTSPartitionUnavailable":                    http.StatusServiceUnavailable,
+	"OTSTimeout":                                 http.StatusServiceUnavailable,
+	"OTSTooFrequentReservedThroughputAdjustment": http.StatusForbidden,
 }
 
 // StatusOf returns the HTTP status that the service answers a code with.

@@ -6,7 +6,7 @@ func TestErrorf(t *testing.T) {
 	t.Run("gives each code the status that the service documents", func(t *testing.T) {
 		for code, want := range map[string]int{
 			CodeParameterInvalid: 400, CodeTunnelExpired: 400, CodeSequenceNumberNotMatch: 400,
-			CodePermissionDenied: 403, CodeTunnelExist: 409, CodeResourceGone: 410,
+			"OTSPermissionDenied": 403, CodeTunnelExist: 409, CodeResourceGone: 410,
 			CodeTunnelServerUnavailable: 503, CodeRequestBodyTooLarge: 413, CodeConditionCheckFail: 403,
 			CodeObjectNotExist: 404, CodeAuthFailed: 403,
 		} {
