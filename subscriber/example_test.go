@@ -1,0 +1,91 @@
+package subscriber_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+// A table's changes go through a Watermill Router in batches. The emulator
+// stands for the Tablestore instance.
+func Example() {
+	em := startEmulator()
+	defer em.Close()
+
+	sub, err := subscriber.New(subscriber.Config{
+		Endpoint: em.Endpoint(), Instance: "shop", AccessKeyID: "id", AccessKeySecret: "secret",
+		Tunnel: subscriber.TunnelSpec{Type: subscriber.BaseData}, // the rows that are there
+	}, watermill.NopLogger{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := sub.SubscribeInitialize("orders/to-warehouse"); err != nil { // creates the tunnel when missing
+		log.Fatal(err)
+	}
+	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	handled := make(chan struct{})
+	batches, err := batching.New(batching.Config{Batchers: map[string]batching.Batcher{
+		"default": {Size: 100, Timeout: time.Second, Handler: func(ctx context.Context, b *batching.Batch) error {
+			for _, msg := range b.Messages {
+				fmt.Println(msg.Metadata.Get(subscriber.MetadataKey), string(msg.Payload))
+			}
+			close(handled)
+			return nil // acks all; an error brings them again, b.Fail only one
+		}},
+	}}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	router.AddMiddleware(batches.Middleware)
+	router.AddConsumerHandler("orders", "orders/to-warehouse", sub, func(msg *message.Message) error { return nil })
+	go func() {
+		<-handled
+		router.Close() // drains, commits, disconnects
+	}()
+	if err := router.Run(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// [1] {"type":"put","key":{"id":1},"columns":{"amount":250}}
+	// [2] {"type":"put","key":{"id":2},"columns":{"amount":90}}
+}
+
+// startEmulator starts an emulator with a table of two orders.
+func startEmulator() *emulator.Emulator {
+	em, err := emulator.Start(emulator.Options{Instance: "shop", AccessKeyID: "id", AccessKeySecret: "secret"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	client := tablestore.NewClient(em.Endpoint(), "shop", "id", "secret")
+	meta := &tablestore.TableMeta{TableName: "orders"}
+	meta.AddPrimaryKeyColumn("id", tablestore.PrimaryKeyType_INTEGER)
+	_, err = client.CreateTable(&tablestore.CreateTableRequest{
+		TableMeta: meta, TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1},
+		ReservedThroughput: &tablestore.ReservedThroughput{},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for id, amount := range map[int64]int64{1: 250, 2: 90} {
+		put := &tablestore.PutRowChange{TableName: "orders", PrimaryKey: new(tablestore.PrimaryKey)}
+		put.PrimaryKey.AddPrimaryKeyColumn("id", id)
+		put.AddColumn("amount", amount)
+		put.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
+		if _, err := client.PutRow(&tablestore.PutRowRequest{PutRowChange: put}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	return em
+}
