@@ -25,6 +25,13 @@ var errCalledBack = errors.New("batching: message called back")
 // The scheduling (schedule.go) is a state machine under one mutex; messages
 // wait, handlers run and deliveries are told without it. There is no goroutine
 // but one for each running batch, and no timer but one for each open batch.
+//
+// Invariants, besides those of schedule:
+//   - A message is in at most one batch, and its handler returns only when no
+//     batch handler has the message in its hands.
+//   - A delivery hears HandOff after its message has its place, Begin after
+//     HandOff, and CallBack before the batches behind it may run and before
+//     anybody outside hears of the error.
 type Batching struct {
 	logger       watermill.LoggerAdapter
 	orderingKey  func(*message.Message) string // nil: none

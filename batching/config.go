@@ -110,9 +110,9 @@ type Batcher struct {
 	// Isolate finds the messages that make a batch fail. A batch that fails as
 	// a whole is split in two and the halves are handled one after the other,
 	// and so on down to single messages: those that fail alone fail with their
-	// own error, the rest succeed. One bad message among n costs about 2·log2(n) further calls.
-	// The handler sees messages that it handled before, so it must bear that, as it must bear
-	// redelivery. [off]
+	// own error, the rest succeed. One bad message among n costs about 2·log2(n)
+	// further calls. The handler sees messages that it handled before, so it must
+	// bear that, as it must bear redelivery. [off]
 	Isolate bool
 
 	// Handler handles the batches. Required.

@@ -11,15 +11,15 @@
 //	                                  ───▶ │ ...                  │
 //	                                       └──────────────────────┘
 //
-// The message's Router handler is held all the while. That is the back-pressure: there
-// is no queue but the messages that the subscriber lets be in flight, so it has to let
-// more be in flight than a batch has messages.
+// The message's Router handler is held all the while. That is the back-pressure:
+// there is no queue but the messages that the subscriber lets be in flight, so
+// it has to let more be in flight than a batch has messages.
 //
 // # Outcome
 //
 // Each message ends exactly once. It succeeds (and what the processing step
-// produced is published by the Router) if the batch handler returns nil and has not
-// called Batch.Fail for it. An error or a panic of the batch handler fails all
+// produced is published by the Router) if the batch handler returns nil and has
+// not called Batch.Fail for it. An error or a panic of the batch handler fails all
 // messages of the batch; Batcher.Isolate finds out which of them are to blame.
 //
 // # Order
@@ -33,8 +33,8 @@
 // A subscriber whose messages carry an ack.Delivery may deliver the next
 // message of a key while the one before waits in a batch: the middleware tells
 // it (HandOff) when a message has its place. If the message fails, it has the
-// later ones taken back (CallBack) before anybody hears of the error. A message that is
-// taken back leaves its batch, or, if that runs already, has its outcome
+// later ones taken back (CallBack) before anybody hears of the error. A message
+// that is taken back leaves its batch, or, if that runs already, has its outcome
 // ignored; its handler returns nil and publishes nothing.
 //
 // With any other subscriber a failed message does not hold back those behind
@@ -43,10 +43,11 @@
 // # When a message's context ends
 //
 //   - Called back (the cause is ack.ErrCalledBack): as said above.
-//   - With a Delivery, cancelled: the message is fenced or the time to drain is over. It
-//     leaves its batch and returns the context's error. In a running batch it stays until
-//     that is done, since its handler has it in its hands; the handler's context ends
-//     when the last message of the batch has ended so.
+//   - With a Delivery, cancelled: the message is fenced or the time to drain is
+//     over. It leaves its batch and returns the context's error. In a running
+//     batch it stays until that is done, since the batch handler has it in its
+//     hands; that handler's context ends when the last message of the batch has
+//     ended so.
 //   - With a deadline (Watermill's Timeout outside), or with no Delivery: waiting
 //     for more messages is over. The batch is handled at once, with the message.
 //     Watermill's Router cancels all contexts to close, and the messages are

@@ -41,9 +41,9 @@ var (
 )
 
 // IsFailure reports whether err says something about the message: true for what
-// a processing step or a batch handler returned, false for nil and for what only says that
-// the message was not handled to its end (its context was cancelled, Close was
-// called), so that it will come again. It is meant for
+// a processing step or a batch handler returned, false for nil and for what only
+// says that the message was not handled to its end (its context was cancelled,
+// Close was called), so that it will come again. It is meant for
 // middleware.PoisonQueueWithFilter, which should not take a shutdown for a
 // poisoned message, and for middleware.Retry.
 func IsFailure(err error) bool {

@@ -111,9 +111,10 @@ func (it *item) calledBack() bool {
 // the message was called back or fenced, or the time to drain is over.
 //
 // Only a subscriber that gives a Delivery says that by ending the context.
-// Others end it to stop (Watermill's Router cancels all contexts before it waits for the
-// handlers), and then the best that can be done with a message is to handle it. The same goes
-// for a deadline, which only a middleware in between can have set.
+// Others end it to stop (Watermill's Router cancels all contexts before it waits
+// for the handlers), and then the best that can be done with a message is to
+// handle it. The same goes for a deadline, which only a middleware in between
+// can have set.
 func (it *item) gone() bool {
 	return it.delivery != nil && errors.Is(it.Err(), context.Canceled)
 }

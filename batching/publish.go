@@ -7,10 +7,10 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// PublishTo returns a batch handler that publishes copies of the batch's messages to the
-// topic, all in one call of Publish. If that returns an error, all messages of
-// the batch fail, also those that the publisher has sent before it failed: they
-// are published again when they come again.
+// PublishTo returns a batch handler that publishes copies of the batch's
+// messages to the topic, all in one call of Publish. If that returns an error,
+// all messages of the batch fail, also those that the publisher has sent before
+// it failed: they are published again when they come again.
 //
 // The copies' contexts end with the batch's and carry the values of the
 // originals.

@@ -25,8 +25,8 @@ type Publisher struct {
 var _ message.Publisher = (*Publisher)(nil)
 
 // NewPublisher returns a Publisher in front of pub. cfg means what it means
-// for the middleware, without a Handler: that is pub's Publish. The error wraps ErrInvalidConfig
-// and lists all faults. A nil logger logs nothing.
+// for the middleware, without a Handler: that is pub's Publish. The error wraps
+// ErrInvalidConfig and lists all faults. A nil logger logs nothing.
 func NewPublisher(pub message.Publisher, cfg Batcher, logger watermill.LoggerAdapter) (*Publisher, error) {
 	var faults []error
 	if pub == nil {

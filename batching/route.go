@@ -21,18 +21,19 @@ type routeKey struct{}
 
 // SetBatcher sends msg to the batcher of that name. It is called in the
 // processing step (the handler inside the middleware) or in a middleware around
-// it; the last call counts. The choice is kept in the message's context: copies of
-// the message, produced messages and publishers do not see it, and each pass through the
-// middleware (as with Retry) starts from what was set outside of it.
+// it; the last call counts. The choice is kept in the message's context: copies
+// of the message, produced messages and publishers do not see it, and each pass
+// through the middleware (as with Retry) starts from what was set outside of
+// it.
 //
 // SetBatcher, SetBatchKey and Flush may only be called by the goroutine that
 // handles msg.
 func SetBatcher(msg *message.Message, name string) { routeOf(msg).batcher = name }
 
 // SetBatchKey sets the batch key of msg, for the batcher that it goes to: one
-// batch holds messages of one batch key. Each key has an open batch of its own, with a
-// timeout of its own. It is kept as SetBatcher's choice is. The batch key of a
-// message that sets none is empty.
+// batch holds messages of one batch key. Each key has an open batch of its own,
+// with a timeout of its own. It is kept as SetBatcher's choice is. The batch key
+// of a message that sets none is empty.
 func SetBatchKey(msg *message.Message, key string) { routeOf(msg).key = key }
 
 // Flush has the batch that msg joins handled at once, with the messages that
