@@ -218,3 +218,37 @@ func TestDebugLogsRequestsWithoutSecrets(t *testing.T) {
 		t.Error("headers are missing in the log")
 	}
 }
+
+func TestCredentialsOfAProviderServeTunnelAndTable(t *testing.T) {
+	bed := testbed.New(t, emulator.Options{})
+	yaml := strings.Replace(fileFor(bed, "    failure: {attempts: 1, dead_letter: {table: dead}}\n"),
+		"access_key_id: "+testbed.KeyID+"\n    access_key_secret: "+testbed.KeySecret, "credentials: ram", 1)
+	r := build(t, yaml)
+	var mu sync.Mutex
+	asked, inside := 0, 0
+	err := r.RegisterCredentials("ram", subscriber.CredentialsProviderFunc(func(context.Context) (subscriber.Credentials, error) {
+		mu.Lock()
+		asked++
+		inside++
+		if inside > 1 {
+			t.Error("the provider is asked by two at once")
+		}
+		mu.Unlock()
+		defer func() { mu.Lock(); inside--; mu.Unlock() }()
+		return subscriber.Credentials{AccessKeyID: testbed.KeyID, AccessKeySecret: testbed.KeySecret}, nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Handle("numbers", router.Handlers{Process: func(*message.Message) error { return errPoison }}); err != nil {
+		t.Fatal(err)
+	}
+	start(t, r)
+	bed.PutAll(3, 1)
+	testbed.Eventually(t, 20*time.Second, "dead letters were written", func() bool { return len(letterRows(t, bed, "dead")) == 3 })
+	mu.Lock()
+	defer mu.Unlock()
+	if asked != 2 {
+		t.Errorf("the provider was asked %d times, not once for the tunnel and once for the table", asked)
+	}
+}

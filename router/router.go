@@ -159,7 +159,7 @@ func (r *Router) RegisterPayload(name string, u subscriber.Unmarshaler) error {
 // RegisterCredentials gives a provider the name by which an instance's
 // credentials know it.
 func (r *Router) RegisterCredentials(name string, p subscriber.CredentialsProvider) error {
-	return register[subscriber.CredentialsProvider](r, "credentials provider", name, r.credentials, newCachedCredentials(p), p == nil)
+	return register[subscriber.CredentialsProvider](r, "credentials provider", name, r.credentials, newSerialCredentials(p), p == nil)
 }
 
 func register[V any](r *Router, kind, name string, into map[string]V, v V, isNil bool) error {
@@ -462,7 +462,7 @@ func (r *Router) letterTable(name string) *tableLetters {
 	at := t.deadLetterInstance()
 	in := r.cfg.Instances[at]
 	return &tableLetters{
-		client: &tableClient{instance: in, transport: r.transports[at], provider: in.provider(r.credentials)},
+		client: &tableClient{instance: in, transport: r.transports[at], creds: &credentialsCache{provider: in.provider(r.credentials)}},
 		table:  t.Failure.DeadLetter.Table,
 	}
 }

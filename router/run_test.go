@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -94,7 +95,13 @@ func TestRouterRunsAPipeline(t *testing.T) {
 `))
 	var mu sync.Mutex
 	got := map[string]int{}
-	largest := 0
+	largest, inProcess, mostInProcess := 0, 0, 0
+	processing := func(n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		inProcess += n
+		mostInProcess = max(mostInProcess, inProcess)
+	}
 	collect := func(remainder int64) func(context.Context, *batching.Batch) error {
 		return func(_ context.Context, b *batching.Batch) error {
 			mu.Lock()
@@ -111,8 +118,10 @@ func TestRouterRunsAPipeline(t *testing.T) {
 	}
 	err := r.Handle("numbers", router.Handlers{
 		Process: func(msg *message.Message) error {
-			batching.SetBatcher(msg, []string{"even", "odd"}[version(msg)%2])
-			return nil
+			processing(1)
+			defer processing(-1)
+			runtime.Gosched() // give others a chance to come in
+			return evenOrOdd(msg)
 		},
 		Batches: map[string]func(context.Context, *batching.Batch) error{"even": collect(0), "odd": collect(1)},
 	})
@@ -129,6 +138,9 @@ func TestRouterRunsAPipeline(t *testing.T) {
 	})
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if mostInProcess > 2 {
+		t.Errorf("%d messages were processed at once", mostInProcess)
 	}
 	if largest < 2 || largest > 100 {
 		t.Errorf("largest batch has %d messages", largest)

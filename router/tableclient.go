@@ -11,8 +11,6 @@ import (
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/common"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
-
-	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
 const (
@@ -27,7 +25,7 @@ const (
 type tableClient struct {
 	instance  Instance
 	transport http.RoundTripper
-	provider  subscriber.CredentialsProvider
+	creds     *credentialsCache
 }
 
 // call makes one call with a client of the SDK, tied to ctx. f must be
@@ -53,7 +51,7 @@ func (c *tableClient) call(ctx context.Context, f func(*tablestore.TableStoreCli
 func (c *tableClient) callOnce(ctx context.Context, f func(*tablestore.TableStoreClient) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, tableCallTimeout, fmt.Errorf("no answer within %v: %w", tableCallTimeout, context.DeadlineExceeded))
 	defer cancel()
-	cred, err := c.provider.Credentials(ctx)
+	cred, err := c.creds.get(ctx)
 	if err != nil {
 		return fmt.Errorf("asking for credentials: %w", err)
 	}
@@ -68,6 +66,9 @@ func (c *tableClient) callOnce(ctx context.Context, f func(*tablestore.TableStor
 	if err := f(client); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if hasCode(err, codeAuthFailed, codeNoPermission) {
+			c.creds.forget()
 		}
 		return err
 	}
@@ -96,6 +97,8 @@ const (
 	codeObjectAlreadyExist = "OTSObjectAlreadyExist"
 	codePartitionLoading   = "OTSPartitionUnavailable"
 	codeTableNotReady      = "OTSTableNotReady"
+	codeAuthFailed         = "OTSAuthFailed"
+	codeNoPermission       = "OTSNoPermissionAccess"
 )
 
 // hasCode reports whether err is an answer of the service with one of the codes.
@@ -119,50 +122,6 @@ func passing(err error) bool {
 		return !errors.Is(err, context.Canceled)
 	}
 	return oe.HttpStatusCode >= 500 || hasCode(err, codePartitionLoading, codeTableNotReady)
-}
-
-// provider returns what gives an instance's credentials.
-func (in Instance) provider(registered map[string]subscriber.CredentialsProvider) subscriber.CredentialsProvider {
-	if in.Credentials != "" {
-		return registered[in.Credentials]
-	}
-	return subscriber.CredentialsProviderFunc(func(context.Context) (subscriber.Credentials, error) {
-		return subscriber.Credentials{AccessKeyID: in.AccessKeyID, AccessKeySecret: in.AccessKeySecret, SecurityToken: in.SecurityToken}, nil
-	})
-}
-
-// cachedCredentials asks a provider only when what it has is about to expire, and
-// never twice at once, as CredentialsProvider promises to its implementers.
-type cachedCredentials struct {
-	provider subscriber.CredentialsProvider
-	turn     chan struct{} // capacity 1: who has put something in may touch have
-	have     subscriber.Credentials
-}
-
-func newCachedCredentials(p subscriber.CredentialsProvider) *cachedCredentials {
-	return &cachedCredentials{provider: p, turn: make(chan struct{}, 1)}
-}
-
-// refreshBefore is how long before their end credentials are replaced.
-const refreshBefore = time.Minute
-
-// Credentials implements subscriber.CredentialsProvider.
-func (c *cachedCredentials) Credentials(ctx context.Context) (subscriber.Credentials, error) {
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return subscriber.Credentials{}, context.Cause(ctx)
-	}
-	if c.have.AccessKeyID != "" && (c.have.Expires.IsZero() || time.Until(c.have.Expires) > refreshBefore) {
-		return c.have, nil
-	}
-	fresh, err := c.provider.Credentials(ctx)
-	if err != nil {
-		return subscriber.Credentials{}, err
-	}
-	c.have = fresh
-	return fresh, nil
 }
 
 // deadLetterInstance is the name of the instance that holds t's dead-letter table.

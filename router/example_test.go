@@ -1,0 +1,106 @@
+package router_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/router"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+const pipelines = `
+instances:
+  main: {name: shop, endpoint: "http://127.0.0.1:8087", access_key_id: id, access_key_secret: secret}
+tunnels:
+  orders:
+    instance: main
+    table_name: orders
+    tunnel_name: consumer
+    batchers:
+      large: {batch_size: 10}
+      small: {batch_size: 2}
+`
+
+// Test sends hand-made records through a pipeline; r.Run(ctx) would do it with
+// those of the tunnel.
+func Example() {
+	cfg, err := router.Parse("pipelines.yaml", []byte(pipelines))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	r, err := router.New(cfg, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer r.Close()
+	keep := func(_ context.Context, b *batching.Batch) error {
+		fmt.Printf("%s: %d orders (%s)\n", b.Batcher, len(b.Messages), b.Trigger)
+		return nil
+	}
+	err = r.Handle("orders", router.Handlers{
+		Process: func(msg *message.Message) error {
+			order, _ := subscriber.RecordFromMessage(msg)
+			switch amount, ok := order.Column("amount"); {
+			case !ok:
+				return errors.New("an order without an amount")
+			case amount.Int64() == 0:
+				return router.ErrDrop
+			case amount.Int64() >= 100:
+				batching.SetBatcher(msg, "large")
+			default:
+				batching.SetBatcher(msg, "small")
+			}
+			return nil
+		},
+		Batches: map[string]func(context.Context, *batching.Batch) error{"large": keep, "small": keep},
+		Failed:  func(msg *message.Message, err error) { fmt.Println("failed:", err) },
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	order := func(id, amount int64) *subscriber.Record {
+		return &subscriber.Record{
+			PrimaryKey: []subscriber.Column{{Name: "id", Value: subscriber.IntegerValue(id)}},
+			Columns:    []subscriber.Cell{{Name: "amount", Value: subscriber.IntegerValue(amount)}},
+		}
+	}
+	noAmount := order(4, 0)
+	noAmount.Columns = nil
+	outcomes, err := r.TestRecords(context.Background(), "orders", order(1, 20), order(2, 30), order(3, 0), noAmount, order(5, 500))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("dropped:", outcomes[2].Dropped)
+	// Unordered output:
+	// small: 2 orders (size)
+	// failed: an order without an amount
+	// large: 1 orders (drain)
+	// dropped: true
+}
+
+// A file with faults gives one error with all of them.
+func ExampleParse() {
+	_, err := router.Parse("pipelines.yaml", []byte(`
+instances:
+  main: {name: shop, endpoint: "https://example.com", access_key_id: id, access_key_secret: secret}
+tunnels:
+  orders:
+    instance: mian
+    table_name: orders
+    tunnel_name: consumer
+    batchers:
+      small: {batch_siez: 2}
+`))
+	fmt.Println(err)
+	// Output:
+	// pipelines.yaml:6: tunnels.orders.instance: no instance is called "mian"; did you mean "main"?
+	// pipelines.yaml:10: tunnels.orders.batchers.small.batch_siez: unknown key; did you mean "batch_size"?
+}
