@@ -267,6 +267,22 @@ func TestChain(t *testing.T) {
 		})
 	})
 
+	t.Run("InstantAck_outside_settles_the_message_so_it_leaves_its_batch_unhandled", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRecorder()
+			b := mustNew(t, one(Batcher{Size: 2, Timeout: time.Second, Handler: r.handle}), nil)
+			s := newSource(100, time.Second) // ends a message's context when it is settled
+			stopped := s.route(chain(nop, middleware.InstantAck, b.Middleware))
+			s.add("a", "")
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			equal(t, "acked", s.count(acked), 1)
+			equal(t, "batches", r.batches(), "")
+			s.Close()
+			<-stopped
+		})
+	})
+
 	t.Run("CorrelationID_marks_produced_messages_outside_and_inside", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 1, Handler: succeed}), nil)
