@@ -259,6 +259,14 @@ func (p *partition) appendLog(t *Table, action Action, exists bool, micros int64
 	w.pending = append(w.pending, mutation{kind: putRecord, bucket: s.bucket, offset: offset, micros: micros, value: kept})
 }
 
+// Tags of ReadRecordsResponse and Record on the wire.
+const (
+	tagRecords = 1<<3 | 2 // ReadRecordsResponse.records, a message
+	tagAction  = 1 << 3   // Record.action_type, a varint
+	tagRow     = 2<<3 | 2 // Record.record, bytes
+	tagOrigin  = 3<<3 | 2 // Record.origin_record, bytes
+)
+
 // appendRecord appends a Record as field 1 of a ReadRecordsResponse. An empty
 // origin is left out.
 func appendRecord(dst []byte, action Action, row, origin []byte) []byte {
@@ -266,12 +274,12 @@ func appendRecord(dst []byte, action Action, row, origin []byte) []byte {
 	if len(origin) > 0 {
 		size += 1 + protowire.SizeBytes(len(origin))
 	}
-	dst = append(dst, 1<<3|2)
+	dst = append(dst, tagRecords)
 	dst = protowire.AppendVarint(dst, uint64(size))
-	dst = append(dst, 1<<3|0, byte(action), 2<<3|2)
+	dst = append(dst, tagAction, byte(action), tagRow)
 	dst = protowire.AppendBytes(dst, row)
 	if len(origin) > 0 {
-		dst = append(dst, 3<<3|2)
+		dst = append(dst, tagOrigin)
 		dst = protowire.AppendBytes(dst, origin)
 	}
 	return dst

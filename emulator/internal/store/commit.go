@@ -136,11 +136,6 @@ func (c *committer) wait(r *round) error {
 	return nil
 }
 
-// write queues mutations that belong to no shard and waits for them.
-func (c *committer) write(mutations ...mutation) error {
-	return c.wait(c.enqueue(mutations, nil))
-}
-
 // run commits rounds until the committer is closed and drained.
 func (c *committer) run() {
 	defer close(c.finished)

@@ -347,9 +347,9 @@ const headerSize = 4
 // ReadRecordsResponse, from a row without its header.
 func appendBaseRecord(dst, row []byte) []byte {
 	size := headerSize + len(row)
-	dst = append(dst, 1<<3|2)
+	dst = append(dst, tagRecords)
 	dst = protowire.AppendVarint(dst, uint64(2+1+protowire.SizeVarint(uint64(size))+size))
-	dst = append(dst, 1<<3|0, byte(PutRow), 2<<3|2)
+	dst = append(dst, tagAction, byte(PutRow), tagRow)
 	dst = protowire.AppendVarint(dst, uint64(size))
 	dst = plainbuffer.AppendHeader(dst)
 	return append(dst, row...)

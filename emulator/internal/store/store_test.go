@@ -162,7 +162,7 @@ func (r record) String() string {
 	return s
 }
 
-func decodeRecords(t *testing.T, data []byte) []record {
+func decodeRecords(t fataler, data []byte) []record {
 	t.Helper()
 	// next_token is required, and not a source's business.
 	var resp protocol.ReadRecordsResponse
@@ -229,4 +229,10 @@ func expectLog(t *testing.T, s *Store, table, shard string, want ...string) {
 			t.Errorf("record %d is %s, want %s", i, records[i], want[i])
 		}
 	}
+}
+
+// fataler is what a test and a rapid check have in common.
+type fataler interface {
+	Helper()
+	Fatal(args ...any)
 }
