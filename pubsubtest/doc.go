@@ -13,15 +13,16 @@
 //   - Messages with the same payload are a group that is ordered: with
 //     OrderByKey they all change the same row, with OrderByChannel each one is
 //     a row of its own under the same partition key, hence in the same channel.
+//     With Unordered every message is a row of its own under any partition key.
 //     Tables have several partitions, so tunnels have several channels.
 //
 // # What is declared, and why
 //
 //   - ConsumerGroups: true. Every tunnel gets all changes after its creation.
 //   - GuaranteedOrder: true, also with many subscribers of one tunnel: a channel
-//     belongs to one of them at a time.
+//     belongs to one of them at a time. False for Unordered.
 //   - Persistent: true. What is not committed comes again to the next subscriber.
-//   - RestartServiceCommand: set.
+//   - RestartServiceCommand: set for OrderByKey and OrderByChannel.
 //   - ExactlyOnceDelivery: false. A tunnel delivers at least once. A table write
 //     that is tried again because its answer was lost is a second change, too.
 //   - NewSubscriberReceivesOldMessages: false in the main runs, whose
@@ -30,6 +31,9 @@
 //     subscriber that starts at the oldest change of the stream.
 //   - ContextPreserved: false. A context does not travel through a table.
 //   - RequireSingleInstance: false.
+//
+// Unordered runs in the suite's short form, without GuaranteedOrder (it promises
+// none) and without restarts (where it is no different from the other two).
 //
 // The suite takes any error of Subscriber.Close for a failure, also after it
 // has left a message unsettled (TestMessageCtx). The subscriber reports such

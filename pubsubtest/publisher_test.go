@@ -143,12 +143,15 @@ func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 // row returns the row that holds the message. Messages with the same payload are
 // a group, and ordered. With OrderByKey a group is one row that changes again
 // and again; with OrderByChannel the group's messages are rows of their own in
-// one partition, so that only the channel's order keeps theirs.
+// one partition, so that only the channel's order keeps theirs. Without order
+// every message is a group of its own, anywhere.
 func (p *publisher) row(topic string, msg *message.Message) (*tablestore.PutRowChange, error) {
-	group := string(msg.Payload)
-	name := group
-	if p.ordering != subscriber.OrderByKey {
-		name = msg.UUID
+	group, name := string(msg.Payload), msg.UUID
+	switch p.ordering {
+	case subscriber.OrderByKey:
+		name = group
+	case subscriber.Unordered:
+		group = msg.UUID
 	}
 	hash := fnv.New64a()
 	hash.Write([]byte(group))

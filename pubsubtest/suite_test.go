@@ -11,20 +11,37 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
+// orderings are the modes that the whole suite runs with.
+var orderings = []struct {
+	name     string
+	ordering subscriber.Ordering
+}{
+	{"OrderByKey", subscriber.OrderByKey},
+	{"OrderByChannel", subscriber.OrderByChannel},
+}
+
 func TestPubSub(t *testing.T) {
-	for _, ordering := range []subscriber.Ordering{subscriber.OrderByKey, subscriber.OrderByChannel} {
-		t.Run(name(ordering), func(t *testing.T) {
-			f := newFixture(t, ordering)
+	for _, o := range orderings {
+		t.Run(o.name, func(t *testing.T) {
+			f := newFixture(t, o.ordering)
 			tests.TestPubSub(t, f.features(t), f.pubSub, f.groupPubSub)
 		})
 	}
+	t.Run("Unordered", func(t *testing.T) {
+		f := newFixture(t, subscriber.Unordered)
+		features := f.features(t)
+		features.GuaranteedOrder = false
+		features.RestartServiceCommand = nil
+		features.ForceShort = true
+		tests.TestPubSub(t, features, f.pubSub, f.groupPubSub)
+	})
 }
 
 // TestPubSubStress runs several suites side by side on one emulator.
 func TestPubSubStress(t *testing.T) {
-	for _, ordering := range []subscriber.Ordering{subscriber.OrderByKey, subscriber.OrderByChannel} {
-		t.Run(name(ordering), func(t *testing.T) {
-			f := newFixture(t, ordering)
+	for _, o := range orderings {
+		t.Run(o.name, func(t *testing.T) {
+			f := newFixture(t, o.ordering)
 			features := f.features(t)
 			limitStress(t, &features)
 			tests.TestPubSubStressTest(t, features, f.pubSub, f.groupPubSub)
@@ -35,17 +52,15 @@ func TestPubSubStress(t *testing.T) {
 // TestReplay runs the suite's test for subscribers that get what others have
 // consumed: a tunnel of one's own that starts at the oldest change.
 func TestReplay(t *testing.T) {
-	for _, ordering := range []subscriber.Ordering{subscriber.OrderByKey, subscriber.OrderByChannel} {
-		t.Run(name(ordering), func(t *testing.T) {
-			f := newFixture(t, ordering)
+	for _, o := range orderings {
+		t.Run(o.name, func(t *testing.T) {
+			f := newFixture(t, o.ordering)
 			features := f.features(t)
 			features.NewSubscriberReceivesOldMessages = true
 			tests.TestNewSubscriberReceivesOldMessages(t, tests.TestContext{TestID: tests.NewTestID(), Features: features}, f.replayPubSub)
 		})
 	}
 }
-
-func name(o subscriber.Ordering) string { return "OrderBy_" + o.String() }
 
 // fixture makes the suite's publishers and subscribers of one service.
 type fixture struct {
