@@ -74,11 +74,10 @@ func (m modelTable) change(a Action, id int64, cells []plainbuffer.Cell, maxVers
 	}
 }
 
-// checker compares a store with the model.
+// checker reads a store back.
 type checker struct {
-	t     *rapid.T
-	s     *Store
-	model modelTable
+	t *rapid.T
+	s *Store
 }
 
 func (c *checker) page(data []byte, records int) []record {
