@@ -1,0 +1,74 @@
+package emulator_test
+
+import (
+	"errors"
+	"fmt"
+	"log"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/watermill-ots/watermill-ots/emulator"
+)
+
+// newOrders creates a table of orders with the official SDK.
+func newOrders(client *tablestore.TableStoreClient) error {
+	meta := &tablestore.TableMeta{TableName: "orders"}
+	meta.AddPrimaryKeyColumn("id", tablestore.PrimaryKeyType_INTEGER)
+	_, err := client.CreateTable(&tablestore.CreateTableRequest{
+		TableMeta:          meta,
+		TableOption:        &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1},
+		ReservedThroughput: &tablestore.ReservedThroughput{},
+	})
+	return err
+}
+
+func putOrder(client *tablestore.TableStoreClient, id int64) error {
+	row := &tablestore.PutRowChange{TableName: "orders", PrimaryKey: &tablestore.PrimaryKey{}}
+	row.PrimaryKey.AddPrimaryKeyColumn("id", id)
+	row.AddColumn("total", 9.5)
+	row.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
+	_, err := client.PutRow(&tablestore.PutRowRequest{PutRowChange: row})
+	return err
+}
+
+func Example() {
+	e, err := emulator.Start(emulator.Options{Instance: "test"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer e.Close()
+
+	client := tablestore.NewClient(e.Endpoint(), "test", "any id", "any secret")
+	if err := newOrders(client); err != nil {
+		log.Fatal(err)
+	}
+	if err := putOrder(client, 1); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("requests to PutRow:", e.Stats().Operations["PutRow"].Requests)
+	// Output:
+	// requests to PutRow: 1
+}
+
+func ExampleEmulator_Inject() {
+	e, err := emulator.Start(emulator.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer e.Close()
+	client := tablestore.NewClient(e.Endpoint(), "test", "id", "secret")
+	if err := newOrders(client); err != nil {
+		log.Fatal(err)
+	}
+
+	// The SDK does not retry this one, and the row is not written.
+	e.Inject(emulator.Fault{Operation: "PutRow", Code: "OTSNoPermissionAccess", Message: "not you"})
+	var refused *tablestore.OtsError
+	if err := putOrder(client, 1); errors.As(err, &refused) {
+		fmt.Println(refused.Code, "-", refused.Message)
+	}
+	fmt.Println(putOrder(client, 1))
+	// Output:
+	// OTSNoPermissionAccess - not you
+	// <nil>
+}
