@@ -33,7 +33,7 @@ tunnels:
     table_name: %s
     tunnel_name: %s
     heartbeat_interval: 500ms
-    heartbeat_timeout: 1
+    heartbeat_timeout: 20s
     checkpoint_interval: 50ms
     max_poll_interval: 20ms
     close_timeout: 5s
