@@ -77,8 +77,10 @@ func (e *Emulator) faultBefore(x *exchange, f *faults.Fault) bool {
 		select {
 		case <-timer.C:
 		case <-x.req.Context().Done():
+			x.reset()
 			return false
 		case <-e.closing:
+			x.reset()
 			return false
 		}
 	}
