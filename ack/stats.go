@@ -50,3 +50,20 @@ func (t *Tracker) Stats() Stats {
 	}
 	return s
 }
+
+// Live returns the bound values (Bind) of all attempts that handlers have, in
+// the order of reading, but for those that were called back. It costs a look at
+// each record in flight.
+func (t *Tracker) Live() []any {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var live []any
+	for pg := t.pages.head; pg != nil; pg = pg.next {
+		for i := range pg.entries {
+			if v := pg.entries[i].value; v != nil {
+				live = append(live, v)
+			}
+		}
+	}
+	return live
+}

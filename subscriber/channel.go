@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -59,6 +60,7 @@ type channelRun struct {
 	stored   string // token of the last stored checkpoint
 	sequence int64  // and its number
 
+	offered  atomic.Pointer[delivery] // what the deliverer waits for somebody to take
 	watchers sync.WaitGroup
 
 	mu       sync.Mutex
@@ -138,6 +140,9 @@ func (r *channelRun) work() runEnd {
 		return endTerminated
 	}
 
+	base := isBase(token)
+	r.opened(base)
+
 	var loops sync.WaitGroup
 	defer loops.Wait()
 	defer r.cancel(errSessionOver)
@@ -147,6 +152,9 @@ func (r *channelRun) work() runEnd {
 
 	every := time.NewTicker(r.sub.cfg.CheckpointInterval)
 	defer every.Stop()
+	dog := &watchdog{run: r}
+	looks := time.NewTicker(max(r.sub.cfg.StuckAfter/looksPerStuck, time.Millisecond))
+	defer looks.Stop()
 	for {
 		select {
 		case <-r.ctx.Done():
@@ -155,14 +163,43 @@ func (r *channelRun) work() runEnd {
 			if err := r.commit(); err != nil {
 				r.commitFailed(err)
 			}
+		case now := <-looks.C:
+			dog.look(now)
 		case <-r.tracker.Done():
-			return r.finish()
+			end := r.finish()
+			if end == endTerminated {
+				r.tell(Phase{Kind: ChannelFinished, Base: base})
+			}
+			return end
 		case <-r.draining:
 			return r.finishDrain()
 		case <-r.failed:
 			r.drain()
 		}
 	}
+}
+
+// opened tells what the channel's opening means. The stream of a BaseAndStream
+// tunnel is handed out only when all base channels are TERMINATED [facts 4.1].
+func (r *channelRun) opened(base bool) {
+	r.tell(Phase{Kind: ChannelOpened, Base: base})
+	if r.sub.baseAndStream && !base {
+		r.sub.streamStarted.Do(func() { r.tell(Phase{Kind: StreamStarted}) })
+	}
+}
+
+func (r *channelRun) tell(p Phase) {
+	if f := r.sub.cfg.OnPhase; f != nil {
+		p.Topic, p.Channel = r.sub.topic, r.conn.id
+		f(p)
+	}
+}
+
+// isBase reports whether a token is one of base data: it has no iterator. A
+// token that does not decode counts as one of the stream, as in the SDK [facts 4.5].
+func isBase(token string) bool {
+	content, err := tunnel.ParseRequestToken(token)
+	return err == nil && content.GetIterator() == ""
 }
 
 // finish commits the finish token: TERMINATED may be reported only when it is
@@ -304,7 +341,7 @@ func (r *channelRun) hand(a ack.Attempt) {
 	if msg.UUID == "" {
 		msg.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
 	}
-	d := &delivery{Context: r.sub.values, run: r, attempt: a, record: rec}
+	d := &delivery{Context: r.sub.values, run: r, attempt: a, record: rec, since: time.Now()}
 	ctx, cancel := context.WithCancelCause(d)
 	d.cancel = cancel
 	msg.SetContext(ctx)
@@ -313,6 +350,8 @@ func (r *channelRun) hand(a ack.Attempt) {
 		r.tracker.Nack(a, time.Time{}) // its end: the record comes again in its turn
 		return
 	}
+	r.offered.Store(d)
+	defer r.offered.Store(nil)
 	select {
 	case r.sub.output <- msg:
 		r.watchers.Add(1)

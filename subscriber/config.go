@@ -25,6 +25,7 @@ const (
 	DefaultCheckpointInterval = 5 * time.Second
 	DefaultMaxPollInterval    = time.Second
 	DefaultCloseTimeout       = 10 * time.Second
+	DefaultStuckAfter         = 5 * time.Minute
 )
 
 // Ordering is the promise about the order in which records are delivered.
@@ -147,6 +148,20 @@ type Config struct {
 	// client. Default: 200 ms doubling up to 10 s.
 	ReconnectBackoff func() backoff.BackOff
 
+	// StuckAfter is how long a message may be with its handler, or wait to be
+	// taken from the output, until an alarm is raised. Default 5 minutes.
+	StuckAfter time.Duration
+
+	// OnPhase, when set, is told of turns in the life of a subscription: base
+	// data done, channels opened and finished. It is called by the channel's own
+	// goroutine, which goes on when it returns; several channels may call at once.
+	OnPhase func(Phase)
+
+	// OnAlarm, when set, is told of what a person should look at: handlers that
+	// are stuck, records that soon get older than the log. Each alarm is also
+	// logged as an error. Called like OnPhase.
+	OnAlarm func(Alarm)
+
 	// Tunnel is what SubscribeInitialize creates when the tunnel is missing.
 	Tunnel TunnelSpec
 }
@@ -188,6 +203,7 @@ func (c Config) withDefaults() Config {
 	c.CheckpointInterval = cmp.Or(c.CheckpointInterval, DefaultCheckpointInterval)
 	c.MaxPollInterval = cmp.Or(c.MaxPollInterval, DefaultMaxPollInterval)
 	c.CloseTimeout = cmp.Or(c.CloseTimeout, DefaultCloseTimeout)
+	c.StuckAfter = cmp.Or(c.StuckAfter, DefaultStuckAfter)
 	c.Tunnel.Type = cmp.Or(c.Tunnel.Type, BaseAndStream)
 	if c.Unmarshaler == nil {
 		c.Unmarshaler = JSON{}
@@ -261,6 +277,7 @@ func (c Config) Validate() error {
 		{"CheckpointInterval", c.CheckpointInterval},
 		{"MaxPollInterval", c.MaxPollInterval},
 		{"CloseTimeout", c.CloseTimeout},
+		{"StuckAfter", c.StuckAfter},
 	} {
 		if d.value < 0 {
 			fault("Config.%s is %v: it must not be negative (zero means the default)", d.field, d.value)

@@ -57,7 +57,7 @@ func Example() {
 	if err := router.Run(context.Background()); err != nil {
 		log.Fatal(err)
 	}
-	// Output:
+	// Unordered output:
 	// [1] {"type":"put","key":{"id":1},"columns":{"amount":250}}
 	// [2] {"type":"put","key":{"id":2},"columns":{"amount":90}}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"strconv"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -41,6 +42,8 @@ type delivery struct {
 	attempt ack.Attempt
 	record  *Record
 	cancel  context.CancelCauseFunc
+	since   time.Time // offered to the output
+	alarms  int       // the watchdog's: how many times StuckAfter was reported
 }
 
 var _ ack.Delivery = (*delivery)(nil)

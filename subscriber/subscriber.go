@@ -112,11 +112,13 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		logger: s.logger.With(watermill.LogFields{"topic": topic, "tunnel_id": info.TunnelId}),
 		topic:  topic, table: table, tunnel: name, tunnelID: info.TunnelId,
 		ctx: ctx, values: context.WithoutCancel(ctx),
-		window:   ack.NewWindow(s.cfg.MaxInFlight, s.cfg.MaxInFlightBytes),
-		output:   make(chan *message.Message),
-		stopping: make(chan struct{}),
-		done:     make(chan struct{}),
+		window: ack.NewWindow(s.cfg.MaxInFlight, s.cfg.MaxInFlightBytes),
+		output: make(chan *message.Message),
+		done:   make(chan struct{}),
+
+		baseAndStream: info.TunnelType == string(BaseAndStream),
 	}
+	sub.stopping, sub.stop = context.WithCancel(context.Background())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

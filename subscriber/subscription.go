@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -18,8 +19,8 @@ import (
 // Invariants:
 //   - output is closed once, by run, when every client has ended; only
 //     channelRuns send to it, and they have all ended then.
-//   - stopping is closed once: by the end of Subscribe's context, by Close, or
-//     by a fatal error. The clients drain then.
+//   - stop is called by the end of Subscribe's context, by Close, or by a fatal
+//     error. The clients drain then, and none ends before.
 type subscription struct {
 	cfg      Config
 	endpoint *endpoint
@@ -32,8 +33,13 @@ type subscription struct {
 	window *ack.Window
 	output chan *message.Message
 
-	stopping chan struct{}
-	stopOnce sync.Once
+	baseAndStream bool // the tunnel's type
+	streamStarted sync.Once
+
+	retention atomic.Int64 // how long the table's stream keeps records; 0 while unknown
+
+	stopping context.Context // ends when the drain starts
+	stop     context.CancelFunc
 	done     chan struct{} // closed when output is closed
 
 	mu   sync.Mutex
@@ -50,6 +56,11 @@ func (s *subscription) run() {
 	unlink := context.AfterFunc(s.ctx, s.stop)
 	defer unlink()
 	var clients sync.WaitGroup
+	clients.Add(1)
+	go func() { // ends with its one call, or when the subscription stops
+		defer clients.Done()
+		s.readRetention(s.stopping)
+	}()
 	for n := range s.cfg.WorkerSize {
 		clients.Add(1)
 		go func() { // ends after stop, or with a fatal error
@@ -59,11 +70,6 @@ func (s *subscription) run() {
 	}
 	clients.Wait()
 	s.logger.Info("Subscription ended", nil)
-}
-
-// stop starts the drain.
-func (s *subscription) stop() {
-	s.stopOnce.Do(func() { close(s.stopping) })
 }
 
 // steadySession is how long a session must have lasted for the pauses between
@@ -76,7 +82,7 @@ func (s *subscription) client(n int) {
 	pauses := s.cfg.ReconnectBackoff()
 	for {
 		started := time.Now()
-		err := newSession(s, logger).run(s.stopping)
+		err := newSession(s, logger).run(s.stopping.Done())
 		if err == nil {
 			return
 		}
@@ -92,7 +98,7 @@ func (s *subscription) client(n int) {
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
-		case <-s.stopping:
+		case <-s.stopping.Done():
 			timer.Stop()
 			return
 		}

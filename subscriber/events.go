@@ -1,0 +1,108 @@
+package subscriber
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// PhaseKind is what a Phase tells of.
+type PhaseKind uint8
+
+// The kinds of phases.
+const (
+	// ChannelOpened: this subscription reads the channel from here on.
+	ChannelOpened PhaseKind = iota + 1
+	// StreamStarted: the base data of a BaseAndStream tunnel is done: every row
+	// was delivered and acked, by this or another consumer of the tunnel. It
+	// comes once for a subscription, before the first change is delivered: the
+	// moment for a sink to switch from bulk load to upserts.
+	StreamStarted
+	// ChannelFinished: the channel was read to its end, everything of it is
+	// acked, and that is stored. A base data channel ends with its rows, a stream
+	// channel when its partition was split or merged: others follow.
+	ChannelFinished
+)
+
+// String returns "channel opened", "stream started" or "channel finished".
+func (k PhaseKind) String() string {
+	switch k {
+	case ChannelOpened:
+		return "channel opened"
+	case StreamStarted:
+		return "stream started"
+	case ChannelFinished:
+		return "channel finished"
+	}
+	return "PhaseKind(" + strconv.Itoa(int(k)) + ")"
+}
+
+// Phase is a turn in the life of a subscription, told to Config.OnPhase.
+type Phase struct {
+	Kind    PhaseKind
+	Topic   string
+	Channel string
+	Base    bool // the channel is one of base data
+}
+
+// AlarmKind is what an Alarm tells of.
+type AlarmKind uint8
+
+// The kinds of alarms.
+const (
+	// HandlerStuck: a message was neither acked nor nacked for StuckAfter. Its
+	// key, and the checkpoint, stand still.
+	HandlerStuck AlarmKind = iota + 1
+	// OutputStuck: nobody took the next message from the output for StuckAfter.
+	OutputStuck
+	// RetentionNear: the oldest record that is not acked will soon be older than
+	// what the table's stream keeps. A consumer that falls behind further loses
+	// records without another word from the service: the checkpoint then points
+	// to a part of the log that is gone.
+	RetentionNear
+)
+
+// String returns "handler stuck", "output stuck" or "retention near".
+func (k AlarmKind) String() string {
+	switch k {
+	case HandlerStuck:
+		return "handler stuck"
+	case OutputStuck:
+		return "output stuck"
+	case RetentionNear:
+		return "retention near"
+	}
+	return "AlarmKind(" + strconv.Itoa(int(k)) + ")"
+}
+
+// Alarm is something that a person should look at, told to Config.OnAlarm and
+// to the log as an error.
+type Alarm struct {
+	Kind    AlarmKind
+	Topic   string
+	Channel string
+	Key     string // primary key of the record, as a JSON array
+	Attempt int    // of the delivery that is stuck
+	// Age is how long the message is with its handler or waits to be taken; for
+	// RetentionNear, how long ago the record was written.
+	Age time.Duration
+	// Retention is how long the stream keeps records, for RetentionNear.
+	Retention time.Duration
+	// Stacks are the stacks of the goroutines that run Watermill handlers, for
+	// HandlerStuck; at most 64 KiB.
+	Stacks string
+}
+
+// Error makes an Alarm usable as an error.
+func (a *Alarm) Error() string {
+	s := fmt.Sprintf("%s channel %s: %s: record %s", a.Topic, a.Channel, a.Kind, a.Key)
+	switch a.Kind {
+	case HandlerStuck:
+		return s + fmt.Sprintf(" is with its handler for %v (attempt %d)", a.Age.Round(time.Millisecond), a.Attempt)
+	case OutputStuck:
+		return s + fmt.Sprintf(" waits to be taken from the output for %v", a.Age.Round(time.Millisecond))
+	case RetentionNear:
+		return s + fmt.Sprintf(" was written %v ago and is not acked; the stream keeps records for %v", a.Age.Round(time.Second), a.Retention)
+	}
+	return s
+}
