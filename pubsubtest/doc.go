@@ -43,7 +43,9 @@
 // The stress test runs the suite twice side by side in its short form and
 // without restarts, because TestReconnect has no short form. With the build tag
 // stress it runs as often as STRESS_TEST_COUNT says (default 10), in full: all
-// runs share one emulator, which each of them restarts.
+// runs share one emulator, which each of them restarts:
+//
+//	STRESS_TEST_COUNT=10 go test -tags stress -timeout 60m -run Stress ./pubsubtest
 //
 // One data race is suppressed under -race (testdata/race.suppressions): it is in
 // TestReconnect itself.
