@@ -2,6 +2,7 @@ package router
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,6 +16,7 @@ import (
 // within keep, or minSweep.
 type counts struct {
 	keep time.Duration
+	some atomic.Bool // whether there are entries: messages that succeed look here first, which costs them no lock
 
 	mu      sync.Mutex // guards what follows
 	entries map[string]failures
@@ -42,6 +44,7 @@ func (c *counts) add(id string, now time.Time) int {
 	f := c.entries[id]
 	f.n, f.last = f.n+1, now
 	c.entries[id] = f
+	c.some.Store(true)
 	if len(c.entries) >= c.sweepAt {
 		for id, f := range c.entries {
 			if now.Sub(f.last) > c.keep {
@@ -53,9 +56,14 @@ func (c *counts) add(id string, now time.Time) int {
 	return f.n
 }
 
-// forget ends the count of id.
+// forget ends the count of id. One that id's own earlier failure began is seen:
+// the attempts of a message follow each other.
 func (c *counts) forget(id string) {
+	if !c.some.Load() {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.entries, id)
+	c.some.Store(len(c.entries) > 0)
 }

@@ -252,3 +252,63 @@ func TestCredentialsOfAProviderServeTunnelAndTable(t *testing.T) {
 		t.Errorf("the provider was asked %d times, not once for the tunnel and once for the table", asked)
 	}
 }
+
+func TestTwoTunnelsOfOneTable(t *testing.T) {
+	bed := testbed.New(t, emulator.Options{})
+	first := fileFor(bed, "")
+	second := strings.SplitN(first, "  numbers:\n", 2)[1]
+	r := build(t, first+"  again:\n"+strings.Replace(second, "tunnel_name: "+testbed.Tunnel, "tunnel_name: other", 1))
+	journals := map[string]*journal{"numbers": newJournal(), "again": newJournal()}
+	for name, j := range journals {
+		if err := r.Handle(name, router.Handlers{Process: func(msg *message.Message) error { j.add(msg); return nil }}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, r)
+	bed.PutAll(5, 3)
+	testbed.Eventually(t, 20*time.Second, "both pipelines saw every change", func() bool {
+		return journals["numbers"].count() == 15 && journals["again"].count() == 15
+	})
+	for name, j := range journals {
+		for i := range 5 {
+			if v := j.of(testbed.Key(i)); !equal(v, []int64{1, 2, 3}) {
+				t.Errorf("%s: %s came in the order %v", name, testbed.Key(i), v)
+			}
+		}
+	}
+}
+
+func TestClosingTheWatermillRouterDrains(t *testing.T) {
+	bed := testbed.New(t, emulator.Options{})
+	r := build(t, fileFor(bed, ""))
+	if err := r.Handle("numbers", router.Handlers{Process: noProcess}); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(context.Background()) }() // ends with the Watermill router
+	<-r.Running()
+	if err := r.Watermill().Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if err := <-ended; err != nil || !router.Stopping(r) {
+		t.Errorf("Run: %v, stopping %v", err, router.Stopping(r))
+	}
+}
+
+func TestAddMiddlewareRefusesWhatWouldHaveNoEffect(t *testing.T) {
+	panics := func(f func()) (got any) {
+		defer func() { got = recover() }()
+		f()
+		return nil
+	}
+	r := build(t, offline(""))
+	if panics(func() { r.AddMiddleware(nil) }) == nil {
+		t.Error("a nil middleware was taken")
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if panics(func() { r.AddMiddleware(func(h message.HandlerFunc) message.HandlerFunc { return h }) }) == nil {
+		t.Error("a middleware was taken after Close")
+	}
+}

@@ -235,3 +235,18 @@ func TestParse_names_the_line_of_any_misspelt_key(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParse looks for panics, and for errors without a place.
+func FuzzParse(f *testing.F) {
+	f.Add(whole)
+	f.Add("instances: &a {b: *a}\ntunnels: {<<: [*a, *a]}\n")
+	f.Add("instances: {? [x] : y, <<: 1}\n---\n")
+	f.Add("tunnels: {t: {tunnel: {end: 2030-01-31}, batchers: {\"\": {}}}}\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		_, err := router.Parse("f.yaml", []byte(text))
+		var ce *router.ConfigError
+		if err != nil && (!errors.As(err, &ce) || len(ce.Faults) == 0 || !strings.HasPrefix(err.Error(), "f.yaml")) {
+			t.Errorf("got %v", err)
+		}
+	})
+}

@@ -92,11 +92,11 @@ func (rp *replay) run(ctx context.Context) error {
 		if err := rp.page(ctx, letters); err != nil {
 			return err
 		}
-		if next == nil {
-			return nil
-		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if next == nil {
+			return nil
 		}
 		from = next
 	}
@@ -126,6 +126,7 @@ func (rp *replay) page(ctx context.Context, letters []*DeadLetter) error {
 
 // settle writes down what became of a letter.
 func (rp *replay) settle(ctx context.Context, l *DeadLetter, key string, err error) error {
+	stopped := ctx.Err() != nil
 	// What was handled is removed even if the replay is being stopped.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), letterTimeout)
 	defer cancel()
@@ -133,7 +134,7 @@ func (rp *replay) settle(ctx context.Context, l *DeadLetter, key string, err err
 	case err == nil:
 		rp.count.Succeeded++
 		return rp.table.remove(ctx, l)
-	case errors.Is(err, ack.ErrCalledBack), errors.Is(err, ErrClosed), verdictOf(ctx, err) == interrupted:
+	case stopped, errors.Is(err, ack.ErrCalledBack), verdictOf(ctx, err) == interrupted:
 		rp.count.Skipped++
 		rp.failed[key] = true
 		return nil

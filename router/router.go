@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/cenkalti/backoff/v4"
 
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
@@ -134,13 +134,16 @@ func (r *Router) Handle(tunnel string, h Handlers) error {
 
 // AddMiddleware adds Watermill middlewares around all pipelines. The first one
 // is the outermost; only the failure policy is outside of them, so that it
-// judges what is left after, say, a Retry. It must be called before Run, and panics
-// if it is not, since the middleware would have no effect.
+// judges what is left after, say, a Retry. It panics after Run, when a
+// middleware would have no effect, and for a nil middleware.
 func (r *Router) AddMiddleware(m ...message.HandlerMiddleware) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.configurable("AddMiddleware"); err != nil {
 		panic(err)
+	}
+	if slices.ContainsFunc(m, func(m message.HandlerMiddleware) bool { return m == nil }) {
+		panic(fmt.Errorf("AddMiddleware: %w: a middleware is nil", ErrInvalidConfig))
 	}
 	r.middlewares = append(r.middlewares, m...)
 }
@@ -239,10 +242,11 @@ func (r *Router) beginRun() error {
 
 // run is Run, once.
 func (r *Router) run(ctx context.Context) (err error) {
-	// The end of ctx starts the drain; the messages' contexts outlive it.
+	// The end of ctx reaches the subscriptions only by way of stop, so that a
+	// drain never begins before stopping is closed.
 	unlink := context.AfterFunc(ctx, r.stop)
 	defer unlink()
-	ctx, cancel := r.bound(ctx)
+	ctx, cancel := r.bound(context.WithoutCancel(ctx))
 	defer cancel()
 
 	defer func() { err = errors.Join(err, r.release()) }()
@@ -366,157 +370,4 @@ func (r *Router) release() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// assemble makes the pipelines of all tunnels.
-func (r *Router) assemble() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var faults []Fault
-	for _, name := range names(r.cfg.Tunnels) {
-		faults = append(faults, r.missing(name)...)
-	}
-	if err := r.faulty(faults...); err != nil {
-		return err
-	}
-	for _, name := range names(r.cfg.Tunnels) {
-		if _, err := r.pipeline(name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// missing needs mu. It returns what the tunnel's pipeline still lacks.
-func (r *Router) missing(name string) []Fault {
-	t, path := r.cfg.Tunnels[name], join("tunnels", name)
-	var faults []Fault
-	lacks := func(at, kind, missing string, registered []string, register string) {
-		faults = append(faults, Fault{Path: at, Text: fmt.Sprintf("no %s called %q is registered (%s)%s", kind, missing, register, suggest(missing, registered, "registered names"))})
-	}
-	if h, ok := r.handlers[name]; !ok && len(h.check(name, t)) > 0 {
-		faults = append(faults, Fault{Path: path, Text: fmt.Sprintf("has no handlers; call Handle(%q, ...) before Run", name)})
-	}
-	for _, to := range t.targets() {
-		if r.publishers[to.publisher] == nil {
-			lacks(join(path, to.path), "publisher", to.publisher, names(r.publishers), "RegisterPublisher")
-		}
-	}
-	if format := cmp.Or(t.Payload, DefaultPayload); r.payloads[format] == nil {
-		lacks(join(path, "payload"), "payload format", format, names(r.payloads), "RegisterPayload")
-	}
-	instances := []string{t.Instance}
-	if dl := t.Failure.DeadLetter; dl != nil && dl.Instance != "" && dl.Instance != t.Instance {
-		instances = append(instances, dl.Instance)
-	}
-	for _, in := range instances {
-		if provider := r.cfg.Instances[in].Credentials; provider != "" && r.credentials[provider] == nil {
-			lacks(join(join("instances", in), "credentials"), "credentials provider", provider, names(r.credentials), "RegisterCredentials")
-		}
-	}
-	return faults
-}
-
-// pipeline needs mu. It returns the tunnel's pipeline, and makes it if need be.
-func (r *Router) pipeline(name string) (*pipeline, error) {
-	if p := r.pipelines[name]; p != nil {
-		return p, nil
-	}
-	p, err := newPipeline(r.parts(name))
-	if err != nil {
-		return nil, err
-	}
-	r.pipelines[name] = p
-	return p, nil
-}
-
-// parts needs mu. It collects what the tunnel's pipeline is made of.
-func (r *Router) parts(name string) parts {
-	return parts{
-		name:        name,
-		cfg:         r.cfg.Tunnels[name],
-		handlers:    r.handlers[name],
-		middlewares: r.middlewares,
-		publishers:  r.publishers,
-		letters:     r.letters(name),
-		stopping:    r.stopping,
-		logger:      r.logger.With(watermill.LogFields{"tunnel": name}),
-	}
-}
-
-// letters needs mu. It returns where the tunnel's dead letters go, nil for nowhere.
-func (r *Router) letters(name string) letterbox {
-	dl := r.cfg.Tunnels[name].Failure.DeadLetter
-	switch {
-	case dl == nil:
-		return nil
-	case dl.Topic != "":
-		return &topicLetters{publisher: r.publishers[cmp.Or(dl.Publisher, DefaultPublisher)], topic: dl.Topic}
-	}
-	return r.letterTable(name)
-}
-
-// letterTable needs mu. The tunnel has a dead-letter table.
-func (r *Router) letterTable(name string) *tableLetters {
-	t := r.cfg.Tunnels[name]
-	at := t.deadLetterInstance()
-	in := r.cfg.Instances[at]
-	return &tableLetters{
-		client: &tableClient{instance: in, transport: r.transports[at], creds: &credentialsCache{provider: in.provider(r.credentials)}},
-		table:  t.Failure.DeadLetter.Table,
-	}
-}
-
-// prepareLetters creates dead-letter tables that are missing. It does so before
-// anything runs: when a letter has to be written it would be too late to find out
-// that it cannot be done.
-func (r *Router) prepareLetters(ctx context.Context) error {
-	var errs []error
-	for _, name := range names(r.pipelines) {
-		if table, ok := r.pipelines[name].policy.letters.(*tableLetters); ok {
-			if err := table.prepare(ctx); err != nil {
-				errs = append(errs, fmt.Errorf("tunnels.%s.failure.dead_letter: %w", name, err))
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// subscriberConfig needs mu. It is the subscriber's form of a tunnel's configuration.
-func (r *Router) subscriberConfig(name string) subscriber.Config {
-	t := r.cfg.Tunnels[name]
-	in := r.cfg.Instances[t.Instance]
-	start, earliest, _ := t.Tunnel.start() // checked by New
-	return subscriber.Config{
-		Endpoint: in.Endpoint, Instance: in.Name,
-		AccessKeyID: in.AccessKeyID, AccessKeySecret: in.AccessKeySecret, SecurityToken: in.SecurityToken,
-		Credentials:        r.credentials[in.Credentials],
-		AllowInsecure:      in.AllowInsecure,
-		Transport:          r.transports[t.Instance],
-		WorkerSize:         t.WorkerSize,
-		HeartbeatInterval:  t.HeartbeatInterval,
-		HeartbeatTimeout:   t.HeartbeatTimeout,
-		Ordering:           t.ordering(),
-		MaxInFlight:        t.MaxInFlight,
-		MaxInFlightBytes:   t.MaxInFlightBytes,
-		Unmarshaler:        r.payloads[cmp.Or(t.Payload, DefaultPayload)],
-		CheckpointInterval: t.CheckpointInterval,
-		MaxPollInterval:    t.MaxPollInterval,
-		CloseTimeout:       t.CloseTimeout,
-		NackBackoff:        t.Failure.backoff,
-		Tunnel: subscriber.TunnelSpec{
-			Type: subscriber.TunnelType(t.Tunnel.Type), Start: start, Earliest: earliest, End: t.Tunnel.End,
-		},
-	}
-}
-
-// backoff makes the pauses between two attempts of a message.
-func (f Failure) backoff() backoff.BackOff {
-	return backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(cmp.Or(f.BackoffInitial, DefaultBackoffInitial)),
-		backoff.WithMaxInterval(cmp.Or(f.BackoffMax, DefaultBackoffMax)),
-		backoff.WithMultiplier(2),
-		backoff.WithRandomizationFactor(0.2),
-		backoff.WithMaxElapsedTime(0),
-	)
 }

@@ -263,6 +263,21 @@ func TestTest(t *testing.T) {
 			t.Errorf("message %s %v", m.Payload, m.Metadata)
 		}
 	})
+	t.Run("orders_as_the_tunnel_does", func(t *testing.T) {
+		for ordering, called := range map[string][]bool{"key": {false, true, false}, "channel": {false, true, true}, "none": {false, false, false}} {
+			r := handle(t, "    ordering: "+ordering+"\n", router.Handlers{Process: func(msg *message.Message) error {
+				if version(msg) == 0 {
+					return errors.New("first")
+				}
+				return nil
+			}})
+			for i, o := range try(t, r, row("a", 0), row("a", 1), row("b", 1)) {
+				if errors.Is(o.Err, ack.ErrCalledBack) != called[i] {
+					t.Errorf("%s: message %d: %v", ordering, i, o.Err)
+				}
+			}
+		}
+	})
 	t.Run("takes_messages_without_a_record", func(t *testing.T) {
 		r := handle(t, "", router.Handlers{Process: noProcess})
 		out, err := r.Test(context.Background(), "numbers", message.NewMessage("same", nil), message.NewMessage("same", nil))
