@@ -28,7 +28,7 @@ func (e *Emulator) AdminHandler() http.Handler {
 	handle("GET /faults", func(*http.Request) (any, error) { return e.pendingFaults(), nil })
 	handle("POST /faults", e.adminInject)
 	handle("DELETE /faults", func(*http.Request) (any, error) { e.ClearFaults(); return nil, nil })
-	handle("POST /tables/{table}/split", func(r *http.Request) (any, error) { return nil, e.Split(r.PathValue("table")) })
+	handle("POST /tables/{table}/split", e.adminSplit)
 	handle("POST /tables/{table}/merge", func(r *http.Request) (any, error) { return nil, e.Merge(r.PathValue("table")) })
 	handle("POST /tunnels/{table}/{tunnel}/rebalance", func(r *http.Request) (any, error) {
 		return nil, e.Rebalance(r.PathValue("table"), r.PathValue("tunnel"))
@@ -138,6 +138,33 @@ func (e *Emulator) adminInject(r *http.Request) (any, error) {
 	}
 	e.Inject(f)
 	return nil, nil
+}
+
+// adminSplit splits at the keys of the body, or in the middle without one.
+func (e *Emulator) adminSplit(r *http.Request) (any, error) {
+	if r.ContentLength == 0 {
+		return nil, e.Split(r.PathValue("table"))
+	}
+	var j struct {
+		At []json.RawMessage `json:"at"`
+	}
+	if err := decodeAdmin(r, &j); err != nil {
+		return nil, err
+	}
+	keys := make([]any, len(j.At))
+	for i, raw := range j.At {
+		var n int64
+		var s string
+		switch {
+		case json.Unmarshal(raw, &n) == nil:
+			keys[i] = n
+		case json.Unmarshal(raw, &s) == nil:
+			keys[i] = s
+		default:
+			return nil, fmt.Errorf("at holds %.32s; it must hold integers or strings", raw)
+		}
+	}
+	return nil, e.SplitAt(r.PathValue("table"), keys...)
 }
 
 func (e *Emulator) adminClock(r *http.Request) (any, error) {

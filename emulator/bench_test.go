@@ -251,3 +251,27 @@ func BenchmarkBatchWriteRow(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkUpdateRow changes one row a request, from eight writers.
+func BenchmarkUpdateRow(b *testing.B) {
+	for _, mode := range []string{"memory", "disk", "disk with sync"} {
+		b.Run(mode, func(b *testing.B) {
+			opts := emulator.Options{}
+			if mode != "memory" {
+				opts.DataDir, opts.Sync = b.TempDir(), mode == "disk with sync"
+			}
+			r := newRaw(b, start(b, opts))
+			r.createIntTable("bench", 1<<40, 4, true)
+			var next atomic.Int64
+			b.SetParallelism(4)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if err := r.putInt("bench", next.Add(1)); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+		})
+	}
+}

@@ -1,9 +1,39 @@
 package emulator
 
+import (
+	"fmt"
+	"slices"
+
+	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+)
+
 // Split divides the table's largest partition in two: its stream shard is
 // closed, and two children go on where it ended. It returns once that is
 // durable. Writes and reads of the table may go on meanwhile.
 func (e *Emulator) Split(table string) error { return e.store.Split(table) }
+
+// SplitAt divides the table's partitions at the given values of the first
+// primary key column, each an int64 or int, a string or a []byte, as that column is.
+// A table that is divided before it is used has that many channels, and one
+// more, from the start.
+func (e *Emulator) SplitAt(table string, partitionKeys ...any) error {
+	values := make([]plainbuffer.Value, len(partitionKeys))
+	for i, key := range partitionKeys {
+		switch key := key.(type) {
+		case int64:
+			values[i] = plainbuffer.IntegerValue(key)
+		case int:
+			values[i] = plainbuffer.IntegerValue(int64(key))
+		case string:
+			values[i] = plainbuffer.StringValue(key)
+		case []byte:
+			values[i] = plainbuffer.BinaryValue(slices.Clone(key))
+		default:
+			return fmt.Errorf("splitting table %s: partition key %v is a %T, not an int64, string or []byte", table, key, key)
+		}
+	}
+	return e.store.SplitAt(table, values...)
+}
 
 // Merge joins the table's two neighbouring partitions with the fewest rows:
 // their stream shards are closed, and one child goes on where they ended.

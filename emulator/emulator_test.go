@@ -170,6 +170,17 @@ func TestAdmin(t *testing.T) {
 			t.Errorf("merging one partition: %d %s", status, answer)
 		}
 	})
+	t.Run("splits at keys", func(t *testing.T) {
+		r.createIntTable("parts", 1, 1, true)
+		ok("POST", "/tables/parts/split", `{"at": [25, 50, 75]}`)
+		_, _, channels := r.openTunnel("parts", protocol.TunnelType_Stream)
+		expect(t, "channels", len(channels), 4)
+		for _, body := range []string{`{"at": [50]}`, `{"at": ["text"]}`, `{"at": [1.5]}`, `{"at": [7, 7]}`} {
+			if status, answer := call("POST", "/tables/parts/split", body); status != 400 {
+				t.Errorf("%s: %d %s", body, status, answer)
+			}
+		}
+	})
 	t.Run("shows tunnels and stats", func(t *testing.T) {
 		if answer := ok("GET", "/tunnels", ""); !strings.Contains(answer, tunnelID) || !strings.Contains(answer, clientID) {
 			t.Errorf("tunnels are %s", answer)

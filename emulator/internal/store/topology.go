@@ -2,6 +2,7 @@ package store
 
 import (
 	"math"
+	"slices"
 
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
@@ -15,6 +16,37 @@ func (s *Store) Split(table string) error {
 		return err
 	}
 	return t.reshape(t.split)
+}
+
+// SplitAt divides partitions at the given partition keys, one after the other,
+// or does nothing and tells which key is not of the table's type or begins a
+// partition already.
+func (s *Store) SplitAt(table string, keys ...plainbuffer.Value) error {
+	t, err := s.Table(table)
+	if err != nil {
+		return err
+	}
+	return t.reshape(func() error {
+		slices.SortFunc(keys, plainbuffer.Value.Compare)
+		for i, key := range keys {
+			if key.Kind() != t.schema.Key[0].Kind {
+				return wire.Invalid("A partition of table '%s' can't begin at a value of type %#02x.", table, uint8(key.Kind()))
+			}
+			if low := t.partitions[t.findValue(key)].low; low != nil && low.Equal(key) || i > 0 && key.Equal(keys[i-1]) {
+				return wire.Invalid("A partition of table '%s' begins at key %d of the list already.", table, i)
+			}
+		}
+		for _, key := range keys {
+			t.cut(t.findValue(key), key)
+		}
+		return nil
+	})
+}
+
+// findValue returns the index of the partition that holds a partition key.
+// t.mu is held.
+func (t *Table) findValue(key plainbuffer.Value) int {
+	return t.find(plainbuffer.AppendOrderedKey(nil, []plainbuffer.Cell{{Value: key}}))
 }
 
 // Merge joins the two neighbouring partitions that have the fewest rows
@@ -66,7 +98,14 @@ func (t *Table) split() error {
 	if !ok {
 		return wire.Invalid("The largest partition of table '%s' holds one partition key only and can't be split.", t.schema.Name)
 	}
-	right := newPartition(&cut)
+	t.cut(n, cut)
+	return nil
+}
+
+// cut divides partition n at a partition key inside it. t.mu is held for
+// writing.
+func (t *Table) cut(n int, key plainbuffer.Value) {
+	left, right := t.partitions[n], newPartition(&key)
 	right.rows = *left.rows.cut(right.lowKey)
 	if parent := left.shard; parent != nil {
 		after := t.closeShard(parent)
@@ -76,7 +115,6 @@ func (t *Table) split() error {
 	t.partitions = append(t.partitions, nil)
 	copy(t.partitions[n+2:], t.partitions[n+1:])
 	t.partitions[n+1] = right
-	return nil
 }
 
 // merge joins two partitions. t.mu is held for writing.
