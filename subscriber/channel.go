@@ -152,6 +152,8 @@ func (r *channelRun) work() runEnd {
 
 	every := time.NewTicker(r.sub.cfg.CheckpointInterval)
 	defer every.Stop()
+	var pauses backoff.BackOff // nil while commits succeed
+	var retryAt time.Time
 	dog := &watchdog{run: r}
 	looks := time.NewTicker(max(r.sub.cfg.StuckAfter/looksPerStuck, time.Millisecond))
 	defer looks.Stop()
@@ -159,9 +161,18 @@ func (r *channelRun) work() runEnd {
 		select {
 		case <-r.ctx.Done():
 			return endLost
-		case <-every.C:
+		case now := <-every.C:
+			if now.Before(retryAt) {
+				continue
+			}
 			if err := r.commit(); err != nil {
 				r.commitFailed(err)
+				if pauses == nil {
+					pauses = r.sub.cfg.ReadBackoff()
+				}
+				retryAt = now.Add(nextPause(pauses))
+			} else {
+				pauses = nil
 			}
 		case now := <-looks.C:
 			dog.look(now)

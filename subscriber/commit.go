@@ -25,10 +25,10 @@ func (r *channelRun) openCheckpoint() (token string, err error) {
 			r.lost(err)
 			return "", err
 		case fatal:
-			r.report("open", err)
+			r.report("getcheckpoint", err)
 			return "", err
 		}
-		r.report("open", err)
+		r.report("getcheckpoint", err)
 		select {
 		case <-r.readCtx.Done():
 			return "", err

@@ -27,12 +27,15 @@ var (
 
 	// ErrDrainTimeout is wrapped by the error of Close when messages were still
 	// unsettled after CloseTimeout. They are redelivered to the tunnel's next consumer.
-	ErrDrainTimeout = errors.New("messages still unsettled after CloseTimeout")
+	// It wraps context.Canceled.
+	ErrDrainTimeout = fmt.Errorf("messages still unsettled after CloseTimeout: %w", context.Canceled)
 
 	// ErrChannelLost is the cancellation cause of a message's context when its
 	// channel went to another client or the session ended: whatever its
 	// handler does, the record is delivered again elsewhere.
-	ErrChannelLost = errors.New("tunnel channel lost")
+	// It wraps context.Canceled, so that nobody takes what a handler returns then for
+	// a failure of the message: neither the Router's log nor a PoisonQueue that asks.
+	ErrChannelLost = fmt.Errorf("tunnel channel lost: %w", context.Canceled)
 
 	// ErrSettled is the cancellation cause of a message's context after Ack or Nack.
 	ErrSettled = errors.New("message acked or nacked")
@@ -66,13 +69,17 @@ func (e *ServiceError) Unwrap() error { return e.is }
 // ChannelError is what happened to one channel of a tunnel.
 type ChannelError struct {
 	Table, Tunnel, Channel string
-	Op                     string // "read", "checkpoint", "decode", ...
+	Op                     string // "readrecords", "checkpoint", "getcheckpoint" or "decode"
 	Err                    error
 }
 
 // Error implements error.
 func (e *ChannelError) Error() string {
-	return fmt.Sprintf("%s/%s channel %s: %s: %v", e.Table, e.Tunnel, e.Channel, e.Op, e.Err)
+	text := e.Err.Error()
+	if !strings.HasPrefix(text, e.Op+":") { // an error of the call names it already
+		text = e.Op + ": " + text
+	}
+	return fmt.Sprintf("%s/%s channel %s: %s", e.Table, e.Tunnel, e.Channel, text)
 }
 
 // Unwrap returns the cause.

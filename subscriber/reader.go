@@ -1,6 +1,7 @@
 package subscriber
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
@@ -75,11 +76,11 @@ func (r *channelRun) readPage(decoder *pageDecoder, token string) (*page, error)
 		TunnelId: r.sub.tunnelID, ClientId: r.conn.clientID, ChannelId: r.conn.id, Token: token,
 	})
 	if err != nil {
-		return nil, r.channelError("read", err)
+		return nil, r.channelError("readrecords", err)
 	}
 	p, err := decoder.decode(body)
 	if err != nil {
-		return nil, r.channelError("decode the page at token "+token, err)
+		return nil, r.channelError("decode", fmt.Errorf("page at token %s: %w", token, err))
 	}
 	return p, nil
 }
