@@ -247,6 +247,22 @@ func TestHeartbeat_a_failure_is_reported_at_every_tick_and_tried_again_with_paus
 	}
 }
 
+func TestHeartbeat_a_failure_before_the_interval_is_over_is_not_hidden_by_the_last_answer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorker(t, new(fakeService).always("heartbeat", heartbeatReply("c1:1:OPEN")), time.Hour, 2*time.Hour)
+		w.report = []string{"c1:1:OPEN"}
+		w.tickFor(time.Minute)
+		w.service.always("heartbeat", reply{err: errNetwork})
+		w.transport.poke()
+		for range 60 * 5 { // far less than the interval
+			if _, _, err := w.beat(); !errors.Is(err, errNetwork) {
+				t.Fatalf("after the failure a tick was answered with %v", err)
+			}
+			time.Sleep(tick)
+		}
+	})
+}
+
 func TestL4_heartbeat_the_client_is_lost_at_the_last_answered_heartbeat_plus_timeout(t *testing.T) {
 	for name, failure := range map[string]reply{"refused": {err: errNetwork}, "silent": {hang: true}, "unavailable": unavailable} {
 		t.Run(name, func(t *testing.T) {
@@ -307,11 +323,11 @@ func TestHeartbeat_the_time_counts_from_when_a_heartbeat_was_sent(t *testing.T) 
 		if _, _, err := w.beat(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2*time.Second - 1)
+		time.Sleep(2*time.Second - ms)
 		if _, _, err := w.beat(); err == nil {
 			t.Error("the failed heartbeat is hidden")
 		}
-		time.Sleep(1)
+		time.Sleep(ms)
 		if _, status, err := w.beat(); status != http.StatusGone {
 			t.Errorf("10s after the only answered heartbeat was sent: status %d, error %v", status, err)
 		}
