@@ -137,6 +137,39 @@ func TestSession_commits_what_was_acked_and_then_ends_the_client(t *testing.T) {
 	})
 }
 
+func TestCheckpoint_numbers_count_up_from_the_stored_one(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := fakeTunnel(0).always("getcheckpoint", checkpointReply("t0", 41))
+		pages := 0
+		f.on("readrecords", func([]byte) reply {
+			if pages == 3 {
+				return pageReply("t3", nil)
+			}
+			pages++
+			return pageReply(fmt.Sprintf("t%d", pages), []*protocol.Record{someRecord(int64(pages))})
+		})
+		s := fakeSubscriber(t, f, nil)
+		messages := subscribeTo(t, s)
+		for range 3 {
+			(<-messages).Ack()
+			time.Sleep(DefaultCheckpointInterval)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		// Which pages a checkpoint takes together is a matter of time.
+		got := stored(t, f)
+		for i, checkpoint := range got {
+			if want := fmt.Sprintf("@%d", 42+i); !strings.HasSuffix(checkpoint, want) {
+				t.Errorf("stored %v: number %d is not %s", got, i, want)
+			}
+		}
+		if len(got) < 2 || !strings.HasPrefix(got[len(got)-1], "t3@") {
+			t.Errorf("stored %v, want several, t3 the last", got)
+		}
+	})
+}
+
 func TestL7_close_is_bounded_whatever_does_not_answer(t *testing.T) {
 	// CloseTimeout, the last commit, and two tries to end the client.
 	bound := DefaultCloseTimeout + lastCommitTimeout + 2*releaseTimeout
