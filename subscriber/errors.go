@@ -117,7 +117,7 @@ func classify(err error) class {
 	if errors.As(err, &se) {
 		return classifyCode(se.Code)
 	}
-	for _, given := range []error{context.Canceled, errSessionOver, ErrChannelLost, ErrDrainTimeout, ErrClosed} {
+	for _, given := range []error{context.Canceled, errSessionOver, ErrClosed} {
 		if errors.Is(err, given) {
 			return cancelled
 		}
