@@ -1,0 +1,121 @@
+// Package console prints what an example does: a line for each batch and a table
+// at the end. It counts what was handled, too.
+package console
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+)
+
+// BatchHandler is a handler of Handlers.Batches.
+type BatchHandler = func(context.Context, *batching.Batch) error
+
+// Console prints to a writer. Its methods may be called by several goroutines.
+type Console struct {
+	mu      sync.Mutex // guards what follows
+	w       io.Writer
+	batches int
+	handled map[string]struct{} // UUIDs
+	changed chan struct{}       // capacity 1: something was handled
+}
+
+// New returns a Console that prints to w.
+func New(w io.Writer) *Console {
+	return &Console{w: w, handled: make(map[string]struct{}), changed: make(chan struct{}, 1)}
+}
+
+// Printf prints.
+func (c *Console) Printf(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Fprintf(c.w, format, args...)
+}
+
+// Banner prints where changes come from and go to, and the heads of the batches' columns.
+func (c *Console) Banner(source, sinks string) {
+	c.Printf("from  %s\nto    %s\n\n%-12s  %-8s %8s  %-8s %9s  %s\n", source, sinks, "time", "batcher", "messages", "trigger", "took", "outcome")
+}
+
+// Event prints something that happened, with its time.
+func (c *Console) Event(format string, args ...any) {
+	c.Printf("%s  %s\n", time.Now().Format("15:04:05.000"), fmt.Sprintf(format, args...))
+}
+
+// Row prints a row of the closing table.
+func (c *Console) Row(name, format string, args ...any) {
+	c.Printf("  %-20s %s\n", name, fmt.Sprintf(format, args...))
+}
+
+// Batch wraps a batch handler: its batches are printed, and the messages that
+// succeed are counted.
+func (c *Console) Batch(h BatchHandler) BatchHandler {
+	return func(ctx context.Context, b *batching.Batch) error {
+		began := time.Now()
+		err := h(ctx, b)
+		took := time.Since(began)
+		failed, outcome := c.count(b, err), "ok"
+		switch {
+		case err != nil:
+			outcome = "failed: " + err.Error()
+		case failed > 0:
+			outcome = fmt.Sprintf("%d failed, the others are done", failed)
+		}
+		c.Printf("%s  %-8s %8d  %-8s %9s  %s\n", began.Format("15:04:05.000"), b.Batcher, len(b.Messages), b.Trigger, took.Round(10*time.Microsecond), outcome)
+		return err
+	}
+}
+
+// count counts what succeeded and returns how many messages did not.
+func (c *Console) count(b *batching.Batch, err error) (failed int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.batches++
+	for _, msg := range b.Messages {
+		if err != nil || b.Err(msg) != nil {
+			failed++
+			continue
+		}
+		c.handled[msg.UUID] = struct{}{}
+	}
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+	return failed
+}
+
+// Batches returns how many batches were handled.
+func (c *Console) Batches() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.batches
+}
+
+// Handled returns how many different messages were handled with success.
+func (c *Console) Handled() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.handled)
+}
+
+// WaitHandled waits until n different messages were handled with success. It
+// returns early when ctx ends, without an error if that is an interrupt.
+func (c *Console) WaitHandled(ctx context.Context, n int, limit time.Duration) error {
+	late := time.NewTimer(limit)
+	defer late.Stop()
+	for c.Handled() < n {
+		select {
+		case <-c.changed:
+		case <-ctx.Done():
+			return nil
+		case <-late.C:
+			return fmt.Errorf("only %d of %d changes were handled within %v", c.Handled(), n, limit)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,394 @@
+package localaws
+
+import (
+	"cmp"
+	"crypto/md5"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// What the service promises of FIFO queues, see the SQS developer guide.
+const (
+	deduplicationInterval    = 5 * time.Minute
+	defaultVisibilityTimeout = 30 * time.Second
+	maxBatchEntries          = 10
+	maxWait                  = 20 * time.Second
+)
+
+// SQS is an http.Handler that speaks the JSON protocol of Amazon SQS for FIFO
+// queues: CreateQueue, GetQueueUrl, SendMessageBatch, ReceiveMessage,
+// DeleteMessageBatch and DeleteQueue. Whatever else is asked for is refused with
+// UnsupportedOperation, never ignored; of a request's parameters those that
+// the examples use are read.
+//
+// The embeddable servers of others do not do: goaws v0.4.4 speaks the query
+// protocol only, which the SDK's SQS client has left. That client's older releases
+// do not work with a core that a current S3 client needs.
+//
+// It keeps the rules that make a FIFO queue: a deduplication id is accepted
+// once in five minutes, messages of a group are received in order, and none of
+// them while earlier ones of the group are received and not yet deleted.
+type SQS struct {
+	closed chan struct{}
+
+	mu     sync.Mutex // guards what follows
+	queues map[string]*queue
+}
+
+// queue is one FIFO queue. It is guarded by SQS.mu.
+type queue struct {
+	visibility time.Duration
+	messages   []*queued // in the order of sending; deleted ones are removed
+	sent       map[string]receipt
+	sequence   int
+	changed    chan struct{} // closed and replaced when messages may have become visible
+}
+
+// queued is a message in a queue.
+type queued struct {
+	id, body, group, deduplication string
+	sequence                       int
+	receives                       int
+	handle                         string    // of the last receive
+	hiddenUntil                    time.Time // while it is received and not deleted
+}
+
+// receipt is what a deduplication id was answered with.
+type receipt struct {
+	at       time.Time
+	id       string
+	sequence int
+}
+
+// NewSQS returns a server without queues. It starts nothing.
+func NewSQS() *SQS {
+	return &SQS{queues: make(map[string]*queue), closed: make(chan struct{})}
+}
+
+// Close ends the receives that wait. It may be called once.
+func (s *SQS) Close() { close(s.closed) }
+
+// fault is an error of the protocol. Code is the SDK's name of it; query is its
+// name in the older protocol, which the SDK turns into the error's code.
+type fault struct{ code, query, message string }
+
+func noSuchQueue() *fault {
+	return &fault{"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "The specified queue does not exist."}
+}
+
+func unsupported(format string, args ...any) *fault {
+	return &fault{"UnsupportedOperation", "AWS.SimpleQueueService.UnsupportedOperation", fmt.Sprintf(format, args...)}
+}
+
+// ServeHTTP answers one request.
+func (s *SQS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var answer any
+	var f *fault
+	switch op := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "AmazonSQS."); op {
+	case "CreateQueue":
+		answer, f = handle(r, s.createQueue)
+	case "GetQueueUrl":
+		answer, f = handle(r, s.getQueueURL)
+	case "SendMessageBatch":
+		answer, f = handle(r, s.sendMessageBatch)
+	case "ReceiveMessage":
+		answer, f = handle(r, s.receiveMessage)
+	case "DeleteMessageBatch":
+		answer, f = handle(r, s.deleteMessageBatch)
+	case "DeleteQueue":
+		answer, f = handle(r, s.deleteQueue)
+	default:
+		f = unsupported("operation %q", op)
+	}
+	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+	if f != nil {
+		w.Header().Set("X-Amzn-Query-Error", f.query+";Sender")
+		w.WriteHeader(http.StatusBadRequest)
+		answer = map[string]string{"__type": "com.amazonaws.sqs#" + f.code, "message": f.message}
+	}
+	_ = json.NewEncoder(w).Encode(answer) // fails when the client has left: nobody is there to be told
+}
+
+func handle[In, Out any](r *http.Request, op func(*http.Request, In) (Out, *fault)) (any, *fault) {
+	var in In
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		return nil, &fault{"InvalidParameterValue", "InvalidParameterValue", err.Error()}
+	}
+	return op(r, in)
+}
+
+type queueURL struct{ QueueUrl string }
+
+type createQueueRequest struct {
+	QueueName  string
+	Attributes map[string]string
+}
+
+func (s *SQS) createQueue(r *http.Request, in createQueueRequest) (queueURL, *fault) {
+	if in.Attributes["FifoQueue"] != "true" || !strings.HasSuffix(in.QueueName, ".fifo") {
+		return queueURL{}, unsupported("only FIFO queues, with names that end in .fifo")
+	}
+	visibility := defaultVisibilityTimeout
+	if v, ok := in.Attributes["VisibilityTimeout"]; ok {
+		seconds, err := strconv.Atoi(v)
+		if err != nil || seconds < 0 {
+			return queueURL{}, &fault{"InvalidAttributeValue", "InvalidAttributeValue", "VisibilityTimeout"}
+		}
+		visibility = time.Duration(seconds) * time.Second
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.queues[in.QueueName] == nil {
+		s.queues[in.QueueName] = &queue{visibility: visibility, sent: make(map[string]receipt), changed: make(chan struct{})}
+	}
+	return urlOf(r, in.QueueName), nil
+}
+
+func (s *SQS) getQueueURL(r *http.Request, in struct{ QueueName string }) (queueURL, *fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.queues[in.QueueName] == nil {
+		return queueURL{}, noSuchQueue()
+	}
+	return urlOf(r, in.QueueName), nil
+}
+
+func urlOf(r *http.Request, name string) queueURL {
+	return queueURL{"http://" + r.Host + "/000000000000/" + name}
+}
+
+func (s *SQS) deleteQueue(_ *http.Request, in queueURL) (struct{}, *fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.queues[path.Base(in.QueueUrl)]
+	if q == nil {
+		return struct{}{}, noSuchQueue()
+	}
+	delete(s.queues, path.Base(in.QueueUrl))
+	close(q.changed)
+	return struct{}{}, nil
+}
+
+type sendEntry struct{ Id, MessageBody, MessageGroupId, MessageDeduplicationId string }
+
+type sendRequest struct {
+	QueueUrl string
+	Entries  []sendEntry
+}
+
+type sent struct{ Id, MessageId, MD5OfMessageBody, SequenceNumber string }
+
+type sendAnswer struct {
+	Successful []sent
+	Failed     []struct{} // this server takes a whole request or nothing of it
+}
+
+func (s *SQS) sendMessageBatch(_ *http.Request, in sendRequest) (sendAnswer, *fault) {
+	ids := make([]string, len(in.Entries))
+	for i, e := range in.Entries {
+		ids[i] = e.Id
+		if e.MessageGroupId == "" || e.MessageDeduplicationId == "" {
+			return sendAnswer{}, &fault{"MissingParameter", "MissingParameter", "The request must contain the parameters MessageGroupId and MessageDeduplicationId."}
+		}
+	}
+	if f := checkBatch(ids); f != nil {
+		return sendAnswer{}, f
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.queues[path.Base(in.QueueUrl)]
+	if q == nil {
+		return sendAnswer{}, noSuchQueue()
+	}
+	var answer sendAnswer
+	for _, e := range in.Entries {
+		r := q.send(e, time.Now())
+		sum := md5.Sum([]byte(e.MessageBody))
+		answer.Successful = append(answer.Successful, sent{e.Id, r.id, hex.EncodeToString(sum[:]), strconv.Itoa(r.sequence)})
+	}
+	return answer, nil
+}
+
+// send puts a message into the queue, unless its deduplication id was there before.
+func (q *queue) send(e sendEntry, now time.Time) receipt {
+	if r, ok := q.sent[e.MessageDeduplicationId]; ok && now.Sub(r.at) < deduplicationInterval {
+		return r
+	}
+	q.sequence++
+	r := receipt{at: now, id: fmt.Sprintf("message-%d", q.sequence), sequence: q.sequence}
+	q.sent[e.MessageDeduplicationId] = r
+	q.messages = append(q.messages, &queued{
+		id: r.id, body: e.MessageBody, group: e.MessageGroupId, deduplication: e.MessageDeduplicationId, sequence: r.sequence,
+	})
+	q.announce()
+	return r
+}
+
+// announce wakes the receives that wait.
+func (q *queue) announce() {
+	close(q.changed)
+	q.changed = make(chan struct{})
+}
+
+func checkBatch(ids []string) *fault {
+	seen := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		if seen[id] {
+			return &fault{"BatchEntryIdsNotDistinct", "AWS.SimpleQueueService.BatchEntryIdsNotDistinct", "Id " + id + " repeated."}
+		}
+		seen[id] = true
+	}
+	switch {
+	case len(ids) == 0:
+		return &fault{"EmptyBatchRequest", "AWS.SimpleQueueService.EmptyBatchRequest", "There should be at least one entry in the request."}
+	case len(ids) > maxBatchEntries:
+		return &fault{"TooManyEntriesInBatchRequest", "AWS.SimpleQueueService.TooManyEntriesInBatchRequest", fmt.Sprintf("Maximum number of entries per request are %d. You have sent %d.", maxBatchEntries, len(ids))}
+	}
+	return nil
+}
+
+type receiveRequest struct {
+	QueueUrl            string
+	MaxNumberOfMessages int
+	WaitTimeSeconds     int
+}
+
+type received struct {
+	MessageId, ReceiptHandle, Body, MD5OfBody string
+	Attributes                                map[string]string
+}
+
+type receiveAnswer struct{ Messages []received }
+
+// receiveMessage waits for messages as long as the request says. All system
+// attributes are sent, whichever were asked for.
+func (s *SQS) receiveMessage(r *http.Request, in receiveRequest) (receiveAnswer, *fault) {
+	limit := cmp.Or(in.MaxNumberOfMessages, 1)
+	if limit < 1 || limit > maxBatchEntries {
+		return receiveAnswer{}, &fault{"InvalidParameterValue", "InvalidParameterValue", "MaxNumberOfMessages must be between 1 and 10."}
+	}
+	wait := time.NewTimer(min(time.Duration(in.WaitTimeSeconds)*time.Second, maxWait))
+	defer wait.Stop()
+	for over := false; ; {
+		s.mu.Lock()
+		q := s.queues[path.Base(in.QueueUrl)]
+		if q == nil {
+			s.mu.Unlock()
+			return receiveAnswer{}, noSuchQueue()
+		}
+		messages, next := q.receive(limit, time.Now())
+		changed := q.changed
+		s.mu.Unlock()
+		if len(messages) > 0 || over {
+			return receiveAnswer{messages}, nil
+		}
+		visible := time.NewTimer(next)
+		select {
+		case <-changed:
+		case <-visible.C:
+		case <-wait.C:
+			over = true
+		case <-r.Context().Done():
+			over = true
+		case <-s.closed:
+			over = true
+		}
+		visible.Stop()
+	}
+}
+
+// receive hands out the first messages of the groups that are not locked. Without
+// any it says when the next one may become visible by itself.
+func (q *queue) receive(limit int, now time.Time) (messages []received, next time.Duration) {
+	next = maxWait
+	locked := make(map[string]bool) // groups with an earlier message in flight
+	for _, m := range q.messages {
+		if hidden := m.hiddenUntil.Sub(now); hidden > 0 {
+			locked[m.group] = true
+			next = min(next, hidden)
+		}
+	}
+	for _, m := range q.messages {
+		if len(messages) == limit {
+			break
+		}
+		if locked[m.group] {
+			continue
+		}
+		m.receives++
+		m.handle = fmt.Sprintf("%s/%d", m.id, m.receives)
+		m.hiddenUntil = now.Add(q.visibility)
+		sum := md5.Sum([]byte(m.body))
+		messages = append(messages, received{
+			MessageId: m.id, ReceiptHandle: m.handle, Body: m.body, MD5OfBody: hex.EncodeToString(sum[:]),
+			Attributes: map[string]string{
+				"MessageGroupId": m.group, "MessageDeduplicationId": m.deduplication,
+				"SequenceNumber": strconv.Itoa(m.sequence), "ApproximateReceiveCount": strconv.Itoa(m.receives),
+			},
+		})
+	}
+	return messages, next
+}
+
+type deleteEntry struct{ Id, ReceiptHandle string }
+
+type deleteRequest struct {
+	QueueUrl string
+	Entries  []deleteEntry
+}
+
+type deleted struct{ Id string }
+
+type notDeleted struct {
+	Id, Code, Message string
+	SenderFault       bool
+}
+
+type deleteAnswer struct {
+	Successful []deleted
+	Failed     []notDeleted
+}
+
+func (s *SQS) deleteMessageBatch(_ *http.Request, in deleteRequest) (deleteAnswer, *fault) {
+	ids := make([]string, len(in.Entries))
+	for i, e := range in.Entries {
+		ids[i] = e.Id
+	}
+	if f := checkBatch(ids); f != nil {
+		return deleteAnswer{}, f
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.queues[path.Base(in.QueueUrl)]
+	if q == nil {
+		return deleteAnswer{}, noSuchQueue()
+	}
+	var answer deleteAnswer
+	for _, e := range in.Entries {
+		if q.remove(e.ReceiptHandle, time.Now()) {
+			answer.Successful = append(answer.Successful, deleted{e.Id})
+		} else {
+			answer.Failed = append(answer.Failed, notDeleted{e.Id, "ReceiptHandleIsInvalid", "The receipt handle has expired.", true})
+		}
+	}
+	return answer, nil
+}
+
+// remove deletes the message that is in flight under the handle.
+func (q *queue) remove(handle string, now time.Time) bool {
+	for i, m := range q.messages {
+		if m.handle == handle && m.hiddenUntil.After(now) {
+			q.messages = append(q.messages[:i], q.messages[i+1:]...)
+			q.announce() // its group may go on
+			return true
+		}
+	}
+	return false
+}
