@@ -74,8 +74,9 @@ func document(data []byte) (*yaml.Node, *Fault) {
 	return doc.Content[0], nil
 }
 
-// maxLocated bounds the files in which a syntax error is looked for.
-const maxLocated = 64 << 10
+// maxLocating bounds the bytes that are parsed to find a syntax error: enough for
+// some hundred lines to be looked through from the end to the beginning.
+const maxLocating = 4 << 20
 
 // syntaxFault makes a fault of an error of the YAML parser.
 //
@@ -84,20 +85,19 @@ const maxLocated = 64 << 10
 // file that can be parsed.
 func syntaxFault(data []byte, err error) *Fault {
 	line := 0
-	if len(data) <= maxLocated {
-		end := len(data)
-		for end > 0 {
-			start := bytes.LastIndexByte(data[:end-1], '\n') + 1
-			if parseErr := yaml.Unmarshal(data[:start], new(yaml.Node)); parseErr == nil {
-				line = 1 + bytes.Count(data[:start], []byte("\n"))
-				err = cmp.Or(yaml.Unmarshal(data[:end], new(yaml.Node)), err)
-				if bytes.HasPrefix(bytes.TrimLeft(data[start:end], " "), []byte("\t")) {
-					return &Fault{Line: line, Text: "not valid YAML: the line begins with a tab; indent with spaces"}
-				}
-				break
-			}
+	for end, left := len(data), maxLocating; end > 0 && left > 0; {
+		start := bytes.LastIndexByte(data[:end-1], '\n') + 1
+		left -= start
+		if yaml.Unmarshal(data[:start], new(yaml.Node)) != nil {
 			end = start
+			continue
 		}
+		line = 1 + bytes.Count(data[:start], []byte("\n"))
+		if bytes.HasPrefix(bytes.TrimLeft(data[start:end], " "), []byte("\t")) {
+			return &Fault{Line: line, Text: "not valid YAML: the line begins with a tab; indent with spaces"}
+		}
+		err = cmp.Or(yaml.Unmarshal(data[:end], new(yaml.Node)), err)
+		break
 	}
 	// The parser's only form is "yaml: line N: text".
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
