@@ -181,15 +181,8 @@ func (l logLines) With(f watermill.LogFields) watermill.LoggerAdapter {
 func TestDebugLogsRequestsWithoutSecrets(t *testing.T) {
 	bed := testbed.New(t, emulator.Options{})
 	yaml := strings.Replace(fileFor(bed, ""), "    access_key_id:", "    debug: true\n    pool_size: 4\n    pool_max_overflow: 2\n    security_token: sts-token\n    access_key_id:", 1)
-	cfg, err := router.Parse("test.yaml", []byte(yaml))
-	if err != nil {
-		t.Fatal(err)
-	}
 	log := logLines{all: new(lockedLines)}
-	r, err := router.New(cfg, log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := buildLogging(t, yaml, log)
 	handled := make(chan struct{}, 1)
 	if err := r.Handle("numbers", router.Handlers{Process: func(*message.Message) error { handled <- struct{}{}; return nil }}); err != nil {
 		t.Fatal(err)
@@ -275,6 +268,38 @@ func TestTwoTunnelsOfOneTable(t *testing.T) {
 				t.Errorf("%s: %s came in the order %v", name, testbed.Key(i), v)
 			}
 		}
+	}
+}
+
+func TestADeletedTunnelLeavesTheOthersAlone(t *testing.T) {
+	bed := testbed.New(t, emulator.Options{})
+	first := fileFor(bed, "")
+	second := strings.SplitN(first, "  numbers:\n", 2)[1]
+	log := logLines{all: new(lockedLines)}
+	r := buildLogging(t, first+"  doomed:\n"+strings.Replace(second, "tunnel_name: "+testbed.Tunnel, "tunnel_name: doomed", 1), log)
+	j := newJournal()
+	if err := r.Handle("numbers", router.Handlers{Process: func(msg *message.Message) error { j.add(msg); return nil }}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Handle("doomed", router.Handlers{Process: noProcess}); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(context.Background()) }() // ends with Close
+	<-r.Running()
+	if _, err := bed.Tunnels.DeleteTunnel(&tunnel.DeleteTunnelRequest{TableName: testbed.Table, TunnelName: "doomed"}); err != nil {
+		t.Fatal(err)
+	}
+	testbed.Eventually(t, 20*time.Second, "the pipeline of the deleted tunnel has ended", func() bool {
+		return strings.Contains(log.text(), "Removed subscriber from r.handlers")
+	})
+	bed.PutAll(3, 1)
+	testbed.Eventually(t, 20*time.Second, "the other pipeline goes on", func() bool { return j.count() == 3 })
+	if err := r.Close(); !errors.Is(err, subscriber.ErrTunnelGone) {
+		t.Errorf("Close: %v", err)
+	}
+	if err := <-ended; !errors.Is(err, subscriber.ErrTunnelGone) {
+		t.Errorf("Run: %v", err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/batching"
@@ -64,11 +65,16 @@ func start(t *testing.T, r *router.Router) {
 
 func build(t *testing.T, yaml string) *router.Router {
 	t.Helper()
+	return buildLogging(t, yaml, nil)
+}
+
+func buildLogging(t *testing.T, yaml string, logger watermill.LoggerAdapter) *router.Router {
+	t.Helper()
 	cfg, err := router.Parse("test.yaml", []byte(yaml))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := router.New(cfg, nil)
+	r, err := router.New(cfg, logger)
 	if err != nil {
 		t.Fatal(err)
 	}

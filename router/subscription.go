@@ -23,9 +23,16 @@ type subscription struct {
 
 var _ message.Subscriber = (*subscription)(nil)
 
-// Subscribe returns the messages that are subscribed to already. Their end is
-// bound to the context of Run, from which ctx is derived.
-func (s *subscription) Subscribe(context.Context, string) (<-chan *message.Message, error) {
+// Subscribe returns the messages that are subscribed to already. The end of ctx
+// means that somebody closes the message.Router, which then does not always
+// call Close; or that this subscription has ended by itself, because its tunnel
+// is gone, and that must not stop the others.
+func (s *subscription) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
+	context.AfterFunc(ctx, func() {
+		if s.subscriber.Err() == nil {
+			s.stop()
+		}
+	})
 	return s.messages, nil
 }
 
