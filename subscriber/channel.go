@@ -99,10 +99,7 @@ func newChannelRun(s *session, c *conn) *channelRun {
 func (r *channelRun) drain() {
 	r.drainOnce.Do(func() {
 		close(r.draining)
-		late := time.AfterFunc(r.sub.cfg.CloseTimeout+lastCommitTimeout, func() {
-			r.sub.heldBack(r.tracker.Stats().Live)
-			r.fence(ErrDrainTimeout)
-		})
+		late := time.AfterFunc(r.sub.cfg.CloseTimeout+lastCommitTimeout, func() { r.fence(errDrainOver) })
 		context.AfterFunc(r.ctx, func() { late.Stop() })
 	})
 	r.stopRead()
@@ -111,11 +108,17 @@ func (r *channelRun) drain() {
 // fence drops everything: the channel is somebody else's. The contexts of
 // messages in flight end with the cause; nothing is committed from here on.
 func (r *channelRun) fence(cause error) {
-	live := r.tracker.Fence()
+	r.abandon(cause)
 	r.cancel(cause)
+}
+
+// abandon fences the tracker and ends the contexts of messages in flight.
+func (r *channelRun) abandon(cause error) {
+	live := r.tracker.Fence()
 	for _, d := range live {
 		d.(*delivery).cancel(cause)
 	}
+	r.sub.heldBack(len(live))
 }
 
 // main owns the run.
@@ -135,6 +138,9 @@ func (r *channelRun) work() runEnd {
 	case r.ctx.Err() != nil:
 		return endLost
 	case err != nil: // drained before anything was read, or a fault that reading would meet again
+		if classify(err) == fatal {
+			r.pauseReopening()
+		}
 		return endClosed
 	case token == tunnel.FinishTag:
 		return endTerminated
@@ -186,7 +192,23 @@ func (r *channelRun) work() runEnd {
 			return r.finishDrain()
 		case <-r.failed:
 			r.drain()
+			end := r.finishDrain()
+			r.pauseReopening()
+			return end
 		}
+	}
+}
+
+// pauseReopening waits before a channel that cannot be read is given back: the
+// service hands it out again at once, and a fault that lasts would make it go
+// round at the speed of the ticks.
+func (r *channelRun) pauseReopening() {
+	timer := time.NewTimer(r.session.reopenPause(r.conn.id))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.ctx.Done():
+	case <-r.sub.stopping.Done():
 	}
 }
 
@@ -242,7 +264,6 @@ func (r *channelRun) finishDrain() runEnd {
 	case <-r.tracker.Drained():
 	case <-timeout.C:
 		held := r.tracker.Stats()
-		r.sub.heldBack(held.Live)
 		r.logger.Error("Messages still unsettled after CloseTimeout; they are redelivered to the channel's next owner", ErrDrainTimeout, watermill.LogFields{
 			"unsettled": held.Live, "oldest_key": keyText(held.Oldest), "oldest_attempts": held.Oldest.Attempts,
 		})
@@ -258,9 +279,7 @@ func (r *channelRun) finishDrain() runEnd {
 	// Messages that still run lose their contexts; what they do from here on
 	// changes nothing any more.
 	token, position, ok := r.tracker.Committable()
-	for _, d := range r.tracker.Fence() {
-		d.(*delivery).cancel(ErrDrainTimeout)
-	}
+	r.abandon(errDrainOver)
 	if !ok {
 		return end
 	}

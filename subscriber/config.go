@@ -104,7 +104,7 @@ type Config struct {
 
 	// HeartbeatTimeout is how long after the last heartbeat the service gives
 	// the client's channels away. It travels in whole seconds and must exceed
-	// HeartbeatInterval. Shorter means that the channels of a dead process come
+	// HeartbeatInterval by more than 200 ms. Shorter means that the channels of a dead process come
 	// back sooner. Default 300 s.
 	HeartbeatTimeout time.Duration
 
@@ -287,8 +287,8 @@ func (c Config) Validate() error {
 	if interval > 0 && timeout > 0 {
 		if timeout < time.Second {
 			fault("Config.HeartbeatTimeout is %v: the service counts whole seconds, 1s or more", timeout)
-		} else if timeout.Truncate(time.Second) <= interval {
-			fault("Config.HeartbeatTimeout (%v, in whole seconds) must exceed Config.HeartbeatInterval (%v), or the service gives the channels away between two heartbeats", timeout, interval)
+		} else if timeout.Truncate(time.Second)-tick <= interval {
+			fault("Config.HeartbeatTimeout (%v, in whole seconds) must exceed Config.HeartbeatInterval (%v) by more than %v, or the service gives the channels away between two heartbeats", timeout, interval, tick)
 		}
 	}
 	faults = append(faults, c.Tunnel.validate()...)

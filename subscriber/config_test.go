@@ -59,6 +59,7 @@ func TestConfig_each_fault_names_its_field(t *testing.T) {
 		"timeout in whole seconds":    {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = 10*time.Second, 10900*time.Millisecond }, "must exceed Config.HeartbeatInterval (10s)"},
 		"timeout just above interval": {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = 10*time.Second, 11*time.Second }, ""},
 		"timeout below a second":      {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = time.Millisecond, 999*time.Millisecond }, "Config.HeartbeatTimeout is 999ms"},
+		"timeout a tick above":        {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = 800*time.Millisecond, time.Second }, "by more than 200ms"},
 		"interval above the default":  {func(c *Config) { c.HeartbeatInterval = 301 * time.Second }, "must exceed"},
 		"timeout below the default":   {func(c *Config) { c.HeartbeatTimeout = 30 * time.Second }, "must exceed"},
 		"tunnel type":                 {func(c *Config) { c.Tunnel.Type = "Both" }, `Config.Tunnel.Type is "Both"`},

@@ -26,9 +26,10 @@ var (
 	ErrAuth = errors.New("credentials refused")
 
 	// ErrDrainTimeout is wrapped by the error of Close when messages were still
-	// unsettled after CloseTimeout. They are redelivered to the tunnel's next consumer.
-	// It wraps context.Canceled.
-	ErrDrainTimeout = fmt.Errorf("messages still unsettled after CloseTimeout: %w", context.Canceled)
+	// unsettled after CloseTimeout, or when their channel was lost before. They
+	// are redelivered to the tunnel's next consumer. The contexts of such messages
+	// end with a cause that wraps it and context.Canceled.
+	ErrDrainTimeout = errors.New("messages still unsettled at the end of the drain")
 
 	// ErrChannelLost is the cancellation cause of a message's context when its
 	// channel went to another client or the session ended: whatever its
@@ -40,6 +41,10 @@ var (
 	// ErrSettled is the cancellation cause of a message's context after Ack or Nack.
 	ErrSettled = errors.New("message acked or nacked")
 )
+
+// errDrainOver is the cancellation cause of messages that a drain gave up. Like
+// ErrChannelLost it counts as a cancellation, which the error of Close must not.
+var errDrainOver = fmt.Errorf("%w: %w", ErrDrainTimeout, context.Canceled)
 
 // ServiceError is an error answer of the Tablestore service. Match it with
 // errors.As; Unwrap gives ErrTunnelExpired, ErrTunnelGone or ErrAuth where the
@@ -141,11 +146,16 @@ func classifyCode(code string) class {
 	return retry
 }
 
-func sentinel(code string) error {
+// sentinel returns what a code stands for. For calls about one channel
+// OTSParameterInvalid may as well mean the channel or its token.
+func sentinel(op, code string) error {
 	switch code {
 	case tunnel.ErrCodeTunnelExpired:
 		return ErrTunnelExpired
 	case tunnel.ErrCodeParamInvalid, codeObjectNotExist:
+		if op == "readrecords" || op == "getcheckpoint" || op == "checkpoint" {
+			return nil
+		}
 		return ErrTunnelGone
 	case tunnel.ErrCodePermissionDenied, codeAuthFailed, codeNoPermission:
 		return ErrAuth
@@ -160,7 +170,7 @@ func newServiceError(op string, status int, code, message, requestID string) *Se
 			message = strings.TrimSpace(fmt.Sprintf("HTTP status %d %s", status, http.StatusText(status)))
 		}
 	}
-	return &ServiceError{Op: op, Status: status, Code: code, Message: message, RequestID: requestID, is: sentinel(code)}
+	return &ServiceError{Op: op, Status: status, Code: code, Message: message, RequestID: requestID, is: sentinel(op, code)}
 }
 
 // fromSDK gives an error of the SDK our form. The SDK returns *TunnelError for

@@ -70,7 +70,7 @@ func TestClassify_what_is_no_answer_of_the_service(t *testing.T) {
 		"cancelled":        {context.Canceled, cancelled},
 		"session over":     {errSessionOver, cancelled},
 		"channel lost":     {ErrChannelLost, cancelled},
-		"drain over":       {ErrDrainTimeout, cancelled},
+		"drain over":       {errDrainOver, cancelled},
 		"subscriber close": {ErrClosed, cancelled},
 	} {
 		if got := classify(fmt.Errorf("op: %w", c.err)); got != c.want {

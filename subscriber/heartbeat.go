@@ -51,7 +51,8 @@ const (
 //
 // Invariants:
 //   - beat.ok is when the last heartbeat that the service answered was sent; the
-//     service counts from a later moment, so a client that considers itself lost at
+//     service counts from a later moment, and timeout is a tick less than the
+//     service's. So a client that considers itself lost at the first tick after
 //     beat.ok+timeout does so before the service gives its channels away.
 //   - A failed heartbeat is never answered locally: the next ticks report the
 //     failure, or try again when the pause after it is over.
@@ -92,7 +93,9 @@ type beat struct {
 func newWorkerTransport(ctx context.Context, e *endpoint, interval, timeout time.Duration, logger watermill.LoggerAdapter) *workerTransport {
 	return &workerTransport{
 		base: e.base, creds: e.creds, ctx: ctx, logger: logger, interval: interval,
-		timeout:   timeout.Truncate(time.Second), // connect tells the service whole seconds
+		// Connect tells the service whole seconds. The loss is seen at a tick, so a
+		// tick's length earlier keeps it before the service's own moment.
+		timeout:   timeout.Truncate(time.Second) - tick,
 		connected: make(chan struct{}),
 	}
 }

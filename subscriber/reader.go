@@ -30,6 +30,7 @@ func (r *channelRun) read(token string) {
 	decoder := &pageDecoder{origin: Record{
 		Instance: r.sub.cfg.Instance, Table: r.sub.table, Tunnel: r.sub.tunnel, Channel: r.conn.id, Attempt: 1,
 	}}
+	first := true
 	poll := poller{longest: r.sub.cfg.MaxPollInterval, since: time.Now()}
 	var pauses backoff.BackOff // nil while reads succeed
 	for {
@@ -47,6 +48,10 @@ func (r *channelRun) read(token string) {
 			continue
 		}
 		pauses = nil
+		if first {
+			first = false
+			r.session.readable(r.conn.id)
+		}
 		finish := p.next == tunnel.FinishTag
 		r.tracker.Add(ack.Page{Token: p.next, Keys: p.keys, Bytes: int64(p.size), Value: p, Finish: finish})
 		if finish {
@@ -147,7 +152,7 @@ func (p *poller) after(pg *page, now time.Time) time.Duration {
 		full = *pg.more
 	}
 	base := len(pg.records) > 0 && pg.records[0].Sequence.IsZero() // a scan has more until it says finished
-	if full || base {
+	if (full || base) && len(pg.records) > 0 {
 		return 0
 	}
 	return min(p.longest, max(minPoll, now.Sub(p.since)/pollShare))

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+	"github.com/cenkalti/backoff/v4"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 )
@@ -34,6 +35,7 @@ type session struct {
 	mu       sync.Mutex
 	stopping bool
 	conns    map[*conn]struct{}
+	failing  map[string]backoff.BackOff // channels that could not be read, by id
 	runs     sync.WaitGroup
 }
 
@@ -43,6 +45,7 @@ func newSession(sub *subscription, logger watermill.LoggerAdapter) *session {
 		sub: sub, logger: logger, ctx: ctx, cancel: cancel,
 		transport: newWorkerTransport(ctx, sub.endpoint, sub.cfg.HeartbeatInterval, sub.cfg.HeartbeatTimeout, logger),
 		conns:     make(map[*conn]struct{}),
+		failing:   make(map[string]backoff.BackOff),
 	}
 }
 
@@ -155,6 +158,25 @@ func (s *session) admit(c *conn) bool {
 	s.conns[c] = struct{}{}
 	s.runs.Add(1)
 	return true
+}
+
+// reopenPause returns how long a channel that could not be read is kept.
+func (s *session) reopenPause(channelID string) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, ok := s.failing[channelID]
+	if !ok {
+		b = s.sub.cfg.ReconnectBackoff()
+		s.failing[channelID] = b
+	}
+	return nextPause(b)
+}
+
+// readable ends what reopenPause began: the channel can be read.
+func (s *session) readable(channelID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.failing, channelID)
 }
 
 // runEnded undoes admit.

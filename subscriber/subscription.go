@@ -44,7 +44,7 @@ type subscription struct {
 
 	mu   sync.Mutex
 	err  error // fatal
-	held int   // messages that a drain gave up
+	held int   // messages that the last drain gave up
 }
 
 // start connects the clients. run owns everything and closes output and done at the end.
@@ -119,8 +119,12 @@ func (s *subscription) fail(err error) {
 	s.stop()
 }
 
-// heldBack counts messages that were unsettled when a drain's time was up.
+// heldBack counts messages that were unsettled when their channel was given up,
+// if that was the subscription's end: at any other time they just come again.
 func (s *subscription) heldBack(n int) {
+	if n == 0 || s.stopping.Err() == nil {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held += n
@@ -131,7 +135,7 @@ func (s *subscription) outcome() (fatal, drain error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held > 0 {
-		drain = fmt.Errorf("%s: %d of them: %w", s.topic, s.held, ErrDrainTimeout)
+		drain = fmt.Errorf("%s: %d %w", s.topic, s.held, ErrDrainTimeout)
 	}
 	return s.err, drain
 }

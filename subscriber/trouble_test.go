@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+	"github.com/cenkalti/backoff/v4"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 
@@ -144,5 +145,23 @@ func TestClock_that_is_wrong_is_named_in_the_log_and_survived(t *testing.T) {
 	put(t, b, "a", 2)
 	msg := receive(t, messages)
 	wantName(t, msg, "a/2")
+	msg.Ack()
+}
+
+func TestChannel_that_cannot_be_read_is_opened_ever_less_often_and_recovers(t *testing.T) {
+	b := testbed.New(t, emulator.Options{})
+	b.CreateTunnel(tunnel.TunnelTypeStream)
+	b.Emulator.Inject(emulator.Fault{Operation: "tunnel/readrecords", Code: "OTSParameterInvalid", Times: -1})
+	_, messages := subscribe(t, b, func(c *subscriber.Config) {
+		c.ReconnectBackoff = func() backoff.BackOff { return backoff.NewConstantBackOff(time.Second) }
+	})
+	put(t, b, "a", 1)
+	receiveNone(t, messages, 2500*time.Millisecond)
+	if n := b.Emulator.Stats().Operations["tunnel/readrecords"].Requests; n < 2 || n > 4 {
+		t.Errorf("%d reads in 2.5s with a second's pause between two", n)
+	}
+	b.Emulator.ClearFaults()
+	msg := receive(t, messages)
+	wantName(t, msg, "a/1")
 	msg.Ack()
 }

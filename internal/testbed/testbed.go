@@ -153,7 +153,7 @@ func (b *Bed) Committed(tunnelID string) map[string]time.Time {
 func Config(endpoint string) subscriber.Config {
 	return subscriber.Config{
 		Endpoint: endpoint, Instance: Instance, AccessKeyID: KeyID, AccessKeySecret: KeySecret,
-		HeartbeatInterval:  500 * time.Millisecond,
+		HeartbeatInterval:  300 * time.Millisecond,
 		HeartbeatTimeout:   time.Second,
 		CheckpointInterval: 50 * time.Millisecond,
 		MaxPollInterval:    50 * time.Millisecond,
