@@ -329,16 +329,6 @@ func readLog(t *testing.T, name string) []handled {
 	return all
 }
 
-// distinctLines counts the records in the log without keeping it.
-func distinctLines(t *testing.T, name string) int {
-	t.Helper()
-	seen := make(map[string]bool)
-	for _, h := range readLog(t, name) {
-		seen[h.uuid] = true
-	}
-	return len(seen)
-}
-
 func newLog(t *testing.T) string {
 	t.Helper()
 	name := t.TempDir() + "/handled.log"
