@@ -121,8 +121,8 @@ func TestEndpoint_that_is_gone_for_longer_than_the_heartbeat_timeout_is_connecte
 func TestClock_that_is_wrong_is_named_in_the_log_and_survived(t *testing.T) {
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
-	logged := new(recorded[error])
-	s, err := subscriber.New(testbed.Config(b.Emulator.Endpoint()), errorLogger{logged: logged})
+	logged := new(recorded[logLine])
+	s, err := subscriber.New(testbed.Config(b.Emulator.Endpoint()), keepLogger{lines: logged})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,8 +135,8 @@ func TestClock_that_is_wrong_is_named_in_the_log_and_survived(t *testing.T) {
 	receive(t, messages).Ack()
 	b.Emulator.SkewClock(20 * time.Minute) // more than the 15 that the service takes
 	testbed.Eventually(t, 10*time.Second, "the log names the skew", func() bool {
-		return slices.ContainsFunc(logged.get(), func(err error) bool {
-			return errors.Is(err, subscriber.ErrAuth) && strings.Contains(err.Error(), "system time")
+		return slices.ContainsFunc(logged.get(), func(l logLine) bool {
+			return errors.Is(l.err, subscriber.ErrAuth) && strings.Contains(l.err.Error(), "system time")
 		})
 	})
 	b.Emulator.SkewClock(0)
@@ -164,13 +164,26 @@ func TestChannel_that_cannot_be_read_is_opened_ever_less_often_and_recovers(t *t
 	msg.Ack()
 }
 
-// errorLogger keeps the errors that are logged. Watermill's own capturing
-// logger cannot be read while somebody writes to it.
-type errorLogger struct {
-	watermill.NopLogger
-	logged *recorded[error]
+// logLine is a line that the subscriber logged.
+type logLine struct {
+	level  watermill.LogLevel
+	err    error
+	fields watermill.LogFields
 }
 
-func (l errorLogger) Error(_ string, err error, _ watermill.LogFields) { l.logged.add(err) }
+// keepLogger keeps errors and debug lines. Watermill's own capturing logger
+// cannot be read while somebody writes to it.
+type keepLogger struct {
+	watermill.NopLogger
+	lines *recorded[logLine]
+}
 
-func (l errorLogger) With(watermill.LogFields) watermill.LoggerAdapter { return l }
+func (l keepLogger) Error(_ string, err error, f watermill.LogFields) {
+	l.lines.add(logLine{watermill.ErrorLogLevel, err, f})
+}
+
+func (l keepLogger) Debug(_ string, f watermill.LogFields) {
+	l.lines.add(logLine{watermill.DebugLogLevel, nil, f})
+}
+
+func (l keepLogger) With(watermill.LogFields) watermill.LoggerAdapter { return l }
