@@ -1,0 +1,180 @@
+// Nats-batches runs the batching middleware with a broker that knows nothing of
+// it: NATS JetStream, through Watermill's own subscriber.
+//
+//	go run ./examples/nats-batches
+//
+// needs nothing but Go: it starts a NATS server inside the process, publishes
+// orders, handles them in batches and prints what the batches were like.
+//
+// Two things are particular to such a subscriber. Watermill's NATS subscriber
+// holds one message for each of its SubscribersCount, so that is how large a
+// batch can get; batching.Config.MaxInFlight makes New warn about a Size above.
+// The server spreads messages over them at random, so the Timeout should be short.
+// And the subscriber stops listening to acks as soon as the Router closes: what waits then is
+// handled, but the server does not hear of it and delivers it again.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"time"
+
+	natsbroker "github.com/ThreeDotsLabs/watermill-nats/v2/pkg/nats"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+)
+
+// The stream, which is also Watermill's topic, and its durable consumer.
+const (
+	stream   = "orders"
+	consumer = "batches"
+)
+
+func main() {
+	orders := flag.Int("orders", 1000, "how many orders are published")
+	size := flag.Int("size", 20, "messages in a full batch")
+	flag.Parse()
+	if err := run(*orders, *size); err != nil {
+		fmt.Fprintln(os.Stderr, "nats-batches:", err)
+		os.Exit(1)
+	}
+}
+
+func run(orders, size int) (err error) {
+	dir, err := os.MkdirTemp("", "nats-batches")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	b, err := startBroker(dir, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+
+	handled := make(chan *batching.Batch, orders)
+	batches, err := batching.New(batching.Config{
+		Batchers: map[string]batching.Batcher{batching.DefaultBatcher: {
+			Size: size, Timeout: 200 * time.Millisecond, Concurrency: 2,
+			Handler: func(_ context.Context, b *batching.Batch) error {
+				handled <- b // where a program would write all orders at once
+				return nil
+			},
+		}},
+		MaxInFlight: 2 * size,
+	}, nil)
+	if err != nil {
+		return err
+	}
+	sub, err := b.subscriber(2 * size) // two batches: one fills up while the other is handled
+	if err != nil {
+		return err
+	}
+	router, err := message.NewRouter(message.RouterConfig{}, nil)
+	if err != nil {
+		return errors.Join(err, sub.Close())
+	}
+	router.AddConsumerHandler("orders", stream, sub, func(*message.Message) error { return nil }).AddMiddleware(batches.Middleware)
+	stopped := make(chan error, 1)
+	go func() { stopped <- router.Run(context.Background()) }() // ends with router.Close, below
+
+	if err = b.publish(orders); err == nil {
+		sizes, triggers := 0, map[batching.Trigger]int{}
+		for sizes < orders {
+			batch := <-handled
+			sizes += len(batch.Messages)
+			triggers[batch.Trigger]++
+		}
+		fmt.Printf("%d orders were handled in batches; number of batches by trigger: %v\n", sizes, triggers)
+	}
+	return errors.Join(err, router.Close(), <-stopped, batches.Close())
+}
+
+// broker is a NATS server with the stream and its consumer, inside this process.
+type broker struct {
+	server *server.Server
+	conn   *nats.Conn
+	js     nats.JetStreamContext
+}
+
+// startBroker keeps its data in dir. A message without an ack is delivered again after ackWait.
+func startBroker(dir string, ackWait time.Duration) (*broker, error) {
+	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true})
+	if err != nil {
+		return nil, fmt.Errorf("make NATS server: %w", err)
+	}
+	srv.Start()
+	b := &broker{server: srv}
+	if !srv.ReadyForConnections(10 * time.Second) {
+		b.close()
+		return nil, errors.New("NATS server is not ready after 10s")
+	}
+	if err := b.provision(ackWait); err != nil {
+		b.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// provision makes the stream and the consumer. A consumer that the subscriber
+// made itself would end with it, and forget what was acked.
+func (b *broker) provision(ackWait time.Duration) (err error) {
+	if b.conn, err = nats.Connect(b.server.ClientURL()); err != nil {
+		return fmt.Errorf("connect to %s: %w", b.server.ClientURL(), err)
+	}
+	if b.js, err = b.conn.JetStream(); err != nil {
+		return fmt.Errorf("open JetStream: %w", err)
+	}
+	if _, err = b.js.AddStream(&nats.StreamConfig{Name: stream, Subjects: []string{stream, stream + ".>"}}); err != nil {
+		return fmt.Errorf("add stream %s: %w", stream, err)
+	}
+	_, err = b.js.AddConsumer(stream, &nats.ConsumerConfig{
+		Durable: consumer, DeliverSubject: nats.NewInbox(), DeliverGroup: consumer, FilterSubject: stream,
+		AckPolicy: nats.AckExplicitPolicy, AckWait: ackWait,
+	})
+	if err != nil {
+		return fmt.Errorf("add consumer %s of stream %s: %w", consumer, stream, err)
+	}
+	return nil
+}
+
+// subscriber has a connection of its own and so many messages in flight.
+func (b *broker) subscriber(inFlight int) (message.Subscriber, error) {
+	return natsbroker.NewSubscriber(natsbroker.SubscriberConfig{
+		URL: b.server.ClientURL(), QueueGroupPrefix: consumer, SubscribersCount: inFlight,
+		JetStream: natsbroker.JetStreamConfig{DurablePrefix: consumer, SubscribeOptions: []nats.SubOpt{nats.Bind(stream, consumer), nats.ManualAck()}},
+	}, nil)
+}
+
+// publisher publishes to the stream's subjects; it has a connection of its own.
+func (b *broker) publisher() (message.Publisher, error) {
+	return natsbroker.NewPublisher(natsbroker.PublisherConfig{URL: b.server.ClientURL()}, nil)
+}
+
+// publish publishes orders 0 to n-1. An order's UUID is its number.
+func (b *broker) publish(n int) error {
+	pub, err := b.publisher()
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		if err := pub.Publish(stream, message.NewMessage(fmt.Sprint(i), []byte("an order"))); err != nil {
+			return errors.Join(fmt.Errorf("publish order %d: %w", i, err), pub.Close())
+		}
+	}
+	return pub.Close()
+}
+
+func (b *broker) close() {
+	if b.conn != nil {
+		b.conn.Close()
+	}
+	b.server.Shutdown()
+	b.server.WaitForShutdown()
+}
