@@ -147,6 +147,6 @@ func check(ctx context.Context, out *console.Console, table *pxytest.Table, ends
 	if report.Missing != written-handled || handled < written && !interrupted {
 		return fmt.Errorf("%d changes were written and %d handled, but %d are missing", written, handled, report.Missing)
 	}
-	out.Printf("\nEach change arrived once, where it belongs, and changes of a row came out of the queue in order.\n")
+	out.Printf("\nEach change that was handled arrived once, where it belongs, and changes of a row came out of the queue in order.\n")
 	return nil
 }

@@ -70,6 +70,22 @@ func (c *Console) Batch(h BatchHandler) BatchHandler {
 	}
 }
 
+// Done counts a message that was handled elsewhere than in a batch handler.
+func (c *Console) Done(uuid string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.handled[uuid] = struct{}{}
+	c.signal()
+}
+
+// signal needs mu.
+func (c *Console) signal() {
+	select {
+	case c.changed <- struct{}{}:
+	default:
+	}
+}
+
 // count counts what succeeded and returns how many messages did not.
 func (c *Console) count(b *batching.Batch, err error) (failed int) {
 	c.mu.Lock()
@@ -82,10 +98,7 @@ func (c *Console) count(b *batching.Batch, err error) (failed int) {
 		}
 		c.handled[msg.UUID] = struct{}{}
 	}
-	select {
-	case c.changed <- struct{}{}:
-	default:
-	}
+	c.signal()
 	return failed
 }
 

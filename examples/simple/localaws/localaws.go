@@ -19,6 +19,7 @@ import (
 type Servers struct {
 	sqs, s3 *server
 	queues  *SQS
+	buckets gofakes3.Backend
 }
 
 // Start starts both servers, each on a free port of its own.
@@ -28,11 +29,12 @@ func Start() (*Servers, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the local sqs: %w", err)
 	}
-	s3, err := serve(gofakes3.New(s3mem.New()).Server())
+	buckets := s3mem.New()
+	s3, err := serve(gofakes3.New(buckets).Server())
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("starting the local s3: %w", err), sqs.close())
 	}
-	return &Servers{sqs: sqs, s3: s3, queues: queues}, nil
+	return &Servers{sqs: sqs, s3: s3, queues: queues, buckets: buckets}, nil
 }
 
 // SQSEndpoint returns the base endpoint for the SDK's SQS client.
@@ -41,6 +43,19 @@ func (s *Servers) SQSEndpoint() string { return s.sqs.endpoint }
 // S3Endpoint returns the base endpoint for the SDK's S3 client, which has to
 // use path-style addresses.
 func (s *Servers) S3Endpoint() string { return s.s3.endpoint }
+
+// Queues returns how many queues there are.
+func (s *Servers) Queues() int { return s.queues.count() }
+
+// Buckets returns the names of the buckets.
+func (s *Servers) Buckets() ([]string, error) {
+	buckets, err := s.buckets.ListBuckets()
+	names := make([]string, len(buckets))
+	for i, b := range buckets {
+		names[i] = b.Name
+	}
+	return names, err
+}
 
 // Close breaks all connections and waits for the servers' ends.
 func (s *Servers) Close() error {

@@ -75,6 +75,12 @@ func NewSQS() *SQS {
 // Close ends the receives that wait. It may be called once.
 func (s *SQS) Close() { close(s.closed) }
 
+func (s *SQS) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queues)
+}
+
 // fault is an error of the protocol. Code is the SDK's name of it; query is its
 // name in the older protocol, which the SDK turns into the error's code.
 type fault struct{ code, query, message string }
