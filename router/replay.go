@@ -153,7 +153,8 @@ func (rp *replay) settle(ctx context.Context, l *DeadLetter, key string, err err
 //	r.Watermill().AddConsumerHandler("replay", "dead-letters", sub, r.ReplayMessage)
 //
 // and returns the error of the attempt. Order and further attempts are those of
-// that subscription.
+// that subscription. The message's context bounds the attempt; many subscribers end
+// it with the ack, so what is kept for later should be a Copy.
 func (r *Router) ReplayMessage(msg *message.Message) error {
 	l, err := ParseDeadLetter(msg.Payload)
 	if err != nil {
