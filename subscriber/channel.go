@@ -362,14 +362,19 @@ func (r *channelRun) hand(a ack.Attempt) {
 		again.Attempt = a.Number()
 		rec = &again
 	}
+	rec.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
 	msg, err := r.unmarshal(rec)
+	if errors.Is(err, ErrSkip) {
+		r.acked(a)
+		return
+	}
 	if err != nil {
 		r.logger.Error("Record was refused by the Unmarshaler; it is tried again", err, recordFields(rec, a))
 		r.nacked(a, err)
 		return
 	}
 	if msg.UUID == "" {
-		msg.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
+		msg.UUID = rec.UUID
 	}
 	d := &delivery{Context: r.sub.values, run: r, attempt: a, record: rec, since: time.Now()}
 	ctx, cancel := context.WithCancelCause(d)
@@ -414,14 +419,19 @@ func (r *channelRun) watch(d *delivery, msg *message.Message) {
 	defer r.watchers.Done()
 	select {
 	case <-msg.Acked():
-		if r.tracker.Ack(d.attempt) && d.attempt.Failures() > 0 {
-			r.forgetBackoff(d.attempt.ID())
-		}
+		r.acked(d.attempt)
 		d.cancel(ErrSettled)
 	case <-msg.Nacked():
 		d.cancel(ErrSettled)
 		r.nacked(d.attempt, errNacked)
 	case <-r.ctx.Done():
+	}
+}
+
+// acked ends an attempt whose record is done with.
+func (r *channelRun) acked(a ack.Attempt) {
+	if r.tracker.Ack(a) && a.Failures() > 0 {
+		r.forgetBackoff(a.ID())
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"strconv"
 	"time"
 
@@ -23,8 +24,12 @@ const (
 	MetadataKey       = "ots.key"       // the primary key's values as a JSON array, in key order
 )
 
+// ErrSkip is what an Unmarshaler returns, wrapped or not, for a record that
+// makes no message: it counts as acked.
+var ErrSkip = errors.New("the record makes no message")
+
 // Unmarshaler makes a message of a record. The subscriber sets the message's UUID when
-// it is empty, and its context. An error counts as a failed
+// it is empty, and its context. An error but ErrSkip counts as a failed
 // message: it is logged and the record comes again after NackBackoff.
 //
 // Unmarshal is called from one goroutine for each channel. The record stays

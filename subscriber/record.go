@@ -116,6 +116,7 @@ type Record struct {
 	Columns    []Cell   // as on the wire: in the service's order, several versions possible
 	Origin     []Cell   // columns before the change, if the table's stream keeps them
 	Attempt    int      // 1 for the first delivery by this process, then counting up
+	UUID       string   // of the message, unless the Unmarshaler gives it another one
 }
 
 // Column returns the newest value written to the column of that name, or the
