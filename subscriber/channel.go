@@ -61,10 +61,14 @@ type channelRun struct {
 	sequence int64  // and its number
 
 	offered  atomic.Pointer[delivery] // what the deliverer waits for somebody to take
+	recalled chan struct{}            // capacity 1: look whether that has ended
 	watchers sync.WaitGroup
 
+	counts counts
+	status runStatus
+
 	mu       sync.Mutex
-	backoffs map[uint64]backoff.BackOff // of records that failed, by Attempt.ID
+	failures map[uint64]*failure // of records that failed and are not acked, by Attempt.ID
 }
 
 // runEnd says how a run ended and what is reported of it.
@@ -83,13 +87,15 @@ func newChannelRun(s *session, c *conn) *channelRun {
 		logger:   s.logger.With(watermill.LogFields{"channel_id": c.id, "client_id": c.clientID}),
 		uuids:    newUUIDs(sub.tunnelID, c.id),
 		draining: make(chan struct{}),
+		recalled: make(chan struct{}, 1),
 		failed:   make(chan error, 1),
-		backoffs: make(map[uint64]backoff.BackOff),
+		failures: make(map[uint64]*failure),
 	}
 	r.lane = sub.window.Open()
 	r.tracker = ack.New(sub.cfg.Ordering.tracker(), c.id, r.lane)
 	r.ctx, r.cancel = context.WithCancelCause(s.ctx)
 	r.readCtx, r.stopRead = context.WithCancel(r.ctx)
+	sub.enter(r)
 	return r
 }
 
@@ -98,6 +104,7 @@ func newChannelRun(s *session, c *conn) *channelRun {
 // call that gets no answer is given up then.
 func (r *channelRun) drain() {
 	r.drainOnce.Do(func() {
+		r.counts.inc(countDrains)
 		close(r.draining)
 		late := time.AfterFunc(r.sub.cfg.CloseTimeout+lastCommitTimeout, func() { r.fence(errDrainOver) })
 		context.AfterFunc(r.ctx, func() { late.Stop() })
@@ -118,6 +125,7 @@ func (r *channelRun) abandon(cause error) {
 	for _, d := range live {
 		d.(*delivery).cancel(cause)
 	}
+	r.counts.add(countAbandoned, len(live))
 	r.sub.heldBack(len(live))
 }
 
@@ -129,6 +137,7 @@ func (r *channelRun) main() {
 	r.watchers.Wait()
 	r.lane.Close()
 	r.logger.Info("Channel ended", watermill.LogFields{"end": end.String()})
+	r.sub.leave(r, end)
 	r.conn.runEnded(r, end)
 }
 
@@ -179,6 +188,7 @@ func (r *channelRun) work() runEnd {
 				retryAt = now.Add(nextPause(pauses))
 			} else {
 				pauses = nil
+				r.status.committed.Store(now.UnixNano())
 			}
 		case now := <-looks.C:
 			dog.look(now)
@@ -203,6 +213,7 @@ func (r *channelRun) work() runEnd {
 // service hands it out again at once, and a fault that lasts would make it go
 // round at the speed of the ticks.
 func (r *channelRun) pauseReopening() {
+	r.status.reopening.Store(true)
 	timer := time.NewTimer(r.session.reopenPause(r.conn.id))
 	defer timer.Stop()
 	select {
@@ -216,7 +227,7 @@ func (r *channelRun) pauseReopening() {
 // tunnel is handed out only when all base channels are TERMINATED [facts 4.1].
 func (r *channelRun) opened(base bool) {
 	r.tell(Phase{Kind: ChannelOpened, Base: base})
-	if r.sub.baseAndStream && !base {
+	if r.sub.tunnelType == BaseAndStream && !base {
 		r.sub.streamStarted.Do(func() { r.tell(Phase{Kind: StreamStarted}) })
 	}
 }
@@ -365,10 +376,13 @@ func (r *channelRun) hand(a ack.Attempt) {
 	rec.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
 	msg, err := r.unmarshal(rec)
 	if errors.Is(err, ErrSkip) {
-		r.acked(a)
+		if r.acked(a) {
+			r.counts.inc(countSkipped)
+		}
 		return
 	}
 	if err != nil {
+		r.counts.inc(countRefused)
 		r.logger.Error("Record was refused by the Unmarshaler; it is tried again", err, recordFields(rec, a))
 		r.nacked(a, err)
 		return
@@ -376,26 +390,42 @@ func (r *channelRun) hand(a ack.Attempt) {
 	if msg.UUID == "" {
 		msg.UUID = rec.UUID
 	}
-	d := &delivery{Context: r.sub.values, run: r, attempt: a, record: rec, since: time.Now()}
-	ctx, cancel := context.WithCancelCause(d)
-	d.cancel = cancel
-	msg.SetContext(ctx)
+	d := &delivery{values: r.sub.values, run: r, attempt: a, record: rec, since: time.Now()}
+	msg.SetContext(d)
+	r.offered.Store(d) // before Bind: from there on recall may be meant for it
+	defer r.offered.Store(nil)
 	if !r.tracker.Bind(a, d) { // called back or fenced meanwhile
-		cancel(ack.ErrCalledBack)
+		d.cancel(ack.ErrCalledBack)
 		r.tracker.Nack(a, time.Time{}) // its end: the record comes again in its turn
 		return
 	}
-	r.offered.Store(d)
-	defer r.offered.Store(nil)
-	select {
-	case r.sub.output <- msg:
-		r.watchers.Add(1)
-		go r.watch(d, msg) // ends when the message is settled or ctx ends; main waits for it
-	case <-ctx.Done(): // called back or fenced before anybody took it
-		r.tracker.Nack(a, time.Time{}) // the end of a called-back delivery: it comes again
-	case <-r.draining:
-		cancel(context.Canceled)
-		r.tracker.Nack(a, time.Time{}) // ends undelivered; a draining tracker delivers nothing again
+	for {
+		select {
+		case r.sub.output <- msg:
+			r.noteDelivered(a)
+			r.watchers.Add(1)
+			go r.watch(d, msg) // ends when the message is settled or ctx ends; main waits for it
+			return
+		case <-r.recalled: // called back or fenced before anybody took it, unless an earlier one was meant
+			if d.over() {
+				r.tracker.Nack(a, time.Time{}) // the end of a called-back delivery: it comes again
+				return
+			}
+		case <-r.draining:
+			d.cancel(context.Canceled)
+			r.tracker.Nack(a, time.Time{}) // ends undelivered; a draining tracker delivers nothing again
+			return
+		}
+	}
+}
+
+// recall tells the deliverer that the delivery which it offers has ended.
+func (r *channelRun) recall(d *delivery) {
+	if r.offered.Load() == d {
+		select {
+		case r.recalled <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -419,20 +449,24 @@ func (r *channelRun) watch(d *delivery, msg *message.Message) {
 	defer r.watchers.Done()
 	select {
 	case <-msg.Acked():
-		r.acked(d.attempt)
+		if r.acked(d.attempt) {
+			r.noteAcked(d)
+		}
 		d.cancel(ErrSettled)
 	case <-msg.Nacked():
 		d.cancel(ErrSettled)
-		r.nacked(d.attempt, errNacked)
+		r.nacked(d.attempt, d.failure())
 	case <-r.ctx.Done():
 	}
 }
 
-// acked ends an attempt whose record is done with.
-func (r *channelRun) acked(a ack.Attempt) {
-	if r.tracker.Ack(a) && a.Failures() > 0 {
-		r.forgetBackoff(a.ID())
+// acked ends an attempt whose record is done with, and reports whether that counted.
+func (r *channelRun) acked(a ack.Attempt) bool {
+	counted := r.tracker.Ack(a)
+	if counted && a.Failures() > 0 {
+		r.forgetFailure(a.ID())
 	}
+	return counted
 }
 
 var errNacked = errors.New("message nacked")
@@ -441,11 +475,13 @@ var errNacked = errors.New("message nacked")
 func (r *channelRun) nacked(a ack.Attempt, cause error) {
 	pause := r.nextNackPause(a.ID())
 	taken, counted := r.tracker.Nack(a, time.Now().Add(pause))
+	r.counts.add(countCalledBack, len(taken))
 	cancelCalledBack(taken, cause)
 	if !counted && a.Failures() == 0 {
-		r.forgetBackoff(a.ID()) // called back, and no failure of its own
+		r.forgetFailure(a.ID()) // called back, and no failure of its own
 	}
 	if counted {
+		r.noteFailure(a, cause)
 		r.logger.Debug("Message nacked; it comes again", recordFields(&a.Page().(*page).records[a.Index()], a).Add(watermill.LogFields{"pause": pause.String(), "called_back": len(taken)}))
 	}
 }
@@ -453,18 +489,18 @@ func (r *channelRun) nacked(a ack.Attempt, cause error) {
 func (r *channelRun) nextNackPause(id uint64) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b, ok := r.backoffs[id]
+	f, ok := r.failures[id]
 	if !ok {
-		b = r.sub.cfg.NackBackoff()
-		r.backoffs[id] = b
+		f = &failure{pauses: r.sub.cfg.NackBackoff()}
+		r.failures[id] = f
 	}
-	return nextPause(b)
+	return nextPause(f.pauses)
 }
 
-func (r *channelRun) forgetBackoff(id uint64) {
+func (r *channelRun) forgetFailure(id uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.backoffs, id)
+	delete(r.failures, id)
 }
 
 // stoppedPause is the pause where a BackOff says Stop: a subscriber never gives

@@ -16,12 +16,14 @@ func (r *channelRun) openCheckpoint() (token string, err error) {
 		token, r.sequence, err = r.getCheckpoint()
 		if err == nil {
 			r.stored = token
+			r.status.begins(isBase(token))
 			return token, nil
 		}
 		switch classify(err) {
 		case cancelled:
 			return "", err
 		case lost:
+			r.noteError("getcheckpoint", err)
 			r.lost(err)
 			return "", err
 		case fatal:
@@ -77,6 +79,7 @@ func (r *channelRun) store(token string, position uint64) error {
 			return err
 		}
 	case lost:
+		r.noteError("checkpoint", err)
 		r.lost(err)
 		return err
 	default:
@@ -87,6 +90,7 @@ func (r *channelRun) store(token string, position uint64) error {
 		r.sequence++
 	}
 	r.tracker.Committed(position)
+	r.counts.inc(countCheckpoints)
 	r.logger.Trace("Checkpoint stored", watermill.LogFields{"position": position, "sequence_number": r.sequence})
 	return nil
 }
@@ -107,6 +111,7 @@ func (r *channelRun) lost(err error) {
 
 // report logs a failure of the channel that is tried again.
 func (r *channelRun) report(op string, err error) {
+	r.noteError(op, err)
 	r.logger.Error("Channel call failed; it is tried again", r.channelError(op, err), nil)
 }
 

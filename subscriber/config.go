@@ -162,6 +162,11 @@ type Config struct {
 	// logged as an error. Called like OnPhase.
 	OnAlarm func(Alarm)
 
+	// OnAck, when set, is told of each ack that counts, by the goroutine that
+	// waited for it. Very many call at once: it must be quick and must not block.
+	// It is made for histograms; see package metrics.
+	OnAck func(Acked)
+
 	// Tunnel is what SubscribeInitialize creates when the tunnel is missing.
 	Tunnel TunnelSpec
 }

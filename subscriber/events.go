@@ -106,3 +106,12 @@ func (a *Alarm) Error() string {
 	}
 	return s
 }
+
+// Acked is the ack of one message, told to Config.OnAck.
+type Acked struct {
+	Topic    string
+	Attempt  int           // of the delivery that was acked, from 1
+	Changed  time.Time     // when the record was written, by the service's clock; zero for base data
+	Delay    time.Duration // from then to the ack, not negative; 0 for base data
+	Handling time.Duration // from when the message was offered to the output to the ack
+}

@@ -75,6 +75,9 @@ type workerTransport struct {
 	clientID string
 	released bool // the service was told that the client ends
 	beat     beat // written by the worker's goroutine only
+
+	counts    counts
+	noteError func(op string, err error) // told of heartbeats that failed; nil: nobody
 }
 
 // beat is what is known of the real heartbeats.
@@ -162,6 +165,7 @@ func (t *workerTransport) noteClient(body []byte, sent time.Time) {
 		return // the SDK reports what is wrong with it
 	}
 	t.mu.Lock()
+	t.counts.inc(countConnects)
 	t.clientID = r.GetClientId()
 	t.beat.ok = sent
 	t.mu.Unlock()
@@ -191,6 +195,7 @@ func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 	}
 	resp, err := t.pass(req, min(heartbeatTimeout, deadline.Sub(now)))
 	b.note(now, report, resp, err, t.interval)
+	t.count(err == nil && success(resp), err)
 	if err != nil {
 		t.logger.Info("Heartbeat failed", watermill.LogFields{"err": fromSDK("heartbeat", err).Error(), "failures": b.failures, "lost_at": deadline})
 	}
@@ -199,6 +204,19 @@ func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 	t.mu.Unlock()
 	t.renewCredentials()
 	return resp, err
+}
+
+// count counts a heartbeat. One that the service refuses ends the session, whose
+// end tells of it.
+func (t *workerTransport) count(ok bool, err error) {
+	if ok {
+		t.counts.inc(countHeartbeats)
+		return
+	}
+	t.counts.inc(countHeartbeatsFailed)
+	if err != nil && t.noteError != nil {
+		t.noteError("heartbeat", fromSDK("heartbeat", err))
+	}
 }
 
 // renewCredentials is for the next heartbeat, as the SDK signs before it calls

@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -38,24 +40,43 @@ type Unmarshaler interface {
 	Unmarshal(r *Record) (*message.Message, error)
 }
 
-// delivery is one delivery of one record: the values behind a message's
-// context, and what a batching middleware may tell the subscriber.
+// delivery is one delivery of one record: the context of its message, and what
+// a batching middleware may tell the subscriber.
+//
+// As a context it has the values of Subscribe's context, and ends with the
+// delivery. What a cancellable context needs is made when somebody asks for it: most
+// handlers never do.
+//
+// Invariants:
+//   - ended is set once, under mu, and is the cause of the end.
+//   - Once inner is there it ends when the delivery does, with the same cause.
 type delivery struct {
-	context.Context // of the subscription: values only, never cancelled
+	values context.Context // of the subscription: values only, never cancelled
 
 	run     *channelRun
 	attempt ack.Attempt
 	record  *Record
-	cancel  context.CancelCauseFunc
 	since   time.Time // offered to the output
 	alarms  int       // the watchdog's: how many times StuckAfter was reported
+
+	cause atomic.Pointer[error] // what the first CallBack was told
+
+	mu    sync.Mutex
+	ended error
+	inner context.Context // nil until it is needed
+	end   context.CancelCauseFunc
 }
 
-var _ ack.Delivery = (*delivery)(nil)
+var (
+	_ ack.Delivery    = (*delivery)(nil)
+	_ context.Context = (*delivery)(nil)
+)
 
 type recordKey struct{}
 
-// Value answers the keys of the record and of the delivery.
+// Value answers the keys of the record and of the delivery. The others are the
+// subscription's, but for one that package context asks for to find the
+// cause of an end, or to tie a child to it: only a context of its own answers that.
 func (d *delivery) Value(key any) any {
 	switch key {
 	case recordKey{}:
@@ -63,7 +84,65 @@ func (d *delivery) Value(key any) any {
 	case ack.DeliveryKey:
 		return ack.Delivery(d)
 	}
-	return d.Context.Value(key)
+	d.mu.Lock()
+	inner := d.inner
+	if inner == nil && d.ended != nil {
+		inner = d.materialize()
+	}
+	d.mu.Unlock()
+	if inner != nil {
+		return inner.Value(key)
+	}
+	return d.values.Value(key)
+}
+
+// materialize needs mu. It makes the cancellable context.
+func (d *delivery) materialize() context.Context {
+	if d.inner == nil {
+		d.inner, d.end = context.WithCancelCause(d.values)
+		if d.ended != nil {
+			d.end(d.ended)
+		}
+	}
+	return d.inner
+}
+
+// Deadline implements context.Context: there is none.
+func (*delivery) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
+
+// Done implements context.Context.
+func (d *delivery) Done() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.materialize().Done()
+}
+
+// Err implements context.Context.
+func (d *delivery) Err() error {
+	if d.over() {
+		return context.Canceled
+	}
+	return nil
+}
+
+func (d *delivery) over() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ended != nil
+}
+
+// cancel ends the context. Only the first cause counts.
+func (d *delivery) cancel(cause error) {
+	d.mu.Lock()
+	end := d.end
+	if d.ended == nil {
+		d.ended = cause
+	}
+	d.mu.Unlock()
+	if end != nil {
+		end(cause) // outside of mu: it calls back to whoever waits for it
+	}
+	d.run.recall(d)
 }
 
 // Key is the ordering key; empty when the subscription is Unordered.
@@ -77,7 +156,20 @@ func (d *delivery) Begin() { d.run.tracker.Begin(d.attempt) }
 
 // CallBack takes back the later messages of the key.
 func (d *delivery) CallBack(cause error) {
-	cancelCalledBack(d.run.tracker.CallBack(d.attempt), cause)
+	if cause != nil {
+		d.cause.CompareAndSwap(nil, &cause)
+	}
+	taken := d.run.tracker.CallBack(d.attempt)
+	d.run.counts.add(countCalledBack, len(taken))
+	cancelCalledBack(taken, cause)
+}
+
+// failure is why the message was nacked: Nack itself does not tell.
+func (d *delivery) failure() error {
+	if cause := d.cause.Load(); cause != nil {
+		return *cause
+	}
+	return errNacked
 }
 
 // Hurry is closed when the message should not be held back any longer.

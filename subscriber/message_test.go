@@ -321,11 +321,11 @@ func TestL8_nacked_message_leaves_no_backoff_behind(t *testing.T) {
 		second, _, _ := r.tracker.Next(time.Now())
 		r.nacked(first, errNacked)  // takes the second back
 		r.nacked(second, errNacked) // its end, which counts for nothing
-		if n := len(r.backoffs); n != 1 {
+		if n := len(r.failures); n != 1 {
 			t.Errorf("%d backoffs are kept, want that of the failed record", n)
 		}
-		r.forgetBackoff(first.ID())
-		if n := len(r.backoffs); n != 0 {
+		r.forgetFailure(first.ID())
+		if n := len(r.failures); n != 0 {
 			t.Errorf("%d backoffs are kept", n)
 		}
 	})

@@ -3,6 +3,7 @@ package subscriber
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -19,6 +20,8 @@ type page struct {
 	next    string   // token to read on from, or the finish token
 	more    *bool    // may_more_record, when the service says it
 	size    int      // bytes of the body
+
+	asked time.Time // when it was asked for
 }
 
 // pageDecoder decodes the pages of one channel. Not for concurrent use.

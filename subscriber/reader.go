@@ -53,12 +53,15 @@ func (r *channelRun) read(token string) {
 			r.session.readable(r.conn.id)
 		}
 		finish := p.next == tunnel.FinishTag
+		pause := poll.after(p, time.Now())
+		r.countPage(p, pause)
 		r.tracker.Add(ack.Page{Token: p.next, Keys: p.keys, Bytes: int64(p.size), Value: p, Finish: finish})
+		r.status.readUpTo(p, pause)
 		if finish {
 			return
 		}
 		token = p.next
-		if !r.pause(poll.after(p, time.Now())) {
+		if !r.pause(pause) {
 			return
 		}
 	}
@@ -67,16 +70,19 @@ func (r *channelRun) read(token string) {
 // awaitRoom waits until the window admits one more page.
 func (r *channelRun) awaitRoom() bool {
 	for !r.lane.Admit() {
+		r.status.blocked.Store(true)
 		select {
 		case <-r.lane.Wake():
 		case <-r.readCtx.Done():
 			return false
 		}
 	}
+	r.status.blocked.Store(false)
 	return r.readCtx.Err() == nil
 }
 
 func (r *channelRun) readPage(decoder *pageDecoder, token string) (*page, error) {
+	asked := time.Now()
 	body, err := r.sub.endpoint.read(r.readCtx, &tunnel.ReadRecordRequest{
 		TunnelId: r.sub.tunnelID, ClientId: r.conn.clientID, ChannelId: r.conn.id, Token: token,
 	})
@@ -87,12 +93,14 @@ func (r *channelRun) readPage(decoder *pageDecoder, token string) (*page, error)
 	if err != nil {
 		return nil, r.channelError("decode", fmt.Errorf("page at token %s: %w", token, err))
 	}
+	p.asked = asked
 	return p, nil
 }
 
 // readFailed reports whether the read is to be tried again, after a pause.
 func (r *channelRun) readFailed(err error, pauses backoff.BackOff) bool {
 	pause := nextPause(pauses)
+	r.noteError("readrecords", err)
 	switch classify(err) {
 	case cancelled:
 		return false

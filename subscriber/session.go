@@ -41,12 +41,14 @@ type session struct {
 
 func newSession(sub *subscription, logger watermill.LoggerAdapter) *session {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(sub.ctx))
-	return &session{
+	s := &session{
 		sub: sub, logger: logger, ctx: ctx, cancel: cancel,
 		transport: newWorkerTransport(ctx, sub.endpoint, sub.cfg.HeartbeatInterval, sub.cfg.HeartbeatTimeout, logger),
 		conns:     make(map[*conn]struct{}),
 		failing:   make(map[string]backoff.BackOff),
 	}
+	s.transport.noteError = func(op string, err error) { sub.noteError(op, err) }
+	return s
 }
 
 // run connects and works until stop is closed (nil) or the session ends by

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,7 +25,8 @@ import (
 //
 // Invariants:
 //   - Once closed is set, no subscription is added.
-//   - subscriptions holds every subscription that has not been waited for.
+//   - subscriptions holds every subscription until all of its goroutines but the
+//     last have ended; then ended has what is kept of it, under its topic.
 type Subscriber struct {
 	cfg      Config
 	logger   watermill.LoggerAdapter
@@ -36,6 +39,7 @@ type Subscriber struct {
 	mu            sync.Mutex
 	closed        bool
 	subscriptions []*subscription
+	ended         map[string]*endedSubscriptions
 
 	closeOnce sync.Once
 	closeErr  error
@@ -59,6 +63,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Subscriber, error) {
 	s := &Subscriber{
 		cfg:    cfg,
 		logger: logger.With(watermill.LogFields{"provider": "tablestore", "instance": cfg.Instance}),
+		ended:  make(map[string]*endedSubscriptions),
 	}
 	base := cfg.Transport
 	if base == nil {
@@ -111,13 +116,13 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		cfg: s.cfg, endpoint: s.endpoint,
 		logger: s.logger.With(watermill.LogFields{"topic": topic, "tunnel_id": info.TunnelId}),
 		topic:  topic, table: table, tunnel: name, tunnelID: info.TunnelId,
+		tunnelType: TunnelType(info.TunnelType), started: time.Now(),
 		ctx: ctx, values: context.WithoutCancel(ctx),
 		window: ack.NewWindow(s.cfg.MaxInFlight, s.cfg.MaxInFlightBytes),
 		output: make(chan *message.Message),
 		done:   make(chan struct{}),
-
-		baseAndStream: info.TunnelType == string(BaseAndStream),
 	}
+	sub.ended = func() { s.subscriptionEnded(sub) }
 	sub.stopping, sub.stop = context.WithCancel(context.Background())
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -184,16 +189,24 @@ func (t TunnelSpec) stream() *tunnel.StreamTunnelConfig {
 	return c
 }
 
-// Err returns the errors that ended subscriptions: their tunnels were deleted
-// (ErrTunnelGone) or expired (ErrTunnelExpired). Nil while all is well.
+// Err returns the errors that ended subscriptions, one for each topic: their
+// tunnels were deleted (ErrTunnelGone) or expired (ErrTunnelExpired). Nil while
+// all is well.
 func (s *Subscriber) Err() error {
+	fatal := make(map[string]error)
 	s.mu.Lock()
-	subs := s.subscriptions
+	for topic, e := range s.ended {
+		fatal[topic] = e.fatal
+	}
+	for _, sub := range s.subscriptions {
+		if err := sub.fatal(); err != nil {
+			fatal[sub.topic] = err
+		}
+	}
 	s.mu.Unlock()
 	var errs []error
-	for _, sub := range subs {
-		fatal, _ := sub.outcome()
-		errs = append(errs, fatal)
+	for _, topic := range slices.Sorted(maps.Keys(fatal)) {
+		errs = append(errs, fatal[topic])
 	}
 	return errors.Join(errs...)
 }
@@ -208,22 +221,49 @@ func (s *Subscriber) Close() error {
 	s.closeOnce.Do(func() {
 		s.mu.Lock()
 		s.closed = true
-		subs := s.subscriptions
+		subs := slices.Clone(s.subscriptions)
 		s.mu.Unlock()
 		s.cancel(ErrClosed)
 		for _, sub := range subs {
 			sub.stop()
 		}
-		var errs []error
 		for _, sub := range subs {
-			errs = append(errs, sub.wait())
+			<-sub.done
 		}
 		if s.own != nil {
 			s.own.CloseIdleConnections()
 		}
-		s.closeErr = errors.Join(errs...)
+		s.closeErr = s.unsettled()
 	})
 	return s.closeErr
+}
+
+// unsettled tells of the messages that drains gave up.
+func (s *Subscriber) unsettled() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, topic := range slices.Sorted(maps.Keys(s.ended)) {
+		if n := s.ended[topic].held; n > 0 {
+			errs = append(errs, fmt.Errorf("%s: %d %w", topic, n, ErrDrainTimeout))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// subscriptionEnded keeps what is to be known of a subscription that has ended.
+func (s *Subscriber) subscriptionEnded(sub *subscription) {
+	last := sub.status(time.Now())
+	last.Ended, last.Connected, last.Draining = true, false, false
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subscriptions = slices.DeleteFunc(s.subscriptions, func(o *subscription) bool { return o == sub })
+	e := s.ended[sub.topic]
+	if e == nil {
+		e = new(endedSubscriptions)
+		s.ended[sub.topic] = e
+	}
+	e.add(sub, last)
 }
 
 func (s *Subscriber) isClosed() bool {

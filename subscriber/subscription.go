@@ -27,13 +27,14 @@ type subscription struct {
 	logger   watermill.LoggerAdapter
 
 	topic, table, tunnel, tunnelID string
+	tunnelType                     TunnelType
+	started                        time.Time
 
 	ctx    context.Context // Subscribe's
 	values context.Context // its values without its cancellation: base of all message contexts
 	window *ack.Window
 	output chan *message.Message
 
-	baseAndStream bool // the tunnel's type
 	streamStarted sync.Once
 
 	retention atomic.Int64 // how long the table's stream keeps records; 0 while unknown
@@ -41,10 +42,18 @@ type subscription struct {
 	stopping context.Context // ends when the drain starts
 	stop     context.CancelFunc
 	done     chan struct{} // closed when output is closed
+	ended    func()        // called when everything has ended, before output is closed
 
 	mu   sync.Mutex
 	err  error // fatal
 	held int   // messages that the last drain gave up
+
+	// What Status tells, besides what the runs and the sessions know.
+	runs      map[*channelRun]struct{}
+	clients   []clientSlot          // by worker
+	tally     tally                 // of runs and sessions that have ended
+	errors    map[failedCall]uint64 // made by the first failure
+	lastError *Failure
 }
 
 // start connects the clients. run owns everything and closes output and done at the end.
@@ -53,6 +62,7 @@ func (s *subscription) start() { go s.run() }
 func (s *subscription) run() {
 	defer close(s.done)
 	defer close(s.output)
+	defer s.ended()
 	unlink := context.AfterFunc(s.ctx, s.stop)
 	defer unlink()
 	var clients sync.WaitGroup
@@ -82,7 +92,10 @@ func (s *subscription) client(n int) {
 	pauses := s.cfg.ReconnectBackoff()
 	for {
 		started := time.Now()
-		err := newSession(s, logger).run(s.stopping.Done())
+		ses := newSession(s, logger)
+		s.sessionBegins(n, ses)
+		err := ses.run(s.stopping.Done())
+		s.sessionEnds(n, err)
 		if err == nil {
 			return
 		}
@@ -130,19 +143,9 @@ func (s *subscription) heldBack(n int) {
 	s.held += n
 }
 
-// outcome returns the fatal error, and the error of the drain.
-func (s *subscription) outcome() (fatal, drain error) {
+// fatal returns the error that ended the subscription for good, nil if there is none.
+func (s *subscription) fatal() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held > 0 {
-		drain = fmt.Errorf("%s: %d %w", s.topic, s.held, ErrDrainTimeout)
-	}
-	return s.err, drain
-}
-
-// wait returns the drain's error when the subscription has ended.
-func (s *subscription) wait() error {
-	<-s.done
-	_, drain := s.outcome()
-	return drain
+	return s.err
 }
