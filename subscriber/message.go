@@ -119,7 +119,12 @@ func (d *delivery) Done() <-chan struct{} {
 
 // Err implements context.Context.
 func (d *delivery) Err() error {
-	if d.over() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.inner != nil: // not before Done is closed
+		return d.inner.Err()
+	case d.ended != nil:
 		return context.Canceled
 	}
 	return nil
@@ -134,10 +139,10 @@ func (d *delivery) over() bool {
 // cancel ends the context. Only the first cause counts.
 func (d *delivery) cancel(cause error) {
 	d.mu.Lock()
-	end := d.end
 	if d.ended == nil {
 		d.ended = cause
 	}
+	end, cause := d.end, d.ended
 	d.mu.Unlock()
 	if end != nil {
 		end(cause) // outside of mu: it calls back to whoever waits for it
