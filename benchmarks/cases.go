@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// group is one table: consumers on several loads.
+type group struct {
+	name, title string
+	consumers   []string
+	loads       []load
+	warmup      time.Duration // more than the usual
+	measure     time.Duration // instead of the usual
+	latencies   bool
+}
+
+var everybody = []string{"sdk", "glue", "json", "raw", "lazy", "batch", "pipeline", "bare"}
+
+var groups = []group{
+	{
+		name: "stream", title: "Stream, full pages (1000 records)", consumers: everybody,
+		loads: []load{{Channels: 1, Page: 1000}, {Channels: 4, Page: 1000}, {Channels: 16, Page: 1000}, {Channels: 64, Page: 1000}},
+	},
+	{
+		name: "base", title: "Base data, full pages (1000 records)", consumers: everybody,
+		loads: []load{{Channels: 1, Page: 1000, Base: true}, {Channels: 16, Page: 1000, Base: true}},
+	},
+	{
+		name: "half", title: "Stream, half-full pages (500 records)", consumers: []string{"sdk", "glue", "json", "bare"},
+		loads: []load{{Channels: 1, Page: 500}, {Channels: 16, Page: 500}}, measure: 10 * time.Second,
+	},
+	{
+		name: "far", title: "Stream, a service 5 ms away", consumers: []string{"sdk", "glue", "json", "batch", "pipeline", "bare"},
+		loads: []load{{Channels: 1, Page: 1000, Latency: 5 * time.Millisecond}, {Channels: 16, Page: 1000, Latency: 5 * time.Millisecond}, {Channels: 64, Page: 1000, Latency: 5 * time.Millisecond}},
+	},
+	{
+		name: "tail", title: "Tail: 25 records a second on one channel", consumers: []string{"sdk", "glue", "json", "batch", "pipeline"},
+		loads: []load{{Channels: 1, Rate: 25}}, warmup: 2 * time.Second, measure: 20 * time.Second, latencies: true,
+	},
+	{
+		name: "idle", title: "Idle: nothing is written, the second minute", consumers: []string{"sdk", "json"},
+		loads: []load{{Channels: 1}, {Channels: 64}}, warmup: time.Minute, measure: 20 * time.Second,
+	},
+	{
+		name: "many", title: "Stream, very many channels", consumers: []string{"json", "bare"},
+		loads: []load{{Channels: 1, Page: 1000}, {Channels: 8, Page: 1000}, {Channels: 64, Page: 1000}, {Channels: 512, Page: 1000}}, warmup: 2 * time.Second,
+	},
+}
+
+func groupNames() string {
+	names := make([]string, len(groups))
+	for i, g := range groups {
+		names[i] = g.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// run runs the consumers of a group in turns and reports them.
+func (g group) run(ctx context.Context, o options) error {
+	if g.warmup > 0 {
+		o.warmup = g.warmup
+	}
+	if g.measure > 0 {
+		o.measure = g.measure
+	}
+	if g.warmup >= time.Minute {
+		o.runs = 1
+	}
+	list := o.chosen(g.consumers)
+	if len(list) == 0 {
+		return nil
+	}
+	t := newTable(g, list)
+	for _, l := range g.loads {
+		var p *pages
+		if l.Page > 0 {
+			p = newPages(l.Page, l.Base)
+		}
+		for n := range o.runs {
+			for _, c := range list {
+				r, err := run(ctx, c, l, p, o, g.latencies)
+				if err != nil {
+					return err
+				}
+				t.add(l, c, r)
+				fmt.Printf("\r\033[K%s, %s: run %d of %d: %-9s %s", g.name, l, n+1, o.runs, c.name, rateText(r.rate()))
+			}
+		}
+	}
+	fmt.Print("\r\033[K")
+	return t.report(o.out)
+}
+
+// String names a load in tables.
+func (l load) String() string {
+	s := fmt.Sprintf("%d ch", l.Channels)
+	if l.Latency > 0 {
+		s += fmt.Sprintf(", %v", l.Latency)
+	}
+	return s
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/router"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+const (
+	instance = "bench"
+	topic    = "bench/bench"
+)
+
+// consumer is one way to consume a tunnel. run consumes until ctx ends and tells m of
+// each record that is done.
+type consumer struct {
+	name, what string
+	run        func(ctx context.Context, endpoint string, m *meter) error
+}
+
+// consumers in the order of the tables.
+var consumers = []consumer{
+	{"sdk", "official SDK alone, empty callback", runSDK},
+	{"glue", "hand-written glue: SDK → JSON → Watermill Router", runGlue},
+	{"json", "ours → Router, JSON payload", ours(subscriber.JSON{}, throughRouter)},
+	{"raw", "ours → Router, payload is the column bytes", ours(rawPayload{}, throughRouter)},
+	{"lazy", "ours → Router, no payload, typed record", ours(noPayload{}, throughRouter)},
+	{"batch", "ours → Router → batches of 100, JSON", ours(subscriber.JSON{}, throughBatches)},
+	{"pipeline", "ours, a pipeline of package router, JSON", runPipeline},
+	{"bare", "ours without a Router, typed record", ours(noPayload{}, withoutRouter)},
+}
+
+func consumerNamed(name string) (consumer, error) {
+	i := slices.IndexFunc(consumers, func(c consumer) bool { return c.name == name })
+	if i < 0 {
+		return consumer{}, fmt.Errorf("no consumer is called %q", name)
+	}
+	return consumers[i], nil
+}
+
+// runSDK is the official SDK as its users write it: a callback for each page.
+func runSDK(ctx context.Context, endpoint string, m *meter) error {
+	return sdkWorker(ctx, endpoint, func(records []*tunnel.Record) error {
+		for _, r := range records {
+			m.done(r.Timestamp)
+		}
+		return nil
+	})
+}
+
+func sdkWorker(ctx context.Context, endpoint string, process func([]*tunnel.Record) error) error {
+	client := tunnel.NewTunnelClient(endpoint, instance, "id", "secret")
+	daemon := tunnel.NewTunnelDaemon(client, "bench", &tunnel.TunnelWorkerConfig{
+		LogConfig: &tunnel.DefaultLogConfig, LogWriteSyncer: zapcore.AddSync(io.Discard),
+		ProcessorFactory: &tunnel.SimpleProcessFactory{Logger: zap.NewNop(), ProcessFunc: func(_ *tunnel.ChannelContext, records []*tunnel.Record) error {
+			return process(records)
+		}},
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- daemon.Run() }() // ends with Close
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		daemon.Close()
+		return nil // its channels end some heartbeats later; the process does not wait
+	}
+}
+
+// runGlue is what a team writes that wants the SDK's records in a Watermill
+// Router: a message for each record, and a callback that waits for all of a page.
+func runGlue(ctx context.Context, endpoint string, m *meter) error {
+	out := make(chan *message.Message)
+	r, err := newRouter(subscriberFunc(func(context.Context, string) (<-chan *message.Message, error) { return out, nil }), func(msg *message.Message) error {
+		m.done(0)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }() // ends with ctx
+	<-r.Running()
+	err = sdkWorker(ctx, endpoint, func(records []*tunnel.Record) error {
+		messages := make([]*message.Message, len(records))
+		for i, record := range records {
+			payload, err := json.Marshal(jsonOf(record))
+			if err != nil {
+				return err
+			}
+			messages[i] = message.NewMessage(watermill.NewUUID(), payload)
+			select {
+			case out <- messages[i]:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		for _, msg := range messages {
+			select {
+			case <-msg.Acked():
+			case <-msg.Nacked():
+				return fmt.Errorf("message %s was nacked", msg.UUID)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	cancel()
+	close(out)
+	if runErr := <-ended; err == nil {
+		err = runErr
+	}
+	return err
+}
+
+// jsonOf is a record as encoding/json takes it.
+func jsonOf(r *tunnel.Record) any {
+	key, cells := make(map[string]any), make(map[string]any)
+	for _, pk := range r.PrimaryKey.PrimaryKeys {
+		key[pk.ColumnName] = pk.Value
+	}
+	for _, c := range r.Columns {
+		cells[*c.Name] = c.Value
+	}
+	return map[string]any{"type": r.Type.String(), "key": key, "columns": cells, "timestamp": r.Timestamp}
+}
+
+// subscriberFunc is a message.Subscriber whose Close does nothing.
+type subscriberFunc func(context.Context, string) (<-chan *message.Message, error)
+
+func (f subscriberFunc) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	return f(ctx, topic)
+}
+
+func (subscriberFunc) Close() error { return nil }
+
+func newRouter(sub message.Subscriber, h message.NoPublishHandlerFunc) (*message.Router, error) {
+	r, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
+	if err != nil {
+		return nil, err
+	}
+	r.AddConsumerHandler("bench", topic, sub, h)
+	return r, nil
+}
+
+// ours is our subscriber with default settings, and what takes its messages.
+func ours(u subscriber.Unmarshaler, consume func(context.Context, *subscriber.Subscriber, *meter) error) func(context.Context, string, *meter) error {
+	return func(ctx context.Context, endpoint string, m *meter) error {
+		sub, err := subscriber.New(subscriber.Config{
+			Endpoint: endpoint, Instance: instance, AccessKeyID: "id", AccessKeySecret: "secret", Unmarshaler: u,
+		}, nil)
+		if err != nil {
+			return err
+		}
+		if err := consume(ctx, sub, m); err != nil {
+			return err
+		}
+		return sub.Close()
+	}
+}
+
+func throughRouter(ctx context.Context, sub *subscriber.Subscriber, m *meter) error {
+	r, err := newRouter(sub, func(msg *message.Message) error {
+		m.done(changed(msg))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.Run(ctx)
+}
+
+// changed is the time of a message's change, µs since 1970.
+func changed(msg *message.Message) int64 {
+	r, _ := subscriber.RecordFromMessage(msg)
+	return r.Sequence.Timestamp
+}
+
+func throughBatches(ctx context.Context, sub *subscriber.Subscriber, m *meter) error {
+	b, err := batching.New(batching.Config{Batchers: map[string]batching.Batcher{
+		"default": {Size: 100, Concurrency: 4, Handler: func(_ context.Context, b *batching.Batch) error {
+			for _, msg := range b.Messages {
+				m.done(changed(msg))
+			}
+			return nil
+		}},
+	}}, nil)
+	if err != nil {
+		return err
+	}
+	r, err := newRouter(sub, func(*message.Message) error { return nil })
+	if err != nil {
+		return err
+	}
+	r.AddMiddleware(b.Middleware)
+	if err := r.Run(ctx); err != nil {
+		return err
+	}
+	return b.Close()
+}
+
+func withoutRouter(ctx context.Context, sub *subscriber.Subscriber, m *meter) error {
+	messages, err := sub.Subscribe(ctx, topic)
+	if err != nil {
+		return err
+	}
+	for msg := range messages {
+		m.done(changed(msg))
+		msg.Ack()
+	}
+	return nil
+}
+
+func runPipeline(ctx context.Context, endpoint string, m *meter) error {
+	cfg, err := router.Parse("bench.yaml", []byte(fmt.Sprintf(`
+instances:
+  bench: {name: %s, endpoint: %q, access_key_id: id, access_key_secret: secret}
+tunnels:
+  bench: {instance: bench, table_name: bench, tunnel_name: bench}
+`, instance, endpoint)))
+	if err != nil {
+		return err
+	}
+	r, err := router.New(cfg, nil)
+	if err != nil {
+		return err
+	}
+	err = r.Handle("bench", router.Handlers{Process: func(msg *message.Message) error {
+		m.done(changed(msg))
+		return nil
+	}})
+	if err != nil {
+		return err
+	}
+	return r.Run(ctx)
+}
+
+// noPayload leaves everything to the typed record.
+type noPayload struct{}
+
+func (noPayload) Unmarshal(*subscriber.Record) (*message.Message, error) {
+	return message.NewMessage("", nil), nil
+}
+
+// rawPayload takes the values of the columns, one after the other.
+type rawPayload struct{}
+
+func (rawPayload) Unmarshal(r *subscriber.Record) (*message.Message, error) {
+	payload := make([]byte, 0, columns*columnBytes)
+	for i := range r.Columns {
+		payload = append(payload, r.Columns[i].Value.String()...)
+	}
+	return message.NewMessage("", payload), nil
+}
+
+// describe lists the consumers for -help.
+func describe() string {
+	var b strings.Builder
+	for _, c := range consumers {
+		fmt.Fprintf(&b, "  %-9s %s\n", c.name, c.what)
+	}
+	return b.String()
+}
+
+// timeOf is the moment of a change time in µs.
+func timeOf(us int64) time.Time { return time.UnixMicro(us) }

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// meter counts what a consumer process does. Its methods may be called from any
+// goroutine.
+type meter struct {
+	latencies bool
+	records   atomic.Int64
+
+	mu   sync.Mutex
+	late []time.Duration // with latencies: how long after its change each record was done
+}
+
+// done tells that a record is done that changed at the given time, µs since 1970.
+func (m *meter) done(changed int64) {
+	m.records.Add(1)
+	if m.latencies && changed > 0 {
+		d := time.Since(timeOf(changed))
+		m.mu.Lock()
+		m.late = append(m.late, d)
+		m.mu.Unlock()
+	}
+}
+
+// reading is the state of the counters at one moment.
+type reading struct {
+	at      time.Time
+	records int64
+	cpu     time.Duration
+	allocs  uint64
+}
+
+func (m *meter) read() (reading, error) {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return reading{}, fmt.Errorf("getrusage: %w", err)
+	}
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	return reading{
+		at: time.Now(), records: m.records.Load(), allocs: mem.Mallocs,
+		cpu: time.Duration(usage.Utime.Nano() + usage.Stime.Nano()),
+	}, nil
+}
+
+// result is what one run of a consumer gave: printed by its process, read by the driver.
+type result struct {
+	Records   int64         `json:"records"`
+	Elapsed   time.Duration `json:"elapsed"`
+	CPU       time.Duration `json:"cpu"`
+	Allocs    uint64        `json:"allocs"`
+	RSS       int64         `json:"rss"` // peak, bytes
+	P50       time.Duration `json:"p50,omitempty"`
+	P99       time.Duration `json:"p99,omitempty"`
+	Latencies int           `json:"latencies,omitempty"`
+
+	// The server's, over the whole life of the consumer.
+	Reads, Empty, Heartbeats, Checkpoints, Connections int64
+}
+
+func (r result) rate() float64 { return float64(r.Records) / r.Elapsed.Seconds() }
+
+// cpuPerMillion is CPU seconds of the consumer per million records.
+func (r result) cpuPerMillion() float64 { return r.CPU.Seconds() / float64(r.Records) * 1e6 }
+
+func (r result) allocsPerRecord() float64 { return float64(r.Allocs) / float64(r.Records) }
+
+// measure waits for warmup, then measures for the given time.
+func (m *meter) measure(warmup, d time.Duration) (result, error) {
+	time.Sleep(warmup)
+	m.mu.Lock()
+	m.late = nil
+	m.mu.Unlock()
+	before, err := m.read()
+	if err != nil {
+		return result{}, err
+	}
+	time.Sleep(d)
+	after, err := m.read()
+	if err != nil {
+		return result{}, err
+	}
+	r := result{
+		Records: after.records - before.records, Elapsed: after.at.Sub(before.at),
+		CPU: after.cpu - before.cpu, Allocs: after.allocs - before.allocs,
+	}
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return result{}, fmt.Errorf("getrusage: %w", err)
+	}
+	r.RSS = usage.Maxrss << 10 // Linux counts KiB
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := len(m.late); n > 0 {
+		slices.Sort(m.late)
+		r.Latencies, r.P50, r.P99 = n, m.late[n/2], m.late[n*99/100]
+	}
+	return r, nil
+}
+
+// print writes the result for the driver.
+func (r result) print() error { return json.NewEncoder(os.Stdout).Encode(r) }

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+)
+
+const (
+	columns     = 5  // of each record
+	columnBytes = 20 // of each column's value
+
+	// cycle is how many different pages a channel has before they begin anew: a
+	// key comes again only after so many pages.
+	cycle = 32
+)
+
+// pages are the bodies that are served: the records of ReadRecordsResponses,
+// without their tokens.
+type pages [cycle][]byte
+
+// newPages builds pages of n records each.
+func newPages(n int, base bool) *pages {
+	p := new(pages)
+	for i := range p {
+		for j := range n {
+			id := i*n + j
+			p[i] = appendRecord(p[i], id, recordTime(id), base)
+		}
+	}
+	return p
+}
+
+// recordTime is the change time of records that were written long ago.
+func recordTime(id int) time.Time { return time.UnixMicro(1_700_000_000_000_000 + int64(id)) }
+
+// appendRecord appends a Record of a ReadRecordsResponse (field 1): a put of five columns.
+func appendRecord(dst []byte, id int, at time.Time, base bool) []byte {
+	row := plainbuffer.Row{
+		PrimaryKey: []plainbuffer.Cell{{Name: "order", HasValue: true, Value: plainbuffer.StringValue(fmt.Sprintf("order-%08d", id))}},
+	}
+	if !base {
+		row.HasSequence = true
+		row.Sequence = plainbuffer.Sequence{Epoch: 1, Timestamp: at.UnixMicro(), RowIndex: 0}
+	}
+	for c := range columns {
+		row.Cells = append(row.Cells, plainbuffer.Cell{
+			Name: "column_" + strconv.Itoa(c), HasValue: true, HasTimestamp: true, Timestamp: at.UnixMilli(),
+			Value: plainbuffer.StringValue(fmt.Sprintf("%0*d", columnBytes, id)),
+		})
+	}
+	var record []byte
+	record = protowire.AppendTag(record, 1, protowire.VarintType) // action_type
+	record = protowire.AppendVarint(record, 1)                    // PUT_ROW
+	record = protowire.AppendTag(record, 2, protowire.BytesType)
+	record = protowire.AppendBytes(record, plainbuffer.AppendRow(plainbuffer.AppendHeader(nil), &row))
+	dst = protowire.AppendTag(dst, 1, protowire.BytesType)
+	return protowire.AppendBytes(dst, record)
+}
+
+// appendEnd appends next_token and may_more_record.
+func appendEnd(dst []byte, token string, more bool) []byte {
+	dst = protowire.AppendTag(dst, 2, protowire.BytesType)
+	dst = protowire.AppendString(dst, token)
+	dst = protowire.AppendTag(dst, 3, protowire.VarintType)
+	return protowire.AppendVarint(dst, protowire.EncodeBool(more))
+}
+
+// token is the position n in a channel: Token{version 2, TokenContentV2}. SDKs
+// take a token with an iterator for one of a stream and any other for one of base data.
+func token(n int, base bool) string {
+	field := protowire.Number(2) // iterator
+	if base {
+		field = 1 // primary_key
+	}
+	content := protowire.AppendTag(nil, field, protowire.BytesType)
+	content = protowire.AppendString(content, strconv.Itoa(n))
+	b := protowire.AppendTag(nil, 1, protowire.VarintType)
+	b = protowire.AppendVarint(b, 2)
+	b = protowire.AppendTag(b, 2, protowire.BytesType)
+	b = protowire.AppendBytes(b, content)
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+// position is the inverse of token.
+func position(token string) (int, error) {
+	b, err := base64.StdEncoding.DecodeString(token)
+	if err != nil {
+		return 0, fmt.Errorf("token %q: %w", token, err)
+	}
+	content, err := stringField(b, 2)
+	if err != nil {
+		return 0, fmt.Errorf("token %q: %w", token, err)
+	}
+	for _, field := range []protowire.Number{1, 2} {
+		if n, err := stringField([]byte(content), field); err == nil {
+			return strconv.Atoi(n)
+		}
+	}
+	return 0, fmt.Errorf("token %q has no position", token)
+}
+
+// stringField returns the bytes field of that number of a protobuf message.
+func stringField(b []byte, field protowire.Number) (string, error) {
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return "", protowire.ParseError(n)
+		}
+		b = b[n:]
+		if num == field && typ == protowire.BytesType {
+			v, n := protowire.ConsumeString(b)
+			if n < 0 {
+				return "", protowire.ParseError(n)
+			}
+			return v, nil
+		}
+		n = protowire.ConsumeFieldValue(num, typ, b)
+		if n < 0 {
+			return "", protowire.ParseError(n)
+		}
+		b = b[n:]
+	}
+	return "", fmt.Errorf("no field %d", field)
+}

@@ -1,0 +1,3 @@
+package main
+
+func (t *table) plot(string) error { return nil }

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
+)
+
+// load is what a server serves.
+type load struct {
+	Channels int
+	Base     bool          // base data instead of a stream
+	Page     int           // records in a page
+	Latency  time.Duration // of each read
+	Rate     int           // records per second and channel, written while the consumer runs; 0: more than anybody can read
+}
+
+// server is a tunnel service with one tunnel, endless and always the same: it
+// serves pages that were built before, so that it costs as little as a server can
+// and every consumer gets the same bytes.
+type server struct {
+	load     load
+	pages    *pages
+	http     *http.Server
+	listener net.Listener
+	serving  sync.WaitGroup
+	started  time.Time
+
+	reads, empty, heartbeats, checkpoints atomic.Int64
+	connections                           atomic.Int64 // opened so far
+
+	mu     sync.Mutex
+	stored map[string]checkpoint // by channel
+}
+
+type checkpoint struct {
+	token    string
+	sequence int64
+}
+
+// serve starts a server. Pages must be those of newPages(load.Page, load.Base).
+func serve(l load, p *pages) (*server, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{load: l, pages: p, listener: listener, started: time.Now(), stored: make(map[string]checkpoint)}
+	s.http = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute, ConnState: func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			s.connections.Add(1)
+		}
+	}}
+	s.serving.Go(func() { // ends with close
+		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			fmt.Println("benchmarks: serving:", err)
+		}
+	})
+	return s, nil
+}
+
+func (s *server) endpoint() string { return "http://" + s.listener.Addr().String() }
+
+func (s *server) close() error {
+	err := s.http.Close()
+	s.serving.Wait()
+	return err
+}
+
+// ServeHTTP answers the tunnel operations that consumers use.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err == nil {
+		err = s.answer(w, path.Base(r.URL.Path), r.Context(), body)
+	}
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		send(w, &protocol.Error{Code: proto.String("OTSParameterInvalid"), Message: proto.String(err.Error())})
+	}
+}
+
+func (s *server) answer(w http.ResponseWriter, op string, ctx context.Context, body []byte) error {
+	switch op {
+	case "describe":
+		kind := protocol.TunnelType_Stream
+		if s.load.Base {
+			kind = protocol.TunnelType_BaseData
+		}
+		return send(w, &protocol.DescribeTunnelResponse{Tunnel: &protocol.TunnelInfo{
+			TunnelId: proto.String("bench"), TunnelType: proto.String(kind.String()), TableName: proto.String("bench"), InstanceName: proto.String("bench"),
+			StreamId: proto.String("stream"), Stage: proto.String("ProcessStream"), Expired: proto.Bool(false), TunnelName: proto.String("bench"), CreateTime: proto.Int64(0),
+		}})
+	case "connect":
+		return send(w, &protocol.ConnectResponse{ClientId: proto.String("client")})
+	case "heartbeat":
+		s.heartbeats.Add(1)
+		resp := new(protocol.HeartbeatResponse)
+		for i := range s.load.Channels {
+			resp.Channels = append(resp.Channels, &protocol.Channel{
+				ChannelId: proto.String("channel-" + strconv.Itoa(i)), Version: proto.Int64(1), Status: protocol.ChannelStatus_OPEN.Enum(),
+			})
+		}
+		return send(w, resp)
+	case "getcheckpoint":
+		channel, err := stringField(body, 3)
+		if err != nil {
+			return err
+		}
+		c := s.checkpointOf(channel)
+		return send(w, &protocol.GetCheckpointResponse{Checkpoint: &c.token, SequenceNumber: &c.sequence})
+	case "checkpoint":
+		return s.store(body)
+	case "readrecords":
+		return s.read(w, ctx, body)
+	case "shutdown":
+		return nil
+	}
+	return fmt.Errorf("no operation %q here", op)
+}
+
+func (s *server) checkpointOf(channel string) checkpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.stored[channel]
+	if !ok {
+		c.token = token(0, s.load.Base)
+	}
+	return c
+}
+
+func (s *server) store(body []byte) error {
+	s.checkpoints.Add(1)
+	req := new(protocol.CheckpointRequest)
+	if err := proto.Unmarshal(body, protoadapt.MessageV2Of(req)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if have := s.stored[req.GetChannelId()].sequence; req.GetSequenceNumber() != have+1 {
+		return fmt.Errorf("sequence number %d after %d", req.GetSequenceNumber(), have)
+	}
+	s.stored[req.GetChannelId()] = checkpoint{req.GetCheckpoint(), req.GetSequenceNumber()}
+	return nil
+}
+
+// read answers a ReadRecords: of an endless channel the next page, of one that
+// is written to what was written since.
+func (s *server) read(w http.ResponseWriter, ctx context.Context, body []byte) error {
+	text, err := stringField(body, 4)
+	if err != nil {
+		return err
+	}
+	at, err := position(text)
+	if err != nil {
+		return err
+	}
+	s.reads.Add(1)
+	if s.load.Latency > 0 {
+		select {
+		case <-time.After(s.load.Latency):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	var records []byte
+	next, more := at+1, true
+	if s.load.Rate > 0 {
+		every := time.Second / time.Duration(s.load.Rate)
+		next, more = int(time.Since(s.started)/every), false
+		for id := at; id < next; id++ {
+			records = appendRecord(records, id, s.started.Add(time.Duration(id)*every), false)
+		}
+	} else if s.load.Page > 0 {
+		records = s.pages[at%cycle]
+	} else { // nothing is ever written
+		next, more = at, false
+	}
+	if len(records) == 0 {
+		s.empty.Add(1)
+	}
+	end := appendEnd(nil, token(next, s.load.Base), more)
+	w.Header().Set("Content-Length", strconv.Itoa(len(records)+len(end)))
+	if _, err := w.Write(records); err != nil {
+		return nil // the client is gone, and so is its answer
+	}
+	w.Write(end)
+	return nil
+}
+
+func send(w http.ResponseWriter, m protoadapt.MessageV1) error {
+	b, err := proto.Marshal(protoadapt.MessageV2Of(m))
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	return err
+}
