@@ -1,0 +1,135 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+const (
+	instance  = "my-instance"
+	keyID     = "example-id"
+	keySecret = "example-secret"
+
+	tableName = "orders"
+	topic     = tableName + "/forward" // table and tunnel
+)
+
+// change is one change of an order. Step counts the changes of an order from 1 on.
+type change struct {
+	Type   subscriber.RecordType
+	Order  int64
+	Step   int64
+	Status string
+}
+
+// life returns the changes of an order, in order: it is placed, updated, and every third is deleted in the end.
+func life(order int64, steps int) []change {
+	changes := []change{{subscriber.Put, order, 1, "placed"}}
+	for step := int64(2); step <= int64(steps); step++ {
+		changes = append(changes, change{subscriber.Update, order, step, fmt.Sprintf("status %d", step)})
+	}
+	if last := len(changes) - 1; last > 0 && order%3 == 0 {
+		changes[last] = change{Type: subscriber.Delete, Order: order}
+	}
+	return changes
+}
+
+// table is the table of orders in a Tablestore inside this process. It is for one goroutine.
+type table struct {
+	emulator *emulator.Emulator
+	client   *tablestore.TableStoreClient
+}
+
+// startTable makes the table with a partition for each half of the orders, so
+// that its tunnel has two channels.
+func startTable(orders int) (*table, error) {
+	em, err := emulator.Start(emulator.Options{Instance: instance, AccessKeyID: keyID, AccessKeySecret: keySecret})
+	if err != nil {
+		return nil, err
+	}
+	t := &table{emulator: em, client: tablestore.NewClient(em.Endpoint(), instance, keyID, keySecret)}
+	meta := &tablestore.TableMeta{TableName: tableName}
+	meta.AddPrimaryKeyColumn("order", tablestore.PrimaryKeyType_INTEGER)
+	_, err = t.client.CreateTable(&tablestore.CreateTableRequest{
+		TableMeta:          meta,
+		TableOption:        &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1},
+		ReservedThroughput: &tablestore.ReservedThroughput{},
+		StreamSpec:         &tablestore.StreamSpecification{EnableStream: true, ExpirationTime: 24},
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("creating table %s: %w", tableName, err), em.Close())
+	}
+	if err := em.SplitAt(tableName, int64(orders/2)); err != nil {
+		return nil, errors.Join(err, em.Close())
+	}
+	return t, nil
+}
+
+func (t *table) config() subscriber.Config {
+	return subscriber.Config{
+		Endpoint: t.emulator.Endpoint(), Instance: instance, AccessKeyID: keyID, AccessKeySecret: keySecret,
+		Tunnel:          subscriber.TunnelSpec{Type: subscriber.Stream},
+		MaxPollInterval: 100 * time.Millisecond,
+	}
+}
+
+// write writes the lives of all orders, side by side, until ctx ends. It tells wrote
+// of each change. Half way it splits a partition: one of the channels ends, and two go on.
+func (t *table) write(ctx context.Context, orders, steps int, wrote func(change)) error {
+	lives := make([][]change, orders)
+	for i := range lives {
+		lives[i] = life(int64(i), steps)
+	}
+	for step := range steps {
+		if step == (steps+1)/2 {
+			if err := t.emulator.Split(tableName); err != nil {
+				return err
+			}
+		}
+		for _, changes := range lives {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if err := t.apply(changes[step]); err != nil {
+				return fmt.Errorf("writing order %d: %w", changes[step].Order, err)
+			}
+			wrote(changes[step])
+		}
+	}
+	return nil
+}
+
+func (t *table) apply(c change) error {
+	key := new(tablestore.PrimaryKey)
+	key.AddPrimaryKeyColumn("order", c.Order)
+	var err error
+	switch c.Type {
+	case subscriber.Put:
+		put := &tablestore.PutRowChange{TableName: tableName, PrimaryKey: key}
+		put.AddColumn("step", c.Step)
+		put.AddColumn("status", c.Status)
+		put.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
+		_, err = t.client.PutRow(&tablestore.PutRowRequest{PutRowChange: put})
+	case subscriber.Update:
+		update := &tablestore.UpdateRowChange{TableName: tableName, PrimaryKey: key}
+		update.PutColumn("step", c.Step)
+		update.PutColumn("status", c.Status)
+		update.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
+		_, err = t.client.UpdateRow(&tablestore.UpdateRowRequest{UpdateRowChange: update})
+	case subscriber.Delete:
+		del := &tablestore.DeleteRowChange{TableName: tableName, PrimaryKey: key}
+		del.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
+		_, err = t.client.DeleteRow(&tablestore.DeleteRowRequest{DeleteRowChange: del})
+	}
+	return err
+}
+
+// Close stops the Tablestore.
+func (t *table) Close() error { return t.emulator.Close() }
