@@ -12,7 +12,7 @@ import (
 
 // counter names one thing that is counted. Effects stand before their causes,
 // and are read in this order: so no snapshot has more acked than delivered, or
-// more delivered than read.
+// more delivered for the first time than read.
 type counter uint8
 
 const (
@@ -23,7 +23,7 @@ const (
 	countCalledBack
 	countAbandoned
 	countRedelivered
-	countDelivered
+	countFirstDelivered // not Redelivered
 	countRecords
 	countBytes
 	countReadsFull
@@ -76,7 +76,7 @@ func (t *tally) totals() Totals {
 	return Totals{
 		RecordsRead: t[countRecords], BytesRead: t[countBytes],
 		ReadsFull: t[countReadsFull], ReadsPartial: t[countReadsPartial], ReadsEmpty: t[countReadsEmpty], ReadsFailed: t[countReadsFailed],
-		Delivered: t[countDelivered], Redelivered: t[countRedelivered],
+		Delivered: t[countFirstDelivered] + t[countRedelivered], Redelivered: t[countRedelivered],
 		Acked: t[countAcked], Skipped: t[countSkipped], Nacked: t[countNacked], Refused: t[countRefused], CalledBack: t[countCalledBack], Abandoned: t[countAbandoned],
 		Checkpoints: t[countCheckpoints], CheckpointsFailed: t[countCheckpointsFailed],
 		ChannelsOpened: t[countOpened], ChannelsFinished: t[countFinished], ChannelsClosed: t[countClosed], ChannelsLost: t[countLost],
@@ -134,9 +134,10 @@ func (r *channelRun) countPage(p *page, pause time.Duration) {
 
 // noteDelivered counts a message that was taken from the output.
 func (r *channelRun) noteDelivered(a ack.Attempt) {
-	r.counts.inc(countDelivered)
 	if a.Number() > 1 {
 		r.counts.inc(countRedelivered)
+	} else {
+		r.counts.inc(countFirstDelivered)
 	}
 }
 

@@ -1,0 +1,45 @@
+package subscriber
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"testing"
+)
+
+func TestFailedCallOf_names_the_operation_and_a_code(t *testing.T) {
+	for want, err := range map[failedCall]error{
+		{"checkpoint", "OTSServerBusy"}: fmt.Errorf("wrapped: %w", newServiceError("checkpoint", 503, "OTSServerBusy", "busy", "")),
+		{"readrecords", codeMalformed}:  &ChannelError{Op: "decode", Err: pageError(7, errors.New("cut off"))},
+		{"op", codeTimeout}:             fmt.Errorf("no answer within 5s: %w", context.DeadlineExceeded),
+		{"op", codeNetwork}:             errors.New("connection refused"),
+	} {
+		if got := failedCallOf("op", err); got != want {
+			t.Errorf("%v is %v, want %v", err, got, want)
+		}
+	}
+	if got := failedCallOf("op", &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}); got.code != codeTimeout {
+		t.Errorf("a dial that took too long is %v", got)
+	}
+}
+
+func TestNoteError_tells_a_bounded_number_of_codes_apart(t *testing.T) {
+	var sub subscription
+	const n = 3 * maxFailedCalls
+	for i := range n {
+		sub.noteError("op", newServiceError("readrecords", 500, fmt.Sprint("Code", i), "", ""))
+	}
+	sub.noteError("op", context.Canceled) // given up by ourselves
+	if len(sub.errors) > maxFailedCalls+1 {
+		t.Errorf("%d codes are kept", len(sub.errors))
+	}
+	sum := uint64(0)
+	for _, count := range sub.errors {
+		sum += count
+	}
+	if sum != n || sub.errors[failedCall{"readrecords", otherCode}] != n-maxFailedCalls {
+		t.Errorf("%d failures were counted of %d: %v", sum, n, sub.errors)
+	}
+}
