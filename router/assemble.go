@@ -118,7 +118,7 @@ func (r *Router) prepareLetters(ctx context.Context) error {
 	var errs []error
 	for _, name := range names(r.pipelines) {
 		if table, ok := r.pipelines[name].policy.letters.(*tableLetters); ok {
-			if err := table.prepare(ctx); err != nil {
+			if err := r.unlessStopping(table.prepare(ctx)); err != nil {
 				errs = append(errs, fmt.Errorf("tunnels.%s.failure.dead_letter: %w", name, err))
 			}
 		}

@@ -93,6 +93,28 @@ func TestCloseIsBoundedByCloseTimeout(t *testing.T) {
 	}
 }
 
+func TestRunIsStoppedWhileItConnects(t *testing.T) {
+	const more = "    failure: {dead_letter: {table: dead}}\n"
+	for _, operation := range []string{"DescribeTable", "tunnel/describe", "tunnel/connect"} {
+		t.Run(operation, func(t *testing.T) {
+			bed := testbed.New(t, emulator.Options{})
+			bed.Emulator.Inject(emulator.Fault{Operation: operation, Hang: true})
+			r := build(t, fileFor(bed, more))
+			if err := r.Handle("numbers", router.Handlers{Process: noProcess}); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(context.Background())
+			ended := make(chan error, 1)
+			go func() { ended <- r.Run(ctx) }() // ends with cancel
+			testbed.Eventually(t, 10*time.Second, "the call hangs", func() bool { return bed.Emulator.Stats().Operations[operation].Requests > 0 })
+			cancel()
+			if err := <-ended; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
+	}
+}
+
 func TestTheEndOfTheContextDrains(t *testing.T) {
 	bed := testbed.New(t, emulator.Options{})
 	r := build(t, fileFor(bed, "    batchers: {default: {batch_timeout: 1h}}\n"))

@@ -213,7 +213,7 @@ func (r *Router) Watermill() *message.Router { return r.watermill }
 // handled at once, what is out may finish for close_timeout, what was acked is committed,
 // and the service is told that the clients end.
 //
-// It returns nil after a clean drain. It fails at once when a tunnel has no
+// It returns nil after a clean drain, and when it is stopped while it connects. It fails at once when a tunnel has no
 // handlers or a registered name is missing (*ConfigError), and when a tunnel
 // cannot be subscribed to; nothing runs then. When a tunnel is deleted or expires
 // meanwhile, the others go on, and Run returns that error in the end. Run can
@@ -263,7 +263,7 @@ func (r *Router) run(ctx context.Context) (err error) {
 			err = errors.Join(err, s.end())
 		}
 	}()
-	if err != nil {
+	if err != nil || ctx.Err() != nil { // what was subscribed to meanwhile is ended
 		return err
 	}
 	for _, s := range subs {
@@ -292,6 +292,18 @@ func (r *Router) bound(ctx context.Context) (context.Context, context.CancelFunc
 		}
 	}()
 	return ctx, func() { cancel(context.Canceled); <-ended }
+}
+
+// unlessStopping returns err, or nil if all that it says is that the Router stops.
+func (r *Router) unlessStopping(err error) error {
+	select {
+	case <-r.stopping:
+		if errors.Is(err, ErrClosed) || errors.Is(err, subscriber.ErrClosed) || errors.Is(err, context.Canceled) {
+			return nil
+		}
+	default:
+	}
+	return err
 }
 
 // stop starts the drain.

@@ -59,7 +59,7 @@ func (r *Router) subscribe(ctx context.Context) ([]*subscription, error) {
 	for i, name := range all {
 		wg.Go(func() { // ends with the calls in it, which ctx bounds
 			s, err := r.subscribeOne(ctx, name)
-			if err != nil {
+			if err = r.unlessStopping(err); err != nil {
 				err = fmt.Errorf("tunnels.%s: %w", name, err)
 			}
 			subs[i], errs[i] = s, err
