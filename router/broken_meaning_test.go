@@ -1,0 +1,396 @@
+package router_test
+
+// brokenMeanings are well-formed, but say what cannot be.
+var brokenMeanings = []brokenConfig{
+	{
+		name: "malformed time",
+		old:  "end: 2030-01-31T00:00:00Z",
+		new:  "end: tomorrow",
+		want: `ots.yaml:34: tunnels.orders.tunnel.end: is "tomorrow"; it must be a time such as 2026-01-31T00:00:00Z`,
+	},
+	{
+		name: "malformed start",
+		old:  "start: earliest",
+		new:  "start: yesterday",
+		want: `ots.yaml:33: tunnels.orders.tunnel.start: is "yesterday"; it must be latest, earliest or a time such as 2026-01-31T00:00:00Z`,
+	},
+	{
+		name: "end before start",
+		old:  "start: earliest",
+		new:  "start: 2031-01-01T00:00:00Z",
+		want: "ots.yaml:34: tunnels.orders.tunnel.end: must be after start",
+	},
+	{
+		name: "unknown ordering",
+		old:  "ordering: key",
+		new:  "ordering: keys",
+		want: `ots.yaml:24: tunnels.orders.ordering: is "keys"; did you mean "key"?`,
+	},
+	{
+		name: "unknown ordering like none",
+		old:  "ordering: key",
+		new:  "ordering: strict-global",
+		want: `ots.yaml:24: tunnels.orders.ordering: is "strict-global"; possible values are: channel, key, none`,
+	},
+	{
+		name: "unknown tunnel type",
+		old:  "type: Stream",
+		new:  "type: stream",
+		want: `ots.yaml:32: tunnels.orders.tunnel.type: is "stream"; did you mean "Stream"?`,
+	},
+	{
+		name: "zero workers",
+		old:  "worker_size: 2",
+		new:  "worker_size: 0",
+		want: `ots.yaml:21: tunnels.orders.worker_size: is "0"; it must be at least 1 (leave the key out for the default: 1)`,
+	},
+	{
+		name: "negative workers",
+		old:  "worker_size: 2",
+		new:  "worker_size: -2",
+		want: `ots.yaml:21: tunnels.orders.worker_size: is "-2"; it must be at least 1`,
+	},
+	{
+		name: "zero batch size",
+		old:  "batch_size: 20",
+		new:  "batch_size: 0",
+		want: `ots.yaml:41: tunnels.orders.batchers.sqs.batch_size: is "0"; it must be at least 1 (leave the key out for the default: 100)`,
+	},
+	{
+		name: "zero stages",
+		old:  "stages: 2",
+		new:  "stages: 0",
+		want: `ots.yaml:40: tunnels.orders.batchers.sqs.stages: is "0"; it must be at least 1 (leave the key out for the default: 1)`,
+	},
+	{
+		name: "negative processors",
+		old:  "      concurrency: 2",
+		new:  "      concurrency: -1",
+		want: `ots.yaml:37: tunnels.orders.processors.concurrency: is "-1"; it must be at least 0`,
+	},
+	{
+		name: "zero attempts",
+		old:  "attempts: 3",
+		new:  "attempts: 0",
+		want: `ots.yaml:51: tunnels.orders.failure.attempts: is "0"; it must be at least 1 (leave the key out for the default: 5)`,
+	},
+	{
+		name: "zero pool",
+		old:  "pool_size: 100",
+		new:  "pool_size: 0",
+		want: `ots.yaml:9: instances.main.pool_size: is "0"; it must be at least 1 (leave the key out for the default: no limit)`,
+	},
+	{
+		name: "missing variable",
+		old:  "${OTS_ID}",
+		new:  "${NOT_SET}",
+		want: "ots.yaml:5: instances.main.access_key_id: the environment variable NOT_SET is not set; set it, or give a default: ${NOT_SET:-default}",
+	},
+	{
+		name: "missing variable inside a text",
+		old:  "topic: bucket",
+		new:  "topic: my-${NOT_SET}-bucket",
+		want: "ots.yaml:49: tunnels.orders.batchers.s3.forward.topic: the environment variable NOT_SET is not set; set it, or give a default: ${NOT_SET:-default}",
+	},
+	{
+		name: "variable of the wrong type",
+		old:  "worker_size: 2",
+		new:  "worker_size: ${WORD}",
+		want: `ots.yaml:21: tunnels.orders.worker_size: is "many" (${WORD}); it must be a whole number`,
+	},
+	{
+		name: "malformed variable",
+		old:  "${OTS_ID}",
+		new:  "${OTS ID}",
+		want: "ots.yaml:5: instances.main.access_key_id: has a ${ that begins no ${VARIABLE} or ${VARIABLE:-default}; write $${ for a plain ${",
+	},
+	{
+		name: "open variable",
+		old:  "${OTS_SECRET}",
+		new:  "${OTS_SECRET",
+		want: "ots.yaml:6: instances.main.access_key_secret: has a ${ that begins no ${VARIABLE} or ${VARIABLE:-default}; write $${ for a plain ${",
+	},
+	{
+		name: "empty secret",
+		old:  "${OTS_SECRET}",
+		new:  "${OTS_TOKEN:-}",
+		want: "ots.yaml:6: instances.main.access_key_secret: is missing; set it, or name a provider in credentials",
+	},
+	{
+		name: "no instances",
+		file: `tunnels:
+  a: {instance: main, table_name: t, tunnel_name: u}
+`,
+		want: "ots.yaml:1: instances: is missing or empty; at least one is needed",
+	},
+	{
+		name: "empty instances",
+		file: `instances: {}
+tunnels:
+  a: {instance: main, table_name: t, tunnel_name: u}
+`,
+		want: "ots.yaml:1: instances: is missing or empty; at least one is needed",
+	},
+	{
+		name: "no tunnels",
+		file: `instances:
+  main: {name: i, endpoint: https://example.com, access_key_id: a, access_key_secret: b}
+`,
+		want: "ots.yaml:1: tunnels: is missing or empty; at least one is needed",
+	},
+	{
+		name: "no instance name",
+		old: `    name: my-instance
+`,
+		new:  "",
+		want: "ots.yaml:2: instances.main.name: is missing",
+	},
+	{
+		name: "no endpoint",
+		old: `    endpoint: http://127.0.0.1:8087
+`,
+		new:  "",
+		want: "ots.yaml:12: instances.archive.endpoint: is missing",
+	},
+	{
+		name: "no access key id",
+		old: `    access_key_id: "${OTS_ID}"
+`,
+		new:  "",
+		want: "ots.yaml:2: instances.main.access_key_id: is missing; set it, or name a provider in credentials",
+	},
+	{
+		name: "no secret",
+		old: `    access_key_secret: "${OTS_SECRET}"
+`,
+		new:  "",
+		want: "ots.yaml:2: instances.main.access_key_secret: is missing; set it, or name a provider in credentials",
+	},
+	{
+		name: "keys and credentials",
+		old:  "    credentials: ram",
+		new: `    credentials: ram
+    access_key_id: a`,
+		want: "ots.yaml:15: instances.archive.credentials: excludes access_key_id, access_key_secret and security_token; keep one or the other",
+	},
+	{
+		name: "no table name",
+		old: `    table_name: pxy_test
+    tunnel_name: add2`,
+		new:  "    tunnel_name: add2",
+		want: "ots.yaml:17: tunnels.orders.table_name: is missing",
+	},
+	{
+		name: "no tunnel name",
+		old: `    tunnel_name: add2
+`,
+		new:  "",
+		want: "ots.yaml:17: tunnels.orders.tunnel_name: is missing",
+	},
+	{
+		name: "no tunnel instance",
+		old: `    instance: main
+`,
+		new:  "",
+		want: "ots.yaml:17: tunnels.orders.instance: is missing",
+	},
+	{
+		name: "no forward topic",
+		old: `          topic: bucket
+`,
+		new:  "",
+		want: "ots.yaml:47: tunnels.orders.batchers.s3.forward.topic: is missing",
+	},
+	{
+		name: "empty forward",
+		old:  "forward: {topic: audit}",
+		new:  "forward:",
+		want: "ots.yaml:61: tunnels.audit.forward: is empty; fill it in or leave it out",
+	},
+	{
+		name: "endpoint without scheme",
+		old:  "https://my-instance.cn-hangzhou.ots.aliyuncs.com",
+		new:  "my-instance.cn-hangzhou.ots.aliyuncs.com",
+		want: "ots.yaml:4: instances.main.endpoint: must be a URL such as https://my-instance.cn-hangzhou.ots.aliyuncs.com",
+	},
+	{
+		name: "endpoint with a path",
+		old:  "aliyuncs.com",
+		new:  "aliyuncs.com/my-instance",
+		want: "ots.yaml:4: instances.main.endpoint: must have nothing before or after the host: no user, path or query",
+	},
+	{
+		name: "endpoint without TLS",
+		old:  "https://my-instance",
+		new:  "http://my-instance",
+		want: "ots.yaml:4: instances.main.endpoint: is http:// to another machine; use https://, or set allow_insecure: true",
+	},
+	{
+		name: "overflow without a pool",
+		old: `    pool_size: 100
+`,
+		new:  "",
+		want: "ots.yaml:9: instances.main.pool_max_overflow: has no effect without pool_size; set that too",
+	},
+	{
+		name: "instance misspelt in a tunnel",
+		old: `    instance: main
+`,
+		new: `    instance: mian
+`,
+		want: `ots.yaml:18: tunnels.orders.instance: no instance is called "mian"; did you mean "main"?`,
+	},
+	{
+		name: "instance of a tunnel unknown",
+		old: `    instance: main
+`,
+		new: `    instance: production
+`,
+		want: `ots.yaml:18: tunnels.orders.instance: no instance is called "production"; instances are: archive, main`,
+	},
+	{
+		name: "dead letter instance unknown",
+		old:  "instance: archive",
+		new:  "instance: archiv",
+		want: `ots.yaml:55: tunnels.orders.failure.dead_letter.instance: no instance is called "archiv"; did you mean "archive"?`,
+	},
+	{
+		name: "table name with a slash",
+		old: `table_name: pxy_test
+    tunnel_name: add2`,
+		new: `table_name: pxy/test
+    tunnel_name: add2`,
+		want: `ots.yaml:19: tunnels.orders.table_name: is "pxy/test"; a table's name has up to 255 letters, digits and underscores, and begins with no digit`,
+	},
+	{
+		name: "tunnel name with a slash",
+		old:  "tunnel_name: add2",
+		new:  "tunnel_name: pxy/add2",
+		want: `ots.yaml:20: tunnels.orders.tunnel_name: is "pxy/add2"; a tunnel's name has no slashes and no spaces`,
+	},
+	{
+		name: "dead letter table with a dash",
+		old:  "table: dead",
+		new:  "table: dead-letters",
+		want: `ots.yaml:56: tunnels.orders.failure.dead_letter.table: is "dead-letters"; a table's name has up to 255 letters, digits and underscores, and begins with no digit`,
+	},
+	{
+		name: "same tunnel twice",
+		old:  "tunnel_name: audit",
+		new:  "tunnel_name: add2",
+		want: "ots.yaml:20: tunnels.orders.tunnel_name: is the tunnel of tunnels.audit too: each would get a part of the records; give them tunnels of their own",
+	},
+	{
+		name: "heartbeat timeout below the interval",
+		old:  "heartbeat_timeout: 30s",
+		new:  "heartbeat_timeout: 10s",
+		want: "ots.yaml:22: tunnels.orders.heartbeat_timeout: heartbeat_timeout (10s, in whole seconds) must be more than heartbeat_interval (10s), or channels are lost between two heartbeats",
+	},
+	{
+		name: "heartbeat interval above the default timeout",
+		old: `    heartbeat_timeout: 30s
+    heartbeat_interval: 10`,
+		new:  "    heartbeat_interval: 10m",
+		want: "ots.yaml:22: tunnels.orders.heartbeat_interval: heartbeat_timeout (5m0s, in whole seconds) must be more than heartbeat_interval (10m0s), or channels are lost between two heartbeats",
+	},
+	{
+		name: "heartbeat timeout below a second",
+		old:  "heartbeat_timeout: 30s",
+		new:  "heartbeat_timeout: 900ms",
+		want: `ots.yaml:22: tunnels.orders.heartbeat_timeout: is "900ms"; it must be at least 1s`,
+	},
+	{
+		name: "spec without create",
+		old:  "create: true",
+		new:  "create: false",
+		want: `ots.yaml:32: tunnels.orders.tunnel.type: has no effect unless create is true
+ots.yaml:33: tunnels.orders.tunnel.start: has no effect unless create is true
+ots.yaml:34: tunnels.orders.tunnel.end: has no effect unless create is true`,
+	},
+	{
+		name: "batch larger than the window",
+		old:  "batch_size: 20",
+		new:  "batch_size: 2001",
+		want: "ots.yaml:41: tunnels.orders.batchers.sqs.batch_size: is 2001, but max_in_flight is 2000: no batch would ever be full; raise max_in_flight or lower batch_size",
+	},
+	{
+		name: "idle above timeout",
+		old:  "batch_idle: 100ms",
+		new:  "batch_idle: 1s",
+		want: "ots.yaml:43: tunnels.orders.batchers.sqs.batch_idle: is 1s; it must be below batch_timeout, which is 1s",
+	},
+	{
+		name: "forward beside batchers",
+		old: `    failure:
+      attempts`,
+		new: `    forward: {topic: all}
+    failure:
+      attempts`,
+		want: "ots.yaml:50: tunnels.orders.forward: excludes batchers; put forward into each batcher that should publish",
+	},
+	{
+		name: "attempts without dead letters",
+		old: `      dead_letter:
+        instance: archive
+        table: dead
+`,
+		new:  "",
+		want: "ots.yaml:51: tunnels.orders.failure.attempts: has no effect without dead_letter: messages are tried again for ever; add dead_letter",
+	},
+	{
+		name: "first pause above the longest",
+		old:  "backoff_initial: 200ms",
+		new:  "backoff_initial: 1m",
+		want: "ots.yaml:52: tunnels.orders.failure.backoff_initial: backoff_initial (1m0s) must not be more than backoff_max (10s)",
+	},
+	{
+		name: "dead letter without a target",
+		old: `        table: dead
+`,
+		new:  "",
+		want: "ots.yaml:54: tunnels.orders.failure.dead_letter: needs a topic to publish to or a table to write to",
+	},
+	{
+		name: "dead letter with two targets",
+		old: `        table: dead
+`,
+		new: `        table: dead
+        topic: dead
+`,
+		want: "ots.yaml:54: tunnels.orders.failure.dead_letter: has both a topic and a table; keep one of them",
+	},
+	{
+		name: "dead letters into the table itself",
+		old: `        instance: archive
+        table: dead`,
+		new:  "        table: pxy_test",
+		want: "ots.yaml:55: tunnels.orders.failure.dead_letter.table: is the table whose changes are handled: its dead letters would come back as changes; take another one",
+	},
+	{
+		name: "instance of a dead letter topic",
+		old:  "{publisher: kafka, topic: dead}",
+		new:  "{instance: main, topic: dead}",
+		want: "ots.yaml:62: tunnels.audit.failure.dead_letter.instance: has no effect with topic; it says where a table is",
+	},
+	{
+		name: "publisher of a dead letter table",
+		old: `        table: dead
+`,
+		new: `        table: dead
+        publisher: kafka
+`,
+		want: "ots.yaml:57: tunnels.orders.failure.dead_letter.publisher: has no effect with table; it says whose topic it is",
+	},
+	{
+		name: "empty dead letter",
+		old:  "{dead_letter: {publisher: kafka, topic: dead}}",
+		new:  "{dead_letter: }",
+		want: "ots.yaml:62: tunnels.audit.failure.dead_letter: is empty; fill it in or leave it out",
+	},
+	{
+		name: "merge of a text",
+		old:  "        stages: 2",
+		new:  "        <<: 2",
+		want: "ots.yaml:40: tunnels.orders.batchers.sqs: merges a number; << takes mappings",
+	},
+}
