@@ -1,0 +1,234 @@
+package publisher
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+// Defaults of Config: the only place where these numbers stand.
+const (
+	DefaultMaxBatchRows    = 200
+	DefaultMaxBatchBytes   = 3 << 20
+	DefaultCallTimeout     = 20 * time.Second
+	DefaultCloseTimeout    = 10 * time.Second
+	DefaultStreamRetention = 7 * 24 * time.Hour
+)
+
+// Limits of the service.
+const (
+	maxBatchRows   = 200     // of a BatchWriteRow
+	maxBatchBytes  = 4 << 20 // of a BatchWriteRow
+	maxKeyBytes    = 1 << 10 // of a primary key column
+	maxColumnBytes = 2 << 20 // of a string or binary column
+	maxNameBytes   = 255     // of a table's or column's name
+	maxRetention   = 7 * 24 * time.Hour
+	minTimeToLive  = 24 * time.Hour
+	maxTimeToLive  = (1<<31 - 1) * time.Second
+)
+
+// MetadataOrderingKey is the metadata key whose value is a message's ordering
+// key, unless Config.OrderingKey says otherwise.
+const MetadataOrderingKey = "ots.ordering_key"
+
+// SetOrderingKey gives msg an ordering key, at most 1 KiB of UTF-8.
+func SetOrderingKey(msg *message.Message, key string) { msg.Metadata.Set(MetadataOrderingKey, key) }
+
+// Config configures a Publisher. Endpoint, Instance and credentials are
+// required; every other zero field means its default.
+type Config struct {
+	// Endpoint is the URL of the instance; plain http only for loopback
+	// addresses, unless AllowInsecure is set.
+	Endpoint string
+
+	// Instance is the name of the Tablestore instance.
+	Instance string
+
+	// AccessKeyID and AccessKeySecret sign the requests; SecurityToken goes
+	// with the temporary ones of STS. Ignored when Credentials is set.
+	AccessKeyID, AccessKeySecret, SecurityToken string
+
+	// Credentials gives credentials that change over time (STS, RAM role). It
+	// is asked again shortly before they expire, by one goroutine at a time.
+	Credentials subscriber.CredentialsProvider
+
+	// AllowInsecure permits http:// endpoints outside loopback.
+	AllowInsecure bool
+
+	// Transport carries the HTTP requests. Default: a pooled transport of the
+	// Publisher's own.
+	Transport http.RoundTripper
+
+	// Columns names the columns of a message's row. It must be the same in the
+	// Unmarshaler.
+	Columns Columns
+
+	// Table names the table of a topic. Default: the topic itself.
+	Table func(topic string) string
+
+	// OrderingKey names the ordering key of a message; "" is none. It is called
+	// once a message, by whoever calls Publish. Default: the metadata
+	// MetadataOrderingKey.
+	OrderingKey func(topic string, msg *message.Message) string
+
+	// MaxBatchRows is how many rows a request holds at most, up to the
+	// service's 200. Default 200.
+	MaxBatchRows int
+
+	// MaxBatchBytes bounds the rows of a request, up to the service's 4 MiB. A
+	// larger row is sent alone. Default 3 MiB.
+	MaxBatchBytes int
+
+	// RetryBackoff makes the pauses before rows are sent again that failed in a
+	// way that passes, a new one for each Publish; it is reset when rows were
+	// stored. At backoff.Stop Publish gives up. Default: 50 ms doubling up to 5 s,
+	// for 30 s without any row stored.
+	RetryBackoff func() backoff.BackOff
+
+	// CallTimeout bounds one request. Default 20 s.
+	CallTimeout time.Duration
+
+	// CloseTimeout is how long Close lets running Publish calls go on. Default 10 s.
+	CloseTimeout time.Duration
+
+	// CreateTables has Publish create the tables that are missing, as NewTable
+	// says. Without it, see CreateTable.
+	CreateTables bool
+
+	// NewTable says how tables are created.
+	NewTable TableSpec
+}
+
+// TableSpec says what CreateTable creates, beside the key columns.
+type TableSpec struct {
+	// TimeToLive is how long rows are kept, at least a day. Tunnels deliver from
+	// the stream, so rows are needed only for new tunnels that begin with base
+	// data. Default: for ever.
+	TimeToLive time.Duration
+
+	// StreamRetention is how long the stream keeps changes for tunnels that are
+	// behind, whole hours up to 7 days. Default 7 days.
+	StreamRetention time.Duration
+}
+
+// withDefaults returns a copy with every zero field set to its default.
+func (c Config) withDefaults() Config {
+	c.Columns = c.Columns.withDefaults()
+	c.MaxBatchRows = cmp.Or(c.MaxBatchRows, DefaultMaxBatchRows)
+	c.MaxBatchBytes = cmp.Or(c.MaxBatchBytes, DefaultMaxBatchBytes)
+	c.CallTimeout = cmp.Or(c.CallTimeout, DefaultCallTimeout)
+	c.CloseTimeout = cmp.Or(c.CloseTimeout, DefaultCloseTimeout)
+	c.NewTable.StreamRetention = cmp.Or(c.NewTable.StreamRetention, DefaultStreamRetention)
+	if c.Table == nil {
+		c.Table = func(topic string) string { return topic }
+	}
+	if c.OrderingKey == nil {
+		c.OrderingKey = func(_ string, msg *message.Message) string { return msg.Metadata.Get(MetadataOrderingKey) }
+	}
+	if c.RetryBackoff == nil {
+		c.RetryBackoff = func() backoff.BackOff {
+			return backoff.NewExponentialBackOff(
+				backoff.WithInitialInterval(50*time.Millisecond),
+				backoff.WithMaxInterval(5*time.Second),
+				backoff.WithMultiplier(2),
+				backoff.WithRandomizationFactor(0.2),
+				backoff.WithMaxElapsedTime(30*time.Second),
+			)
+		}
+	}
+	return c
+}
+
+// Validate reports every fault of the configuration in one error; each line
+// names the field and what it takes. It changes nothing.
+func (c Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+
+	// What both have in common is checked, and worded, by the subscriber.
+	if err := (subscriber.Config{
+		Endpoint: c.Endpoint, Instance: c.Instance, AllowInsecure: c.AllowInsecure,
+		AccessKeyID: c.AccessKeyID, AccessKeySecret: c.AccessKeySecret, Credentials: c.Credentials,
+	}).Validate(); err != nil {
+		faults = append(faults, errors.Unwrap(err))
+	}
+	faults = append(faults, c.Columns.withDefaults().faults()...)
+	if c.MaxBatchRows < 0 || c.MaxBatchRows > maxBatchRows {
+		fault("Config.MaxBatchRows is %d: a request takes 1 to %d rows", c.MaxBatchRows, maxBatchRows)
+	}
+	if c.MaxBatchBytes < 0 || c.MaxBatchBytes > maxBatchBytes {
+		fault("Config.MaxBatchBytes is %d: a request takes 1 to %d bytes", c.MaxBatchBytes, maxBatchBytes)
+	}
+	if c.CallTimeout < 0 {
+		fault("Config.CallTimeout is %v: it must not be negative (zero means the default)", c.CallTimeout)
+	}
+	if c.CloseTimeout < 0 {
+		fault("Config.CloseTimeout is %v: it must not be negative (zero means the default)", c.CloseTimeout)
+	}
+	if ttl := c.NewTable.TimeToLive; ttl != 0 && (ttl < minTimeToLive || ttl > maxTimeToLive || ttl%time.Second != 0) {
+		fault("Config.NewTable.TimeToLive is %v: it takes whole seconds, from %v on (zero keeps rows for ever)", ttl, minTimeToLive)
+	}
+	if r := c.NewTable.StreamRetention; r < 0 || r > maxRetention || r%time.Hour != 0 {
+		fault("Config.NewTable.StreamRetention is %v: it takes whole hours, up to %v", r, maxRetention)
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	return fmt.Errorf("publisher configuration: %w", errors.Join(faults...))
+}
+
+// Columns names the columns of a message's row. An empty name means its default.
+type Columns struct {
+	Key      string // first primary key column, the ordering key or the UUID: STRING ["key"]
+	Sequence string // second primary key column, numbered by the service: INTEGER, auto-increment ["seq"]
+	UUID     string // STRING; absent for a message without one ["uuid"]
+	Payload  string // BINARY ["payload"]
+	Metadata string // STRING, a JSON object of strings; absent when there is none ["metadata"]
+}
+
+func (c Columns) withDefaults() Columns {
+	return Columns{
+		Key:      cmp.Or(c.Key, "key"),
+		Sequence: cmp.Or(c.Sequence, "seq"),
+		UUID:     cmp.Or(c.UUID, "uuid"),
+		Payload:  cmp.Or(c.Payload, "payload"),
+		Metadata: cmp.Or(c.Metadata, "metadata"),
+	}
+}
+
+func (c Columns) faults() (faults []error) {
+	var seen []string
+	for _, column := range []struct{ field, name string }{
+		{"Key", c.Key}, {"Sequence", c.Sequence}, {"UUID", c.UUID}, {"Payload", c.Payload}, {"Metadata", c.Metadata},
+	} {
+		if !validName(column.name) {
+			faults = append(faults, fmt.Errorf("Config.Columns.%s is %q: a column's name has letters, digits and _, begins with no digit, and is at most %d bytes long", column.field, column.name, maxNameBytes))
+		}
+		if slices.Contains(seen, column.name) {
+			faults = append(faults, fmt.Errorf("Config.Columns.%s is %q, as is another column", column.field, column.name))
+		}
+		seen = append(seen, column.name)
+	}
+	return faults
+}
+
+// validName reports whether the service takes a table or column of that name.
+func validName(name string) bool {
+	if name == "" || len(name) > maxNameBytes || '0' <= name[0] && name[0] <= '9' {
+		return false
+	}
+	for _, r := range name {
+		if r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,126 @@
+package publisher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+var (
+	// ErrClosed is returned by Publish and CreateTable after Close.
+	ErrClosed = errors.New("publisher is closed")
+
+	// ErrCloseTimeout is wrapped by the error of Close, and by those of the
+	// Publish calls that it ended, when they were still running after CloseTimeout.
+	ErrCloseTimeout = errors.New("publishing took longer than the publisher's CloseTimeout")
+
+	// ErrNotSent is the outcome of a message that was not sent because another one
+	// of its Publish call failed.
+	ErrNotSent = errors.New("not sent after the failure of another message")
+
+	// ErrMessage is wrapped by the outcome of a message that cannot be a row, such as one whose
+	// payload is larger than a column.
+	ErrMessage = errors.New("message does not fit into a row")
+
+	// ErrNoTable means that the topic's table does not exist.
+	ErrNoTable = errors.New("no such table")
+
+	// ErrTable means that the topic's table has other key columns than a Publisher writes.
+	ErrTable = errors.New("table is not made for messages")
+)
+
+// PublishError is what Publish returns when not all of its messages were
+// stored. Match the causes with errors.Is and errors.As.
+//
+// A message that failed may be stored all the same when the service's answer
+// was lost; publishing it again makes a duplicate with the same UUID.
+type PublishError struct {
+	Topic, Table string
+	Messages     int             // that Publish was given
+	Failed       []FailedMessage // those that are not known to be stored, in their order
+}
+
+// FailedMessage is a message that is not known to be stored.
+type FailedMessage struct {
+	Index int // among the messages of Publish, from 0
+	UUID  string
+	Err   error // ErrNotSent for those behind the failure
+}
+
+// Error names the first message that failed, and counts the others.
+func (e *PublishError) Error() string {
+	for _, f := range e.Failed {
+		switch {
+		case errors.Is(f.Err, ErrNotSent):
+		case e.Messages == 1:
+			return fmt.Sprintf("publishing message %q to table %s: %v", f.UUID, e.Table, f.Err)
+		default:
+			return fmt.Sprintf("publishing to table %s: %d of %d messages were not stored, first message %q (number %d): %v",
+				e.Table, len(e.Failed), e.Messages, f.UUID, f.Index+1, f.Err)
+		}
+	}
+	return fmt.Sprintf("publishing to table %s: %d of %d messages were not stored", e.Table, len(e.Failed), e.Messages)
+}
+
+// Unwrap returns the outcomes of the messages that failed, without those that were not sent.
+func (e *PublishError) Unwrap() []error {
+	var causes []error
+	for _, f := range e.Failed {
+		if !errors.Is(f.Err, ErrNotSent) {
+			causes = append(causes, f.Err)
+		}
+	}
+	return causes
+}
+
+// Codes of the table API.
+const (
+	codeObjectNotExist     = "OTSObjectNotExist"
+	codeObjectAlreadyExist = "OTSObjectAlreadyExist"
+	codeAuthFailed         = "OTSAuthFailed"
+	codeNoPermission       = "OTSNoPermissionAccess"
+	codeInvalidPK          = "OTSInvalidPK"
+)
+
+// passingCodes are those after which the same rows may be taken later. The
+// last four leave open whether the rows were written.
+var passingCodes = map[string]bool{
+	"OTSServerBusy":            true,
+	"OTSStorageServerBusy":     true,
+	"OTSPartitionUnavailable":  true,
+	"OTSTableNotReady":         true,
+	"OTSRowOperationConflict":  true,
+	"OTSNotEnoughCapacityUnit": true,
+	"OTSCapacityUnitExhausted": true,
+	"OTSQuotaExhausted":        true,
+	"OTSRequestTimeout":        true,
+	"OTSTimeout":               true,
+	"OTSServerUnavailable":     true,
+	"OTSInternalServerError":   true,
+}
+
+// passing reports whether what failed so may succeed when it is tried again. What
+// is no answer of the service comes from the network or the CredentialsProvider.
+func passing(err error) bool {
+	var se *subscriber.ServiceError
+	if errors.As(err, &se) {
+		return passingCodes[se.Code] || se.Status >= 500
+	}
+	return !errors.Is(err, context.Canceled)
+}
+
+// hasCode reports whether err is an answer of the service with one of the codes.
+func hasCode(err error, codes ...string) bool {
+	var se *subscriber.ServiceError
+	if !errors.As(err, &se) {
+		return false
+	}
+	for _, code := range codes {
+		if se.Code == code {
+			return true
+		}
+	}
+	return false
+}

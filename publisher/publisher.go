@@ -1,0 +1,238 @@
+package publisher
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v4"
+)
+
+// Publisher writes messages into Tablestore tables. See the package
+// documentation for what it promises. All methods may be called from any
+// goroutine.
+//
+// Invariant: once closed is set, no call is added to running.
+type Publisher struct {
+	cfg    Config
+	logger watermill.LoggerAdapter
+	client *client
+	own    *http.Transport // nil when Config.Transport is used
+
+	ctx    context.Context // cancelled at the end of Close
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex
+	closed  bool
+	running sync.WaitGroup
+	known   map[string]bool // tables that exist, for CreateTables
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+var _ message.Publisher = (*Publisher)(nil)
+
+// New returns a Publisher. It reports every fault of cfg in one error and does
+// not connect yet. A nil logger logs nothing.
+func New(cfg Config, logger watermill.LoggerAdapter) (*Publisher, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if logger == nil {
+		logger = watermill.NopLogger{}
+	}
+	cfg = cfg.withDefaults()
+	p := &Publisher{
+		cfg:    cfg,
+		logger: logger.With(watermill.LogFields{"provider": "tablestore", "instance": cfg.Instance}),
+		known:  make(map[string]bool),
+	}
+	base := cfg.Transport
+	if base == nil {
+		p.own = newTransport()
+		base = p.own
+	}
+	p.client = &client{
+		endpoint: trimEndpoint(cfg.Endpoint), instance: cfg.Instance,
+		base: base, creds: newCredentialsCache(cfg), timeout: cfg.CallTimeout,
+	}
+	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	return p, nil
+}
+
+// Publish stores messages as rows of the topic's table and returns when all of
+// them are stored. What the service refuses in a way that passes is sent again,
+// row by row, until RetryBackoff stops. The first failure that does not pass ends
+// it, as do the end of the context of any of the messages and Close. The error is
+// a *PublishError, unless the table is the reason. A message that cannot be a
+// row (ErrMessage) fails before anything is sent.
+//
+// The requests carry the values of the first message's context.
+func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
+	if err := p.begin(); err != nil {
+		return fmt.Errorf("publishing to %s: %w", topic, err)
+	}
+	defer p.running.Done()
+	if len(messages) == 0 {
+		return nil
+	}
+	table, err := p.table(topic)
+	if err != nil {
+		return fmt.Errorf("publishing to %s: %w", topic, err)
+	}
+	left, ok := p.rows(topic, table, messages)
+	if ok {
+		ctx, cancel := p.context(messages)
+		defer cancel()
+		if err := p.prepare(ctx, table); err != nil {
+			return fmt.Errorf("publishing to %s: %w", topic, err)
+		}
+		left = p.store(ctx, table, left)
+	}
+	if len(left) == 0 {
+		return nil
+	}
+	failure := &PublishError{Topic: topic, Table: table, Messages: len(messages)}
+	slices.SortFunc(left, func(a, b *row) int { return cmp.Compare(a.index, b.index) })
+	for _, r := range left {
+		if r.err == nil {
+			r.err = ErrNotSent
+		}
+		failure.Failed = append(failure.Failed, FailedMessage{Index: r.index, UUID: r.uuid, Err: r.err})
+	}
+	if errors.Is(failure, ErrNoTable) { // deleted: the next Publish may create it again
+		p.forget(table)
+	}
+	return failure
+}
+
+// begin counts a call as running, unless the Publisher is closed. The caller
+// ends it with running.Done.
+func (p *Publisher) begin() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return ErrClosed
+	}
+	p.running.Add(1)
+	return nil
+}
+
+// context ends with the context of any of the messages, and with the Publisher.
+func (p *Publisher) context(messages []*message.Message) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(messages[0].Context()))
+	stops := []func() bool{context.AfterFunc(p.ctx, func() { cancel(context.Cause(p.ctx)) })}
+	var last context.Context
+	for _, msg := range messages {
+		c := msg.Context()
+		if c == last || c.Done() == nil {
+			continue
+		}
+		last = c
+		stops = append(stops, context.AfterFunc(c, func() { cancel(context.Cause(c)) }))
+	}
+	return ctx, func() {
+		for _, stop := range stops {
+			stop()
+		}
+		cancel(nil)
+	}
+}
+
+// rows makes the messages' rows. With ok false some have an error.
+func (p *Publisher) rows(topic, table string, messages []*message.Message) (rows []*row, ok bool) {
+	rows, ok = make([]*row, len(messages)), true
+	for i, msg := range messages {
+		rows[i] = p.cfg.Columns.newRow(table, p.cfg.OrderingKey(topic, msg), i, msg)
+		ok = ok && rows[i].err == nil
+	}
+	return rows, ok
+}
+
+// store writes rows and returns those that it could not write, with their errors.
+func (p *Publisher) store(ctx context.Context, table string, rows []*row) []*row {
+	left := newPending(rows)
+	var pauses backoff.BackOff // nil while all goes well
+	for left.rows > 0 {
+		batch := left.take(p.cfg.MaxBatchRows, p.cfg.MaxBatchBytes)
+		outcomes := p.client.putRows(ctx, table, batch)
+		stored := left.settle(outcomes)
+		err := gravest(outcomes)
+		if err == nil {
+			pauses = nil
+			continue
+		}
+		if pauses == nil || stored > 0 {
+			pauses = p.cfg.RetryBackoff()
+		}
+		pause := pauses.NextBackOff()
+		if !passing(err) || pause == backoff.Stop || ctx.Err() != nil {
+			break
+		}
+		p.logger.Info("Rows were not stored; they are sent again", watermill.LogFields{
+			"table": table, "rows": len(batch) - stored, "error": err.Error(), "pause": pause.String(),
+		})
+		if !sleep(ctx, pause) {
+			for _, r := range batch {
+				if r.err != nil {
+					r.err = fmt.Errorf("%w; given up: %w", r.err, context.Cause(ctx))
+				}
+			}
+			break
+		}
+	}
+	return left.left()
+}
+
+// gravest returns an outcome that does not pass, else one that does, else nil.
+func gravest(outcomes []error) (gravest error) {
+	for _, err := range outcomes {
+		if err != nil && !passing(err) {
+			return err
+		}
+		gravest = cmp.Or(gravest, err)
+	}
+	return gravest
+}
+
+// sleep waits; false when ctx ended before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Close waits for running calls, for CloseTimeout at most; then they end, and
+// so Close returns, with an error that wraps ErrCloseTimeout. Further calls wait
+// for the first one and return the same.
+func (p *Publisher) Close() error {
+	p.closeOnce.Do(func() {
+		p.mu.Lock()
+		p.closed = true
+		p.mu.Unlock()
+		late := time.AfterFunc(p.cfg.CloseTimeout, func() { p.cancel(ErrCloseTimeout) })
+		p.running.Wait()
+		late.Stop()
+		if errors.Is(context.Cause(p.ctx), ErrCloseTimeout) {
+			p.closeErr = fmt.Errorf("closing the publisher after %v: %w", p.cfg.CloseTimeout, ErrCloseTimeout)
+		}
+		p.cancel(ErrClosed)
+		if p.own != nil {
+			p.own.CloseIdleConnections()
+		}
+	})
+	return p.closeErr
+}

@@ -1,0 +1,62 @@
+package publisher
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+// Unmarshaler makes the messages again that a Publisher stored, as they were
+// published: UUID, payload and metadata, nothing added. A message that was
+// published without a UUID has that of its record. It copies, so that a message
+// that is kept does not keep its page.
+//
+// Rows that are deleted, and updates that do not write the payload column, make
+// no message (subscriber.ErrSkip). A put without a payload is refused, since it
+// comes from wrong Columns or a wrong table, unless Outbox is set.
+type Unmarshaler struct {
+	// Columns must be those of the Publisher, or of Columns.WriteTo.
+	Columns Columns
+
+	// Outbox is for tables whose rows are the user's own and only some of whose
+	// writes carry a message: the others make none.
+	Outbox bool
+}
+
+var _ subscriber.Unmarshaler = Unmarshaler{}
+
+// Unmarshal makes the message of a record.
+func (u Unmarshaler) Unmarshal(r *subscriber.Record) (*message.Message, error) {
+	columns := u.Columns.withDefaults()
+	payload, ok := r.Column(columns.Payload)
+	if r.Type == subscriber.Delete || !ok && (u.Outbox || r.Type == subscriber.Update) {
+		return nil, subscriber.ErrSkip
+	}
+	if !ok {
+		return nil, u.refuse(r, "has no column %q; check Unmarshaler.Columns, and set Outbox if only some rows of the table carry a message", columns.Payload)
+	}
+	if k := payload.Kind(); k != subscriber.KindBinary && k != subscriber.KindString {
+		return nil, u.refuse(r, "has a payload column %q of type %s, not binary or string", columns.Payload, k)
+	}
+	msg := message.NewMessage("", payload.Bytes())
+	if uuid, ok := r.Column(columns.UUID); ok {
+		if uuid.Kind() != subscriber.KindString {
+			return nil, u.refuse(r, "has a UUID column %q of type %s, not string", columns.UUID, uuid.Kind())
+		}
+		msg.UUID = strings.Clone(uuid.String())
+	}
+	if metadata, ok := r.Column(columns.Metadata); ok {
+		if err := json.Unmarshal(metadata.Bytes(), &msg.Metadata); err != nil || msg.Metadata == nil {
+			return nil, u.refuse(r, "has a metadata column %q that is no JSON object of strings", columns.Metadata)
+		}
+	}
+	return msg, nil
+}
+
+func (u Unmarshaler) refuse(r *subscriber.Record, format string, args ...any) error {
+	return fmt.Errorf("row %s of table %s %s", r.KeyText(), r.Table, fmt.Sprintf(format, args...))
+}
