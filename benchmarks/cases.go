@@ -17,7 +17,7 @@ type group struct {
 	latencies   bool
 }
 
-var everybody = []string{"sdk", "glue", "json", "raw", "lazy", "batch", "pipeline", "bare"}
+var everybody = []string{"sdk", "glue", "json", "raw", "lazy", "batch", "handle", "pipeline", "bare"}
 
 var groups = []group{
 	{

@@ -41,6 +41,7 @@ var consumers = []consumer{
 	{"lazy", "ours → Router, no payload, typed record", ours(noPayload{}, throughRouter)},
 	{"batch", "ours → Router → batches of 100, JSON", ours(subscriber.JSON{}, throughBatches)},
 	{"pipeline", "ours, a pipeline of package router, JSON", runPipeline},
+	{"handle", "ours → Subscriber.Handle, JSON", ours(subscriber.JSON{}, throughHandle)},
 	{"bare", "ours without a Router, typed record", ours(noPayload{}, withoutRouter)},
 }
 
@@ -225,6 +226,17 @@ func withoutRouter(ctx context.Context, sub *subscriber.Subscriber, m *meter) er
 		msg.Ack()
 	}
 	return nil
+}
+
+func throughHandle(ctx context.Context, sub *subscriber.Subscriber, m *meter) error {
+	done, err := sub.Handle(ctx, topic, func(msg *message.Message) error {
+		m.done(changed(msg))
+		return nil
+	})
+	if err == nil {
+		<-done
+	}
+	return err
 }
 
 func runPipeline(ctx context.Context, endpoint string, m *meter) error {

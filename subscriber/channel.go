@@ -364,8 +364,31 @@ func (r *channelRun) deliver() {
 	}
 }
 
-// hand makes a message of a record and sends it to the output.
+// hand makes a message of a record and sends it to the output, or to the handler.
 func (r *channelRun) hand(a ack.Attempt) {
+	d, msg := r.messageOf(a)
+	if msg == nil {
+		return
+	}
+	r.offered.Store(d) // before Bind: from there on recall may be meant for it
+	defer r.offered.Store(nil)
+	if !r.tracker.Bind(a, d) { // called back or fenced meanwhile
+		d.cancel(ack.ErrCalledBack)
+		r.tracker.Nack(a, time.Time{}) // its end: the record comes again in its turn
+		return
+	}
+	if r.sub.handler != nil {
+		r.noteDelivered(a)
+		r.sub.handlers.Add(1)
+		go r.handle(d, msg) // ends with the handler; the subscription waits for it
+		return
+	}
+	r.offer(d, msg)
+}
+
+// messageOf makes a message and its delivery. Without a message, all that there
+// is to do for the record is done.
+func (r *channelRun) messageOf(a ack.Attempt) (*delivery, *message.Message) {
 	p := a.Page().(*page)
 	rec := &p.records[a.Index()]
 	if a.Number() > 1 { // whoever handled it before may still hold the record
@@ -379,41 +402,39 @@ func (r *channelRun) hand(a ack.Attempt) {
 		if r.acked(a) {
 			r.counts.inc(countSkipped)
 		}
-		return
+		return nil, nil
 	}
 	if err != nil {
 		r.counts.inc(countRefused)
 		r.logger.Error("Record was refused by the Unmarshaler; it is tried again", err, recordFields(rec, a))
 		r.nacked(a, err)
-		return
+		return nil, nil
 	}
 	if msg.UUID == "" {
 		msg.UUID = rec.UUID
 	}
 	d := &delivery{values: r.sub.values, run: r, attempt: a, record: rec, since: time.Now()}
 	msg.SetContext(d)
-	r.offered.Store(d) // before Bind: from there on recall may be meant for it
-	defer r.offered.Store(nil)
-	if !r.tracker.Bind(a, d) { // called back or fenced meanwhile
-		d.cancel(ack.ErrCalledBack)
-		r.tracker.Nack(a, time.Time{}) // its end: the record comes again in its turn
-		return
-	}
+	return d, msg
+}
+
+// offer sends a message to the output.
+func (r *channelRun) offer(d *delivery, msg *message.Message) {
 	for {
 		select {
 		case r.sub.output <- msg:
-			r.noteDelivered(a)
+			r.noteDelivered(d.attempt)
 			r.watchers.Add(1)
 			go r.watch(d, msg) // ends when the message is settled or ctx ends; main waits for it
 			return
 		case <-r.recalled: // called back or fenced before anybody took it, unless an earlier one was meant
 			if d.over() {
-				r.tracker.Nack(a, time.Time{}) // the end of a called-back delivery: it comes again
+				r.tracker.Nack(d.attempt, time.Time{}) // the end of a called-back delivery: it comes again
 				return
 			}
 		case <-r.draining:
 			d.cancel(context.Canceled)
-			r.tracker.Nack(a, time.Time{}) // ends undelivered; a draining tracker delivers nothing again
+			r.tracker.Nack(d.attempt, time.Time{}) // ends undelivered; a draining tracker delivers nothing again
 			return
 		}
 	}
@@ -449,15 +470,50 @@ func (r *channelRun) watch(d *delivery, msg *message.Message) {
 	defer r.watchers.Done()
 	select {
 	case <-msg.Acked():
-		if r.acked(d.attempt) {
-			r.noteAcked(d)
-		}
-		d.cancel(ErrSettled)
+		r.settle(d, nil)
 	case <-msg.Nacked():
-		d.cancel(ErrSettled)
-		r.nacked(d.attempt, d.failure())
+		r.settle(d, d.failure())
 	case <-r.ctx.Done():
 	}
+}
+
+// handle calls the handler, and settles its message as a message.Router does.
+func (r *channelRun) handle(d *delivery, msg *message.Message) {
+	defer r.sub.handlers.Done()
+	err := r.call(msg)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		r.logger.Error("Handler returned error", err, recordFields(d.record, d.attempt).Add(watermill.LogFields{"message_uuid": msg.UUID}))
+	}
+	switch { // an outcome that the handler has set itself stays
+	case err == nil && !msg.Ack():
+		err = d.failure()
+	case err != nil && !msg.Nack():
+		err = nil
+	}
+	r.settle(d, err)
+}
+
+// call calls the handler, which is the user's: it may panic.
+func (r *channelRun) call(msg *message.Message) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("handler panicked: %w\n%s", asError(v), debug.Stack())
+		}
+	}()
+	return r.sub.handler(msg)
+}
+
+// settle ends a delivery: nil acks it.
+func (r *channelRun) settle(d *delivery, failure error) {
+	if failure != nil {
+		d.cancel(ErrSettled)
+		r.nacked(d.attempt, failure)
+		return
+	}
+	if r.acked(d.attempt) {
+		r.noteAcked(d)
+	}
+	d.cancel(ErrSettled)
 }
 
 // acked ends an attempt whose record is done with, and reports whether that counted.

@@ -34,9 +34,41 @@ var _ Unmarshaler = JSON{}
 
 // Unmarshal makes a message with the JSON payload and the metadata of this package. It never fails.
 func (JSON) Unmarshal(r *Record) (*message.Message, error) {
-	msg := message.NewMessage("", appendRecord(make([]byte, 0, 256), r))
-	setMetadata(msg, r)
+	// One piece of memory holds the payload and, behind its capacity, the texts of the metadata.
+	b := appendRecord(make([]byte, 0, sizeHint(r)), r)
+	msg := message.NewMessage("", b[:len(b):len(b)])
+	setMetadataIn(msg, r, b)
 	return msg, nil
+}
+
+// sizeHint is what a record's payload and its metadata need, unless there is
+// much to escape.
+func sizeHint(r *Record) int {
+	const (
+		fixed  = 224 // all but keys and cells
+		quotes = 6   // around and between a name and its value
+	)
+	n := fixed
+	for i := range r.PrimaryKey {
+		n += len(r.PrimaryKey[i].Name) + 2*(r.PrimaryKey[i].Value.textSize()+quotes) // payload and metadata
+	}
+	for _, cells := range [...][]Cell{r.Columns, r.Origin} {
+		for i := range cells {
+			n += len(cells[i].Name) + cells[i].Value.textSize() + quotes
+		}
+	}
+	return n
+}
+
+// textSize is about how many bytes v takes in JSON.
+func (v Value) textSize() int {
+	switch v.kind {
+	case KindString:
+		return len(v.data)
+	case KindBinary:
+		return base64.StdEncoding.EncodedLen(len(v.data))
+	}
+	return 20 // of the longest integer
 }
 
 func appendRecord(b []byte, r *Record) []byte {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -219,15 +220,28 @@ func WithRecord(msg *message.Message, r *Record) {
 
 // setMetadata sets the metadata that every message of a record has.
 func setMetadata(msg *message.Message, r *Record) {
+	setMetadataIn(msg, r, make([]byte, 0, 64))
+}
+
+// setMetadataIn is setMetadata with the memory for the texts that have to be
+// made: they are appended to scratch, whose spare capacity the caller gives away.
+func setMetadataIn(msg *message.Message, r *Record, scratch []byte) {
 	msg.Metadata[MetadataTable] = r.Table
 	msg.Metadata[MetadataTunnel] = r.Tunnel
 	msg.Metadata[MetadataChannel] = r.Channel
 	msg.Metadata[MetadataType] = r.Type.String()
 	if !r.Sequence.IsZero() {
-		msg.Metadata[MetadataTimestamp] = strconv.FormatInt(r.Sequence.Timestamp, 10)
+		from := len(scratch)
+		scratch = strconv.AppendInt(scratch, r.Sequence.Timestamp, 10)
+		msg.Metadata[MetadataTimestamp] = textOf(scratch[from:])
 	}
-	msg.Metadata[MetadataKey] = r.KeyText()
+	from := len(scratch)
+	scratch = appendKey(scratch, r.PrimaryKey)
+	msg.Metadata[MetadataKey] = textOf(scratch[from:])
 }
+
+// textOf is b as a string without a copy: nobody may write to b any more.
+func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // KeyText is the primary key as a JSON array of its values, in key order, such
 // as ["u1",7]: the form in metadata, logs and dead letters.

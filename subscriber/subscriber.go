@@ -96,6 +96,35 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Subscriber, error) {
 // Each Subscribe is a set of tunnel clients of its own: the tunnel's channels
 // are shared among all clients of a tunnel, in this process or others.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	sub, err := s.subscribe(ctx, topic, nil)
+	if err != nil {
+		return nil, err
+	}
+	return sub.output, nil
+}
+
+// Handle is Subscribe and the loop of a message.Router in one, at less than
+// half of their cost: it calls h for each message, in a goroutine of its own, with as many
+// at once as MaxInFlight and the Ordering allow. Nil acks the message and an
+// error nacks it, as does a panic; both are logged. An Ack or Nack by h itself comes first, but
+// counts only when h returns. It fails as Subscribe does.
+//
+// done is closed when the subscription has ended, as the channel of Subscribe
+// is, and all calls of h have returned. Calls that go on although their
+// message's context has ended are waited for a second longer and then left alone.
+func (s *Subscriber) Handle(ctx context.Context, topic string, h message.NoPublishHandlerFunc) (done <-chan struct{}, err error) {
+	if h == nil {
+		return nil, fmt.Errorf("handling %s: the handler is nil", topic)
+	}
+	sub, err := s.subscribe(ctx, topic, h)
+	if err != nil {
+		return nil, err
+	}
+	return sub.done, nil
+}
+
+// subscribe starts a subscription, with an output if h is nil.
+func (s *Subscriber) subscribe(ctx context.Context, topic string, h message.NoPublishHandlerFunc) (*subscription, error) {
 	table, name, err := splitTopic(topic)
 	if err != nil {
 		return nil, err
@@ -119,8 +148,8 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		tunnelType: TunnelType(info.TunnelType), started: time.Now(),
 		ctx: ctx, values: context.WithoutCancel(ctx),
 		window: ack.NewWindow(s.cfg.MaxInFlight, s.cfg.MaxInFlightBytes),
-		output: make(chan *message.Message),
-		done:   make(chan struct{}),
+		output: make(chan *message.Message), handler: h,
+		done: make(chan struct{}),
 	}
 	sub.ended = func() { s.subscriptionEnded(sub) }
 	sub.stopping, sub.stop = context.WithCancel(context.Background())
@@ -131,7 +160,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	}
 	s.subscriptions = append(s.subscriptions, sub)
 	sub.start()
-	return sub.output, nil
+	return sub, nil
 }
 
 // SubscribeInitialize creates the tunnel that topic names, as Config.Tunnel

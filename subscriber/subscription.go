@@ -13,12 +13,14 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-// subscription is one Subscribe: one tunnel, WorkerSize clients, one window and
-// one output channel.
+// subscription is one Subscribe or Handle: one tunnel, WorkerSize clients, one
+// window, and one output channel or handler.
 //
 // Invariants:
 //   - output is closed once, by run, when every client has ended; only
-//     channelRuns send to it, and they have all ended then.
+//     channelRuns send to it, and they have all ended then. With a handler
+//     nothing is sent to it.
+//   - handlers counts the calls of handler; none begins after the clients' ends.
 //   - stop is called by the end of Subscribe's context, by Close, or by a fatal
 //     error. The clients drain then, and none ends before.
 type subscription struct {
@@ -34,6 +36,9 @@ type subscription struct {
 	values context.Context // its values without its cancellation: base of all message contexts
 	window *ack.Window
 	output chan *message.Message
+
+	handler  message.NoPublishHandlerFunc // nil: messages go to output
+	handlers sync.WaitGroup
 
 	streamStarted sync.Once
 
@@ -79,7 +84,29 @@ func (s *subscription) run() {
 		}()
 	}
 	clients.Wait()
+	s.awaitHandlers()
 	s.logger.Info("Subscription ended", nil)
+}
+
+// handlersGrace is how long handlers may take to return once the contexts of
+// their messages have ended.
+const handlersGrace = time.Second
+
+// awaitHandlers waits for the handlers that still run. Their messages are
+// settled or given up, whatever they do.
+func (s *subscription) awaitHandlers() {
+	returned := make(chan struct{})
+	go func() { // ends with the last handler, which is the user's
+		defer close(returned)
+		s.handlers.Wait()
+	}()
+	timer := time.NewTimer(handlersGrace)
+	defer timer.Stop()
+	select {
+	case <-returned:
+	case <-timer.C:
+		s.logger.Error("Handlers go on although the contexts of their messages have ended; they are left alone", ErrDrainTimeout, nil)
+	}
 }
 
 // steadySession is how long a session must have lasted for the pauses between
