@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
+	"os"
+	"os/signal"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -85,6 +88,51 @@ func Example() {
 	// large: 1 orders (drain)
 	// dropped: true
 }
+
+// A service gets a command for its dead letters: "service replay" handles those in the
+// table of pipeline orders once more, with the handlers of the service, and ends.
+func ExampleRouter_Replay() {
+	r := service() // New and Handle
+	defer r.Close()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if len(os.Args) > 1 && os.Args[1] == "replay" {
+		done, err := r.Replay(ctx, "orders")
+		fmt.Printf("%d handled, %d failed again, %d left alone\n", done.Succeeded, done.Failed, done.Skipped)
+		if err != nil {
+			log.Print(err)
+		}
+		return
+	}
+	if err := r.Run(ctx); err != nil {
+		log.Print(err)
+	}
+}
+
+// The letters of a topic are replayed by a Watermill Router of their own, until the
+// program is interrupted. What fails again is nacked: it comes again when the
+// topic's subscriber brings it.
+func ExampleRouter_ReplayMessage() {
+	r := service() // New and Handle
+	defer r.Close()
+	replays, err := message.NewRouter(message.RouterConfig{}, nil)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	replays.AddConsumerHandler("replay", "dead-letters", deadLetters, r.ReplayMessage)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := replays.Run(ctx); err != nil {
+		log.Print(err)
+	}
+}
+
+// What the two examples take from elsewhere.
+var (
+	service     func() *router.Router
+	deadLetters message.Subscriber
+)
 
 // A file with faults gives one error with all of them.
 func ExampleParse() {

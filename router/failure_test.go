@@ -3,6 +3,8 @@ package router_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
+	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
@@ -149,8 +152,19 @@ func receive(t *testing.T, messages <-chan *message.Message) *message.Message {
 	}
 }
 
+// letter makes a published dead letter of pipeline numbers.
+func letter(t *testing.T, key string, v int64) *message.Message {
+	t.Helper()
+	l := &router.DeadLetter{Pipeline: "numbers", ID: fmt.Sprintf("%s-%d", key, v), Record: row(key, v)}
+	b, err := l.MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return message.NewMessage(l.ID, b)
+}
+
 func TestReplayMessage(t *testing.T) {
-	r := build(t, offline("    batchers: {default: {batch_timeout: 10ms}}\n"))
+	r := build(t, offline("    batchers: {default: {batch_timeout: 1h}}\n")) // for which it does not wait
 	var got []int64
 	err := r.Handle("numbers", router.Handlers{Batches: batchHandlers{"default": func(_ context.Context, b *batching.Batch) error {
 		got = append(got, version(b.Messages[0]))
@@ -162,18 +176,10 @@ func TestReplayMessage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	letter := func(v int64) *message.Message {
-		l := &router.DeadLetter{Pipeline: "numbers", ID: "id", Record: row("a", v)}
-		b, err := l.MarshalJSON()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return message.NewMessage("id", b)
-	}
-	if err := r.ReplayMessage(letter(1)); !errors.Is(err, errPoison) {
+	if err := r.ReplayMessage(letter(t, "a", 1)); !errors.Is(err, errPoison) {
 		t.Errorf("got %v", err)
 	}
-	if err := r.ReplayMessage(letter(2)); err != nil {
+	if err := r.ReplayMessage(letter(t, "a", 2)); err != nil {
 		t.Error(err)
 	}
 	if !equal(got, []int64{1, 2}) {
@@ -185,9 +191,70 @@ func TestReplayMessage(t *testing.T) {
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.ReplayMessage(letter(2)); !errors.Is(err, batching.ErrClosed) {
+	if err := r.ReplayMessage(letter(t, "a", 2)); !errors.Is(err, batching.ErrClosed) {
 		t.Errorf("after Close: %v", err)
 	}
+}
+
+func TestReplayMessages(t *testing.T) {
+	r := build(t, offline("    batchers: {default: {batch_timeout: 1h}}\n"))
+	var mu sync.Mutex
+	var got []string
+	batches := 0
+	err := r.Handle("numbers", router.Handlers{Batches: batchHandlers{"default": func(_ context.Context, b *batching.Batch) error {
+		mu.Lock()
+		defer mu.Unlock()
+		batches++
+		for _, msg := range b.Messages {
+			got = append(got, msg.UUID)
+			if msg.UUID == "bad-1" {
+				b.Fail(msg, errPoison)
+			}
+		}
+		return nil
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := letter(t, "good", 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	old.SetContext(ctx) // as many subscribers leave it after the ack
+	letters := []*message.Message{old, letter(t, "bad", 1), message.NewMessage("x", []byte(`{"some":"thing"}`)), letter(t, "bad", 2), letter(t, "good", 2), letter(t, "good", 3)}
+	errs := r.ReplayMessages(context.Background(), letters...)
+	for i, want := range []func(error) bool{isNil, is(errPoison), says("no dead letter"), is(ack.ErrCalledBack), isNil, isNil} {
+		if !want(errs[i]) {
+			t.Errorf("letter %s: %v", letters[i].UUID, errs[i])
+		}
+	}
+	var good []string
+	for _, id := range got {
+		if strings.HasPrefix(id, "good") {
+			good = append(good, id)
+		}
+	}
+	if strings.Join(good, " ") != "good-1 good-2 good-3" {
+		t.Errorf("handled in the order %v", got)
+	}
+	if batches > 2 {
+		t.Errorf("%d letters went through %d batches", len(got), batches)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if errs := r.ReplayMessages(context.Background(), letters[0]); !errors.Is(errs[0], router.ErrClosed) {
+		t.Errorf("after Close: %v", errs[0])
+	}
+}
+
+func isNil(err error) bool { return err == nil }
+
+func is(target error) func(error) bool {
+	return func(err error) bool { return errors.Is(err, target) }
+}
+
+func says(text string) func(error) bool {
+	return func(err error) bool { return err != nil && strings.Contains(err.Error(), text) }
 }
 
 // letterRows reads the dead-letter table past the router.

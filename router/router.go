@@ -40,15 +40,17 @@ const (
 type Router struct {
 	cfg        Config
 	logger     watermill.LoggerAdapter
-	watermill  *message.Router
+	watermill  *message.Router // runs the pipelines if somebody has asked for it
 	transports map[string]http.RoundTripper // by name of the instance
 
 	closeTimeout time.Duration // the longest of all pipelines
 
+	running  chan struct{} // closed when all pipelines are subscribed
 	stopping chan struct{}
 	stopOnce sync.Once
 
 	mu          sync.Mutex // guards what follows
+	asked       bool       // Watermill was called
 	begun       bool       // Run, Replay or Test was called
 	ran         bool       // Run was called
 	closed      bool
@@ -91,6 +93,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 	r := &Router{
 		cfg: cfg, logger: logger, watermill: wm, closeTimeout: closeTimeout,
 		transports:  make(map[string]http.RoundTripper, len(cfg.Instances)),
+		running:     make(chan struct{}),
 		stopping:    make(chan struct{}),
 		handlers:    make(map[string]Handlers),
 		publishers:  make(map[string]message.Publisher),
@@ -201,12 +204,22 @@ func (r *Router) faulty(faults ...Fault) error {
 }
 
 // Running returns a channel that is closed when all pipelines are subscribed.
-func (r *Router) Running() chan struct{} { return r.watermill.Running() }
+func (r *Router) Running() chan struct{} { return r.running }
 
-// Watermill returns the Router behind, for plugins, decorators, metrics and
-// further handlers. Middlewares added there are around everything, the failure
-// policy included.
-func (r *Router) Watermill() *message.Router { return r.watermill }
+// Watermill returns a message.Router to run the pipelines, for plugins,
+// decorators, metrics and further handlers. Middlewares added there are around
+// everything, the failure policy included.
+//
+// A Router that was not asked for it before Run calls its pipelines itself,
+// which costs about half as much a message. The difference is seen by middlewares that
+// ask Watermill for the names of handler, topic, subscriber or publisher (such
+// as HandlerNameFromCtx): only a message.Router sets them.
+func (r *Router) Watermill() *message.Router {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked = true
+	return r.watermill
+}
 
 // Run connects all pipelines and handles their messages until ctx ends or
 // Close is called; then it drains: nothing more is read, open batches are
@@ -256,27 +269,13 @@ func (r *Router) run(ctx context.Context) (err error) {
 	if err := r.prepareLetters(ctx); err != nil {
 		return err
 	}
-	subs, err := r.subscribe(ctx)
-	defer func() {
-		r.stop()
-		for _, s := range subs {
-			err = errors.Join(err, s.end())
-		}
-	}()
-	if err != nil || ctx.Err() != nil { // what was subscribed to meanwhile is ended
-		return err
+	r.mu.Lock()
+	loop := r.handleAll
+	if r.asked {
+		loop = r.runWatermill
 	}
-	for _, s := range subs {
-		p := r.pipelines[s.name]
-		r.watermill.AddConsumerHandler(s.name, s.topic, s, func(msg *message.Message) error {
-			_, err := p.handle(msg)
-			return err
-		})
-	}
-	if err := r.watermill.Run(ctx); err != nil {
-		return fmt.Errorf("running the watermill router: %w", err)
-	}
-	return nil
+	r.mu.Unlock()
+	return loop(ctx)
 }
 
 // bound returns a context that ends with ctx, and when the Router stops.

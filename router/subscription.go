@@ -11,14 +11,13 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// subscription is a pipeline's subscription, made before message.Router runs:
-// that cannot take back what it has started when one of its subscriptions fails, so it
-// only gets subscriptions that have succeeded.
+// subscription is a pipeline's subscription, with messages or with a handler.
 type subscription struct {
 	name, topic string
 	subscriber  *subscriber.Subscriber
-	messages    <-chan *message.Message
-	stop        func() // starts the drain of all
+	messages    <-chan *message.Message // for a message.Router
+	done        <-chan struct{}         // with a handler: closed when all is over
+	stop        func()                  // starts the drain of all
 }
 
 var _ message.Subscriber = (*subscription)(nil)
@@ -50,15 +49,100 @@ func (s *subscription) end() error {
 	return nil
 }
 
+// handleAll runs the pipelines in the subscribers' own loops, until ctx ends and
+// all have drained. No message is handled before all are subscribed.
+func (r *Router) handleAll(ctx context.Context) (err error) {
+	subs, err := r.subscribe(ctx, func(ctx context.Context, s *subscription) (err error) {
+		p := r.pipelines[s.name]
+		s.done, err = s.subscriber.Handle(ctx, s.topic, func(msg *message.Message) error {
+			select {
+			case <-r.running:
+			default:
+				if err := r.awaitRunning(msg.Context()); err != nil {
+					return err
+				}
+			}
+			_, err := p.handle(msg)
+			return err
+		})
+		return err
+	})
+	defer func() { err = errors.Join(err, r.end(subs)) }()
+	if err != nil {
+		return err
+	}
+	close(r.running)
+	for _, s := range subs {
+		<-s.done
+	}
+	return nil
+}
+
+// awaitRunning waits until all pipelines are subscribed.
+func (r *Router) awaitRunning(ctx context.Context) error {
+	select {
+	case <-r.running:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the other tunnels: %w", context.Cause(ctx))
+	}
+}
+
+// runWatermill runs the pipelines in the message.Router. It cannot take back what
+// it has started when one of its subscriptions fails, so it only gets
+// subscriptions that have succeeded.
+func (r *Router) runWatermill(ctx context.Context) (err error) {
+	subs, err := r.subscribe(ctx, func(ctx context.Context, s *subscription) (err error) {
+		s.messages, err = s.subscriber.Subscribe(ctx, s.topic)
+		return err
+	})
+	defer func() { err = errors.Join(err, r.end(subs)) }()
+	if err != nil {
+		return err
+	}
+	for _, s := range subs {
+		p := r.pipelines[s.name]
+		r.watermill.AddConsumerHandler(s.name, s.topic, s, func(msg *message.Message) error {
+			_, err := p.handle(msg)
+			return err
+		})
+	}
+	ended := make(chan struct{})
+	var told sync.WaitGroup
+	told.Go(func() { // ends with message.Router's start or end
+		select {
+		case <-r.watermill.Running():
+			close(r.running)
+		case <-ended:
+		}
+	})
+	defer told.Wait()
+	defer close(ended)
+	if err := r.watermill.Run(ctx); err != nil {
+		return fmt.Errorf("running the watermill router: %w", err)
+	}
+	return nil
+}
+
+// end drains what still runs, and tells what ended it.
+func (r *Router) end(subs []*subscription) error {
+	r.stop()
+	var errs []error
+	for _, s := range subs {
+		errs = append(errs, s.end())
+	}
+	return errors.Join(errs...)
+}
+
 // subscribe subscribes to all tunnels side by side. On an error the
 // subscriptions that were made are returned too, to be ended.
-func (r *Router) subscribe(ctx context.Context) ([]*subscription, error) {
+func (r *Router) subscribe(ctx context.Context, start func(context.Context, *subscription) error) ([]*subscription, error) {
 	all := names(r.cfg.Tunnels)
 	subs, errs := make([]*subscription, len(all)), make([]error, len(all))
 	var wg sync.WaitGroup
 	for i, name := range all {
 		wg.Go(func() { // ends with the calls in it, which ctx bounds
-			s, err := r.subscribeOne(ctx, name)
+			s, err := r.subscribeOne(ctx, name, start)
 			if err = r.unlessStopping(err); err != nil {
 				err = fmt.Errorf("tunnels.%s: %w", name, err)
 			}
@@ -77,7 +161,7 @@ func (r *Router) subscribe(ctx context.Context) ([]*subscription, error) {
 
 // subscribeOne subscribes to one tunnel, and creates it if that is asked for.
 // The subscription is not nil if there is something to end.
-func (r *Router) subscribeOne(ctx context.Context, name string) (*subscription, error) {
+func (r *Router) subscribeOne(ctx context.Context, name string, start func(context.Context, *subscription) error) (*subscription, error) {
 	r.mu.Lock()
 	cfg := r.subscriberConfig(name)
 	r.mu.Unlock()
@@ -96,6 +180,5 @@ func (r *Router) subscribeOne(ctx context.Context, name string) (*subscription, 
 			return s, err
 		}
 	}
-	s.messages, err = sub.Subscribe(ctx, s.topic)
-	return s, err
+	return s, start(ctx, s)
 }
