@@ -23,7 +23,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"sync"
 	"syscall"
 	"time"
 
@@ -162,12 +161,11 @@ func (e *example) work(ctx context.Context, duration time.Duration) error {
 		return err
 	}
 	e.processor.fixed.Store(true)
-	return e.replay()
+	return e.replay(ctx)
 }
 
-// replay sends the dead letters through the pipeline once more, all at once, so that
-// they make batches.
-func (e *example) replay() error {
+// replay sends the dead letters through the pipeline once more, in batches.
+func (e *example) replay(ctx context.Context) error {
 	letters := e.letters.all()
 	if len(letters) == 0 {
 		return nil
@@ -178,12 +176,7 @@ func (e *example) replay() error {
 	}
 	e.out.Event("%d dead letters; the first: key %s, %d attempts, %s", len(letters), first.Key, first.Attempts, first.Error)
 	e.out.Event("the bug is fixed: they are replayed")
-	errs := make([]error, len(letters))
-	var wg sync.WaitGroup
-	for i, letter := range letters {
-		wg.Go(func() { errs[i] = e.router.ReplayMessage(letter) })
-	}
-	wg.Wait()
+	errs := e.router.ReplayMessages(ctx, letters...)
 	for _, err := range errs {
 		if err == nil {
 			e.replayed++

@@ -27,7 +27,7 @@ func follow(sub message.Subscriber, name string, done func(uuid string)) (*topic
 		defer close(t.ended)
 		for msg := range messages {
 			t.mu.Lock()
-			t.messages = append(t.messages, msg.Copy()) // the message's own context ends with its ack
+			t.messages = append(t.messages, msg)
 			t.mu.Unlock()
 			done(msg.UUID)
 			msg.Ack()
