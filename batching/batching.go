@@ -35,6 +35,7 @@ var errCalledBack = errors.New("batching: message called back")
 type Batching struct {
 	logger       watermill.LoggerAdapter
 	orderingKey  func(*message.Message) string // nil: none
+	onBatch      func(Handled)                 // nil: nobody is told
 	closeTimeout time.Duration
 	batchers     map[string]*batcher // not changed after New
 
@@ -63,6 +64,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Batching, error) {
 	b := &Batching{
 		logger:       logger,
 		orderingKey:  cfg.OrderingKey,
+		onBatch:      cfg.OnBatch,
 		closeTimeout: cfg.CloseTimeout,
 		batchers:     make(map[string]*batcher, len(cfg.Batchers)),
 		ended:        make(chan struct{}),

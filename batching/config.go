@@ -66,6 +66,11 @@ type Config struct {
 	// time; New logs that. Zero: unknown.
 	MaxInFlight int
 
+	// OnBatch, when set, is told of each batch that was handled, before its
+	// messages are acked or nacked. Batches that run at once call it at once: it
+	// must be quick. It is made for histograms; see package metrics.
+	OnBatch func(Handled)
+
 	// CloseTimeout is how long Close lets batches finish before it cancels
 	// their contexts. [10s]
 	CloseTimeout time.Duration

@@ -113,7 +113,7 @@ func TestModel(t *testing.T) {
 		// The bubble's own goroutine must not be ended by rapid: faults are
 		// gathered, and told outside.
 		synctest.Test(t, func(t *testing.T) {
-			m := &model{plan: p, ledger: newLedger(), attempts: map[string]bool{}, partitions: map[string]bool{}}
+			m := &model{plan: p, ledger: newLedger(), attempts: map[string]bool{}, partitions: map[string]bool{}, told: map[string]int{}}
 			err = m.run()
 		})
 		if err != nil {
@@ -130,6 +130,7 @@ type model struct {
 
 	attempts   map[string]bool // "id attempt" that a batch has held
 	partitions map[string]bool // "batcher partition" in use
+	told       map[string]int  // messages that OnBatch was told of, by batcher
 }
 
 func (m *model) planned(msg *message.Message) plannedRecord {
@@ -294,6 +295,11 @@ func (m *model) run() error {
 	if m.plain {
 		cfg.OrderingKey = func(msg *message.Message) string { return msg.Metadata.Get("key") }
 	}
+	cfg.OnBatch = func(h Handled) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.told[h.Batcher] += h.Messages
+	}
 	b, err := New(cfg, nil)
 	if err != nil {
 		return err
@@ -321,6 +327,14 @@ func (m *model) run() error {
 	}
 	if len(b.tails) > 0 || b.unfinished > 0 {
 		faults = append(faults, fmt.Errorf("%d tails, %d batches are left", len(b.tails), b.unfinished))
+	}
+	for _, st := range b.Stats() {
+		if st.Waiting != 0 || st.Running != 0 || st.Handling != 0 || st.Ready != 0 {
+			faults = append(faults, fmt.Errorf("at the end something is still waiting or running: %+v", st))
+		}
+		if n := st.Succeeded + st.Failed + st.CalledBack; n != uint64(m.told[st.Batcher]) {
+			faults = append(faults, fmt.Errorf("%d messages are counted, OnBatch was told of %d: %+v", n, m.told[st.Batcher], st))
+		}
 	}
 	return errors.Join(faults...)
 }

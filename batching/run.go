@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 )
@@ -11,6 +12,7 @@ import (
 // run handles one batch, in a goroutine of its own that holds a partition.
 func (b *Batching) run(ob *openBatch) {
 	items, ctx := b.begin(ob)
+	ob.result.began = time.Now()
 	// In a defer, since the handler may end the goroutine (runtime.Goexit).
 	defer func() {
 		for _, it := range items {
@@ -19,6 +21,7 @@ func (b *Batching) run(ob *openBatch) {
 			}
 		}
 		ob.cancel(nil)
+		ob.result.sum(items)
 		b.finish(ob)
 	}()
 

@@ -55,6 +55,9 @@ type batcher struct {
 	ready []*openBatch          // due, with nothing to wait for but a partition; in the order in which they became so
 	free  []int                 // partitions in which no batch runs
 	prior int                   // how many messages the latest batch had: a guess for the next one
+
+	stats   BatcherStats          // what is counted; Stats adds the rest
+	batches [len(triggers)]uint64 // that were handled
 }
 
 func newBatcher(name string, c Batcher) *batcher {
@@ -91,6 +94,7 @@ type openBatch struct {
 	partition int                     // from starting on
 	cancel    context.CancelCauseFunc // ends the handler's context; from running on
 	ended     int                     // items that are gone since running
+	result    result                  // of the goroutine that runs it
 }
 
 // phase is how far a batch is. Whether it is due and sealed is apart from that:
@@ -169,6 +173,7 @@ func (b *Batching) add(ob *openBatch, it *item, tail *openBatch) {
 	it.batch = ob
 	ob.items = append(ob.items, it)
 	ob.present++
+	ob.batcher.stats.Waiting++
 	ob.weight += it.weight
 	if ob.batcher.Idle > 0 {
 		ob.newest = time.Now()
@@ -324,6 +329,8 @@ func (b *Batching) begin(ob *openBatch) ([]*item, context.Context) {
 		b.leave(it)
 	}
 	ob.phase = running
+	ob.batcher.stats.Waiting -= ob.present
+	ob.batcher.stats.Handling += ob.present
 	items := ob.items
 	if ob.present < len(items) {
 		items = make([]*item, 0, ob.present)
@@ -339,9 +346,11 @@ func (b *Batching) begin(ob *openBatch) ([]*item, context.Context) {
 
 // finish ends a batch that ran, and starts what may run now.
 func (b *Batching) finish(ob *openBatch) {
+	b.tell(ob)
 	close(ob.done) // wakes all its messages: not under the lock
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	ob.batcher.count(ob)
 	b.retire(ob)
 	ob.batcher.free = append(ob.batcher.free, ob.partition)
 	b.dispatch(ob.batcher)
@@ -356,6 +365,7 @@ func (b *Batching) leave(it *item) {
 	ob := it.batch
 	it.left = true
 	ob.present--
+	ob.batcher.stats.Waiting--
 	ob.weight -= it.weight
 	if ob.present > 0 || ob.phase != waiting {
 		return
