@@ -47,6 +47,15 @@
 //
 //	STRESS_TEST_COUNT=10 go test -tags stress -timeout 60m -run Stress ./pubsubtest
 //
+// # Package publisher
+//
+// TestPublisher runs the suite with package publisher instead of the SDK's table
+// client: a message is a row of its own under the partition key of its group, and
+// OrderByChannel keeps the group's order. It takes the suite's short numbers of messages and
+// restarts the service all the same; the long form takes two minutes:
+//
+//	go test -run 'TestPublisher$' ./pubsubtest -publisher.long
+//
 // One data race is suppressed under -race (testdata/race.suppressions): it is in
 // TestReconnect itself.
 package pubsubtest
