@@ -1,0 +1,19 @@
+// Package health shows how a program's subscribers and batches are: to a
+// kubelet, to a script, and to a person with a browser.
+//
+//	h, err := health.New(health.Config{Subscribers: []health.Subscriber{sub}})
+//	go h.ListenAndServe(ctx, "") // 127.0.0.1:8088
+//
+//	/livez        200 while a restart would not help, else 503
+//	/readyz       200 while every subscription is connected, else 503
+//	/status.json  all of it
+//	/             a page that shows it live
+//
+// The bodies of /livez and /readyz say why, one reason a line; as JSON when the
+// request accepts application/json.
+//
+// # Who may look
+//
+// Everything is read-only. By default only requests from this machine are
+// answered, by the name of this machine: the status holds primary keys. See Remote.
+package health

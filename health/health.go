@@ -1,0 +1,170 @@
+package health
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+// Subscriber is what package health wants of a subscriber; a
+// *subscriber.Subscriber has it. Status is called by many goroutines at once.
+type Subscriber interface {
+	Status() subscriber.Status
+}
+
+// Batching is what package health wants of batches; a *batching.Batching has it.
+// Stats is called by many goroutines at once.
+type Batching interface {
+	Stats() []batching.BatcherStats
+}
+
+// Defaults of Config.
+const (
+	DefaultTitle      = "watermill-ots"
+	DefaultStuckAfter = 15 * time.Minute
+)
+
+// NeverStuck switches Config.StuckAfter off.
+const NeverStuck time.Duration = -1
+
+// Config configures a Health.
+type Config struct {
+	// Subscribers are those to watch. At least one is required.
+	Subscribers []Subscriber
+
+	// Batchings are those to show, by the names under which they are shown.
+	Batchings map[string]Batching
+
+	// Title names the program on the page. Default "watermill-ots".
+	Title string
+
+	// StuckAfter is how long no message of a subscription may be settled, while
+	// some are with their handlers, until /livez fails. It must be well above what
+	// the slowest handler takes. Default 15 minutes, that is after the
+	// subscriber's own alarm (subscriber.Config.StuckAfter). NeverStuck: off.
+	StuckAfter time.Duration
+
+	// Remote says what requests from other machines may see. Default RemoteNone.
+	Remote Remote
+
+	// HideKeys replaces primary keys by "(hidden)". Error texts are shown as they are.
+	HideKeys bool
+}
+
+// ErrInvalidConfig is wrapped by every error of New.
+var ErrInvalidConfig = errors.New("health: invalid config")
+
+// Health is an http.Handler. It has no goroutine of its own: it looks when it is
+// asked. All methods may be called from any goroutine.
+//
+// It serves fixed paths below wherever it is mounted (with http.StripPrefix);
+// the page then has to be asked for with a slash at the end.
+type Health struct {
+	cfg Config
+	mux *http.ServeMux
+
+	mu       sync.Mutex // guards what follows
+	progress map[subscriptionID]progress
+}
+
+var _ http.Handler = (*Health)(nil)
+
+// New checks cfg and returns a Health. It starts nothing.
+func New(cfg Config) (*Health, error) {
+	var faults []error
+	if len(cfg.Subscribers) == 0 {
+		faults = append(faults, fmt.Errorf("%w: Config.Subscribers is empty", ErrInvalidConfig))
+	}
+	for i, s := range cfg.Subscribers {
+		if s == nil {
+			faults = append(faults, fmt.Errorf("%w: Config.Subscribers[%d] is nil", ErrInvalidConfig, i))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Batchings)) {
+		if cfg.Batchings[name] == nil {
+			faults = append(faults, fmt.Errorf("%w: Config.Batchings[%q] is nil", ErrInvalidConfig, name))
+		}
+	}
+	if cfg.StuckAfter < 0 && cfg.StuckAfter != NeverStuck {
+		faults = append(faults, fmt.Errorf("%w: Config.StuckAfter is %v: must be positive, 0 or NeverStuck", ErrInvalidConfig, cfg.StuckAfter))
+	}
+	if cfg.Remote > RemoteAll {
+		faults = append(faults, fmt.Errorf("%w: Config.Remote is %d: must be RemoteNone, RemoteProbes or RemoteAll", ErrInvalidConfig, cfg.Remote))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
+	}
+	cfg.Title = cmp.Or(cfg.Title, DefaultTitle)
+	cfg.StuckAfter = cmp.Or(cfg.StuckAfter, DefaultStuckAfter)
+	h := &Health{cfg: cfg, mux: http.NewServeMux()}
+	h.mux.HandleFunc("/livez", func(w http.ResponseWriter, r *http.Request) { probe(w, r, "live", h.Snapshot().NotLive) })
+	h.mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) { probe(w, r, "ready", h.Snapshot().NotReady) })
+	h.mux.HandleFunc("/status.json", func(w http.ResponseWriter, r *http.Request) { writeJSON(w, http.StatusOK, h.Snapshot()) })
+	h.mux.HandleFunc("/{$}", servePage)
+	return h, nil
+}
+
+// Snapshot is what /status.json serves.
+type Snapshot struct {
+	Time  time.Time `json:"time"`
+	Title string    `json:"title"`
+
+	Ready    bool     `json:"ready"`
+	NotReady []string `json:"not_ready"` // why it is not
+	Live     bool     `json:"live"`
+	NotLive  []string `json:"not_live"` // why it is not
+
+	Subscribers []subscriber.Status `json:"subscribers"`
+	Batchings   []BatchingStatus    `json:"batchings"` // sorted by name
+}
+
+// BatchingStatus is the part of a Snapshot about one of Config.Batchings.
+type BatchingStatus struct {
+	Name     string                  `json:"name"`
+	Batchers []batching.BatcherStats `json:"batchers"`
+}
+
+// Snapshot looks at everything. It takes short locks only and calls nobody but
+// the Subscribers and Batchings.
+func (h *Health) Snapshot() Snapshot {
+	s := Snapshot{Time: time.Now(), Title: h.cfg.Title, Batchings: []BatchingStatus{}}
+	for _, sub := range h.cfg.Subscribers {
+		st := sub.Status()
+		if h.cfg.HideKeys {
+			hideKeys(&st)
+		}
+		s.Subscribers = append(s.Subscribers, st)
+	}
+	for _, name := range slices.Sorted(maps.Keys(h.cfg.Batchings)) {
+		s.Batchings = append(s.Batchings, BatchingStatus{name, h.cfg.Batchings[name].Stats()})
+	}
+	s.NotReady = notReady(s.Subscribers)
+	s.NotLive = h.notLive(s.Time, s.Subscribers)
+	s.Ready, s.Live = len(s.NotReady) == 0, len(s.NotLive) == 0
+	return s
+}
+
+// hidden stands where a key was.
+const hidden = "(hidden)"
+
+// hideKeys replaces the keys in st, which is the caller's own.
+func hideKeys(st *subscriber.Status) {
+	for _, sub := range st.Subscriptions {
+		for i := range sub.Failing {
+			sub.Failing[i].Key = hidden
+		}
+		for i := range sub.Channels {
+			if o := sub.Channels[i].Oldest; o != nil {
+				o.Key = hidden
+			}
+		}
+	}
+}
