@@ -40,6 +40,7 @@ const (
 	countOpened
 	countHeartbeats
 	countHeartbeatsFailed
+	countReconnects
 	countConnects
 	counters
 )
@@ -81,7 +82,7 @@ func (t *tally) totals() Totals {
 		Checkpoints: t[countCheckpoints], CheckpointsFailed: t[countCheckpointsFailed],
 		ChannelsOpened: t[countOpened], ChannelsFinished: t[countFinished], ChannelsClosed: t[countClosed], ChannelsLost: t[countLost],
 		Rebalances: t[countRebalances], Drains: t[countDrains],
-		Connects: t[countConnects], Heartbeats: t[countHeartbeats], HeartbeatsFailed: t[countHeartbeatsFailed],
+		Connects: t[countConnects], Reconnects: t[countReconnects], Heartbeats: t[countHeartbeats], HeartbeatsFailed: t[countHeartbeatsFailed],
 	}
 }
 
@@ -149,7 +150,7 @@ func (r *channelRun) noteAcked(d *delivery) {
 		return
 	}
 	now := time.Now()
-	a := Acked{Topic: r.sub.topic, Attempt: d.attempt.Number(), Handling: now.Sub(d.since)}
+	a := Acked{Instance: r.sub.cfg.Instance, Topic: r.sub.topic, Attempt: d.attempt.Number(), Handling: now.Sub(d.since)}
 	if !d.record.Sequence.IsZero() {
 		a.Changed = time.UnixMicro(d.record.Sequence.Timestamp)
 		a.Delay = max(0, now.Sub(a.Changed))
@@ -251,6 +252,9 @@ func (s *subscription) sessionBegins(n int, ses *session) {
 	defer s.mu.Unlock()
 	if s.clients == nil {
 		s.clients = make([]clientSlot, s.cfg.WorkerSize)
+	}
+	if s.clients[n].sessions > 0 {
+		s.tally[countReconnects]++
 	}
 	s.clients[n].session = ses
 	s.clients[n].sessions++

@@ -109,6 +109,7 @@ func (a *Alarm) Error() string {
 
 // Acked is the ack of one message, told to Config.OnAck.
 type Acked struct {
+	Instance string
 	Topic    string
 	Attempt  int           // of the delivery that was acked, from 1
 	Changed  time.Time     // when the record was written, by the service's clock; zero for base data

@@ -199,7 +199,8 @@ type Totals struct {
 	Rebalances       uint64 `json:"rebalances"` // channels given back because the service asked for them
 	Drains           uint64 `json:"drains"`     // of channels, begun
 
-	Connects         uint64 `json:"connects"` // sessions that the service admitted
+	Connects         uint64 `json:"connects"`   // sessions that the service admitted
+	Reconnects       uint64 `json:"reconnects"` // sessions begun because the one before had ended
 	Heartbeats       uint64 `json:"heartbeats"`
 	HeartbeatsFailed uint64 `json:"heartbeats_failed"`
 }

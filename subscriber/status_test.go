@@ -268,7 +268,7 @@ func TestStatus_counts_sessions_that_follow_each_other(t *testing.T) {
 	if c.Reconnects != 1 || c.LastError == nil || c.LastError.Op != "heartbeat" || c.LastError.Code != "OTSResourceGone" {
 		t.Errorf("client %+v, %+v", c, c.LastError)
 	}
-	if st.Totals.ChannelsLost != 1 || st.Totals.HeartbeatsFailed != 1 {
+	if st.Totals.ChannelsLost != 1 || st.Totals.HeartbeatsFailed != 1 || st.Totals.Reconnects != 1 {
 		t.Errorf("%+v", st.Totals)
 	}
 }
@@ -423,7 +423,7 @@ func TestOnAck_is_told_of_each_ack_with_its_delay(t *testing.T) {
 	rec, _ := subscriber.RecordFromMessage(msg)
 	msg.Ack()
 	a := <-told
-	if a.Topic != testbed.Topic || a.Attempt != 2 || !a.Changed.Equal(time.UnixMicro(rec.Sequence.Timestamp)) || a.Delay < 40*time.Millisecond || a.Handling <= 0 || a.Handling > a.Delay {
+	if a.Instance != testbed.Instance || a.Topic != testbed.Topic || a.Attempt != 2 || !a.Changed.Equal(time.UnixMicro(rec.Sequence.Timestamp)) || a.Delay < 40*time.Millisecond || a.Handling <= 0 || a.Handling > a.Delay {
 		t.Errorf("told %+v", a)
 	}
 	if len(told) != 0 {
