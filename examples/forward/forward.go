@@ -1,14 +1,16 @@
-// Package forward is what the examples to-nats, to-redis, to-rabbitmq, to-postgres, to-kafka
-// and to-http have in common: a table of orders in a Tablestore inside the process, somebody who writes to it, a
-// Watermill Router that forwards each change to the example's publisher, and the comparison of
-// what a consumer finds at the broker with what was written to the table.
+// Package forward is what the examples to-nats, to-redis, to-rabbitmq, to-postgres,
+// to-kafka and to-http have in common: a table of orders in a Tablestore inside the
+// process, somebody who writes to it, a Watermill Router that forwards each change to
+// the example's publisher, and the comparison of what a consumer finds at the broker
+// with what was written to the table.
 //
 //	table ── tunnel ──▶ subscriber ──▶ Router ──▶ publisher ──▶ broker ──▶ consumer
 //	  └───────────────────────── compared with ─────────────────────────────┘
 //
-// Every change must arrive, with the payload that the subscriber gave it, and the changes of each order
-// in their order. On the way a partition of the table splits, and some of the broker's answers
-// are lost (made up): those changes are published again, and come twice with the same UUID.
+// Every change must arrive, with the payload that the subscriber gave it, and the
+// changes of each order in their order. On the way a partition of the table splits, and
+// some of the broker's answers are lost (made up): those changes are published again,
+// and come twice with the same UUID.
 package forward
 
 import (
@@ -57,7 +59,9 @@ func Main(name string, open func(ctx context.Context, b *Broker) error) {
 	}
 }
 
-func run(ctx context.Context, orders, changes int, logger watermill.LoggerAdapter, open func(context.Context, *Broker) error) (err error) {
+func run(
+	ctx context.Context, orders, changes int, logger watermill.LoggerAdapter, open func(context.Context, *Broker) error,
+) (err error) {
 	b := newBroker(logger)
 	defer func() { err = errors.Join(err, b.end()) }()
 	if err := open(ctx, b); err != nil {
@@ -68,7 +72,7 @@ func run(ctx context.Context, orders, changes int, logger watermill.LoggerAdapte
 		return err
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
-	fmt.Printf("from  table %s, tunnel %s (emulator inside this process)\nto    %s\n\n", tableName, strings.TrimPrefix(topic, tableName+"/"), b.Server)
+	fmt.Printf("from  table and tunnel %s (emulator inside this process)\nto    %s\n\n", topic, b.Server)
 
 	// Both ends: the table is written to, the broker is read from.
 	l := newLedger()
@@ -144,15 +148,16 @@ func startRouter(t *table, b *Broker, l *ledger, fail context.CancelCauseFunc) (
 	}
 }
 
-// bridge writes the orders and waits until each change is forwarded. An interrupt, the end of ctx, ends it early.
+// bridge writes the orders and waits until each change is forwarded. An interrupt,
+// the end of ctx, ends it early.
 func bridge(ctx, working context.Context, t *table, l *ledger, orders, changes int) (interrupted bool, err error) {
 	both, cancel := context.WithCancelCause(working)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { cancel(errInterrupted) })()
-	if err := t.write(both, orders, changes, l.wrote); err != nil {
-		return false, err
+	err = t.write(both, orders, changes, l.wrote)
+	if err == nil {
+		err = l.wait(both, limit, "forwarded", func(c counts) bool { return c.forwarded >= c.written })
 	}
-	err = l.wait(both, limit, "forwarded", func(c counts) bool { return c.forwarded >= c.written })
 	if errors.Is(err, errInterrupted) {
 		return true, nil
 	}

@@ -95,7 +95,9 @@ func (l *ledger) wait(ctx context.Context, limit time.Duration, what string, don
 			return context.Cause(ctx)
 		case <-late.C:
 			c := l.counts()
-			return errors.Join(fmt.Errorf("within %v not all changes were %s: %d written, %d forwarded, %d read back", limit, what, c.written, c.forwarded, c.distinct), c.failure)
+			late := fmt.Errorf("within %v not all changes were %s: %d written, %d forwarded, %d read back",
+				limit, what, c.written, c.forwarded, c.distinct)
+			return errors.Join(late, c.failure)
 		}
 	}
 	return nil
@@ -104,8 +106,9 @@ func (l *ledger) wait(ctx context.Context, limit time.Duration, what string, don
 // errLost is what the Router gets in place of an answer of the server.
 var errLost = errors.New("the answer was lost (made up, to show a repetition)")
 
-// losing publishes everything, but fails after each hundredth message, as when the connection breaks
-// before the server's answer is there: the message is nacked and published once more.
+// losing publishes everything, but fails after each hundredth message, as when the
+// connection breaks before the server's answer is there: the message is nacked and
+// published once more.
 type losing struct {
 	message.Publisher
 	ledger *ledger
@@ -149,8 +152,9 @@ func (v *verdict) fault(format string, args ...any) {
 }
 
 // compare compares what came out with what went in. A UUID that comes again is a
-// duplicate, as for a consumer with an inbox table. Of the others, those of each order must be
-// what was written to it, in that order and from the start; what is missing can only be the end.
+// duplicate, as for a consumer with an inbox table. Of the others, those of each order
+// must be what was written to it, in that order and from the start; what is missing can
+// only be the end.
 func (l *ledger) compare() verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()

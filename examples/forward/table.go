@@ -29,16 +29,16 @@ type change struct {
 	Status string
 }
 
-// life returns the changes of an order, in order: it is placed, updated, and every third is deleted in the end.
-func life(order int64, steps int) []change {
-	changes := []change{{subscriber.Put, order, 1, "placed"}}
-	for step := int64(2); step <= int64(steps); step++ {
-		changes = append(changes, change{subscriber.Update, order, step, fmt.Sprintf("status %d", step)})
+// changeAt returns a step of an order's life: it is placed, updated, and every
+// third order is deleted with its last step.
+func changeAt(order, step, steps int) change {
+	switch {
+	case step == 1:
+		return change{subscriber.Put, int64(order), 1, "placed"}
+	case step == steps && order%3 == 0:
+		return change{Type: subscriber.Delete, Order: int64(order)}
 	}
-	if last := len(changes) - 1; last > 0 && order%3 == 0 {
-		changes[last] = change{Type: subscriber.Delete, Order: order}
-	}
-	return changes
+	return change{subscriber.Update, int64(order), int64(step), fmt.Sprintf("status %d", step)}
 }
 
 // table is the table of orders in a Tablestore inside this process. It is for one goroutine.
@@ -80,27 +80,25 @@ func (t *table) config() subscriber.Config {
 	}
 }
 
-// write writes the lives of all orders, side by side, until ctx ends. It tells wrote
-// of each change. Half way it splits a partition: one of the channels ends, and two go on.
+// write takes all orders through their lives, side by side. It tells wrote of each
+// change, and returns the cause if ctx ends. Half way it splits a partition: one of the
+// channels ends, and two go on.
 func (t *table) write(ctx context.Context, orders, steps int, wrote func(change)) error {
-	lives := make([][]change, orders)
-	for i := range lives {
-		lives[i] = life(int64(i), steps)
-	}
-	for step := range steps {
-		if step == (steps+1)/2 {
+	for step := 1; step <= steps; step++ {
+		if step == steps/2+1 {
 			if err := t.emulator.Split(tableName); err != nil {
 				return err
 			}
 		}
-		for _, changes := range lives {
+		for order := range orders {
 			if ctx.Err() != nil {
-				return nil
+				return context.Cause(ctx)
 			}
-			if err := t.apply(changes[step]); err != nil {
-				return fmt.Errorf("writing order %d: %w", changes[step].Order, err)
+			c := changeAt(order, step, steps)
+			if err := t.apply(c); err != nil {
+				return fmt.Errorf("writing order %d: %w", order, err)
 			}
-			wrote(changes[step])
+			wrote(c)
 		}
 	}
 	return nil

@@ -4,9 +4,9 @@
 //
 //	DATABASE_URL=postgres://postgres@127.0.0.1:5432/postgres go run ./examples/to-postgres
 //
-// That URL is also the default. There is no PostgreSQL inside a process, so one must
-// run there; the example makes two tables, for the messages and for the subscriber's
-// position, and drops them in the end. The Tablestore is inside the process. It ends by itself, or
+// That URL is also the default. There is no PostgreSQL inside a process, so one must run
+// there; the example makes two tables, for the messages and for the subscriber's position,
+// and drops them in the end. The Tablestore is inside the process. It ends by itself, or
 // cleanly at Ctrl-C.
 package main
 
@@ -41,7 +41,8 @@ func open(ctx context.Context, b *forward.Broker) error {
 	var version string
 	if err := pool.QueryRow(ctx, "select split_part(current_setting('server_version'), ' ', 1)").Scan(&version); err != nil {
 		attempts := strings.Split(err.Error(), "\n") // a line each
-		return fmt.Errorf("cannot use PostgreSQL at %s: set DATABASE_URL, such as postgres://user:password@host:5432/database (%s)", at, strings.TrimSpace(attempts[len(attempts)-1]))
+		return fmt.Errorf("cannot use PostgreSQL at %s: set DATABASE_URL, such as postgres://user:password@host:5432/database (%s)",
+			at, strings.TrimSpace(attempts[len(attempts)-1]))
 	}
 
 	db := wmsql.BeginnerFromPgx(pool)
@@ -54,7 +55,7 @@ func open(ctx context.Context, b *forward.Broker) error {
 	}
 	b.AtEnd(func(context.Context) error { return sub.Close() })
 	b.AtEnd(func(ctx context.Context) error {
-		_, err := pool.Exec(ctx, "drop table if exists "+schema.MessagesTable(b.Name)+", "+offsets.MessagesOffsetsTable(b.Name))
+		_, err := pool.Exec(ctx, fmt.Sprintf("drop table if exists %s, %s", schema.MessagesTable(b.Name), offsets.MessagesOffsetsTable(b.Name)))
 		return err
 	})
 	if err := sub.SubscribeInitialize(b.Name); err != nil { // makes both tables

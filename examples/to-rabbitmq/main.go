@@ -4,9 +4,9 @@
 //
 //	AMQP_URL=amqp://guest:guest@127.0.0.1:5672/ go run ./examples/to-rabbitmq
 //
-// That URL is also the default. There is no RabbitMQ inside a process, so one must
-// run there; the example makes a queue, and deletes it in the end. The table is inside the process. It ends
-// by itself, or cleanly at Ctrl-C.
+// That URL is also the default. There is no RabbitMQ inside a process, so one must run
+// there; the example makes a queue, and deletes it in the end. The table is inside the
+// process. It ends by itself, or cleanly at Ctrl-C.
 package main
 
 import (
@@ -32,7 +32,8 @@ func open(_ context.Context, b *forward.Broker) error {
 	}
 	conn, err := amqp.Dial(url)
 	if err != nil {
-		return fmt.Errorf("cannot use RabbitMQ at %s:%d: set AMQP_URL, such as amqp://user:password@host:5672/ (%w)", uri.Host, uri.Port, err)
+		return fmt.Errorf("cannot use RabbitMQ at %s:%d: set AMQP_URL, such as amqp://user:password@host:5672/ (%w)",
+			uri.Host, uri.Port, err)
 	}
 	b.AtEnd(func(context.Context) error { return conn.Close() })
 	channel, err := conn.Channel()
@@ -47,7 +48,7 @@ func open(_ context.Context, b *forward.Broker) error {
 		_, err := channel.QueueDelete(b.Name, false, false, false)
 		return err
 	})
-	b.Server = fmt.Sprintf("%s %s, %s:%d, queue %s", conn.Properties["product"], conn.Properties["version"], uri.Host, uri.Port, b.Name)
+	b.Server = fmt.Sprintf("RabbitMQ %s, %s:%d, queue %s", conn.Properties["version"], uri.Host, uri.Port, b.Name)
 
 	config := amqpbroker.NewDurableQueueConfig(url)
 	config.Publish.ConfirmDelivery = true // or Publish would return, and the change be acked, before the server has it

@@ -51,7 +51,8 @@ func open(ctx context.Context, b *forward.Broker) error {
 
 func read(ctx context.Context, client *redis.Client, stream string, got func(uuid string, payload []byte)) error {
 	for after := "0"; ctx.Err() == nil; {
-		found, err := client.XRead(ctx, &redis.XReadArgs{Streams: []string{stream, after}, Count: 100, Block: 100 * time.Millisecond}).Result()
+		args := &redis.XReadArgs{Streams: []string{stream, after}, Count: 100, Block: 100 * time.Millisecond}
+		found, err := client.XRead(ctx, args).Result()
 		if errors.Is(err, redis.Nil) { // nothing for as long as Block
 			continue
 		}
