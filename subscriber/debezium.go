@@ -1,0 +1,119 @@
+package subscriber
+
+import (
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// Debezium is an Unmarshaler whose payload is an envelope in the style of
+// Debezium's JSON without schemas:
+//
+//	{
+//	  "before": {"id": 7, "amount": 12.5},     primary key and origin columns, or null
+//	  "after": {"id": 7, "amount": 13, "note": null},
+//	  "source": {
+//	    "connector": "tablestore", "db": "my-instance", "table": "orders",
+//	    "tunnel": "audit", "channel": "…", "snapshot": "false", "type": "update",
+//	    "ts_ms": 1700000002123,                of the change; 0 for base data
+//	    "sequence": "00000001:00060a24183ea6c0:00000000"   null for base data
+//	  },
+//	  "op": "u",                               c, u, d, or r for base data
+//	  "ts_ms": 1700000002200                   when this library saw it
+//	}
+//
+// What Tablestore does not tell cannot be in it:
+//
+//   - before is known only of tables whose stream keeps old columns, and holds
+//     those columns; of a deletion it always has the primary key.
+//   - after of a put (source.type "put") is the whole row. Of an update it holds
+//     the primary key and what changed: columns that were removed are null, and
+//     columns of which single versions were removed are not in it.
+//   - op of a put is c, though the row may have been there before, unless
+//     origin columns show that it was: then it is u. An update is always u.
+//
+// Values are as in the payload of JSON. Since ts_ms is the time of reading, the
+// payload of a redelivery differs; the UUID does not.
+type Debezium struct{}
+
+var _ Unmarshaler = Debezium{}
+
+// Unmarshal makes a message with the envelope as its payload. It never fails.
+func (Debezium) Unmarshal(r *Record) (*message.Message, error) {
+	msg := message.NewMessage("", appendEnvelope(make([]byte, 0, 512), r, time.Now()))
+	setMetadata(msg, r)
+	return msg, nil
+}
+
+func appendEnvelope(b []byte, r *Record, now time.Time) []byte {
+	b = append(b, `{"before":`...)
+	if len(r.Origin) > 0 || r.Type == Delete {
+		b = appendImage(b, r.PrimaryKey, r.Origin)
+	} else {
+		b = append(b, "null"...)
+	}
+	b = append(b, `,"after":`...)
+	if r.Type == Delete {
+		b = append(b, "null"...)
+	} else {
+		b = appendImage(b, r.PrimaryKey, r.Columns)
+	}
+	b = append(b, `,"source":{"connector":"tablestore","db":`...)
+	b = appendString(b, r.Instance)
+	b = append(b, `,"table":`...)
+	b = appendString(b, r.Table)
+	b = append(b, `,"tunnel":`...)
+	b = appendString(b, r.Tunnel)
+	b = append(b, `,"channel":`...)
+	b = appendString(b, r.Channel)
+	b = append(b, `,"snapshot":"`...)
+	b = strconv.AppendBool(b, r.Sequence.IsZero())
+	b = append(b, `","type":"`...)
+	b = append(b, r.Type.String()...)
+	b = append(b, `","ts_ms":`...)
+	b = strconv.AppendInt(b, r.Sequence.Timestamp/1000, 10)
+	b = append(b, `,"sequence":`...)
+	if r.Sequence.IsZero() {
+		b = append(b, "null"...)
+	} else {
+		b = appendString(b, r.Sequence.String())
+	}
+	b = append(b, `},"op":"`...)
+	b = append(b, operation(r))
+	b = append(b, `","ts_ms":`...)
+	b = strconv.AppendInt(b, now.UnixMilli(), 10)
+	return append(b, '}')
+}
+
+// operation is Debezium's letter for the change.
+func operation(r *Record) byte {
+	switch {
+	case r.Type == Delete:
+		return 'd'
+	case r.Sequence.IsZero():
+		return 'r'
+	case r.Type == Update || len(r.Origin) > 0:
+		return 'u'
+	}
+	return 'c'
+}
+
+// appendImage writes a row: the primary key, the newest version of each column,
+// and null for each column that was removed and not written.
+func appendImage(b []byte, key []Column, cells []Cell) []byte {
+	image := make([]Cell, 0, len(key)+len(cells))
+	for _, c := range key {
+		image = append(image, Cell{Name: c.Name, Value: c.Value})
+	}
+	for _, c := range cells {
+		switch c.Type {
+		case CellPut:
+			image = append(image, c)
+		case CellDeleteAllVersions:
+			image = append(image, Cell{Name: c.Name, Timestamp: math.MinInt64}) // null; any value is newer
+		}
+	}
+	return append(appendNewest(append(b, '{'), image), '}')
+}

@@ -1,0 +1,255 @@
+package subscriber
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+	"pgregory.net/rapid"
+
+	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+)
+
+// update is the record of the examples of formats in docs/payload.md.
+func update() *Record {
+	r := *payloads["An update"]
+	r.Instance, r.Table, r.Tunnel, r.Channel = "shop", "orders", "audit", "c1"
+	r.UUID = "ab602e8a-626b-85b4-91ed-8c52e818580e"
+	return &r
+}
+
+// example returns the example under a heading of docs/payload.md, without its spaces.
+func example(t *testing.T, heading string) string {
+	t.Helper()
+	doc, err := os.ReadFile("../docs/payload.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(doc), "\n### "+heading+"\n")
+	block := regexp.MustCompile("(?s)```jsonc\n(.*?)```").FindStringSubmatch(section)
+	if !found || block == nil {
+		t.Fatalf("docs/payload.md has no example under %q", heading)
+	}
+	var b bytes.Buffer
+	if err := json.Compact(&b, []byte(block[1])); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// payload is what an Unmarshaler makes of r.
+func payload(t testing.TB, u Unmarshaler, r *Record) string {
+	t.Helper()
+	msg, err := u.Unmarshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := msg.Metadata.Get(MetadataKey); got != r.KeyText() {
+		t.Errorf("metadata has the key %s", got)
+	}
+	return string(msg.Payload)
+}
+
+func TestCloudEvents_are_as_documented(t *testing.T) {
+	if got, want := payload(t, CloudEvents{}, update()), example(t, "CloudEvents"); got != want {
+		t.Errorf("payload\n%s, documented\n%s", got, want)
+	}
+}
+
+func TestCloudEvents_id_is_the_uuid_of_the_message(t *testing.T) {
+	msg, err := CloudEvents{}.Unmarshal(update())
+	if err != nil || msg.UUID != update().UUID {
+		t.Errorf("UUID is %q, %v", msg.UUID, err)
+	}
+	r := update()
+	r.UUID = ""
+	first, second := payload(t, CloudEvents{}, r), payload(t, CloudEvents{}, r)
+	if first != second || strings.Contains(first, `"id":""`) {
+		t.Errorf("without a UUID:\n%s\n%s", first, second)
+	}
+}
+
+func TestCloudEvents_of_base_data_have_no_time_and_settings_are_taken(t *testing.T) {
+	r := update()
+	r.Type, r.Sequence, r.Origin, r.Columns = Put, Sequence{}, nil, nil
+	got := payload(t, CloudEvents{TypePrefix: "org.example", Source: "/orders?a&\"b\""}, r)
+	want := `{"specversion":"1.0","id":"ab602e8a-626b-85b4-91ed-8c52e818580e","source":"/orders?a&\"b\"","type":"org.example.put",` +
+		`"subject":"[7,\"eu\"]","datacontenttype":"application/json","data":{"type":"put","key":{"id":7,"region":"eu"},"columns":{}}}`
+	if got != want {
+		t.Errorf("got\n%s, want\n%s", got, want)
+	}
+}
+
+func TestCloudEvents_subject_has_no_forbidden_characters_and_means_the_key(t *testing.T) {
+	for _, key := range []string{"plain", "é😀", "a\x00b", "\x7f", "\u0080\u009f", "\ufffe", "\U0001fffe", "\ufdd0x", "\\u007f\x7f", ""} {
+		r := &Record{Type: Put, PrimaryKey: []Column{{"k", StringValue(key)}}}
+		var event struct{ Subject string }
+		if err := json.Unmarshal([]byte(payload(t, CloudEvents{}, r)), &event); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range event.Subject {
+			if c < ' ' || c >= 0x7f && c <= 0x9f || c&0xfffe == 0xfffe || c >= 0xfdd0 && c <= 0xfdef {
+				t.Errorf("key %q: subject %q has %U", key, event.Subject, c)
+			}
+		}
+		var back []string
+		if err := json.Unmarshal([]byte(event.Subject), &back); err != nil || len(back) != 1 || back[0] != key {
+			t.Errorf("key %q came back as %q, %v", key, back, err)
+		}
+	}
+}
+
+func TestDebezium_envelope_is_as_documented(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(time.UnixMilli(1700000002200)))
+		if got, want := payload(t, Debezium{}, update()), example(t, "Debezium"); got != want {
+			t.Errorf("payload\n%s, documented\n%s", got, want)
+		}
+	})
+}
+
+func TestDebezium_tells_what_is_known_of_each_change(t *testing.T) {
+	key := []Column{{"id", IntegerValue(7)}}
+	put := func(name string, v int64) Cell { return Cell{Name: name, Value: IntegerValue(v), Timestamp: 5} }
+	seq := Sequence{1, 1700000002123456, 0}
+	for _, c := range []struct {
+		what              string
+		record            Record
+		op, before, after string
+	}{
+		{"base data", Record{Type: Put, Columns: []Cell{put("a", 1)}}, "r", `null`, `{"id":7,"a":1}`},
+		{"a put", Record{Type: Put, Sequence: seq, Columns: []Cell{put("a", 1)}}, "c", `null`, `{"id":7,"a":1}`},
+		{"a put without columns", Record{Type: Put, Sequence: seq}, "c", `null`, `{"id":7}`},
+		{"a put over a row", Record{Type: Put, Sequence: seq, Columns: []Cell{put("b", 2)}, Origin: []Cell{put("a", 1)}}, "u", `{"id":7,"a":1}`, `{"id":7,"b":2}`},
+		{"an update", Record{Type: Update, Sequence: seq, Columns: []Cell{put("a", 1)}}, "u", `null`, `{"id":7,"a":1}`},
+		{"an update that removes", Record{Type: Update, Sequence: seq, Columns: []Cell{
+			{Name: "a", Type: CellDeleteAllVersions}, {Name: "a", Type: CellDeleteAllVersions}, {Name: "b", Type: CellDeleteOneVersion, Timestamp: 5}, put("c", 3),
+		}}, "u", `null`, `{"id":7,"a":null,"c":3}`},
+		{"an update that replaces", Record{Type: Update, Sequence: seq, Columns: []Cell{{Name: "a", Type: CellDeleteAllVersions}, put("a", 4)}}, "u", `null`, `{"id":7,"a":4}`},
+		{"a delete", Record{Type: Delete, Sequence: seq}, "d", `{"id":7}`, `null`},
+		{"a delete with old columns", Record{Type: Delete, Sequence: seq, Origin: []Cell{put("a", 1)}}, "d", `{"id":7,"a":1}`, `null`},
+	} {
+		c.record.PrimaryKey = key
+		var got struct {
+			Op            string
+			Before, After json.RawMessage
+			Source        struct{ Snapshot string }
+		}
+		if err := json.Unmarshal([]byte(payload(t, Debezium{}, &c.record)), &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Op != c.op || string(got.Before) != c.before || string(got.After) != c.after || (got.Source.Snapshot == "true") != (c.op == "r") {
+			t.Errorf("%s: %s before %s after %s snapshot %s, want %s %s %s", c.what, got.Op, got.Before, got.After, got.Source.Snapshot, c.op, c.before, c.after)
+		}
+	}
+}
+
+func TestFormats_of_any_record_are_valid_JSON(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.String()
+		r := &Record{
+			Instance: text.Draw(t, "instance"), Table: text.Draw(t, "table"), Tunnel: text.Draw(t, "tunnel"), Channel: text.Draw(t, "channel"),
+			Type: RecordType(rapid.IntRange(1, 3).Draw(t, "type")), PrimaryKey: []Column{{text.Draw(t, "key"), StringValue(text.Draw(t, "value"))}},
+			Sequence: Sequence{Timestamp: rapid.Int64Range(0, math.MaxInt32*1e6).Draw(t, "time")},
+		}
+		for range rapid.IntRange(0, 40).Draw(t, "cells") {
+			r.Columns = append(r.Columns, Cell{
+				Name: rapid.StringMatching("[ab]{0,3}").Draw(t, "name"), Type: CellType(rapid.IntRange(0, 2).Draw(t, "cell")),
+				Value: StringValue(text.Draw(t, "text")), Timestamp: rapid.Int64Range(0, 3).Draw(t, "version"),
+			})
+		}
+		for _, u := range []Unmarshaler{CloudEvents{}, Debezium{}} {
+			msg, err := u.Unmarshal(r)
+			if err != nil || !json.Valid(msg.Payload) {
+				t.Fatalf("%T: %v, %s", u, err, msg.Payload)
+			}
+		}
+	})
+}
+
+func TestRaw_payload_has_the_bytes_of_the_wire(t *testing.T) {
+	records := fullPage()
+	p := mustDecode(t, wirePage("next", nil, records...))
+	for i := range p.records {
+		if got := payload(t, Raw{}, &p.records[i]); got != string(records[i].Record) {
+			t.Errorf("record %d: got\n%x, the wire had\n%x", i, got, records[i].Record)
+		}
+	}
+}
+
+func TestRaw_any_record_decodes_to_what_it_held(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := &Record{Type: Update, PrimaryKey: []Column{{"id", IntegerValue(rapid.Int64().Draw(t, "id"))}}, Sequence: Sequence{1, 2, 3}}
+		for range rapid.IntRange(0, 5).Draw(t, "cells") {
+			v := rapid.SampledFrom([]Value{IntegerValue(-1), DoubleValue(math.Inf(-1)), BooleanValue(true), StringValue("\xff"), BinaryValue(nil), BinaryValue([]byte{0, 1})}).Draw(t, "value")
+			c := Cell{Name: rapid.String().Draw(t, "name"), Value: v, Timestamp: rapid.Int64Range(1, 9).Draw(t, "version")}
+			switch c.Type = CellType(rapid.IntRange(0, 2).Draw(t, "type")); c.Type {
+			case CellDeleteAllVersions:
+				c.Value, c.Timestamp = Value{}, 0
+			case CellDeleteOneVersion:
+				c.Value = Value{}
+			}
+			want.Columns = append(want.Columns, c)
+		}
+		body := wirePage("next", nil, &protocol.Record{ActionType: protocol.ActionType_UPDATE_ROW.Enum(), Record: appendPlainBuffer(nil, want)})
+		p, err := testDecoder().decode(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := p.records[0]
+		if got.Sequence != want.Sequence || got.PrimaryKey[0] != want.PrimaryKey[0] || len(got.Columns) != len(want.Columns) {
+			t.Fatalf("got %+v, want %+v", got, want)
+		}
+		for i := range want.Columns {
+			if got.Columns[i] != want.Columns[i] {
+				t.Fatalf("cell %d is %+v, want %+v", i, got.Columns[i], want.Columns[i])
+			}
+		}
+	})
+}
+
+func TestRaw_payload_keeps_no_page(t *testing.T) {
+	body := wirePage("next", nil, fullPage()...)
+	p := mustDecode(t, body)
+	before := payload(t, Raw{}, &p.records[0])
+	msg, err := Raw{}.Unmarshal(&p.records[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(body)
+	if string(msg.Payload) != before {
+		t.Error("the payload changed with the page")
+	}
+	var row plainbuffer.Row
+	if err := plainbuffer.Decode(msg.Payload, &row); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNone_payload_is_empty(t *testing.T) {
+	if got := payload(t, None{}, update()); got != "" {
+		t.Errorf("payload %q", got)
+	}
+}
+
+func BenchmarkFormats(b *testing.B) {
+	r := benchRecord(5)
+	r.UUID = "ab602e8a-626b-85b4-91ed-8c52e818580e"
+	for name, u := range map[string]Unmarshaler{"JSON": JSON{}, "CloudEvents": CloudEvents{}, "Debezium": Debezium{}, "Raw": Raw{}, "None": None{}} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := u.Unmarshal(r); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,84 @@
+package subscriber
+
+import (
+	"unsafe"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+)
+
+// Raw is an Unmarshaler whose payload is the record in PlainBuffer, Tablestore's
+// own row format: header, primary key, cells, sequence and checksums, as the
+// service sends it. A deletion has the delete marker. The type of the change is
+// in the metadata, as always; the columns before the change are not in the payload.
+//
+// The payload is encoded anew, so it is the message's own and keeps no page in
+// memory. It has the bytes of the wire unless those hold parts that this library
+// skips (unknown extensions, unknown cell types).
+type Raw struct{}
+
+var _ Unmarshaler = Raw{}
+
+// Unmarshal makes a message with the record in PlainBuffer. It never fails.
+func (Raw) Unmarshal(r *Record) (*message.Message, error) {
+	msg := message.NewMessage("", appendPlainBuffer(make([]byte, 0, 256), r))
+	setMetadata(msg, r)
+	return msg, nil
+}
+
+// None is an Unmarshaler whose payload is empty: for handlers that take the
+// typed record (RecordFromMessage, Bind) and nothing else.
+type None struct{}
+
+var _ Unmarshaler = None{}
+
+// Unmarshal makes a message with metadata alone. It never fails.
+func (None) Unmarshal(r *Record) (*message.Message, error) {
+	msg := message.NewMessage("", nil)
+	setMetadata(msg, r)
+	return msg, nil
+}
+
+func appendPlainBuffer(b []byte, r *Record) []byte {
+	row := plainbuffer.Row{
+		PrimaryKey:  make([]plainbuffer.Cell, len(r.PrimaryKey)),
+		Cells:       make([]plainbuffer.Cell, len(r.Columns)),
+		Delete:      r.Type == Delete,
+		HasSequence: !r.Sequence.IsZero(),
+		Sequence:    plainbuffer.Sequence(r.Sequence),
+	}
+	for i, c := range r.PrimaryKey {
+		row.PrimaryKey[i] = plainbuffer.Cell{Name: c.Name, Value: toWire(c.Value), HasValue: true}
+	}
+	for i, c := range r.Columns {
+		row.Cells[i] = plainbuffer.Cell{
+			Name: c.Name, Value: toWire(c.Value), HasValue: c.Value.kind != KindNone,
+			Op: wireOps[c.Type], Timestamp: c.Timestamp, HasTimestamp: c.Timestamp != 0,
+		}
+	}
+	return plainbuffer.AppendRow(plainbuffer.AppendHeader(b), &row)
+}
+
+var wireOps = [...]plainbuffer.Op{
+	CellPut:               plainbuffer.Put,
+	CellDeleteOneVersion:  plainbuffer.DeleteOneVersion,
+	CellDeleteAllVersions: plainbuffer.DeleteAllVersion,
+}
+
+// toWire is the reverse of fromWire, and copies as little.
+func toWire(v Value) plainbuffer.Value {
+	switch v.kind {
+	case KindInteger:
+		return plainbuffer.IntegerValue(v.Int64())
+	case KindDouble:
+		return plainbuffer.DoubleValue(v.Float64())
+	case KindBoolean:
+		return plainbuffer.BooleanValue(v.Bool())
+	case KindString:
+		return plainbuffer.StringValue(v.data)
+	case KindBinary:
+		return plainbuffer.BinaryValue(unsafe.Slice(unsafe.StringData(v.data), len(v.data)))
+	}
+	return plainbuffer.Value{}
+}
