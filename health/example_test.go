@@ -1,0 +1,60 @@
+package health_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+
+	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/health"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+func Example() {
+	em, err := emulator.Start(emulator.Options{Instance: "shop", AccessKeyID: "id", AccessKeySecret: "secret"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer em.Close()
+	sub, err := subscriber.New(subscriber.Config{
+		Endpoint: em.Endpoint(), Instance: "shop", AccessKeyID: "id", AccessKeySecret: "secret",
+	}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer sub.Close()
+
+	h, err := health.New(health.Config{Subscribers: []health.Subscriber{sub}, Title: "order-sync"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // h.ListenAndServe(ctx, "") listens on 127.0.0.1:8088
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- h.Serve(ctx, listener) }() // ends with cancel
+
+	resp, err := http.Get("http://" + listener.Addr().String() + "/readyz")
+	if err != nil {
+		log.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		log.Fatal(err)
+	}
+	resp.Body.Close()
+	fmt.Print(resp.Status, "\n", string(body))
+	cancel()
+	if err := <-served; err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// 503 Service Unavailable
+	// not ready
+	// - instance shop: nothing is subscribed
+}
