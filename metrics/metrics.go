@@ -1,0 +1,231 @@
+package metrics
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+// Namespace is what the names of all series begin with.
+const Namespace = "watermill_ots"
+
+// DefaultRPOTimeout is the default of Config.RPOTimeout.
+const DefaultRPOTimeout = 2 * time.Second
+
+// Config configures a Metrics. The zero value is fine.
+type Config struct {
+	// DelayBuckets are the upper bounds, in seconds, of the histogram of the time
+	// between a change and its ack. Default 5 ms to 1 h.
+	DelayBuckets []float64
+
+	// HandlingBuckets are those of the histograms of handling times: of
+	// messages, and of batches, which also wait. Default 1 ms to 2 min.
+	HandlingBuckets []float64
+
+	// SizeBuckets are those of the histogram of messages in a batch. Default 1 to 1000.
+	SizeBuckets []float64
+
+	// RPOInterval is how often at most the service is asked how far each tunnel
+	// is (two calls a tunnel), during a scrape. Default 0: it is not asked.
+	RPOInterval time.Duration
+
+	// RPOTimeout is how long a scrape waits for these answers at most; later ones
+	// are not taken. Default 2 s.
+	RPOTimeout time.Duration
+}
+
+// Source is what a subscriber shows: a *subscriber.Subscriber is one. If it has
+// its method RPO too, the service's view is shown when Config.RPOInterval is set.
+type Source interface {
+	Status() subscriber.Status
+}
+
+// Metrics is a prometheus.Collector over subscribers and batchings. All methods
+// may be called from any goroutine.
+type Metrics struct {
+	acks    *acks
+	batches *batches
+	rpo     *rpo
+
+	mu        sync.Mutex // guards what follows
+	sources   []Source
+	batchings []pipeline
+}
+
+type pipeline struct {
+	name string
+	b    *batching.Batching
+}
+
+var _ prometheus.Collector = (*Metrics)(nil)
+
+// New returns a Metrics that shows nothing yet. The error lists every fault of
+// cfg: buckets that do not grow, negative times.
+func New(cfg Config) (*Metrics, error) {
+	var faults []error
+	buckets := func(field string, given, fallback []float64) []float64 {
+		for i := 1; i < len(given); i++ {
+			if given[i] <= given[i-1] {
+				faults = append(faults, fmt.Errorf("Config.%s has %v after %v: bounds must grow", field, given[i], given[i-1]))
+			}
+		}
+		if len(given) == 0 {
+			return fallback
+		}
+		return slices.Clone(given)
+	}
+	delay := buckets("DelayBuckets", cfg.DelayBuckets, []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600})
+	handling := buckets("HandlingBuckets", cfg.HandlingBuckets, []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120})
+	size := buckets("SizeBuckets", cfg.SizeBuckets, []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000})
+	if cfg.RPOInterval < 0 {
+		faults = append(faults, fmt.Errorf("Config.RPOInterval is %v: it must not be negative (zero means that the service is not asked)", cfg.RPOInterval))
+	}
+	if cfg.RPOTimeout < 0 {
+		faults = append(faults, fmt.Errorf("Config.RPOTimeout is %v: it must not be negative (zero means the default)", cfg.RPOTimeout))
+	}
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("metrics configuration: %w", errors.Join(faults...))
+	}
+	return &Metrics{
+		acks:    newAcks(delay, handling),
+		batches: newBatches(size, handling),
+		rpo:     &rpo{interval: cfg.RPOInterval, timeout: cmp.Or(cfg.RPOTimeout, DefaultRPOTimeout), known: make(map[tunnel]*points)},
+	}, nil
+}
+
+// AddSubscriber shows a subscriber from here on, also after it was closed.
+func (m *Metrics) AddSubscriber(s Source) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sources = append(m.sources, s)
+}
+
+// AddBatching shows a batching from here on, also after it was closed. The name
+// becomes the label pipeline; batchings with the same name are summed up.
+func (m *Metrics) AddBatching(name string, b *batching.Batching) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.batchings = append(m.batchings, pipeline{name, b})
+}
+
+// OnAck returns what subscriber.Config.OnAck takes, for the histograms of
+// delays and handling times. One may serve many subscribers.
+func (m *Metrics) OnAck() func(subscriber.Acked) {
+	m.acks.enabled.Store(true)
+	return m.acks.observe
+}
+
+// OnBatch returns what batching.Config.OnBatch takes, for the histograms of the
+// batches of the pipeline with that name.
+func (m *Metrics) OnBatch(name string) func(batching.Handled) {
+	m.batches.enable(name)
+	return func(h batching.Handled) { m.batches.observe(name, h) }
+}
+
+// Describe implements prometheus.Collector.
+func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
+	for _, f := range tunnelFamilies {
+		descs <- f.desc
+	}
+	for _, f := range batcherFamilies {
+		descs <- f.desc
+	}
+	m.acks.describe(descs)
+	m.batches.describe(descs)
+	m.rpo.describe(descs)
+}
+
+// Collect implements prometheus.Collector. It waits for nothing but, with
+// Config.RPOInterval, the service, for RPOTimeout at most.
+func (m *Metrics) Collect(series chan<- prometheus.Metric) {
+	m.mu.Lock()
+	sources, batchings := slices.Clone(m.sources), slices.Clone(m.batchings)
+	m.mu.Unlock()
+
+	m.rpo.refresh(sources)
+	m.rpo.collect(series)
+
+	tunnels := make(map[tunnel][]*subscriber.SubscriptionStatus)
+	now := time.Time{}
+	for _, s := range sources {
+		st := s.Status()
+		now = st.Time
+		for i := range st.Subscriptions {
+			sub := &st.Subscriptions[i]
+			t := tunnel{instance: st.Instance, table: sub.Table, tunnel: sub.Tunnel}
+			tunnels[t] = append(tunnels[t], sub)
+		}
+	}
+	for t, subs := range tunnels {
+		collect(tunnelFamilies, series, subs, now, t.instance, t.table, t.tunnel)
+		m.acks.begin(t)
+	}
+	m.acks.collect(series)
+
+	batchers := make(map[[2]string][]*batching.BatcherStats)
+	for _, p := range batchings {
+		stats := p.b.Stats()
+		for i := range stats {
+			key := [2]string{p.name, stats[i].Batcher}
+			batchers[key] = append(batchers[key], &stats[i])
+		}
+	}
+	for key, stats := range batchers {
+		collect(batcherFamilies, series, stats, now, key[0], key[1])
+		m.batches.begin(key[0], key[1])
+	}
+	m.batches.collect(series)
+}
+
+// tunnel identifies a tunnel; its parts are the labels tunnelLabels.
+type tunnel struct{ instance, table, tunnel string }
+
+// tunnelLabels: Prometheus itself calls the target "instance".
+var tunnelLabels = []string{"ots_instance", "table", "tunnel"}
+
+// family is one metric over snapshots of type S.
+type family[S any] struct {
+	desc    *prometheus.Desc
+	kind    prometheus.ValueType
+	largest bool // of several snapshots, instead of the sum
+	values  func(s *S, now time.Time, add func(v float64, labels ...string))
+}
+
+// collect sends the series of all families. The snapshots are of one thing,
+// which the first labels name.
+func collect[S any](families []family[S], series chan<- prometheus.Metric, snapshots []*S, now time.Time, first ...string) {
+	for _, f := range families {
+		sums := make(map[string]float64)
+		for _, s := range snapshots {
+			f.values(s, now, func(v float64, labels ...string) {
+				key := strings.Join(labels, "\x00")
+				if f.largest {
+					sums[key] = max(sums[key], v)
+				} else {
+					sums[key] += v
+				}
+			})
+		}
+		for key, v := range sums {
+			labels := first
+			if key != "" {
+				labels = append(slices.Clip(first), strings.Split(key, "\x00")...)
+			}
+			series <- prometheus.MustNewConstMetric(f.desc, f.kind, v, labels...)
+		}
+	}
+}
+
+// newDesc describes a metric with the given labels.
+func newDesc(name, help string, first []string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(Namespace+"_"+name, help, append(slices.Clip(first), labels...), nil)
+}
