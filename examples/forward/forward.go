@@ -104,10 +104,7 @@ func run(
 
 	// What the server took can be read.
 	err = l.wait(working, limit, "read back", func(c counts) bool {
-		if b.DropsDuplicates {
-			return c.distinct >= c.forwarded
-		}
-		return c.arrived >= c.published
+		return c.unread == 0 && (b.DropsDuplicates || c.arrived >= c.published)
 	})
 	stopShowing()
 	if interrupted {
