@@ -72,10 +72,11 @@ var _ prometheus.Collector = (*Metrics)(nil)
 // cfg: buckets that do not grow, negative times.
 func New(cfg Config) (*Metrics, error) {
 	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	buckets := func(field string, given, fallback []float64) []float64 {
 		for i := 1; i < len(given); i++ {
 			if given[i] <= given[i-1] {
-				faults = append(faults, fmt.Errorf("Config.%s has %v after %v: bounds must grow", field, given[i], given[i-1]))
+				fault("Config.%s has %v after %v: bounds must grow", field, given[i], given[i-1])
 			}
 		}
 		if len(given) == 0 {
@@ -87,10 +88,10 @@ func New(cfg Config) (*Metrics, error) {
 	handling := buckets("HandlingBuckets", cfg.HandlingBuckets, []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120})
 	size := buckets("SizeBuckets", cfg.SizeBuckets, []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000})
 	if cfg.RPOInterval < 0 {
-		faults = append(faults, fmt.Errorf("Config.RPOInterval is %v: it must not be negative (zero means that the service is not asked)", cfg.RPOInterval))
+		fault("Config.RPOInterval is %v: it must not be negative (zero means that the service is not asked)", cfg.RPOInterval)
 	}
 	if cfg.RPOTimeout < 0 {
-		faults = append(faults, fmt.Errorf("Config.RPOTimeout is %v: it must not be negative (zero means the default)", cfg.RPOTimeout))
+		fault("Config.RPOTimeout is %v: it must not be negative (zero means the default)", cfg.RPOTimeout)
 	}
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("metrics configuration: %w", errors.Join(faults...))
