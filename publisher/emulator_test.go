@@ -361,3 +361,25 @@ func TestUnmarshaler_refuses_rows_that_hold_no_message_and_skips_what_is_none(t 
 		}
 	}
 }
+
+// BenchmarkPublishToEmulator measures Publish with a service on the same machine.
+func BenchmarkPublishToEmulator(b *testing.B) {
+	em := start(b)
+	p := publish(b, em, nil)
+	for name, key := range map[string]string{"without a key": "", "of one key": "key"} {
+		b.Run("200 "+name, func(b *testing.B) {
+			messages := make([]*message.Message, 200)
+			for i := range messages {
+				messages[i] = message.NewMessage(fmt.Sprint(i), make([]byte, 200))
+				publisher.SetOrderingKey(messages[i], key)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := p.Publish("orders", messages...); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N*len(messages))/b.Elapsed().Seconds(), "messages/s")
+		})
+	}
+}
