@@ -68,7 +68,7 @@ func (r *Router) handleAll(ctx context.Context) (err error) {
 		return err
 	})
 	defer func() { err = errors.Join(err, r.end(subs)) }()
-	if err != nil {
+	if err != nil || ctx.Err() != nil { // what was subscribed to meanwhile is ended
 		return err
 	}
 	close(r.running)
@@ -97,7 +97,7 @@ func (r *Router) runWatermill(ctx context.Context) (err error) {
 		return err
 	})
 	defer func() { err = errors.Join(err, r.end(subs)) }()
-	if err != nil {
+	if err != nil || ctx.Err() != nil { // what was subscribed to meanwhile is ended
 		return err
 	}
 	for _, s := range subs {
