@@ -313,7 +313,7 @@ func TestADeletedTunnelLeavesTheOthersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	testbed.Eventually(t, 20*time.Second, "the pipeline of the deleted tunnel has ended", func() bool {
-		return strings.Contains(log.text(), "Removed subscriber from r.handlers")
+		return strings.Contains(log.text(), "Subscription ended")
 	})
 	bed.PutAll(3, 1)
 	testbed.Eventually(t, 20*time.Second, "the other pipeline goes on", func() bool { return j.count() == 3 })
@@ -331,10 +331,11 @@ func TestClosingTheWatermillRouterDrains(t *testing.T) {
 	if err := r.Handle("numbers", router.Handlers{Process: noProcess}); err != nil {
 		t.Fatal(err)
 	}
+	wm := r.Watermill()
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(context.Background()) }() // ends with the Watermill router
 	<-r.Running()
-	if err := r.Watermill().Close(); err != nil {
+	if err := wm.Close(); err != nil {
 		t.Errorf("Close: %v", err)
 	}
 	if err := <-ended; err != nil || !router.Stopping(r) {
@@ -357,5 +358,52 @@ func TestAddMiddlewareRefusesWhatWouldHaveNoEffect(t *testing.T) {
 	}
 	if panics(func() { r.AddMiddleware(func(h message.HandlerFunc) message.HandlerFunc { return h }) }) == nil {
 		t.Error("a middleware was taken after Close")
+	}
+}
+
+func TestPipelinesRunInTheWatermillRouterThatWasAskedFor(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		t.Run(fmt.Sprintf("asked_%v", asked), func(t *testing.T) {
+			bed := testbed.New(t, emulator.Options{})
+			r := build(t, fileFor(bed, ""))
+			names := make(chan string, 100)
+			if err := r.Handle("numbers", router.Handlers{Process: func(msg *message.Message) error {
+				names <- message.HandlerNameFromCtx(msg.Context())
+				return nil
+			}}); err != nil {
+				t.Fatal(err)
+			}
+			around := make(chan struct{}, 100)
+			want := ""
+			if asked {
+				want = "numbers"
+				r.Watermill().AddMiddleware(func(h message.HandlerFunc) message.HandlerFunc {
+					return func(msg *message.Message) ([]*message.Message, error) {
+						around <- struct{}{}
+						return h(msg)
+					}
+				})
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- r.Run(context.Background()) }() // ends with Close
+			<-r.Running()
+			bed.PutAll(5, 1)
+			for range 5 {
+				select {
+				case name := <-names:
+					if name != want {
+						t.Errorf("Watermill calls the handler %q, want %q", name, want)
+					}
+					if asked {
+						<-around
+					}
+				case <-time.After(20 * time.Second):
+					t.Fatal("a message is missing")
+				}
+			}
+			if err := errors.Join(r.Close(), <-ended); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

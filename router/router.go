@@ -40,7 +40,7 @@ const (
 type Router struct {
 	cfg        Config
 	logger     watermill.LoggerAdapter
-	watermill  *message.Router // runs the pipelines if somebody has asked for it
+	watermill  *message.Router              // runs the pipelines if somebody has asked for it
 	transports map[string]http.RoundTripper // by name of the instance
 
 	closeTimeout time.Duration // the longest of all pipelines
@@ -208,9 +208,9 @@ func (r *Router) Running() chan struct{} { return r.running }
 
 // Watermill returns a message.Router to run the pipelines, for plugins,
 // decorators, metrics and further handlers. Middlewares added there are around
-// everything, the failure policy included.
+// everything, the failure policy included. Call it before Run.
 //
-// A Router that was not asked for it before Run calls its pipelines itself,
+// A Router that was not asked for it by then calls its pipelines itself,
 // which costs about half as much a message. The difference is seen by middlewares that
 // ask Watermill for the names of handler, topic, subscriber or publisher (such
 // as HandlerNameFromCtx): only a message.Router sets them.
