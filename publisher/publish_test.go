@@ -200,6 +200,8 @@ func TestPublish_message_that_does_not_fit_fails_before_anything_is_sent(t *test
 		{"metadata", func(m *message.Message) { m.Metadata.Set("m", strings.Repeat("x", maxColumnBytes)) }, "its metadata has 2097160 bytes as JSON, a column takes 2097152"},
 		{"metadata's text", func(m *message.Message) { m.Metadata.Set("m", "\xff") }, `its metadata "m" is no UTF-8`},
 		{"UUID's text", func(m *message.Message) { m.UUID = "\xff"; SetOrderingKey(m, "a") }, "its UUID is no UTF-8"},
+		{"UUID's text as the key", func(m *message.Message) { m.UUID = "\xff" }, "its UUID is no UTF-8"},
+		{"UUID", func(m *message.Message) { m.UUID = strings.Repeat("x", 1025) }, "its UUID has 1025 bytes, a primary key column takes 1024"},
 		{"ordering key", func(m *message.Message) { SetOrderingKey(m, strings.Repeat("x", 1025)) }, "its ordering key has 1025 bytes, a primary key column takes 1024"},
 		{"ordering key's text", func(m *message.Message) { SetOrderingKey(m, "\xff") }, "its ordering key is no UTF-8"},
 		{"sum", func(m *message.Message) {

@@ -1,7 +1,6 @@
 package publisher
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"unicode/utf8"
@@ -30,16 +29,21 @@ const (
 // newRow makes a row of msg. Its err, if any, wraps ErrMessage.
 func (c Columns) newRow(table, key string, index int, msg *message.Message) *row {
 	r := &row{index: index, uuid: msg.UUID, bytes: rowOverhead}
-	r.key = cmp.Or(key, msg.UUID)
-	if r.key == "" { // a key of its own, so that it waits for nobody
+	what := "ordering key"
+	switch {
+	case key != "":
+		r.key = key
+	case msg.UUID != "":
+		r.key, what = msg.UUID, "UUID"
+	default: // a key of its own, so that it waits for nobody
 		r.key = watermill.NewUUID()
 	}
 	switch {
 	case len(r.key) > maxKeyBytes:
-		r.err = fmt.Errorf("%w: its ordering key has %d bytes, a primary key column takes %d", ErrMessage, len(r.key), maxKeyBytes)
+		r.err = fmt.Errorf("%w: its %s has %d bytes, a primary key column takes %d", ErrMessage, what, len(r.key), maxKeyBytes)
 		return r
 	case !utf8.ValidString(r.key):
-		r.err = fmt.Errorf("%w: its ordering key is no UTF-8", ErrMessage)
+		r.err = fmt.Errorf("%w: its %s is no UTF-8", ErrMessage, what)
 		return r
 	}
 	r.change = &tablestore.PutRowChange{TableName: table, PrimaryKey: new(tablestore.PrimaryKey)}

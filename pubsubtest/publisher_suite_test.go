@@ -24,7 +24,7 @@ var longPublisher = flag.Bool("publisher.long", false, "run TestPublisher with t
 // TestPublisher runs the whole suite, restarts included, with package publisher on the other side:
 // topics are its tables, and the group that is ordered is its ordering key.
 func TestPublisher(t *testing.T) {
-	f := &publisherFixture{fixture: newFixture(t, subscriber.OrderByChannel), tables: make(map[string]*messageTable)}
+	f := &publisherFixture{fixture: newFixture(t, subscriber.OrderByChannel), made: make(map[string]*messageTable)}
 	features := f.features(t)
 	features.ForceShort = !*longPublisher
 	tests.TestPubSub(t, features, f.pubSub, f.groupPubSub)
@@ -34,8 +34,8 @@ func TestPublisher(t *testing.T) {
 type publisherFixture struct {
 	*fixture
 
-	mu     sync.Mutex
-	tables map[string]*messageTable // by name
+	mu   sync.Mutex
+	made map[string]*messageTable // by name
 }
 
 // messageTable is a topic's table, made once, by whoever needs it first.
@@ -71,6 +71,11 @@ func (f *publisherFixture) groupPubSub(t *testing.T, group string) (message.Publ
 		if err := pub.Close(); err != nil {
 			t.Errorf("closing a publisher: %v", err)
 		}
+		for _, topic := range both.topics {
+			if err := f.tables.drop(topic); err != nil {
+				t.Error(err)
+			}
+		}
 	})
 	// Rows must be large, see padding.
 	pad, err := message.MessageTransformPublisherDecorator(func(msg *message.Message) { msg.Metadata.Set("padding", paddingText) })(pairPublisher{both})
@@ -83,17 +88,18 @@ func (f *publisherFixture) groupPubSub(t *testing.T, group string) (message.Publ
 var paddingText = strings.Repeat(".", len(padding))
 
 // ensure makes the topic's table, in several partitions, unless it exists.
-func (f *publisherFixture) ensure(p *pubsub.Publisher, topic string) error {
-	name := tableOf(topic)
+func (p *publisherPair) ensure(topic string) error {
+	f, name := p.fixture, tableOf(topic)
 	f.mu.Lock()
-	table := f.tables[name]
+	table := f.made[name]
 	if table == nil {
 		table = new(messageTable)
-		f.tables[name] = table
+		f.made[name] = table
+		p.topics = append(p.topics, topic)
 	}
 	f.mu.Unlock()
 	table.once.Do(func() {
-		if table.err = p.CreateTable(context.Background(), topic); table.err == nil {
+		if table.err = p.Publisher.CreateTable(context.Background(), topic); table.err == nil {
 			table.err = f.service.splitAt(name, "2", "4", "6") // payloads begin with digits
 		}
 	})
@@ -123,6 +129,7 @@ type publisherPair struct {
 	Publisher  *pubsub.Publisher
 	Subscriber *subscriber.Subscriber
 	group      string
+	topics     []string // whose tables it made; the fixture's mutex guards them
 }
 
 func (p *publisherPair) closeSubscriber() error {
@@ -137,7 +144,7 @@ func (p *publisherPair) closeSubscriber() error {
 type pairPublisher struct{ *publisherPair }
 
 func (p pairPublisher) Publish(topic string, messages ...*message.Message) error {
-	if err := p.fixture.ensure(p.Publisher, topic); err != nil {
+	if err := p.ensure(topic); err != nil {
 		return err
 	}
 	return p.Publisher.Publish(topic, messages...)
@@ -155,7 +162,7 @@ func (p pairSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *me
 }
 
 func (p pairSubscriber) SubscribeInitialize(topic string) error {
-	if err := p.fixture.ensure(p.Publisher, topic); err != nil {
+	if err := p.ensure(topic); err != nil {
 		return err
 	}
 	return p.Subscriber.SubscribeInitialize(tableOf(topic) + "/" + p.group)

@@ -155,6 +155,8 @@ func (p *plan) add(typ reflect.Type, index []int, prefix string) (faults []error
 		case tag == "-":
 		case !tagged && f.Anonymous && f.Type.Kind() == reflect.Struct:
 			faults = append(faults, p.add(f.Type, at, prefix+f.Name+".")...)
+		case !tagged && f.Anonymous && pointsToTags(f.Type):
+			faults = append(faults, fmt.Errorf("field %s%s embeds a pointer: embed the struct itself, or tag it %q", prefix, f.Name, "-"))
 		case !tagged:
 		case !f.IsExported():
 			faults = append(faults, fmt.Errorf("field %s%s has a tag and is not exported", prefix, f.Name))
@@ -168,6 +170,19 @@ func (p *plan) add(typ reflect.Type, index []int, prefix string) (faults []error
 		}
 	}
 	return faults
+}
+
+// pointsToTags reports whether typ is a pointer to a struct that means to be filled.
+func pointsToTags(typ reflect.Type) bool {
+	if typ.Kind() != reflect.Pointer || typ.Elem().Kind() != reflect.Struct {
+		return false
+	}
+	for i := range typ.Elem().NumField() {
+		if _, tagged := typ.Elem().Field(i).Tag.Lookup("ots"); tagged {
+			return true
+		}
+	}
+	return false
 }
 
 func newBoundField(f reflect.StructField, tag string) (boundField, error) {

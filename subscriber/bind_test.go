@@ -203,6 +203,7 @@ func TestBind_types_and_tags_that_cannot_work_are_errors(t *testing.T) {
 	_, err = BindRecord[unexported](r)
 	check(err, "binding to subscriber.unexported: field unexported.id has a tag and is not exported")
 	type faulty struct {
+		*base
 		A int       `ots:""`
 		B int       `ots:"b,omitempty"`
 		C time.Time `ots:"c"`
@@ -213,7 +214,8 @@ func TestBind_types_and_tags_that_cannot_work_are_errors(t *testing.T) {
 	}
 	_, err = BindRecord[faulty](r)
 	options := "; take required, or for a time.Time one of unix, unixmilli, unixmicro, unixnano and rfc3339"
-	check(err, `binding to subscriber.faulty: field faulty.A: tag "" names no column
+	check(err, `binding to subscriber.faulty: field faulty.base embeds a pointer: embed the struct itself, or tag it "-"
+field faulty.A: tag "" names no column
 field faulty.B: tag "b,omitempty": unknown option "omitempty"`+options+`
 field faulty.C: a time.Time needs an option that says how it is stored: unix, unixmilli, unixmicro, unixnano or rfc3339
 field faulty.D: the option unix is for time.Time, the field is a int
