@@ -16,6 +16,7 @@ type storedRecord struct {
 	Table      string         `json:"table"`
 	Tunnel     string         `json:"tunnel"`
 	Channel    string         `json:"channel"`
+	UUID       string         `json:"uuid,omitempty"`
 	Type       uint8          `json:"type"`
 	Sequence   storedSequence `json:"sequence"`
 	PrimaryKey []storedCell   `json:"primary_key"`
@@ -50,6 +51,7 @@ func storeRecord(r *subscriber.Record) *storedRecord {
 	}
 	s := &storedRecord{
 		Instance: r.Instance, Table: r.Table, Tunnel: r.Tunnel, Channel: r.Channel,
+		UUID:     r.UUID,
 		Type:     uint8(r.Type),
 		Sequence: storedSequence(r.Sequence),
 		Columns:  storeCells(r.Columns),
@@ -86,6 +88,7 @@ func (s *storedRecord) restore() (*subscriber.Record, error) {
 	}
 	r := &subscriber.Record{
 		Instance: s.Instance, Table: s.Table, Tunnel: s.Tunnel, Channel: s.Channel,
+		UUID:     s.UUID,
 		Type:     subscriber.RecordType(s.Type),
 		Sequence: subscriber.Sequence(s.Sequence),
 		Attempt:  1,

@@ -45,7 +45,7 @@ func genCells() *rapid.Generator[[]subscriber.Cell] {
 func TestDeadLetter_keeps_any_record(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := &subscriber.Record{
-			Instance: "i", Table: "t", Tunnel: "u", Channel: "c", Attempt: 1,
+			Instance: "i", Table: "t", Tunnel: "u", Channel: "c", UUID: "id", Attempt: 1,
 			Type:     subscriber.RecordType(rapid.IntRange(1, 3).Draw(t, "type")),
 			Sequence: subscriber.Sequence{Epoch: rapid.Int32().Draw(t, "epoch"), Timestamp: rapid.Int64().Draw(t, "timestamp"), RowIndex: rapid.Int32().Draw(t, "row")},
 			Columns:  genCells().Draw(t, "columns"),

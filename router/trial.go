@@ -3,6 +3,7 @@ package router
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -14,7 +15,8 @@ import (
 
 // Outcome is what became of one message in Test.
 type Outcome struct {
-	// Message is the message as the pipeline left it.
+	// Message is the message as the pipeline left it; nil for a record that the
+	// payload format makes no message of.
 	Message *message.Message
 
 	// Err is nil when the message would have been acked. It wraps
@@ -22,7 +24,7 @@ type Outcome struct {
 	// one would come again after that.
 	Err error
 
-	// Dropped says that Process returned ErrDrop.
+	// Dropped says that Process returned ErrDrop, or the payload format subscriber.ErrSkip.
 	Dropped bool
 
 	// Batch is the batch that the message was in, nil if it came to none. Messages of
@@ -32,7 +34,7 @@ type Outcome struct {
 
 // TestRecords makes messages of records, as the subscriber would, and calls
 // Test. What a record lacks of instance, table, tunnel, type and attempt is
-// filled in. UUIDs are "record-1", "record-2", ... unless the payload format sets them.
+// filled in. UUIDs are "record-1", "record-2", ... unless the record or the payload format has them.
 func (r *Router) TestRecords(ctx context.Context, tunnel string, records ...*subscriber.Record) ([]Outcome, error) {
 	t, ok := r.cfg.Tunnels[tunnel]
 	if !ok {
@@ -45,7 +47,9 @@ func (r *Router) TestRecords(ctx context.Context, tunnel string, records ...*sub
 	if !ok {
 		return nil, fmt.Errorf("test tunnels.%s: %w: no payload format called %q is registered", tunnel, ErrInvalidConfig, format)
 	}
-	messages := make([]*message.Message, len(records))
+	outcomes := make([]Outcome, len(records))
+	var messages []*message.Message
+	var places []int // of the messages, in outcomes
 	for i, rec := range records {
 		filled := *rec
 		filled.Instance = cmp.Or(rec.Instance, r.cfg.Instances[t.Instance].Name)
@@ -53,15 +57,27 @@ func (r *Router) TestRecords(ctx context.Context, tunnel string, records ...*sub
 		filled.Tunnel = cmp.Or(rec.Tunnel, t.TunnelName)
 		filled.Type = cmp.Or(rec.Type, subscriber.Put)
 		filled.Attempt = cmp.Or(rec.Attempt, 1)
+		filled.UUID = cmp.Or(rec.UUID, fmt.Sprintf("record-%d", i+1))
 		msg, err := unmarshaler.Unmarshal(&filled)
-		if err != nil {
+		switch {
+		case errors.Is(err, subscriber.ErrSkip):
+			outcomes[i].Dropped = true
+			continue
+		case err != nil:
 			return nil, fmt.Errorf("test tunnels.%s: record %d: %w", tunnel, i+1, err)
 		}
-		msg.UUID = cmp.Or(msg.UUID, fmt.Sprintf("record-%d", i+1))
+		msg.UUID = cmp.Or(msg.UUID, filled.UUID)
 		subscriber.WithRecord(msg, &filled)
-		messages[i] = msg
+		messages, places = append(messages, msg), append(places, i)
 	}
-	return r.Test(ctx, tunnel, messages...)
+	tried, err := r.Test(ctx, tunnel, messages...)
+	if err != nil {
+		return nil, err
+	}
+	for i, o := range tried {
+		outcomes[places[i]] = o
+	}
+	return outcomes, nil
 }
 
 // Test sends messages through a pipeline without a tunnel, for tests of

@@ -248,6 +248,10 @@ func TestPipeline(t *testing.T) {
 	})
 }
 
+type unmarshalFunc func(*subscriber.Record) (*message.Message, error)
+
+func (f unmarshalFunc) Unmarshal(r *subscriber.Record) (*message.Message, error) { return f(r) }
+
 func TestTest(t *testing.T) {
 	t.Run("gives_the_typed_record_and_the_metadata", func(t *testing.T) {
 		var got *subscriber.Record
@@ -261,6 +265,24 @@ func TestTest(t *testing.T) {
 		}
 		if m := out[0].Message; m.Metadata.Get(subscriber.MetadataKey) != `["a"]` || string(m.Payload) != `{"type":"put","key":{"k":"a"},"columns":{"v":7}}` {
 			t.Errorf("message %s %v", m.Payload, m.Metadata)
+		}
+	})
+	t.Run("drops_records_that_the_payload_format_skips", func(t *testing.T) {
+		r := handle(t, "    payload: odd\n", router.Handlers{Process: noProcess})
+		err := r.RegisterPayload("odd", unmarshalFunc(func(rec *subscriber.Record) (*message.Message, error) {
+			if v, _ := rec.Column("v"); v.Int64()%2 == 0 {
+				return nil, fmt.Errorf("an even value: %w", subscriber.ErrSkip)
+			}
+			return message.NewMessage("odd-"+rec.UUID, nil), nil
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := try(t, r, row("a", 1), row("b", 2), row("c", 3))
+		for i, id := range []string{"odd-record-1", "", "odd-record-3"} {
+			if o := out[i]; o.Err != nil || o.Dropped != (id == "") || id != "" && o.Message.UUID != id {
+				t.Errorf("record %d: %+v", i+1, o)
+			}
 		}
 	})
 	t.Run("orders_as_the_tunnel_does", func(t *testing.T) {
