@@ -108,7 +108,7 @@ type Tunnel struct {
 	// What the tunnel is like and whether to create it.
 	Tunnel TunnelSpec `yaml:"tunnel"`
 
-	// Payload format: json, or a name registered with RegisterPayload.
+	// Payload format: json, cloudevents, debezium, raw, none, or a name registered with RegisterPayload.
 	Payload string `yaml:"payload" default:"json"`
 
 	// The processing step.

@@ -121,7 +121,7 @@ test.yaml:8: tunnels.letters: has no handlers; call Handle("letters", ...) befor
 			}
 		})
 		want := `test.yaml:2: instances.main.credentials: no credentials provider called "ram" is registered (RegisterCredentials); there are no registered names
-test.yaml:8: tunnels.numbers.payload: no payload format called "xml" is registered (RegisterPayload); registered names are: json
+test.yaml:8: tunnels.numbers.payload: no payload format called "xml" is registered (RegisterPayload); registered names are: cloudevents, debezium, json, none, raw
 test.yaml:9: tunnels.numbers.forward: no publisher called "kafak" is registered (RegisterPublisher); did you mean "kafka"?
 test.yaml:10: tunnels.numbers.failure.dead_letter: no publisher called "default" is registered (RegisterPublisher); registered names are: kafka`
 		if got != want {
@@ -143,7 +143,7 @@ func TestRegister(t *testing.T) {
 		{"nil publisher", r.RegisterPublisher("q", nil), `invalid configuration: publisher "q" is nil`},
 		{"payload", r.RegisterPayload("mine", subscriber.JSON{}), ""},
 		{"payload json", r.RegisterPayload("json", subscriber.JSON{}), `invalid configuration: payload format "json" is registered already`},
-		{"nil payload", r.RegisterPayload("none", nil), `invalid configuration: payload format "none" is nil`},
+		{"nil payload", r.RegisterPayload("nothing", nil), `invalid configuration: payload format "nothing" is nil`},
 		{"nil credentials", r.RegisterCredentials("ram", nil), `invalid configuration: credentials provider "ram" is nil`},
 	} {
 		got := ""

@@ -97,7 +97,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 		stopping:    make(chan struct{}),
 		handlers:    make(map[string]Handlers),
 		publishers:  make(map[string]message.Publisher),
-		payloads:    map[string]subscriber.Unmarshaler{DefaultPayload: subscriber.JSON{}},
+		payloads:    formats(),
 		credentials: make(map[string]subscriber.CredentialsProvider),
 		pipelines:   make(map[string]*pipeline),
 		unused:      make(chan struct{}),
@@ -157,7 +157,19 @@ func (r *Router) RegisterPublisher(name string, pub message.Publisher) error {
 	return register(r, "publisher", name, r.publishers, pub, pub == nil)
 }
 
-// RegisterPayload gives an Unmarshaler the name by which payload knows it.
+// formats returns the payload formats that have names from the start.
+func formats() map[string]subscriber.Unmarshaler {
+	return map[string]subscriber.Unmarshaler{
+		DefaultPayload: subscriber.JSON{},
+		"cloudevents":  subscriber.CloudEvents{},
+		"debezium":     subscriber.Debezium{},
+		"raw":          subscriber.Raw{},
+		"none":         subscriber.None{},
+	}
+}
+
+// RegisterPayload gives an Unmarshaler the name by which payload knows it. The
+// names json, cloudevents, debezium, raw and none are taken.
 func (r *Router) RegisterPayload(name string, u subscriber.Unmarshaler) error {
 	return register(r, "payload format", name, r.payloads, u, u == nil)
 }

@@ -267,6 +267,14 @@ func TestTest(t *testing.T) {
 			t.Errorf("message %s %v", m.Payload, m.Metadata)
 		}
 	})
+	t.Run("makes_any_payload_that_has_a_name", func(t *testing.T) {
+		for format, want := range map[string]string{"json": `{"type":"put"`, "cloudevents": `{"specversion":"1.0","id":"record-1"`, "debezium": `{"before":`, "raw": "\x75", "none": ""} {
+			out := try(t, handle(t, "    payload: "+format+"\n", router.Handlers{Process: noProcess}), row("a", 1))
+			if payload := string(out[0].Message.Payload); !strings.HasPrefix(payload, want) || want == "" && payload != "" {
+				t.Errorf("%s makes %q", format, payload)
+			}
+		}
+	})
 	t.Run("drops_records_that_the_payload_format_skips", func(t *testing.T) {
 		r := handle(t, "    payload: odd\n", router.Handlers{Process: noProcess})
 		err := r.RegisterPayload("odd", unmarshalFunc(func(rec *subscriber.Record) (*message.Message, error) {
