@@ -56,7 +56,7 @@ func (e everything) get() (text string, levels map[string]int) {
 }
 
 const (
-	token    = "sts+token/that?is=secret"
+	stsToken = "sts+token/that?is=secret"
 	wrongKey = "wrong+secret/that?is=secret"
 )
 
@@ -64,7 +64,7 @@ const (
 // it could have been sent.
 func checkSecrets(t *testing.T, where, text string) {
 	t.Helper()
-	for _, secret := range []string{testbed.KeySecret, token, wrongKey} {
+	for _, secret := range []string{testbed.KeySecret, stsToken, wrongKey} {
 		for _, form := range []string{secret, url.QueryEscape(secret), base64.StdEncoding.EncodeToString([]byte(secret))} {
 			if i := strings.Index(text, form); i >= 0 {
 				t.Errorf("%s: %q is in ...%s", where, form, text[max(0, i-200):i+len(form)])
@@ -93,7 +93,7 @@ tunnels:
     max_poll_interval: 20ms
     failure: {attempts: 2, backoff_initial: 10ms, dead_letter: {table: dead}}
     batchers: {default: {batch_size: 2, batch_timeout: 20ms}}
-`, testbed.Instance, b.Emulator.Endpoint(), testbed.KeyID, testbed.KeySecret, token, testbed.Table, testbed.Tunnel)
+`, testbed.Instance, b.Emulator.Endpoint(), testbed.KeyID, testbed.KeySecret, stsToken, testbed.Table, testbed.Tunnel)
 
 	t.Run("router", func(t *testing.T) {
 		r := routerOf(t, yaml, log)
@@ -130,7 +130,7 @@ tunnels:
 
 	t.Run("subscriber and its status", func(t *testing.T) {
 		cfg := testbed.Config(b.Emulator.Endpoint())
-		cfg.SecurityToken = token
+		cfg.SecurityToken = stsToken
 		sub, err := subscriber.New(cfg, log)
 		if err != nil {
 			t.Fatal(err)
