@@ -43,3 +43,17 @@ func TestNoteError_tells_a_bounded_number_of_codes_apart(t *testing.T) {
 		t.Errorf("%d failures were counted of %d: %v", sum, n, sub.errors)
 	}
 }
+
+// BenchmarkCounts is what counting costs a record: one delivery and one ack,
+// from many goroutines, as watchers and the deliverer do it.
+func BenchmarkCounts(b *testing.B) {
+	r := &channelRun{sub: new(subscription)}
+	d := &delivery{run: r}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			r.noteDelivered(d.attempt)
+			r.noteAcked(d)
+		}
+	})
+}
