@@ -83,6 +83,7 @@ func (r *Router) parts(name string) parts {
 		middlewares: r.middlewares,
 		publishers:  r.publishers,
 		letters:     r.letters(name),
+		onBatch:     r.onBatch[name],
 		stopping:    r.stopping,
 		logger:      r.logger.With(watermill.LogFields{"tunnel": name}),
 	}
@@ -148,6 +149,7 @@ func (r *Router) subscriberConfig(name string) subscriber.Config {
 		MaxPollInterval:    t.MaxPollInterval,
 		CloseTimeout:       t.CloseTimeout,
 		NackBackoff:        t.Failure.backoff,
+		OnAck:              r.observers.OnAck,
 		Tunnel: subscriber.TunnelSpec{
 			Type: subscriber.TunnelType(t.Tunnel.Type), Start: start, Earliest: earliest, End: t.Tunnel.End,
 		},

@@ -37,6 +37,7 @@ type parts struct {
 	middlewares []message.HandlerMiddleware // the router's
 	publishers  map[string]message.Publisher
 	letters     letterbox // nil: messages are tried again for ever
+	onBatch     func(batching.Handled)
 	stopping    <-chan struct{}
 	logger      watermill.LoggerAdapter
 	watch       watch
@@ -89,6 +90,7 @@ func (p parts) batching() batching.Config {
 	cfg := batching.Config{
 		Batchers:    make(map[string]batching.Batcher, len(p.cfg.Batchers)),
 		MaxInFlight: p.cfg.MaxInFlight,
+		OnBatch:     p.onBatch,
 		// The Router closes the batches when no handler waits for them any
 		// more, or has given up waiting.
 		CloseTimeout: closeGrace,

@@ -13,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -27,14 +28,14 @@ const (
 
 // Router runs the pipelines of a Config. Its life is
 //
-//	New ─▶ Handle, AddMiddleware, Register... ─▶ Run ─▶ (context ends, or Close) ─▶ drained
+//	New ─▶ Handle, AddMiddleware, Register..., Observe ─▶ Run ─▶ (context ends, or Close) ─▶ drained
 //
 // All methods are safe for concurrent use; those of the second step must not be
 // called after Run.
 //
 // Invariants:
 //   - cfg has been checked and does not change.
-//   - Once begun is set, handlers, middlewares and the registered things do not change.
+//   - Once begun is set, handlers, middlewares, observers and the registered things do not change.
 //   - stopping is closed before any subscription begins to drain, so that what
 //     fails because of the shutdown is known to.
 type Router struct {
@@ -59,6 +60,9 @@ type Router struct {
 	publishers  map[string]message.Publisher
 	payloads    map[string]subscriber.Unmarshaler
 	credentials map[string]subscriber.CredentialsProvider
+	observed    bool // Observe was called
+	observers   Observers
+	onBatch     map[string]func(batching.Handled) // by tunnel
 	pipelines   map[string]*pipeline
 	uses        int           // calls of Replay and Test under way; none begins once closed is set
 	unused      chan struct{} // closed once closed is set and uses is zero

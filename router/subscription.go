@@ -137,48 +137,51 @@ func (r *Router) end(subs []*subscription) error {
 // subscribe subscribes to all tunnels side by side. On an error the
 // subscriptions that were made are returned too, to be ended.
 func (r *Router) subscribe(ctx context.Context, start func(context.Context, *subscription) error) ([]*subscription, error) {
-	all := names(r.cfg.Tunnels)
-	subs, errs := make([]*subscription, len(all)), make([]error, len(all))
+	subs, err := r.subscriptions()
+	if err != nil {
+		return subs, err
+	}
+	if err := r.tellStart(subs); err != nil {
+		return subs, err
+	}
+	errs := make([]error, len(subs))
 	var wg sync.WaitGroup
-	for i, name := range all {
+	for i, s := range subs {
 		wg.Go(func() { // ends with the calls in it, which ctx bounds
-			s, err := r.subscribeOne(ctx, name, start)
-			if err = r.unlessStopping(err); err != nil {
-				err = fmt.Errorf("tunnels.%s: %w", name, err)
+			if err := r.unlessStopping(r.connect(ctx, s, start)); err != nil {
+				errs[i] = fmt.Errorf("tunnels.%s: %w", s.name, err)
 			}
-			subs[i], errs[i] = s, err
 		})
 	}
 	wg.Wait()
-	var made []*subscription
-	for _, s := range subs {
-		if s != nil {
-			made = append(made, s)
-		}
-	}
-	return made, errors.Join(errs...)
+	return subs, errors.Join(errs...)
 }
 
-// subscribeOne subscribes to one tunnel, and creates it if that is asked for.
-// The subscription is not nil if there is something to end.
-func (r *Router) subscribeOne(ctx context.Context, name string, start func(context.Context, *subscription) error) (*subscription, error) {
+// subscriptions makes the subscriptions of all tunnels, sorted by name, and connects nothing.
+func (r *Router) subscriptions() ([]*subscription, error) {
 	r.mu.Lock()
-	cfg := r.subscriberConfig(name)
-	r.mu.Unlock()
-	t := r.cfg.Tunnels[name]
-	sub, err := subscriber.New(cfg, r.logger)
-	if err != nil {
-		return nil, err
+	defer r.mu.Unlock()
+	var subs []*subscription
+	for _, name := range names(r.cfg.Tunnels) {
+		sub, err := subscriber.New(r.subscriberConfig(name), r.logger)
+		if err != nil {
+			return subs, fmt.Errorf("tunnels.%s: %w", name, err)
+		}
+		subs = append(subs, &subscription{name: name, topic: r.cfg.Tunnels[name].topic(), subscriber: sub, stop: r.stop})
 	}
-	s := &subscription{name: name, topic: t.topic(), subscriber: sub, stop: r.stop}
-	if t.Tunnel.Create {
+	return subs, nil
+}
+
+// connect creates the tunnel if that is asked for, and starts the subscription.
+func (r *Router) connect(ctx context.Context, s *subscription, start func(context.Context, *subscription) error) error {
+	if r.cfg.Tunnels[s.name].Tunnel.Create {
 		// SubscribeInitialize takes no context; Close ends it.
-		unlink := context.AfterFunc(ctx, func() { _ = sub.Close() }) // end returns the same error
-		err := sub.SubscribeInitialize(s.topic)
+		unlink := context.AfterFunc(ctx, func() { _ = s.subscriber.Close() }) // end returns the same error
+		err := s.subscriber.SubscribeInitialize(s.topic)
 		unlink()
 		if err != nil {
-			return s, err
+			return err
 		}
 	}
-	return s, start(ctx, s)
+	return start(ctx, s)
 }

@@ -149,7 +149,7 @@ func (r *Router) trialPipeline(tunnel string, w watch) (*pipeline, error) {
 		return nil, err
 	}
 	parts := r.parts(tunnel)
-	parts.letters, parts.watch = nil, w
+	parts.letters, parts.onBatch, parts.watch = nil, nil, w
 	return newPipeline(parts)
 }
 
