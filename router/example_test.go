@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net/http"
 	"os"
 	"os/signal"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/health"
+	"github.com/watermill-ots/watermill-ots/metrics"
 	"github.com/watermill-ots/watermill-ots/router"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
@@ -128,7 +132,46 @@ func ExampleRouter_ReplayMessage() {
 	}
 }
 
-// What the two examples take from elsewhere.
+// The pipelines of a service in a Prometheus registry and on a page for people and probes.
+func ExampleRouter_Observe() {
+	r := service() // New and Handle
+	defer r.Close()
+	m, err := metrics.New(metrics.Config{})
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	prometheus.MustRegister(m)
+	err = r.Observe(router.Observers{
+		OnAck:   m.OnAck(),
+		OnBatch: m.OnBatch,
+		Start: func(pipelines []router.Observed) error {
+			cfg := health.Config{Title: "orders", Batchings: make(map[string]health.Batching)}
+			for _, p := range pipelines {
+				m.AddSubscriber(p.Subscriber)
+				cfg.Subscribers = append(cfg.Subscribers, p.Subscriber)
+				if p.Batching != nil {
+					m.AddBatching(p.Name, p.Batching)
+					cfg.Batchings[p.Name] = p.Batching
+				}
+			}
+			h, err := health.New(cfg)
+			if err == nil {
+				http.Handle("/health/", http.StripPrefix("/health", h))
+			}
+			return err
+		},
+	})
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	if err := r.Run(context.Background()); err != nil {
+		log.Print(err)
+	}
+}
+
+// What the examples above take from elsewhere.
 var (
 	service     func() *router.Router
 	deadLetters message.Subscriber
