@@ -102,10 +102,8 @@ func (b batchers) Stats() []batching.BatcherStats {
 }
 
 func TestBrowser_shows_what_the_status_says_and_keys_as_text(t *testing.T) {
-	h := newHealth(t, full(), func(c *health.Config) {
-		c.Title = "order-sync"
-		c.Batchings = map[string]health.Batching{"orders": batchers{new(atomic.Uint64)}}
-	})
+	h := newHealth(t, full(), func(c *health.Config) { c.Title = "order-sync" })
+	h.AddBatching("orders", batchers{new(atomic.Uint64)})
 	srv := httptest.NewServer(h)
 	defer srv.Close()
 	dom := look(t, srv.URL)

@@ -13,6 +13,9 @@ import (
 // ready: other consumers have them.
 func notReady(subscribers []subscriber.Status) []string {
 	reasons := []string{}
+	if len(subscribers) == 0 {
+		reasons = append(reasons, "there is no subscriber yet")
+	}
 	for _, st := range subscribers {
 		if st.Closed {
 			reasons = append(reasons, fmt.Sprintf("instance %s: the subscriber is closed", st.Instance))

@@ -1,7 +1,9 @@
 // Package health shows how a program's subscribers and batches are: to a
 // kubelet, to a script, and to a person with a browser.
 //
-//	h, err := health.New(health.Config{Subscribers: []health.Subscriber{sub}})
+//	h, err := health.New(health.Config{})
+//	h.AddSubscriber(sub)
+//	h.AddBatching("orders", batches)
 //	go h.ListenAndServe(ctx, "") // 127.0.0.1:8088
 //
 //	/livez        200 while a restart would not help, else 503

@@ -27,10 +27,11 @@ func Example() {
 	}
 	defer sub.Close()
 
-	h, err := health.New(health.Config{Subscribers: []health.Subscriber{sub}, Title: "order-sync"})
+	h, err := health.New(health.Config{Title: "order-sync"})
 	if err != nil {
 		log.Fatal(err)
 	}
+	h.AddSubscriber(sub)
 	listener, err := net.Listen("tcp", "127.0.0.1:0") // h.ListenAndServe(ctx, "") listens on 127.0.0.1:8088
 	if err != nil {
 		log.Fatal(err)

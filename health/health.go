@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -14,15 +13,15 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// Subscriber is what package health wants of a subscriber; a
-// *subscriber.Subscriber has it. Status is called by many goroutines at once.
-type Subscriber interface {
+// Source is what a subscriber shows: a *subscriber.Subscriber is one. Status is
+// called by many goroutines at once.
+type Source interface {
 	Status() subscriber.Status
 }
 
-// Batching is what package health wants of batches; a *batching.Batching has it.
-// Stats is called by many goroutines at once.
-type Batching interface {
+// BatchSource is what batches show: a *batching.Batching is one. Stats is called
+// by many goroutines at once.
+type BatchSource interface {
 	Stats() []batching.BatcherStats
 }
 
@@ -35,14 +34,8 @@ const (
 // NeverStuck switches Config.StuckAfter off.
 const NeverStuck time.Duration = -1
 
-// Config configures a Health.
+// Config configures a Health. The zero value is fine.
 type Config struct {
-	// Subscribers are those to watch. At least one is required.
-	Subscribers []Subscriber
-
-	// Batchings are those to show, by the names under which they are shown.
-	Batchings map[string]Batching
-
 	// Title names the program on the page. Default "watermill-ots".
 	Title string
 
@@ -71,28 +64,23 @@ type Health struct {
 	cfg Config
 	mux *http.ServeMux
 
-	mu       sync.Mutex // guards what follows
-	progress map[subscriptionID]progress
+	mu        sync.Mutex // guards what follows
+	sources   []Source
+	batchings []namedBatches
+	progress  map[subscriptionID]progress
+}
+
+type namedBatches struct {
+	name   string
+	source BatchSource
 }
 
 var _ http.Handler = (*Health)(nil)
 
-// New checks cfg and returns a Health. It starts nothing.
+// New checks cfg and returns a Health that watches nothing yet, and is not ready
+// therefore. It starts nothing. The error wraps ErrInvalidConfig and lists every fault.
 func New(cfg Config) (*Health, error) {
 	var faults []error
-	if len(cfg.Subscribers) == 0 {
-		faults = append(faults, fmt.Errorf("%w: Config.Subscribers is empty", ErrInvalidConfig))
-	}
-	for i, s := range cfg.Subscribers {
-		if s == nil {
-			faults = append(faults, fmt.Errorf("%w: Config.Subscribers[%d] is nil", ErrInvalidConfig, i))
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(cfg.Batchings)) {
-		if cfg.Batchings[name] == nil {
-			faults = append(faults, fmt.Errorf("%w: Config.Batchings[%q] is nil", ErrInvalidConfig, name))
-		}
-	}
 	if cfg.StuckAfter < 0 && cfg.StuckAfter != NeverStuck {
 		faults = append(faults, fmt.Errorf("%w: Config.StuckAfter is %v: must be positive, 0 or NeverStuck", ErrInvalidConfig, cfg.StuckAfter))
 	}
@@ -112,6 +100,20 @@ func New(cfg Config) (*Health, error) {
 	return h, nil
 }
 
+// AddSubscriber watches a subscriber from here on, also after it was closed.
+func (h *Health) AddSubscriber(s Source) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sources = append(h.sources, s)
+}
+
+// AddBatching shows batches from here on, under that name.
+func (h *Health) AddBatching(name string, b BatchSource) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.batchings = append(h.batchings, namedBatches{name, b})
+}
+
 // Snapshot is what /status.json serves.
 type Snapshot struct {
 	Time  time.Time `json:"time"`
@@ -123,28 +125,31 @@ type Snapshot struct {
 	NotLive  []string `json:"not_live"` // why it is not
 
 	Subscribers []subscriber.Status `json:"subscribers"`
-	Batchings   []BatchingStatus    `json:"batchings"` // sorted by name
+	Batchings   []BatchingStatus    `json:"batchings"`
 }
 
-// BatchingStatus is the part of a Snapshot about one of Config.Batchings.
+// BatchingStatus is the part of a Snapshot about what one AddBatching added.
 type BatchingStatus struct {
 	Name     string                  `json:"name"`
 	Batchers []batching.BatcherStats `json:"batchers"`
 }
 
 // Snapshot looks at everything. It takes short locks only and calls nobody but
-// the Subscribers and Batchings.
+// what was added.
 func (h *Health) Snapshot() Snapshot {
-	s := Snapshot{Time: time.Now(), Title: h.cfg.Title, Batchings: []BatchingStatus{}}
-	for _, sub := range h.cfg.Subscribers {
-		st := sub.Status()
+	h.mu.Lock()
+	sources, batchings := slices.Clone(h.sources), slices.Clone(h.batchings)
+	h.mu.Unlock()
+	s := Snapshot{Time: time.Now(), Title: h.cfg.Title, Subscribers: []subscriber.Status{}, Batchings: []BatchingStatus{}}
+	for _, source := range sources {
+		st := source.Status()
 		if h.cfg.HideKeys {
 			hideKeys(&st)
 		}
 		s.Subscribers = append(s.Subscribers, st)
 	}
-	for _, name := range slices.Sorted(maps.Keys(h.cfg.Batchings)) {
-		s.Batchings = append(s.Batchings, BatchingStatus{name, h.cfg.Batchings[name].Stats()})
+	for _, b := range batchings {
+		s.Batchings = append(s.Batchings, BatchingStatus{b.name, b.source.Stats()})
 	}
 	s.NotReady = notReady(s.Subscribers)
 	s.NotLive = h.notLive(s.Time, s.Subscribers)

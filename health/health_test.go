@@ -28,9 +28,9 @@ func status(subs ...subscriber.SubscriptionStatus) fixed {
 	return func() subscriber.Status { return subscriber.Status{Instance: "shop", Subscriptions: subs} }
 }
 
-func newHealth(t *testing.T, sub health.Subscriber, change ...func(*health.Config)) *health.Health {
+func newHealth(t *testing.T, sub health.Source, change ...func(*health.Config)) *health.Health {
 	t.Helper()
-	cfg := health.Config{Subscribers: []health.Subscriber{sub}}
+	var cfg health.Config
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -38,6 +38,7 @@ func newHealth(t *testing.T, sub health.Subscriber, change ...func(*health.Confi
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.AddSubscriber(sub)
 	return h
 }
 
@@ -53,18 +54,22 @@ func get(h http.Handler, path string, change ...func(*http.Request)) *httptest.R
 	return w
 }
 
-func TestNew_lists_all_faults(t *testing.T) {
-	_, err := health.New(health.Config{Batchings: map[string]health.Batching{"orders": nil}, StuckAfter: -2, Remote: 7})
+func TestNew_lists_all_faults_and_watches_nothing_yet(t *testing.T) {
+	_, err := health.New(health.Config{StuckAfter: -2, Remote: 7})
 	if !errors.Is(err, health.ErrInvalidConfig) {
 		t.Fatalf("got %v", err)
 	}
-	for _, field := range []string{"Subscribers is empty", `Batchings["orders"]`, "StuckAfter", "Remote"} {
+	for _, field := range []string{"StuckAfter", "Remote"} {
 		if !strings.Contains(err.Error(), field) {
 			t.Errorf("%s is not named in %v", field, err)
 		}
 	}
-	if _, err := health.New(health.Config{Subscribers: []health.Subscriber{nil}}); !errors.Is(err, health.ErrInvalidConfig) {
-		t.Errorf("a nil subscriber: %v", err)
+	h, err := health.New(health.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := get(h, "/readyz"); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "there is no subscriber yet") {
+		t.Errorf("nothing to watch: %d %s", w.Code, w.Body)
 	}
 }
 

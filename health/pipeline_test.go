@@ -57,7 +57,8 @@ func TestHealth_follows_a_pipeline_from_its_start_to_its_end(t *testing.T) {
 	}
 	router.AddMiddleware(batches.Middleware)
 	router.AddConsumerHandler("changes", testbed.Topic, sub, func(*message.Message) error { return nil })
-	h := newHealth(t, sub, func(c *health.Config) { c.Batchings = map[string]health.Batching{"changes": batches} })
+	h := newHealth(t, sub)
+	h.AddBatching("changes", batches)
 
 	if w := get(h, "/readyz"); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("before it runs: %d %s", w.Code, w.Body)
