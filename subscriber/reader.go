@@ -69,6 +69,7 @@ func (r *channelRun) read(token string) {
 
 // awaitRoom waits until the window admits one more page.
 func (r *channelRun) awaitRoom() bool {
+	defer r.status.blocked.Store(false)
 	for !r.lane.Admit() {
 		r.status.blocked.Store(true)
 		select {
@@ -77,7 +78,6 @@ func (r *channelRun) awaitRoom() bool {
 			return false
 		}
 	}
-	r.status.blocked.Store(false)
 	return r.readCtx.Err() == nil
 }
 

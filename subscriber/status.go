@@ -181,7 +181,7 @@ type Totals struct {
 	ReadsFailed  uint64 `json:"reads_failed"`
 
 	Delivered   uint64 `json:"delivered"`   // messages taken from the output
-	Redelivered uint64 `json:"redelivered"` // of these, not for the first time
+	Redelivered uint64 `json:"redelivered"` // of these, not the first attempt of their record
 	Acked       uint64 `json:"acked"`
 	Skipped     uint64 `json:"skipped"`     // by the Unmarshaler (ErrSkip): done with, and not delivered
 	Nacked      uint64 `json:"nacked"`      // failed, Refused included

@@ -430,3 +430,105 @@ func TestOnAck_is_told_of_each_ack_with_its_delay(t *testing.T) {
 		t.Errorf("told of an ack that was none: %+v", <-told)
 	}
 }
+
+// picky refuses the first record it sees of key "refused", and skips those of key "skipped".
+type picky struct{ refused sync.Once }
+
+func (u *picky) Unmarshal(r *subscriber.Record) (msg *message.Message, err error) {
+	switch r.KeyText() {
+	case `["refused"]`:
+		u.refused.Do(func() { err = errors.New("refused") })
+	case `["skipped"]`:
+		err = subscriber.ErrSkip
+	}
+	if err != nil {
+		return nil, err
+	}
+	return subscriber.JSON{}.Unmarshal(r)
+}
+
+func TestStatus_counts_each_other_end_of_a_record(t *testing.T) {
+	b := testbed.New(t, emulator.Options{})
+	b.CreateTunnel(tunnel.TunnelTypeStream)
+	s, messages := subscribe(t, b, func(c *subscriber.Config) {
+		c.Unmarshaler = new(picky)
+		c.CloseTimeout = 50 * time.Millisecond
+		c.NackBackoff = func() backoff.BackOff { return backoff.NewConstantBackOff(time.Millisecond) }
+	})
+	put(t, b, "refused", 1)
+	put(t, b, "skipped", 1)
+	receive(t, messages).Ack()
+	put(t, b, "a", 1, 2)
+	first := receive(t, messages)
+	deliveryOf(t, first).HandOff()
+	second := receive(t, messages)
+	first.Nack() // calls the second back
+	<-second.Context().Done()
+	second.Nack()
+	for range 2 {
+		receive(t, messages).Ack()
+	}
+	put(t, b, "held", 1)
+	receive(t, messages) // never settled
+	testbed.Eventually(t, 5*time.Second, "all acks are counted", func() bool { return only(t, s).Totals.Acked == 3 })
+	if err := s.Close(); !errors.Is(err, subscriber.ErrDrainTimeout) {
+		t.Errorf("Close: %v", err)
+	}
+	got := only(t, s).Totals
+	if got.Refused != 1 || got.Nacked != 2 || got.Skipped != 1 || got.CalledBack != 1 || got.Abandoned != 1 || got.Delivered != 6 || got.Redelivered != 3 || got.Drains != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestStatus_of_base_data_has_no_lag_and_counts_channels_that_finish(t *testing.T) {
+	b := testbed.New(t, emulator.Options{})
+	put(t, b, "a", 1)
+	b.CreateTunnel(tunnel.TunnelTypeBaseStream)
+	s, messages := subscribe(t, b, nil)
+	row := receive(t, messages)
+	if c := only(t, s).Channels[0]; !c.Base || c.Lag != 0 || !c.Position.IsZero() || c.Oldest == nil || c.Oldest.Key != `["a"]` {
+		t.Errorf("base data: %+v", c)
+	}
+	row.Ack()
+	testbed.Eventually(t, 10*time.Second, "the stream follows", func() bool {
+		st := only(t, s)
+		return len(st.Channels) == 1 && !st.Channels[0].Base && st.Totals.ChannelsFinished == 1 && st.Totals.ChannelsOpened == 2
+	})
+}
+
+func TestStatus_tells_the_states_of_a_channel(t *testing.T) {
+	b := testbed.New(t, emulator.Options{})
+	b.CreateTunnel(tunnel.TunnelTypeStream)
+	state := func(s *subscriber.Subscriber, want subscriber.ChannelState) func() bool {
+		return func() bool {
+			c := only(t, s).Channels
+			return len(c) == 1 && c[0].State == want
+		}
+	}
+	b.Emulator.Inject(emulator.Fault{Operation: "tunnel/getcheckpoint", Code: "OTSServerUnavailable", Times: -1})
+	s, messages := subscribe(t, b, func(c *subscriber.Config) {
+		c.ReadBackoff = func() backoff.BackOff { return backoff.NewConstantBackOff(10 * time.Millisecond) }
+		c.ReconnectBackoff = func() backoff.BackOff { return backoff.NewConstantBackOff(300 * time.Millisecond) }
+	})
+	testbed.Eventually(t, 5*time.Second, "its checkpoint cannot be had", state(s, subscriber.ChannelOpening))
+	b.Emulator.ClearFaults()
+	testbed.Eventually(t, 5*time.Second, "it is open", state(s, subscriber.ChannelOpen))
+	b.Emulator.Inject(emulator.Fault{Operation: "tunnel/readrecords", Code: "OTSParameterInvalid"})
+	testbed.Eventually(t, 5*time.Second, "it cannot be read", state(s, subscriber.ChannelFailing))
+	testbed.Eventually(t, 5*time.Second, "it is open again", state(s, subscriber.ChannelOpen))
+
+	put(t, b, "a", 1)
+	msg := receive(t, messages)
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }() // ends when the message is acked; received below
+	testbed.Eventually(t, 5*time.Second, "it drains", func() bool {
+		return state(s, subscriber.ChannelDraining)() && only(t, s).Draining
+	})
+	msg.Ack()
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	if st := only(t, s); len(st.Channels) != 0 || !st.Ended || st.Totals.Rebalances != 0 {
+		t.Errorf("after Close: %+v", st)
+	}
+}
