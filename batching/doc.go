@@ -52,4 +52,9 @@
 //     for more messages is over. The batch is handled at once, with the message.
 //     Watermill's Router cancels all contexts to close, and the messages are
 //     better handled than dropped.
+//
+// # Watching
+//
+// Stats has counters and what waits and runs, for each batcher. Config.OnBatch is
+// told of each batch that was handled. Package metrics shows both to Prometheus.
 package batching

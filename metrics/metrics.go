@@ -21,6 +21,9 @@ const Namespace = "watermill_ots"
 // DefaultRPOTimeout is the default of Config.RPOTimeout.
 const DefaultRPOTimeout = 2 * time.Second
 
+// ErrInvalidConfig is wrapped by every error of New.
+var ErrInvalidConfig = errors.New("metrics: invalid config")
+
 // Config configures a Metrics. The zero value is fine.
 type Config struct {
 	// DelayBuckets are the upper bounds, in seconds, of the histogram of the time
@@ -68,8 +71,8 @@ type pipeline struct {
 
 var _ prometheus.Collector = (*Metrics)(nil)
 
-// New returns a Metrics that shows nothing yet. The error lists every fault of
-// cfg: buckets that do not grow, negative times.
+// New returns a Metrics that shows nothing yet. The error wraps ErrInvalidConfig
+// and lists every fault of cfg: buckets that do not grow, negative times.
 func New(cfg Config) (*Metrics, error) {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -94,7 +97,7 @@ func New(cfg Config) (*Metrics, error) {
 		fault("Config.RPOTimeout is %v: it must not be negative (zero means the default)", cfg.RPOTimeout)
 	}
 	if len(faults) > 0 {
-		return nil, fmt.Errorf("metrics configuration: %w", errors.Join(faults...))
+		return nil, fmt.Errorf("%w: %w", ErrInvalidConfig, errors.Join(faults...))
 	}
 	return &Metrics{
 		acks:    newAcks(delay, handling),

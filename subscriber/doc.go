@@ -46,4 +46,12 @@
 // Calls that fail in a way that passes are tried again with backoff, for ever,
 // and logged. A lost session is connected again. A tunnel that is deleted or
 // expired closes the output; Err tells why.
+//
+// # Watching
+//
+// Status tells what goes on: clients, channels with their lag and what they have
+// in flight, the records that fail and why, and counters of everything. RPO asks
+// the service for its own view. Packages metrics and health show them to
+// Prometheus, to a kubelet and to people; OnPhase, OnAlarm and OnAck in Config are told as
+// things happen.
 package subscriber

@@ -14,6 +14,9 @@ var (
 	// ErrClosed is returned by Subscribe after Close.
 	ErrClosed = errors.New("subscriber is closed")
 
+	// ErrNotSubscribed is returned by RPO for a topic without a subscription.
+	ErrNotSubscribed = errors.New("no subscription to this topic")
+
 	// ErrTunnelExpired means that the log the tunnel still needed is gone (the
 	// service keeps it for the stream's retention, at most 7 days). The tunnel
 	// is of no use any more; create another one.

@@ -21,12 +21,12 @@ type RPO struct {
 }
 
 // RPO asks the service how far the tunnel of a topic is (GetRpo and
-// GetRpoByOffset). This subscriber must have a subscription to it. It makes two
-// calls and may be called from any goroutine.
+// GetRpoByOffset). This subscriber must have a subscription to it, else the error
+// wraps ErrNotSubscribed. It makes two calls and may be called from any goroutine.
 func (s *Subscriber) RPO(ctx context.Context, topic string) (RPO, error) {
 	id := s.tunnelID(topic)
 	if id == "" {
-		return RPO{}, fmt.Errorf("asking how far %s is: there is no subscription to it", topic)
+		return RPO{}, fmt.Errorf("asking how far %s is: %w", topic, ErrNotSubscribed)
 	}
 	ctx, cancel := s.callContext(ctx)
 	defer cancel()

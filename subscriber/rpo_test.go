@@ -39,8 +39,8 @@ func TestRPO_errors_say_what_was_asked(t *testing.T) {
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	s, _ := subscribe(t, b, nil)
-	if _, err := s.RPO(t.Context(), "other/tunnel"); err == nil {
-		t.Error("a topic without subscription has an RPO")
+	if _, err := s.RPO(t.Context(), "other/tunnel"); !errors.Is(err, subscriber.ErrNotSubscribed) {
+		t.Errorf("for a topic without subscription the error is %v", err)
 	}
 	b.Emulator.Inject(emulator.Fault{Operation: "tunnel/getrpobyoffset", Code: "OTSServerBusy"})
 	_, err := s.RPO(t.Context(), testbed.Topic)
