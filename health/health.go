@@ -41,8 +41,9 @@ type Config struct {
 
 	// StuckAfter is how long no message of a subscription may be settled, while
 	// some are with their handlers, until /livez fails. It must be well above what
-	// the slowest handler takes. Default 15 minutes, that is after the
-	// subscriber's own alarm (subscriber.Config.StuckAfter). NeverStuck: off.
+	// the slowest handler takes, the Timeout of its batch included. Default
+	// 15 minutes, that is after the subscriber's own alarm
+	// (subscriber.Config.StuckAfter). NeverStuck: off.
 	StuckAfter time.Duration
 
 	// Remote says what requests from other machines may see. Default RemoteNone.

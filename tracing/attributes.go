@@ -58,13 +58,23 @@ func originOf(msg *message.Message) origin {
 	return origin{systemWatermill, message.SubscribeTopicFromCtx(msg.Context()), nil}
 }
 
-// attributes describes the delivery of msg.
-func (t *Tracing) attributes(msg *message.Message, from origin) []attribute.KeyValue {
-	attrs := append(make([]attribute.KeyValue, 0, 16),
+// startAttributes are those of a delivery that a sampler may want to know.
+func startAttributes(from origin) []attribute.KeyValue {
+	attrs := append(make([]attribute.KeyValue, 0, 6),
 		from.system,
 		semconv.MessagingDestinationName(from.destination),
 		semconv.MessagingOperationName("process"),
 		semconv.MessagingOperationTypeProcess,
+	)
+	if r := from.record; r != nil {
+		attrs = append(attrs, semconv.MessagingDestinationPartitionID(r.Channel), attribute.Int(AttributeAttempt, r.Attempt))
+	}
+	return attrs
+}
+
+// attributes are the others, for a span that is recorded.
+func (t *Tracing) attributes(msg *message.Message, from origin) []attribute.KeyValue {
+	attrs := append(make([]attribute.KeyValue, 0, 10),
 		semconv.MessagingMessageID(msg.UUID),
 		semconv.MessagingMessageBodySize(len(msg.Payload)),
 	)
@@ -76,12 +86,10 @@ func (t *Tracing) attributes(msg *message.Message, from origin) []attribute.KeyV
 		return attrs
 	}
 	attrs = append(attrs,
-		semconv.MessagingDestinationPartitionID(r.Channel),
 		attribute.String(AttributeInstance, r.Instance),
 		attribute.String(AttributeTable, r.Table),
 		attribute.String(AttributeTunnel, r.Tunnel),
 		attribute.String(AttributeType, r.Type.String()),
-		attribute.Int(AttributeAttempt, r.Attempt),
 	)
 	if !r.Sequence.IsZero() {
 		attrs = append(attrs,

@@ -68,7 +68,7 @@ func (t *Tracing) startDelivery(msg *message.Message) (context.Context, trace.Sp
 	from := originOf(msg)
 	opts := []trace.SpanStartOption{
 		trace.WithSpanKind(trace.SpanKindConsumer),
-		trace.WithAttributes(t.attributes(msg, from)...),
+		trace.WithAttributes(startAttributes(from)...),
 	}
 	ctx := msg.Context()
 	outside := trace.SpanFromContext(ctx)
@@ -80,6 +80,9 @@ func (t *Tracing) startDelivery(msg *message.Message) (context.Context, trace.Sp
 		ctx = trace.ContextWithSpan(ctx, outside)
 	}
 	ctx, span := t.tracer.Start(ctx, "process "+from.destination, opts...)
+	if span.IsRecording() {
+		span.SetAttributes(t.attributes(msg, from)...)
+	}
 	return context.WithValue(ctx, deliveryKey{}, &delivery{span: span}), span
 }
 
