@@ -2,15 +2,11 @@ package subscriber
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/cenkalti/backoff/v4"
 
@@ -60,6 +56,7 @@ type channelRun struct {
 	stored   string // token of the last stored checkpoint
 	sequence int64  // and its number
 
+	leader   leader                   // with a handler, in the deliverer's place
 	offered  atomic.Pointer[delivery] // what the deliverer waits for somebody to take
 	recalled chan struct{}            // capacity 1: look whether that has ended
 	watchers sync.WaitGroup
@@ -163,7 +160,11 @@ func (r *channelRun) work() runEnd {
 	defer r.cancel(errSessionOver)
 	loops.Add(2)
 	go func() { defer loops.Done(); r.read(token) }() // ends with readCtx, at the finish token, or when it gives up
-	go func() { defer loops.Done(); r.deliver() }()   // ends with ctx, or when the tracker drains
+	if r.sub.handler == nil {
+		go func() { defer loops.Done(); r.deliver() }() // ends with ctx, or when the tracker drains
+	} else {
+		r.startLeader(loops.Done)
+	}
 
 	every := time.NewTicker(r.sub.cfg.CheckpointInterval)
 	defer every.Stop()
@@ -328,256 +329,4 @@ func (e runEnd) String() string {
 		return "closed"
 	}
 	return "lost"
-}
-
-// deliver hands out records until the tracker drains or is fenced.
-func (r *channelRun) deliver() {
-	var due <-chan time.Time
-	for {
-		select { // before Next: until the tracker drains it would give back what hand refuses
-		case <-r.draining:
-			return
-		default:
-		}
-		a, retryAt, ok := r.tracker.Next(time.Now())
-		if ok {
-			r.hand(a)
-			continue
-		}
-		var timer *time.Timer
-		if !retryAt.IsZero() {
-			timer = time.NewTimer(time.Until(retryAt))
-			due = timer.C
-		}
-		select {
-		case <-r.tracker.Ready():
-		case <-due:
-		case <-r.draining:
-			return
-		case <-r.ctx.Done():
-			return
-		}
-		if timer != nil {
-			timer.Stop()
-			due = nil
-		}
-	}
-}
-
-// hand makes a message of a record and sends it to the output, or to the handler.
-func (r *channelRun) hand(a ack.Attempt) {
-	d, msg := r.messageOf(a)
-	if msg == nil {
-		return
-	}
-	r.offered.Store(d) // before Bind: from there on recall may be meant for it
-	defer r.offered.Store(nil)
-	if !r.tracker.Bind(a, d) { // called back or fenced meanwhile
-		d.cancel(ack.ErrCalledBack)
-		r.tracker.Nack(a, time.Time{}) // its end: the record comes again in its turn
-		return
-	}
-	if r.sub.handler != nil {
-		r.noteDelivered(a)
-		r.sub.handlers.Add(1)
-		go r.handle(d, msg) // ends with the handler; the subscription waits for it
-		return
-	}
-	r.offer(d, msg)
-}
-
-// messageOf makes a message and its delivery. Without a message, all that there
-// is to do for the record is done.
-func (r *channelRun) messageOf(a ack.Attempt) (*delivery, *message.Message) {
-	p := a.Page().(*page)
-	rec := &p.records[a.Index()]
-	if a.Number() > 1 { // whoever handled it before may still hold the record
-		again := *rec
-		again.Attempt = a.Number()
-		rec = &again
-	}
-	rec.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
-	msg, err := r.unmarshal(rec)
-	if errors.Is(err, ErrSkip) {
-		if r.acked(a) {
-			r.counts.inc(countSkipped)
-		}
-		return nil, nil
-	}
-	if err != nil {
-		r.counts.inc(countRefused)
-		r.logger.Error("Record was refused by the Unmarshaler; it is tried again", err, recordFields(rec, a))
-		r.nacked(a, err)
-		return nil, nil
-	}
-	if msg.UUID == "" {
-		msg.UUID = rec.UUID
-	}
-	d := &delivery{values: r.sub.values, run: r, attempt: a, record: rec, since: time.Now()}
-	msg.SetContext(d)
-	return d, msg
-}
-
-// offer sends a message to the output.
-func (r *channelRun) offer(d *delivery, msg *message.Message) {
-	for {
-		select {
-		case r.sub.output <- msg:
-			r.noteDelivered(d.attempt)
-			r.watchers.Add(1)
-			go r.watch(d, msg) // ends when the message is settled or ctx ends; main waits for it
-			return
-		case <-r.recalled: // called back or fenced before anybody took it, unless an earlier one was meant
-			if d.over() {
-				r.tracker.Nack(d.attempt, time.Time{}) // the end of a called-back delivery: it comes again
-				return
-			}
-		case <-r.draining:
-			d.cancel(context.Canceled)
-			r.tracker.Nack(d.attempt, time.Time{}) // ends undelivered; a draining tracker delivers nothing again
-			return
-		}
-	}
-}
-
-// recall tells the deliverer that the delivery which it offers has ended.
-func (r *channelRun) recall(d *delivery) {
-	if r.offered.Load() == d {
-		select {
-		case r.recalled <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// unmarshal calls the Unmarshaler, which is the user's: it may panic.
-func (r *channelRun) unmarshal(rec *Record) (msg *message.Message, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("unmarshaler panicked: %w\n%s", asError(v), debug.Stack())
-		}
-	}()
-	msg, err = r.sub.cfg.Unmarshaler.Unmarshal(rec)
-	if err == nil && msg == nil {
-		err = errors.New("unmarshaler returned neither a message nor an error")
-	}
-	return msg, err
-}
-
-// watch waits for the outcome of a message. Watermill tells it by closing one
-// of two channels and nothing else.
-func (r *channelRun) watch(d *delivery, msg *message.Message) {
-	defer r.watchers.Done()
-	select {
-	case <-msg.Acked():
-		r.settle(d, nil)
-	case <-msg.Nacked():
-		r.settle(d, d.failure())
-	case <-r.ctx.Done():
-	}
-}
-
-// handle calls the handler, and settles its message as a message.Router does.
-func (r *channelRun) handle(d *delivery, msg *message.Message) {
-	defer r.sub.handlers.Done()
-	err := r.call(msg)
-	if err != nil && !errors.Is(err, context.Canceled) {
-		r.logger.Error("Handler returned error", err, recordFields(d.record, d.attempt).Add(watermill.LogFields{"message_uuid": msg.UUID}))
-	}
-	switch { // an outcome that the handler has set itself stays
-	case err == nil && !msg.Ack():
-		err = d.failure()
-	case err != nil && !msg.Nack():
-		err = nil
-	}
-	r.settle(d, err)
-}
-
-// call calls the handler, which is the user's: it may panic.
-func (r *channelRun) call(msg *message.Message) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("handler panicked: %w\n%s", asError(v), debug.Stack())
-		}
-	}()
-	return r.sub.handler(msg)
-}
-
-// settle ends a delivery: nil acks it.
-func (r *channelRun) settle(d *delivery, failure error) {
-	if failure != nil {
-		d.cancel(ErrSettled)
-		r.nacked(d.attempt, failure)
-		return
-	}
-	if r.acked(d.attempt) {
-		r.noteAcked(d)
-	}
-	d.cancel(ErrSettled)
-}
-
-// acked ends an attempt whose record is done with, and reports whether that counted.
-func (r *channelRun) acked(a ack.Attempt) bool {
-	counted := r.tracker.Ack(a)
-	if counted && a.Failures() > 0 {
-		r.forgetFailure(a.ID())
-	}
-	return counted
-}
-
-var errNacked = errors.New("message nacked")
-
-// nacked schedules the redelivery of a record.
-func (r *channelRun) nacked(a ack.Attempt, cause error) {
-	pause := r.nextNackPause(a.ID())
-	taken, counted := r.tracker.Nack(a, time.Now().Add(pause))
-	r.counts.add(countCalledBack, len(taken))
-	cancelCalledBack(taken, cause)
-	if !counted && a.Failures() == 0 {
-		r.forgetFailure(a.ID()) // called back, and no failure of its own
-	}
-	if counted {
-		r.noteFailure(a, cause)
-		r.logger.Debug("Message nacked; it comes again", recordFields(&a.Page().(*page).records[a.Index()], a).Add(watermill.LogFields{"pause": pause.String(), "called_back": len(taken)}))
-	}
-}
-
-func (r *channelRun) nextNackPause(id uint64) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	f, ok := r.failures[id]
-	if !ok {
-		f = &failure{pauses: r.sub.cfg.NackBackoff()}
-		r.failures[id] = f
-	}
-	return nextPause(f.pauses)
-}
-
-func (r *channelRun) forgetFailure(id uint64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.failures, id)
-}
-
-// stoppedPause is the pause where a BackOff says Stop: a subscriber never gives
-// a record up, and never retries in a tight loop.
-const stoppedPause = 30 * time.Second
-
-func nextPause(b backoff.BackOff) time.Duration {
-	if d := b.NextBackOff(); d != backoff.Stop {
-		return d
-	}
-	return stoppedPause
-}
-
-// recordFields names a record in the log.
-func recordFields(rec *Record, a ack.Attempt) watermill.LogFields {
-	return watermill.LogFields{"key": rec.KeyText(), "type": rec.Type.String(), "sequence": rec.Sequence.String(), "attempt": a.Number()}
-}
-
-func keyText(o ack.Oldest) string {
-	if p, ok := o.Page.(*page); ok {
-		return p.records[o.Index].KeyText()
-	}
-	return ""
 }

@@ -1,0 +1,104 @@
+package subscriber
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ack"
+)
+
+// leadRun is a channel whose records, one for each key, go to h. In the bubble
+// handlers take no time, and so all are quick from the first on.
+func leadRun(t *testing.T, keys int, h func(key string)) (end func()) {
+	sub := &subscription{
+		cfg: Config{Unmarshaler: None{}}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)),
+		ctx: context.Background(), values: context.Background(), window: ack.NewWindow(1000, 1000),
+	}
+	sub.handler = func(msg *message.Message) error {
+		r, _ := RecordFromMessage(msg)
+		h(r.PrimaryKey[0].Value.String())
+		return nil
+	}
+	s := newSession(sub, watermill.NopLogger{})
+	r := newChannelRun(s, &conn{session: s, id: "c1"})
+	p := &page{records: make([]Record, keys), keys: make([]string, keys)}
+	for i := range keys {
+		p.keys[i] = strconv.Itoa(i)
+		p.records[i] = Record{Type: Put, Attempt: 1, PrimaryKey: []Column{{"id", IntegerValue(int64(i))}}}
+	}
+	r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
+	ended := make(chan struct{})
+	r.leader.quick.Store(quickInARow)
+	r.startLeader(func() { close(ended) })
+	return func() {
+		t.Helper()
+		r.cancel(errSessionOver)
+		select {
+		case <-ended:
+		case <-time.After(time.Second):
+			t.Error("the leader or its relief goes on after the channel's end")
+		}
+		sub.handlers.Wait()
+	}
+}
+
+func TestLeader_calls_quick_handlers_one_after_the_other_in_one_goroutine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen []string // not guarded: the race detector would tell
+		end := leadRun(t, 100, func(key string) { seen = append(seen, key) })
+		synctest.Wait()
+		end()
+		if len(seen) != 100 || !slices.IsSortedFunc(seen, func(a, b string) int { x, _ := strconv.Atoi(a); y, _ := strconv.Atoi(b); return x - y }) {
+			t.Errorf("called with %v", seen)
+		}
+	})
+}
+
+func TestLeader_is_relieved_when_a_handler_turns_slow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var seen []string
+		release := make(chan struct{})
+		started := time.Now()
+		var others time.Duration
+		end := leadRun(t, 100, func(key string) {
+			if key == "7" {
+				<-release
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			seen = append(seen, key)
+			others = time.Since(started)
+		})
+		time.Sleep(time.Second)
+		mu.Lock()
+		if len(seen) != 99 || others > 2*reliefInterval {
+			t.Errorf("%d records were handled beside the slow one, the last after %v", len(seen), others)
+		}
+		mu.Unlock()
+		close(release)
+		synctest.Wait()
+		end()
+		if len(seen) != 100 {
+			t.Errorf("%d records were handled", len(seen))
+		}
+	})
+}
+
+func TestLeader_in_a_handler_that_never_returns_ends_with_its_channel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		end := leadRun(t, 1, func(string) { <-release })
+		time.Sleep(time.Second)
+		time.AfterFunc(10*time.Second, func() { close(release) })
+		end()
+	})
+}
