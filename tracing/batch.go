@@ -44,6 +44,9 @@ func (t *Tracing) Batch(h batching.HandlerFunc) batching.HandlerFunc {
 			if !returned {
 				span.SetStatus(codes.Error, "batch handler panicked")
 			}
+			for _, d := range deliveries {
+				d.batch.CompareAndSwap(&here, nil) // what comes now is the delivery's
+			}
 			span.End()
 		}()
 		err = h(ctx, b)

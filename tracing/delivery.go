@@ -17,7 +17,7 @@ import (
 // delivery is what a message's context holds while the middleware handles it.
 type delivery struct {
 	span  trace.Span
-	batch atomic.Pointer[trace.SpanContext] // of the batch that has the message in its hands; nil: none yet
+	batch atomic.Pointer[trace.SpanContext] // of the batch that has the message in its hands; nil: none has
 }
 
 type deliveryKey struct{}

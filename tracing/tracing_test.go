@@ -423,6 +423,34 @@ func TestPublisher_in_a_traced_batch_keeps_each_records_trace(t *testing.T) {
 	}
 }
 
+func TestPublisher_after_the_batch_is_the_deliverys(t *testing.T) {
+	tr, spans := newTracing(t)
+	pub := tr.Publisher(new(published))
+	batches, err := batching.New(batching.Config{Batchers: map[string]batching.Batcher{"default": {
+		Size: 1, Handler: tr.Batch(func(context.Context, *batching.Batch) error { return errors.New("boom") }),
+	}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	giveUp := func(h message.HandlerFunc) message.HandlerFunc { // as a PoisonQueue does
+		return func(msg *message.Message) ([]*message.Message, error) {
+			if _, err := h(msg); err == nil {
+				t.Error("the batch did not fail")
+			}
+			return nil, pub.Publish("dead", msg)
+		}
+	}
+	if _, err := tr.Middleware(giveUp(batches.Middleware(succeed)))(recordMessage(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := batches.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := spans.span(t, "publish dead").Parent().SpanID(), id(spans.span(t, process)); got != want {
+		t.Errorf("publish is the child of %v, want the delivery %v", got, want)
+	}
+}
+
 func TestPublisher_begins_a_trace_for_messages_without_one_and_shows_its_error(t *testing.T) {
 	tr, spans := newTracing(t)
 	out := &published{err: errors.New("broker is gone")}
