@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -365,4 +366,17 @@ func BenchmarkOnAck(b *testing.B) {
 			onAck(a)
 		}
 	})
+}
+
+func TestPrometheus_is_linked_only_by_programs_that_import_metrics(t *testing.T) {
+	deps, err := exec.Command("go", "list", "-deps", "../subscriber", "../batching", "../router", "../health").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(deps), "watermill-ots/subscriber\n") {
+		t.Fatalf("go list tells %s", deps)
+	}
+	if strings.Contains(string(deps), "prometheus") {
+		t.Error("it is among the dependencies of the other packages")
+	}
 }
