@@ -36,7 +36,8 @@ type fakeTable struct {
 }
 
 type verdict struct {
-	answer error // *codeError or an error of the network
+	answer error                // *codeError or an error of the network
+	body   protoadapt.MessageV1 // this is answered, with status 200
 	rows   map[int]string
 	lost   error
 	hang   bool // no answer until the context ends
@@ -98,6 +99,8 @@ func (f *fakeTable) RoundTrip(req *http.Request) (*http.Response, error) {
 		return respond(req, code.status, &pb.Error{Code: &code.code, Message: proto.String("injected")}), nil
 	case v.answer != nil:
 		return nil, v.answer
+	case v.body != nil:
+		return respond(req, http.StatusOK, v.body), nil
 	}
 	answer := &pb.TableInBatchWriteRowResponse{TableName: in.Tables[0].TableName}
 	f.mu.Lock()

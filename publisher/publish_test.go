@@ -11,7 +11,10 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	pb "github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
 	"github.com/cenkalti/backoff/v4"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
@@ -259,19 +262,64 @@ func TestPublish_request_without_an_answer_is_sent_again_after_CallTimeout(t *te
 }
 
 func TestPublish_malformed_answer_is_a_failure_that_passes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := new(fakeTable)
-		f.verdict = func(rows []stored) verdict {
-			if len(f.requests) == 1 {
-				return verdict{answer: &codeError{200, ""}} // an Error with status 200 decodes as no answer at all
+	ok := func() *pb.RowInBatchWriteRowResponse {
+		return &pb.RowInBatchWriteRowResponse{IsOk: proto.Bool(true), Consumed: &pb.ConsumedCapacity{CapacityUnit: &pb.CapacityUnit{Read: proto.Int32(0), Write: proto.Int32(1)}}}
+	}
+	answer := func(table string, rows ...*pb.RowInBatchWriteRowResponse) *pb.BatchWriteRowResponse {
+		return &pb.BatchWriteRowResponse{Tables: []*pb.TableInBatchWriteRowResponse{{TableName: &table, Rows: rows}}}
+	}
+	for what, body := range map[string]protoadapt.MessageV1{
+		"nothing":                        &pb.BatchWriteRowResponse{},
+		"a message of another type":      &pb.Error{Code: proto.String("code")},
+		"an outcome too few":             answer("orders", ok()),
+		"an outcome too many":            answer("orders", ok(), ok(), ok()),
+		"another table":                  answer("others", ok(), ok()),
+		"a failure without a reason":     answer("orders", ok(), &pb.RowInBatchWriteRowResponse{IsOk: proto.Bool(false)}),
+		"a success without its capacity": answer("orders", ok(), &pb.RowInBatchWriteRowResponse{IsOk: proto.Bool(true)}),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := new(fakeTable)
+			f.verdict = func([]stored) verdict {
+				if len(f.requests) == 1 {
+					return verdict{body: body}
+				}
+				return verdict{}
 			}
-			return verdict{}
+			if err := newFake(t, f, nil).Publish("orders", loose(2)...); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+			if len(f.requests) != 2 || len(f.written) != 2 {
+				t.Errorf("%s: %d requests, written are %v", what, len(f.requests), f.written)
+			}
+		})
+	}
+}
+
+func TestPublish_uses_old_credentials_while_the_provider_fails_until_they_expire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := errors.New("no role")
+		asked := 0
+		f := new(fakeTable)
+		p := newFake(t, f, func(c *Config) {
+			c.RetryBackoff = func() backoff.BackOff { return &backoff.StopBackOff{} }
+			c.Credentials = subscriber.CredentialsProviderFunc(func(context.Context) (subscriber.Credentials, error) {
+				if asked++; asked > 1 {
+					return subscriber.Credentials{}, broken
+				}
+				return subscriber.Credentials{AccessKeyID: "id", AccessKeySecret: "secret", Expires: time.Now().Add(time.Hour)}, nil
+			})
+		})
+		for _, c := range []struct {
+			wait time.Duration
+			want error
+		}{{0, nil}, {59*time.Minute + time.Second, nil}, {time.Minute, broken}} {
+			time.Sleep(c.wait)
+			if err := p.Publish("orders", loose(1)...); !errors.Is(err, c.want) {
+				t.Errorf("after %v more: %v, want %v", c.wait, err, c.want)
+			}
 		}
-		if err := newFake(t, f, nil).Publish("orders", loose(2)...); err != nil {
-			t.Fatal(err)
-		}
-		if len(f.written) != 2 {
-			t.Errorf("written are %v", f.written)
+		if asked != 3 {
+			t.Errorf("the provider was asked %d times", asked)
 		}
 	})
 }
