@@ -105,7 +105,7 @@ var tunnelFamilies = []family[status]{
 	total("rebalances_total", "Channels given back because the service asked for them.", func(t *subscriber.Totals) uint64 { return t.Rebalances }),
 	total("drains_total", "Drains of channels that began.", func(t *subscriber.Totals) uint64 { return t.Drains }),
 	{
-		desc: newDesc("failed_calls_total", "Calls to the service that failed, by operation and by its code (or timeout, network, malformed).", tunnelLabels, "operation", "code"),
+		desc: newDesc("failed_calls_total", "Calls to the service that failed, by operation and by its code (or timeout, network, credentials, malformed).", tunnelLabels, "operation", "code"),
 		kind: prometheus.CounterValue,
 		values: func(s *status, _ time.Time, add func(float64, ...string)) {
 			for _, e := range s.Errors {

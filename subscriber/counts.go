@@ -98,9 +98,10 @@ const (
 
 // Codes of failures that are no answers of the service.
 const (
-	codeMalformed = "malformed" // the answer does not decode
-	codeTimeout   = "timeout"
-	codeNetwork   = "network" // everything else: no connection, credentials that cannot be had
+	codeMalformed   = "malformed" // the answer does not decode
+	codeTimeout     = "timeout"
+	codeCredentials = "credentials" // Config.Credentials gave none
+	codeNetwork     = "network"     // everything else
 )
 
 // failedCallOf returns what failed: the operation, and the service's code or one of ours.
@@ -112,6 +113,8 @@ func failedCallOf(op string, err error) failedCall {
 		return failedCall{se.Op, se.Code}
 	case errors.Is(err, errPage):
 		return failedCall{"readrecords", codeMalformed}
+	case errors.Is(err, errCredentials):
+		return failedCall{op, codeCredentials}
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
 		return failedCall{op, codeTimeout}
 	}

@@ -13,6 +13,7 @@ func TestFailedCallOf_names_the_operation_and_a_code(t *testing.T) {
 	for want, err := range map[failedCall]error{
 		{"checkpoint", "OTSServerBusy"}: fmt.Errorf("wrapped: %w", newServiceError("checkpoint", 503, "OTSServerBusy", "busy", "")),
 		{"readrecords", codeMalformed}:  &ChannelError{Op: "decode", Err: pageError(7, errors.New("cut off"))},
+		{"op", codeCredentials}:         fmt.Errorf("op: %w: %w", errCredentials, context.DeadlineExceeded),
 		{"op", codeTimeout}:             fmt.Errorf("no answer within 5s: %w", context.DeadlineExceeded),
 		{"op", codeNetwork}:             errors.New("connection refused"),
 	} {

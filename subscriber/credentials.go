@@ -82,6 +82,9 @@ func newCredentialsCache(p CredentialsProvider, logger watermill.LoggerAdapter) 
 	return &credentialsCache{provider: p, logger: logger, asking: make(chan struct{}, 1), refused: true}
 }
 
+// errCredentials is wrapped when the provider failed.
+var errCredentials = errors.New("asking for credentials")
+
 var errNoCredentials = errors.New("the provider returned no access key id or no secret")
 
 // get makes sure that there are credentials to sign with, and returns them. When
@@ -134,7 +137,7 @@ func (c *credentialsCache) ask(ctx context.Context) error {
 		err = errNoCredentials
 	}
 	if err != nil {
-		err = fmt.Errorf("asking for credentials: %w", err)
+		err = fmt.Errorf("%w: %w", errCredentials, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -119,6 +119,16 @@ func (t *workerTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
+// stage names the call that ended the worker: there are no others.
+func (t *workerTransport) stage() string {
+	select {
+	case <-t.connected:
+		return "heartbeat"
+	default:
+		return "connect"
+	}
+}
+
 // pass carries a call to the service. Answers that the SDK would retry on its
 // own become errors; all others reach the SDK as they are, because it looks at
 // their code.

@@ -68,7 +68,7 @@ func (s *session) run(stop <-chan struct{}) error {
 
 	select {
 	case err = <-ended:
-		err = fromSDK("heartbeat", err)
+		err = fromSDK(s.transport.stage(), err)
 		s.stop((*conn).lose)
 		worker.Shutdown()
 	case <-stop:

@@ -166,7 +166,7 @@ type Failure struct {
 // ErrorCount counts failed calls. What was given up by ourselves does not count.
 type ErrorCount struct {
 	Op    string `json:"op"`   // "connect", "heartbeat", "getcheckpoint", "checkpoint", "readrecords"
-	Code  string `json:"code"` // the service's, or "timeout", "network", "malformed"; "other" when there were too many
+	Code  string `json:"code"` // the service's, or "timeout", "network", "credentials", "malformed"; "other" when there were too many
 	Count uint64 `json:"count"`
 }
 

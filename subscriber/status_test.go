@@ -228,6 +228,7 @@ func TestStatus_counts_failed_calls_by_operation_and_code(t *testing.T) {
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	b.Emulator.Inject(emulator.Fault{Operation: "tunnel/readrecords", Code: "OTSServerUnavailable", Times: 2})
 	b.Emulator.Inject(emulator.Fault{Operation: "tunnel/checkpoint", Break: emulator.BeforeRequest})
+	b.Emulator.Inject(emulator.Fault{Operation: "tunnel/connect", Code: "OTSQuotaExhausted"})
 	s, messages := subscribe(t, b, nil)
 	put(t, b, "a", 1)
 	receive(t, messages).Ack()
@@ -240,7 +241,7 @@ func TestStatus_counts_failed_calls_by_operation_and_code(t *testing.T) {
 		return 0
 	}
 	testbed.Eventually(t, 10*time.Second, "the faults are counted", func() bool {
-		return count("readrecords", "OTSServerUnavailable") == 2 && count("checkpoint", "network") == 1
+		return count("readrecords", "OTSServerUnavailable") == 2 && count("checkpoint", "network") == 1 && count("connect", "OTSQuotaExhausted") == 1
 	})
 	st := only(t, s)
 	if st.LastError == nil || st.LastError.Error == "" || time.Since(st.LastError.Time) > time.Minute || st.Channels[0].LastError == nil {
