@@ -45,9 +45,14 @@ func (c CloudEvents) Unmarshal(r *Record) (*message.Message, error) {
 	if id == "" { // a record that no subscriber delivers, in a test; an event must have an id
 		id = newUUIDs(r.Table+"/"+r.Tunnel, r.Channel).of(r.Type, r.Sequence, r.KeyText())
 	}
-	msg := message.NewMessage(id, c.append(make([]byte, 0, 512), r, id))
-	setMetadata(msg, r)
-	return msg, nil
+	return messageWith(id, c.append(make([]byte, 0, 320+sizeHint(r)), r, id), r), nil
+}
+
+// messageWith makes a message whose payload and metadata share the memory of b.
+func messageWith(uuid string, b []byte, r *Record) *message.Message {
+	msg := message.NewMessage(uuid, b[:len(b):len(b)])
+	setMetadataIn(msg, r, b)
+	return msg
 }
 
 func (c CloudEvents) append(b []byte, r *Record, id string) []byte {

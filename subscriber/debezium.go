@@ -42,9 +42,7 @@ var _ Unmarshaler = Debezium{}
 
 // Unmarshal makes a message with the envelope as its payload. It never fails.
 func (Debezium) Unmarshal(r *Record) (*message.Message, error) {
-	msg := message.NewMessage("", appendEnvelope(make([]byte, 0, 512), r, time.Now()))
-	setMetadata(msg, r)
-	return msg, nil
+	return messageWith("", appendEnvelope(make([]byte, 0, 192+sizeHint(r)), r, time.Now()), r), nil
 }
 
 func appendEnvelope(b []byte, r *Record, now time.Time) []byte {

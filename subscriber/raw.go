@@ -22,9 +22,7 @@ var _ Unmarshaler = Raw{}
 
 // Unmarshal makes a message with the record in PlainBuffer. It never fails.
 func (Raw) Unmarshal(r *Record) (*message.Message, error) {
-	msg := message.NewMessage("", appendPlainBuffer(make([]byte, 0, 256), r))
-	setMetadata(msg, r)
-	return msg, nil
+	return messageWith("", appendPlainBuffer(make([]byte, 0, 64+sizeHint(r)+cellOverhead*len(r.Columns)), r), r), nil
 }
 
 // None is an Unmarshaler whose payload is empty: for handlers that take the
@@ -39,6 +37,9 @@ func (None) Unmarshal(r *Record) (*message.Message, error) {
 	setMetadata(msg, r)
 	return msg, nil
 }
+
+// cellOverhead is what PlainBuffer adds to a cell's name and value, beyond JSON's quotes.
+const cellOverhead = 22
 
 func appendPlainBuffer(b []byte, r *Record) []byte {
 	row := plainbuffer.Row{
