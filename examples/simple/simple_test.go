@@ -23,7 +23,7 @@ func checkComplete(t *testing.T, p *exampletest.Program) {
 }
 
 func TestSimple_brings_each_change_to_its_sink_and_ends_by_itself(t *testing.T) {
-	p := exampletest.Start(t, "", nil, "-duration", "2s")
+	p := exampletest.Start(t, "", nil, "-duration", "1s")
 	p.Wait()
 	checkComplete(t, p)
 	batches := regexp.MustCompile(`(?m)^\S+  sqs +(\d+) `).FindAllStringSubmatch(p.Output(), -1)

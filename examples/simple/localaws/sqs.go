@@ -34,7 +34,9 @@ const (
 //
 // It keeps the rules that make a FIFO queue: a deduplication id is accepted
 // once in five minutes, messages of a group are received in order, and none of
-// them while earlier ones of the group are received and not yet deleted.
+// them while earlier ones of the group are received and not yet deleted. A
+// request that comes again since its answer was lost gets the same answer:
+// a receive with its ReceiveRequestAttemptId, and a delete anyway.
 type SQS struct {
 	closed chan struct{}
 
@@ -47,6 +49,8 @@ type queue struct {
 	visibility time.Duration
 	messages   []*queued // in the order of sending; deleted ones are removed
 	sent       map[string]receipt
+	received   map[string]receiving // by attempt id
+	deleted    map[string]struct{}  // receipt handles
 	sequence   int
 	changed    chan struct{} // closed and replaced when messages may have become visible
 }
@@ -65,6 +69,12 @@ type receipt struct {
 	at       time.Time
 	id       string
 	sequence int
+}
+
+// receiving is what a receive was answered with.
+type receiving struct {
+	at       time.Time
+	messages []*queued
 }
 
 // NewSQS returns a server without queues. It starts nothing.
@@ -152,7 +162,10 @@ func (s *SQS) createQueue(r *http.Request, in createQueueRequest) (queueURL, *fa
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.queues[in.QueueName] == nil {
-		s.queues[in.QueueName] = &queue{visibility: visibility, sent: make(map[string]receipt), changed: make(chan struct{})}
+		s.queues[in.QueueName] = &queue{
+			visibility: visibility, sent: make(map[string]receipt), received: make(map[string]receiving), deleted: make(map[string]struct{}),
+			changed: make(chan struct{}),
+		}
 	}
 	return urlOf(r, in.QueueName), nil
 }
@@ -261,9 +274,10 @@ func checkBatch(ids []string) *fault {
 }
 
 type receiveRequest struct {
-	QueueUrl            string
-	MaxNumberOfMessages int
-	WaitTimeSeconds     int
+	QueueUrl                string
+	MaxNumberOfMessages     int
+	WaitTimeSeconds         int
+	ReceiveRequestAttemptId string
 }
 
 type received struct {
@@ -289,7 +303,7 @@ func (s *SQS) receiveMessage(r *http.Request, in receiveRequest) (receiveAnswer,
 			s.mu.Unlock()
 			return receiveAnswer{}, noSuchQueue()
 		}
-		messages, next := q.receive(limit, time.Now())
+		messages, next := q.receive(in.ReceiveRequestAttemptId, limit, time.Now())
 		changed := q.changed
 		s.mu.Unlock()
 		if len(messages) > 0 || over {
@@ -301,18 +315,28 @@ func (s *SQS) receiveMessage(r *http.Request, in receiveRequest) (receiveAnswer,
 		case <-visible.C:
 		case <-wait.C:
 			over = true
-		case <-r.Context().Done():
-			over = true
+		case <-r.Context().Done(): // nobody is there to get messages
+			visible.Stop()
+			return receiveAnswer{}, nil
 		case <-s.closed:
-			over = true
+			visible.Stop()
+			return receiveAnswer{}, nil
 		}
 		visible.Stop()
 	}
 }
 
-// receive hands out the first messages of the groups that are not locked. Without
-// any it says when the next one may become visible by itself.
-func (q *queue) receive(limit int, now time.Time) (messages []received, next time.Duration) {
+// receive hands out the first messages of the groups that are not locked, or again those
+// that the attempt was answered with. Without any it says when the next one may
+// become visible by itself.
+func (q *queue) receive(attempt string, limit int, now time.Time) (messages []received, next time.Duration) {
+	if r, ok := q.received[attempt]; ok && attempt != "" && now.Sub(r.at) < deduplicationInterval {
+		for _, m := range r.messages {
+			m.hiddenUntil = now.Add(q.visibility)
+			messages = append(messages, m.received())
+		}
+		return messages, 0
+	}
 	next = maxWait
 	locked := make(map[string]bool) // groups with an earlier message in flight
 	for _, m := range q.messages {
@@ -321,6 +345,7 @@ func (q *queue) receive(limit int, now time.Time) (messages []received, next tim
 			next = min(next, hidden)
 		}
 	}
+	r := receiving{at: now}
 	for _, m := range q.messages {
 		if len(messages) == limit {
 			break
@@ -331,16 +356,25 @@ func (q *queue) receive(limit int, now time.Time) (messages []received, next tim
 		m.receives++
 		m.handle = fmt.Sprintf("%s/%d", m.id, m.receives)
 		m.hiddenUntil = now.Add(q.visibility)
-		sum := md5.Sum([]byte(m.body))
-		messages = append(messages, received{
-			MessageId: m.id, ReceiptHandle: m.handle, Body: m.body, MD5OfBody: hex.EncodeToString(sum[:]),
-			Attributes: map[string]string{
-				"MessageGroupId": m.group, "MessageDeduplicationId": m.deduplication,
-				"SequenceNumber": strconv.Itoa(m.sequence), "ApproximateReceiveCount": strconv.Itoa(m.receives),
-			},
-		})
+		r.messages = append(r.messages, m)
+		messages = append(messages, m.received())
+	}
+	if attempt != "" && len(messages) > 0 {
+		q.received[attempt] = r
 	}
 	return messages, next
+}
+
+// received is the message as a receiver gets it.
+func (m *queued) received() received {
+	sum := md5.Sum([]byte(m.body))
+	return received{
+		MessageId: m.id, ReceiptHandle: m.handle, Body: m.body, MD5OfBody: hex.EncodeToString(sum[:]),
+		Attributes: map[string]string{
+			"MessageGroupId": m.group, "MessageDeduplicationId": m.deduplication,
+			"SequenceNumber": strconv.Itoa(m.sequence), "ApproximateReceiveCount": strconv.Itoa(m.receives),
+		},
+	}
 }
 
 type deleteEntry struct{ Id, ReceiptHandle string }
@@ -387,11 +421,15 @@ func (s *SQS) deleteMessageBatch(_ *http.Request, in deleteRequest) (deleteAnswe
 	return answer, nil
 }
 
-// remove deletes the message that is in flight under the handle.
+// remove deletes the message that is in flight under the handle, or was.
 func (q *queue) remove(handle string, now time.Time) bool {
+	if _, ok := q.deleted[handle]; ok {
+		return true
+	}
 	for i, m := range q.messages {
 		if m.handle == handle && m.hiddenUntil.After(now) {
 			q.messages = append(q.messages[:i], q.messages[i+1:]...)
+			q.deleted[handle] = struct{}{}
 			q.announce() // its group may go on
 			return true
 		}

@@ -143,6 +143,33 @@ func TestSQS_wakes_a_receive_that_waits(t *testing.T) {
 	}
 }
 
+func TestSQS_answers_a_request_that_comes_again_as_before(t *testing.T) {
+	q := newQueue(t, time.Minute)
+	q.mustSend([2]string{"g", "one"}, [2]string{"g", "two"})
+	receive := func(attempt string) (bodies []string, handle *string) {
+		t.Helper()
+		out, err := q.client.ReceiveMessage(t.Context(), &sqs.ReceiveMessageInput{QueueUrl: q.url, MaxNumberOfMessages: 1, ReceiveRequestAttemptId: aws.String(attempt)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range out.Messages {
+			bodies, handle = append(bodies, *m.Body), m.ReceiptHandle
+		}
+		return bodies, handle
+	}
+	bodies, _ := receive("first")
+	q.want(bodies, "one")
+	bodies, _ = receive("second")
+	q.want(bodies)
+	bodies, handle := receive("first") // its answer was lost
+	q.want(bodies, "one")
+	if q.delete(handle) != 0 || q.delete(handle) != 0 {
+		t.Error("the message was not deleted, or not twice")
+	}
+	bodies, _ = receive("third")
+	q.want(bodies, "two")
+}
+
 func TestSQS_refuses_with_the_errors_of_the_service(t *testing.T) {
 	q := newQueue(t, time.Minute)
 	eleven := make([][2]string, 11)

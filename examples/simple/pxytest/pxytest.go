@@ -24,6 +24,9 @@ const TableName = "pxy_test"
 // tunnel has two channels.
 const idLimit = 1_000_000
 
+// valueStep has no divisor in common with valueLimit.
+const valueLimit, valueStep = 1000, 387
+
 // Row is one change of the table: what a row was written with. The pair of ID
 // and Change is unique.
 type Row struct {
@@ -52,6 +55,7 @@ type Table struct {
 	emulator *emulator.Emulator
 	client   *tablestore.TableStoreClient
 	written  []Row
+	first    int64 // value
 }
 
 // Start starts the Tablestore, makes the table, and sets the environment variables
@@ -62,7 +66,7 @@ func Start() (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{emulator: em, client: tablestore.NewClient(em.Endpoint(), instance, id, secret)}
+	t := &Table{emulator: em, client: tablestore.NewClient(em.Endpoint(), instance, id, secret), first: rand.Int64N(valueLimit)}
 	if err := errors.Join(
 		t.create(),
 		os.Setenv("OTS_ENDPOINT", em.Endpoint()), os.Setenv("OTS_ID", id), os.Setenv("OTS_SECRET", secret),
@@ -97,8 +101,9 @@ func (t *Table) Split() error { return t.emulator.Split(TableName) }
 // Written returns all changes so far, in their order.
 func (t *Table) Written() []Row { return t.written }
 
-// Write writes for a while, or until ctx ends: rows with random values, and every fifth
-// time a row that is there already.
+// Write writes for a while, or until ctx ends: new rows, and every fifth time one that is
+// there already. The values go through all numbers below 1000, each as often, so a
+// few hundred changes have some of every kind.
 func (t *Table) Write(ctx context.Context, duration time.Duration) error {
 	every := time.NewTicker(4 * time.Millisecond)
 	defer every.Stop()
@@ -116,8 +121,9 @@ func (t *Table) Write(ctx context.Context, duration time.Duration) error {
 		case <-ctx.Done():
 			return nil
 		}
-		row := Row{ID: rand.Int64N(idLimit), Value: rand.Int64N(1000)}
-		if n := len(t.written); n > 0 && n%5 == 0 {
+		n := len(t.written)
+		row := Row{ID: rand.Int64N(idLimit), Value: (t.first + int64(n)*valueStep) % valueLimit}
+		if n > 0 && n%5 == 0 {
 			row.ID = t.written[rand.IntN(n)].ID
 		}
 		changes[row.ID]++

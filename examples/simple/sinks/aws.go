@@ -97,3 +97,8 @@ func (s *Sinks) Close(ctx context.Context) error {
 	}
 	return errors.Join(errs...)
 }
+
+func isOf[E error](err error) bool {
+	var e E
+	return errors.As(err, &e)
+}

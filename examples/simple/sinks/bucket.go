@@ -32,7 +32,9 @@ func createBucket(ctx context.Context, client *s3.Client, name, region string) (
 	if region != "us-east-1" { // the one region that must not be named
 		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
 	}
-	if _, err := client.CreateBucket(ctx, in); err != nil {
+	_, err := client.CreateBucket(ctx, in)
+	// The name is ours alone: who has it is an earlier try of this call, whose answer was lost.
+	if err != nil && !isOf[*types.BucketAlreadyOwnedByYou](err) && !isOf[*types.BucketAlreadyExists](err) {
 		return nil, fmt.Errorf("creating bucket %s: %w", name, err)
 	}
 	return &Bucket{client: client, name: name}, nil
@@ -122,7 +124,8 @@ func (b *Bucket) remove(ctx context.Context) error {
 			errs <- fmt.Errorf("deleting object %s of bucket %s: %w", key, b.name, err)
 		}
 	})
-	if _, err := b.client.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: aws.String(b.name)}); err != nil {
+	_, err = b.client.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: aws.String(b.name)})
+	if err != nil && !isOf[*types.NoSuchBucket](err) { // as in createBucket
 		errs <- fmt.Errorf("deleting bucket %s: %w", b.name, err)
 	}
 	close(errs)

@@ -2,6 +2,7 @@ package sinks
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"strconv"
@@ -95,6 +96,7 @@ func (q *Queue) Drain(ctx context.Context) ([]Arrival, error) {
 	for {
 		out, err := q.client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
 			QueueUrl: q.url, MaxNumberOfMessages: sendLimit, WaitTimeSeconds: 1,
+			ReceiveRequestAttemptId:     aws.String(rand.Text()), // when an answer is lost, the SDK's next try gets the same messages
 			MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameMessageDeduplicationId},
 		})
 		if err != nil {
@@ -123,7 +125,8 @@ func (q *Queue) Drain(ctx context.Context) ([]Arrival, error) {
 }
 
 func (q *Queue) remove(ctx context.Context) error {
-	if _, err := q.client.DeleteQueue(ctx, &sqs.DeleteQueueInput{QueueUrl: q.url}); err != nil {
+	_, err := q.client.DeleteQueue(ctx, &sqs.DeleteQueueInput{QueueUrl: q.url})
+	if err != nil && !isOf[*types.QueueDoesNotExist](err) { // as in createBucket
 		return fmt.Errorf("deleting queue %s: %w", q.name, err)
 	}
 	return nil
