@@ -9,7 +9,7 @@ import (
 func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 func TestAdvanced_brings_each_change_to_its_place_dead_letters_too(t *testing.T) {
-	p := exampletest.Start(t, "", nil, "-duration", "3s")
+	p := exampletest.Start(t, "", nil, "-duration", "2s")
 	p.Wait()
 	p.Want("is split", "the bug is fixed", "sevens are not implemented", "3 attempts")
 	written, queue, bucket, alerts := p.Figure("changes written"), p.Figure("found in SQS"), p.Figure("found in S3"), p.Figure("topic alerts")
