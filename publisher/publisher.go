@@ -130,13 +130,14 @@ func (p *Publisher) begin() error {
 func (p *Publisher) context(messages []*message.Message) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(messages[0].Context()))
 	stops := []func() bool{context.AfterFunc(p.ctx, func() { cancel(context.Cause(p.ctx)) })}
-	var last context.Context
+	var last <-chan struct{} // messages often share a context
 	for _, msg := range messages {
 		c := msg.Context()
-		if c == last || c.Done() == nil {
+		done := c.Done()
+		if done == nil || done == last {
 			continue
 		}
-		last = c
+		last = done
 		stops = append(stops, context.AfterFunc(c, func() { cancel(context.Cause(c)) }))
 	}
 	return ctx, func() {
