@@ -62,6 +62,7 @@ func checkDropped(t *testing.T, conn *pgx.Conn, p *exampletest.Program) {
 }
 
 func TestExactlyOnce_sums_agree_whenever_the_consumer_is_killed(t *testing.T) {
+	t.Parallel() // it mostly waits
 	url, conn := database(t)
 	p := exampletest.Start(t, "", []string{"DATABASE_URL=" + url}, "-kills", "3")
 	p.Wait()
@@ -77,6 +78,7 @@ func TestExactlyOnce_sums_agree_whenever_the_consumer_is_killed(t *testing.T) {
 }
 
 func TestExactlyOnce_cleans_up_at_an_interrupt(t *testing.T) {
+	t.Parallel() // it mostly waits
 	url, conn := database(t)
 	p := exampletest.Start(t, "killed", []string{"DATABASE_URL=" + url}, "-kills", "1000")
 	p.Interrupt()

@@ -163,8 +163,10 @@ func TestSQS_answers_a_request_that_comes_again_as_before(t *testing.T) {
 	q.want(bodies)
 	bodies, handle := receive("first") // its answer was lost
 	q.want(bodies, "one")
-	if q.delete(handle) != 0 || q.delete(handle) != 0 {
-		t.Error("the message was not deleted, or not twice")
+	for range 2 {
+		if q.delete(handle) != 0 {
+			t.Error("the message was not deleted")
+		}
 	}
 	bodies, _ = receive("third")
 	q.want(bodies, "two")
