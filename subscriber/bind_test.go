@@ -254,7 +254,7 @@ func TestBind_copies_what_it_fills_in(t *testing.T) {
 		Bytes []byte `ots:"b"`
 		Any   any    `ots:"s"`
 	}
-	got, err := BindRecord[row](&Record{Columns: p.records[0].Columns})
+	got, err := BindRecord[row](&Record{Columns: p.record(0).Columns})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,7 @@ type channelRun struct {
 	tracker *ack.Tracker
 	lane    *ack.Lane
 	uuids   *uuids
+	records recordDecoder // of whoever delivers
 
 	ctx    context.Context // cancelled, with why, when the channel is lost or done
 	cancel context.CancelCauseFunc

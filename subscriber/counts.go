@@ -124,10 +124,10 @@ func failedCallOf(op string, err error) failedCall {
 // countPage counts a page, which pause follows. The tracker does not have it
 // yet: what is delivered was counted as read.
 func (r *channelRun) countPage(p *page, pause time.Duration) {
-	r.counts.add(countRecords, len(p.records))
+	r.counts.add(countRecords, len(p.rows))
 	r.counts.add(countBytes, p.size)
 	switch {
-	case len(p.records) == 0:
+	case len(p.rows) == 0:
 		r.counts.inc(countReadsEmpty)
 	case pause == 0:
 		r.counts.inc(countReadsFull)

@@ -85,12 +85,10 @@ func (r *channelRun) bind(d *delivery) bool {
 // is to do for the record is done.
 func (r *channelRun) messageOf(a ack.Attempt) (*delivery, *message.Message) {
 	p := a.Page().(*page)
-	rec := &p.records[a.Index()]
-	if a.Number() > 1 { // whoever handled it before may still hold the record
-		again := *rec
-		again.Attempt = a.Number()
-		rec = &again
-	}
+	d := &delivery{values: r.sub.values, run: r, attempt: a}
+	rec := &d.record
+	r.records.decode(p, a.Index(), rec)
+	rec.Attempt = a.Number()
 	rec.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
 	msg, err := r.unmarshal(rec)
 	if errors.Is(err, ErrSkip) {
@@ -108,7 +106,7 @@ func (r *channelRun) messageOf(a ack.Attempt) (*delivery, *message.Message) {
 	if msg.UUID == "" {
 		msg.UUID = rec.UUID
 	}
-	d := &delivery{values: r.sub.values, run: r, attempt: a, record: rec, since: time.Now()}
+	d.since = time.Now()
 	msg.SetContext(d)
 	return d, msg
 }
@@ -177,7 +175,7 @@ func (r *channelRun) handle(d *delivery, msg *message.Message) {
 	defer r.sub.handlers.Done()
 	err := r.call(msg)
 	if err != nil && !errors.Is(err, context.Canceled) {
-		r.logger.Error("Handler returned error", err, recordFields(d.record, d.attempt).Add(watermill.LogFields{"message_uuid": msg.UUID}))
+		r.logger.Error("Handler returned error", err, recordFields(&d.record, d.attempt).Add(watermill.LogFields{"message_uuid": msg.UUID}))
 	}
 	switch { // an outcome that the handler has set itself stays
 	case err == nil && !msg.Ack():
@@ -233,7 +231,7 @@ func (r *channelRun) nacked(a ack.Attempt, cause error) {
 	}
 	if counted {
 		r.noteFailure(a, cause)
-		r.logger.Debug("Message nacked; it comes again", recordFields(&a.Page().(*page).records[a.Index()], a).Add(watermill.LogFields{"pause": pause.String(), "called_back": len(taken)}))
+		r.logger.Debug("Message nacked; it comes again", recordFields(a.Page().(*page).record(a.Index()), a).Add(watermill.LogFields{"pause": pause.String(), "called_back": len(taken)}))
 	}
 }
 
@@ -272,7 +270,7 @@ func recordFields(rec *Record, a ack.Attempt) watermill.LogFields {
 
 func keyText(o ack.Oldest) string {
 	if p, ok := o.Page.(*page); ok {
-		return p.records[o.Index].KeyText()
+		return p.record(o.Index).KeyText()
 	}
 	return ""
 }

@@ -177,8 +177,8 @@ func TestFormats_of_any_record_are_valid_JSON(t *testing.T) {
 func TestRaw_payload_has_the_bytes_of_the_wire(t *testing.T) {
 	records := fullPage()
 	p := mustDecode(t, wirePage("next", nil, records...))
-	for i := range p.records {
-		if got := payload(t, Raw{}, &p.records[i]); got != string(records[i].Record) {
+	for i := range p.rows {
+		if got := payload(t, Raw{}, p.record(i)); got != string(records[i].Record) {
 			t.Errorf("record %d: got\n%x, the wire had\n%x", i, got, records[i].Record)
 		}
 	}
@@ -203,7 +203,7 @@ func TestRaw_any_record_decodes_to_what_it_held(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := p.records[0]
+		got := *p.record(0)
 		if got.Sequence != want.Sequence || got.PrimaryKey[0] != want.PrimaryKey[0] || len(got.Columns) != len(want.Columns) {
 			t.Fatalf("got %+v, want %+v", got, want)
 		}
@@ -218,8 +218,8 @@ func TestRaw_any_record_decodes_to_what_it_held(t *testing.T) {
 func TestRaw_payload_keeps_no_page(t *testing.T) {
 	body := wirePage("next", nil, fullPage()...)
 	p := mustDecode(t, body)
-	before := payload(t, Raw{}, &p.records[0])
-	msg, err := Raw{}.Unmarshal(&p.records[0])
+	before := payload(t, Raw{}, p.record(0))
+	msg, err := Raw{}.Unmarshal(p.record(0))
 	if err != nil {
 		t.Fatal(err)
 	}

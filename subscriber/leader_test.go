@@ -11,6 +11,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 
 	"github.com/watermill-ots/watermill-ots/ack"
 )
@@ -29,11 +30,11 @@ func leadRun(t *testing.T, keys int, h func(key string)) (end func()) {
 	}
 	s := newSession(sub, watermill.NopLogger{})
 	r := newChannelRun(s, &conn{session: s, id: "c1"})
-	p := &page{records: make([]Record, keys), keys: make([]string, keys)}
-	for i := range keys {
-		p.keys[i] = strconv.Itoa(i)
-		p.records[i] = Record{Type: Put, Attempt: 1, PrimaryKey: []Column{{"id", IntegerValue(int64(i))}}}
+	wire := make([]*protocol.Record, keys)
+	for i := range wire {
+		wire[i] = someRecord(int64(i))
 	}
+	p := mustDecode(t, wirePage("t", nil, wire...))
 	r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
 	ended := make(chan struct{})
 	r.leader.quick.Store(quickInARow)

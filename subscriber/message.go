@@ -56,7 +56,7 @@ type delivery struct {
 
 	run     *channelRun
 	attempt ack.Attempt
-	record  *Record
+	record  Record
 	since   time.Time // offered to the output
 	alarms  int       // the watchdog's: how many times StuckAfter was reported
 
@@ -81,7 +81,7 @@ type recordKey struct{}
 func (d *delivery) Value(key any) any {
 	switch key {
 	case recordKey{}:
-		return d.record
+		return &d.record
 	case ack.DeliveryKey:
 		return ack.Delivery(d)
 	}

@@ -314,7 +314,7 @@ func TestL8_nacked_message_leaves_no_backoff_behind(t *testing.T) {
 		s := newSession(sub, watermill.NopLogger{})
 		r := newChannelRun(s, &conn{session: s, id: "c1"})
 		defer r.cancel(errSessionOver)
-		p := &page{records: make([]Record, 2), keys: []string{"k", "k"}}
+		p := mustDecode(t, wirePage("t", nil, someRecord(1), someRecord(1)))
 		r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
 		first, _, _ := r.tracker.Next(time.Now())
 		r.tracker.HandOff(first)

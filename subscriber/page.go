@@ -3,6 +3,7 @@ package subscriber
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -10,26 +11,79 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// page is one read response, decoded: its records are views into the body.
+// page is one read response. All of it was checked when it came; a record is
+// decoded when it is delivered, so that a page that waits costs little more
+// than its body.
 //
 // A page stays in memory until its last record is settled and nobody holds a
 // record of it any more.
 type page struct {
-	records []Record
-	keys    []string // ordering key of each record: the primary key's bytes
-	next    string   // token to read on from, or the finish token
-	more    *bool    // may_more_record, when the service says it
-	size    int      // bytes of the body
+	origin *Record // Instance, Table, Tunnel and Channel of its records
+	body   []byte
+	rows   []rowView
+	keys   []string // ordering key of each record: the primary key's bytes
+	base   bool     // its first record has no sequence
+	newest int64    // change time of the last record, µs since 1970; 0 for none
+	next   string   // token to read on from, or the finish token
+	more   *bool    // may_more_record, when the service says it
+	size   int      // bytes of the body
 
 	asked time.Time // when it was asked for
 }
 
-// pageDecoder decodes the pages of one channel. Not for concurrent use.
+// rowView is where a record is in the body of its page.
+type rowView struct {
+	at, size             uint32
+	originAt, originSize uint32
+	typ                  RecordType
+}
+
+// record decodes a record, for those who need one only. Not the fast way.
+func (p *page) record(i int) *Record {
+	r := new(Record)
+	new(recordDecoder).decode(p, i, r)
+	return r
+}
+
+// recordDecoder decodes records, one after the other. Their cells come out of slabs of
+// some dozen records. Not for concurrent use.
+type recordDecoder struct {
+	row     plainbuffer.Row
+	cells   []Cell
+	columns []Column
+}
+
+// slabCells is the size of a slab. It stays in memory as long as one of its cells does.
+const slabCells = 256
+
+// decode decodes record i of a page into r.
+func (s *recordDecoder) decode(p *page, i int, r *Record) {
+	v := &p.rows[i]
+	*r = *p.origin
+	r.Type = v.typ
+	s.again(p.body[v.at : v.at+v.size])
+	r.PrimaryKey = s.key(s.row.PrimaryKey)
+	r.Columns = s.cellsOf(s.row.Cells)
+	if s.row.HasSequence {
+		r.Sequence = Sequence(s.row.Sequence)
+	}
+	if v.originSize > 0 {
+		s.again(p.body[v.originAt : v.originAt+v.originSize])
+		r.Origin = s.cellsOf(s.row.Cells)
+	}
+}
+
+func (s *recordDecoder) again(row []byte) {
+	if err := plainbuffer.DecodeAgain(row, &s.row); err != nil {
+		panic(fmt.Sprintf("a row that was decoded does not decode again: %v", err))
+	}
+}
+
+// pageDecoder checks the pages of one channel. Not for concurrent use.
 type pageDecoder struct {
 	origin Record // Instance, Table, Tunnel, Channel, copied into each record
 	row    plainbuffer.Row
-	cells  int // cells of the last page, to size the slab of the next one
-	count  int
+	count  int // records of the last page, to size the next one
 }
 
 // errPage marks an answer that is no ReadRecordsResponse.
@@ -50,8 +104,10 @@ const (
 // included, so that a corrupt page is refused as a whole and can be read again;
 // the error names the record and the offset in the body.
 func (d *pageDecoder) decode(body []byte) (*page, error) {
-	p := &page{size: len(body), records: make([]Record, 0, d.count), keys: make([]string, 0, d.count)}
-	slab := &cellSlab{cells: make([]Cell, 0, d.cells), columns: make([]Column, 0, d.count)}
+	if len(body) > math.MaxUint32 {
+		return nil, pageError(0, errors.New("larger than 4 GiB"))
+	}
+	p := &page{origin: &d.origin, body: body, size: len(body), rows: make([]rowView, 0, d.count), keys: make([]string, 0, d.count)}
 	hasNext := false
 	for off := 0; off < len(body); {
 		num, typ, n := protowire.ConsumeTag(body[off:])
@@ -65,7 +121,7 @@ func (d *pageDecoder) decode(body []byte) (*page, error) {
 			if n < 0 {
 				return nil, pageError(value, protowire.ParseError(n))
 			}
-			if err := d.record(p, slab, raw, value+n-len(raw)); err != nil {
+			if err := d.record(p, raw, value+n-len(raw)); err != nil {
 				return nil, err
 			}
 			off = value + n
@@ -93,7 +149,7 @@ func (d *pageDecoder) decode(body []byte) (*page, error) {
 	if !hasNext || p.next == "" {
 		return nil, pageError(len(body), errors.New("no next_token"))
 	}
-	d.count, d.cells = max(len(p.records), 1), max(len(slab.cells), 1)
+	d.count = max(len(p.rows), 1)
 	return p, nil
 }
 
@@ -101,15 +157,8 @@ func pageError(offset int, err error) error {
 	return fmt.Errorf("%w at byte %d: %w", errPage, offset, err)
 }
 
-// cellSlab holds the cells of a page in few allocations. Slices of it stay
-// valid when it grows: older ones keep the array they were cut from.
-type cellSlab struct {
-	cells   []Cell
-	columns []Column
-}
-
-// record decodes one Record message, which begins at offset base of the body.
-func (d *pageDecoder) record(p *page, slab *cellSlab, raw []byte, base int) error {
+// record checks one Record message, which begins at offset base of the body.
+func (d *pageDecoder) record(p *page, raw []byte, base int) error {
 	var action uint64
 	var row, origin []byte
 	rowAt, originAt := 0, 0
@@ -138,33 +187,32 @@ func (d *pageDecoder) record(p *page, slab *cellSlab, raw []byte, base int) erro
 	}
 	typ := RecordType(action)
 	if action > uint64(Delete) || typ < Put {
-		return pageError(base, fmt.Errorf("record %d: unknown action type %d", len(p.records), action))
+		return pageError(base, fmt.Errorf("record %d: unknown action type %d", len(p.rows), action))
 	}
 	if err := plainbuffer.Decode(row, &d.row); err != nil {
-		return pageError(rowAt, fmt.Errorf("record %d: %w", len(p.records), err))
+		return pageError(rowAt, fmt.Errorf("record %d: %w", len(p.rows), err))
 	}
 	if len(d.row.PrimaryKey) == 0 {
-		return pageError(rowAt, fmt.Errorf("record %d: no primary key", len(p.records)))
-	}
-	r := d.origin
-	r.Type = typ
-	r.PrimaryKey = slab.key(d.row.PrimaryKey)
-	r.Columns = slab.row(d.row.Cells)
-	if d.row.HasSequence {
-		r.Sequence = Sequence(d.row.Sequence)
+		return pageError(rowAt, fmt.Errorf("record %d: no primary key", len(p.rows)))
 	}
 	p.keys = append(p.keys, d.row.KeyBytes)
+	if len(p.rows) == 0 {
+		p.base = !d.row.HasSequence || Sequence(d.row.Sequence).IsZero()
+	}
+	p.newest = d.row.Sequence.Timestamp
 	if len(origin) > 0 {
 		if err := plainbuffer.Decode(origin, &d.row); err != nil {
-			return pageError(originAt, fmt.Errorf("origin of record %d: %w", len(p.records), err))
+			return pageError(originAt, fmt.Errorf("origin of record %d: %w", len(p.rows), err))
 		}
-		r.Origin = slab.row(d.row.Cells)
 	}
-	p.records = append(p.records, r)
+	p.rows = append(p.rows, rowView{at: uint32(rowAt), size: uint32(len(row)), originAt: uint32(originAt), originSize: uint32(len(origin)), typ: typ})
 	return nil
 }
 
-func (s *cellSlab) key(cells []plainbuffer.Cell) []Column {
+func (s *recordDecoder) key(cells []plainbuffer.Cell) []Column {
+	if len(cells) > cap(s.columns)-len(s.columns) {
+		s.columns = make([]Column, 0, max(len(cells), slabCells/4))
+	}
 	start := len(s.columns)
 	for i := range cells {
 		s.columns = append(s.columns, Column{Name: cells[i].Name, Value: fromWire(cells[i].Value)})
@@ -172,9 +220,12 @@ func (s *cellSlab) key(cells []plainbuffer.Cell) []Column {
 	return s.columns[start:len(s.columns):len(s.columns)]
 }
 
-func (s *cellSlab) row(cells []plainbuffer.Cell) []Cell {
+func (s *recordDecoder) cellsOf(cells []plainbuffer.Cell) []Cell {
 	if len(cells) == 0 {
 		return nil
+	}
+	if len(cells) > cap(s.cells)-len(s.cells) {
+		s.cells = make([]Cell, 0, max(len(cells), slabCells))
 	}
 	start := len(s.cells)
 	for i := range cells {

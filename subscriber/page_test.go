@@ -81,7 +81,7 @@ func TestPage_decodes_each_record_type_and_cell(t *testing.T) {
 	more := true
 	body := wirePage("next", &more, fullPage()...)
 	p := mustDecode(t, body)
-	if p.next != "next" || p.more == nil || !*p.more || p.size != len(body) || len(p.records) != 4 || len(p.keys) != 4 {
+	if p.next != "next" || p.more == nil || !*p.more || p.size != len(body) || len(p.rows) != 4 || len(p.keys) != 4 {
 		t.Fatalf("page is %+v", p)
 	}
 	origin := Record{Instance: "inst", Table: "table", Tunnel: "tunnel", Channel: "c1", Attempt: 1}
@@ -103,8 +103,8 @@ func TestPage_decodes_each_record_type_and_cell(t *testing.T) {
 	want[2].Type, want[2].PrimaryKey, want[2].Sequence = Delete, key(3), seq
 	want[3].Type, want[3].PrimaryKey = Put, key(4) // base data: no sequence
 	for i := range want {
-		if !reflect.DeepEqual(p.records[i], want[i]) {
-			t.Errorf("record %d is\n%+v, want\n%+v", i, p.records[i], want[i])
+		if !reflect.DeepEqual(*p.record(i), want[i]) {
+			t.Errorf("record %d is\n%+v, want\n%+v", i, *p.record(i), want[i])
 		}
 	}
 	if p.keys[0] == p.keys[1] || p.keys[0] == "" {
@@ -114,14 +114,17 @@ func TestPage_decodes_each_record_type_and_cell(t *testing.T) {
 
 func TestPage_of_no_records_and_of_the_finish_token(t *testing.T) {
 	p := mustDecode(t, wirePage(tunnel.FinishTag, nil))
-	if len(p.records) != 0 || p.next != "finished" || p.more != nil {
+	if len(p.rows) != 0 || p.next != "finished" || p.more != nil {
 		t.Errorf("page is %+v", p)
 	}
 }
 
 func TestPage_slices_of_one_record_do_not_reach_into_the_next(t *testing.T) {
 	p := mustDecode(t, wirePage("n", nil, fullPage()...))
-	for i, r := range p.records {
+	var slab recordDecoder
+	for i := range p.rows {
+		var r Record
+		slab.decode(p, i, &r)
 		if cap(r.Columns) != len(r.Columns) || cap(r.PrimaryKey) != len(r.PrimaryKey) || cap(r.Origin) != len(r.Origin) {
 			t.Errorf("record %d: an append to its columns would overwrite those of another", i)
 		}
@@ -130,16 +133,19 @@ func TestPage_slices_of_one_record_do_not_reach_into_the_next(t *testing.T) {
 
 func TestPage_a_decoder_serves_pages_of_any_size_after_each_other(t *testing.T) {
 	d := testDecoder()
+	var slab recordDecoder
 	for _, n := range []int{1, 100, 0, 3, 1000, 2} {
 		var records []*protocol.Record
 		for i := range n {
 			records = append(records, someRecord(int64(i)))
 		}
 		p, err := d.decode(wirePage("n", nil, records...))
-		if err != nil || len(p.records) != n {
+		if err != nil || len(p.rows) != n {
 			t.Fatalf("%d records: %v", n, err)
 		}
-		for i, r := range p.records {
+		for i := range p.rows {
+			var r Record
+			slab.decode(p, i, &r)
 			if r.PrimaryKey[0].Value.Int64() != int64(i) || len(r.Columns) != 0 {
 				t.Fatalf("record %d of %d is %+v", i, n, r)
 			}
@@ -150,7 +156,7 @@ func TestPage_a_decoder_serves_pages_of_any_size_after_each_other(t *testing.T) 
 func TestPage_put_cell_without_a_value_has_none(t *testing.T) {
 	row := &plainbuffer.Row{PrimaryKey: []plainbuffer.Cell{wireCell("id", plainbuffer.IntegerValue(1), 0)}, Cells: []plainbuffer.Cell{{Name: "a"}}}
 	p := mustDecode(t, wirePage("n", nil, wireRecord(protocol.ActionType_PUT_ROW, row, nil)))
-	if v, ok := p.records[0].Column("a"); !ok || v.Kind() != KindNone {
+	if v, ok := p.record(0).Column("a"); !ok || v.Kind() != KindNone {
 		t.Errorf("the column is %v of kind %v", v, v.Kind())
 	}
 }
@@ -169,7 +175,7 @@ func TestPage_fields_that_are_not_known_are_skipped(t *testing.T) {
 	body = unknown(body)
 	body = protowire.AppendBytes(protowire.AppendTag(body, fieldRecords, protowire.BytesType), unknown(append(unknown(nil), r...)))
 	body = unknown(protowire.AppendString(protowire.AppendTag(body, fieldNextToken, protowire.BytesType), "n"))
-	if p := mustDecode(t, body); len(p.records) != 1 || p.next != "n" || p.records[0].PrimaryKey[0].Value != IntegerValue(7) {
+	if p := mustDecode(t, body); len(p.rows) != 1 || p.next != "n" || p.record(0).PrimaryKey[0].Value != IntegerValue(7) {
 		t.Errorf("page is %+v", p)
 	}
 }
@@ -235,7 +241,7 @@ func TestPage_cut_short_anywhere_is_refused(t *testing.T) {
 	body := wirePage("next", &more, fullPage()...)
 	for n := range len(body) {
 		p, err := testDecoder().decode(body[:n])
-		if err == nil && p.next == "next" && len(p.records) == 4 && p.more == nil {
+		if err == nil && p.next == "next" && len(p.rows) == 4 && p.more == nil {
 			continue // only may_more_record is lost: the length of a page is HTTP's to tell
 		}
 		wantPageError(t, fmt.Sprintf("cut to %d of %d bytes", n, len(body)), err, n)
@@ -261,11 +267,11 @@ func TestPage_corrupt_rows_are_refused_never_read_as_others(t *testing.T) {
 				continue
 			}
 			unseen++
-			if p.next != "next" || len(p.records) != len(want.records) {
+			if p.next != "next" || len(p.rows) != len(want.rows) {
 				continue // the token, or a field's number: not covered
 			}
-			for i := range want.records {
-				got, exp := p.records[i], want.records[i]
+			for i := range want.rows {
+				got, exp := *p.record(i), *want.record(i)
 				got.Type, exp.Type = 0, 0
 				got.Sequence, exp.Sequence = Sequence{}, Sequence{}
 				if got.Origin == nil { // its field's number
@@ -288,7 +294,7 @@ func TestPage_decodes_as_the_SDK_does(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := p.records[i]
+		r := *p.record(i)
 		if len(sdk.PrimaryKey.PrimaryKeys) != len(r.PrimaryKey) || len(sdk.Columns) != len(r.Columns) || len(sdk.OriginColumns) != len(r.Origin) {
 			t.Fatalf("record %d: SDK %v, ours %+v", i, sdk, r)
 		}
@@ -326,8 +332,8 @@ func FuzzDecodePage(f *testing.F) {
 		if err := (proto.UnmarshalOptions{AllowPartial: true}).Unmarshal(body, protoadapt.MessageV2Of(&w)); err != nil {
 			t.Skip("protobuf checks more than is needed: ", err)
 		}
-		if len(w.Records) != len(p.records) || len(p.keys) != len(p.records) || w.GetNextToken() != p.next {
-			t.Errorf("protobuf reads %d records and the token %q, the decoder %d and %q", len(w.Records), w.GetNextToken(), len(p.records), p.next)
+		if len(w.Records) != len(p.rows) || len(p.keys) != len(p.rows) || w.GetNextToken() != p.next {
+			t.Errorf("protobuf reads %d records and the token %q, the decoder %d and %q", len(w.Records), w.GetNextToken(), len(p.rows), p.next)
 		}
 	})
 }
@@ -350,9 +356,15 @@ func BenchmarkDecodePage(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	n := 0
+	var slab recordDecoder
 	for b.Loop() {
-		if _, err := d.decode(body); err != nil {
+		p, err := d.decode(body)
+		if err != nil {
 			b.Fatal(err)
+		}
+		for i := range p.rows {
+			var r Record
+			slab.decode(p, i, &r)
 		}
 		n += records
 	}

@@ -152,15 +152,14 @@ type poller struct {
 const pollShare = 8
 
 func (p *poller) after(pg *page, now time.Time) time.Duration {
-	if len(pg.records) > 0 {
+	if len(pg.rows) > 0 {
 		p.since = now
 	}
-	full := len(pg.records) > fullPageRecords || pg.size > fullPageBytes
+	full := len(pg.rows) > fullPageRecords || pg.size > fullPageBytes
 	if pg.more != nil {
 		full = *pg.more
 	}
-	base := len(pg.records) > 0 && pg.records[0].Sequence.IsZero() // a scan has more until it says finished
-	if (full || base) && len(pg.records) > 0 {
+	if (full || pg.base) && len(pg.rows) > 0 { // a scan of base data has more until it says finished
 		return 0
 	}
 	return min(p.longest, max(minPoll, now.Sub(p.since)/pollShare))

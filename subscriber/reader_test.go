@@ -27,10 +27,7 @@ func polled(longest, end time.Duration, records map[time.Duration]int) (reads []
 			}
 		}
 		reads = append(reads, at)
-		pg := &page{records: make([]Record, n)}
-		for i := range pg.records {
-			pg.records[i].Sequence.Timestamp = 1
-		}
+		pg := &page{rows: make([]rowView, n)}
 		at += p.after(pg, start.Add(at))
 	}
 	return reads
@@ -48,25 +45,19 @@ func between(reads []time.Duration, from, to time.Duration) (n int) {
 func TestPoller_full_pages_are_read_without_pause(t *testing.T) {
 	now := time.Unix(1700000000, 0)
 	yes, no := true, false
-	stream := func(n int) []Record {
-		r := make([]Record, n)
-		for i := range r {
-			r[i].Sequence.Timestamp = 1
-		}
-		return r
-	}
+	stream := func(n int) []rowView { return make([]rowView, n) }
 	for name, c := range map[string]struct {
 		page  page
 		pause bool
 	}{
-		"more records than fullPageRecords": {page{records: stream(501)}, false},
-		"fullPageRecords":                   {page{records: stream(500)}, true},
-		"more bytes than fullPageBytes":     {page{records: stream(1), size: fullPageBytes + 1}, false},
-		"fullPageBytes":                     {page{records: stream(1), size: fullPageBytes}, true},
-		"the service says more":             {page{records: stream(1), more: &yes}, false},
-		"the service says no more":          {page{records: stream(501), size: fullPageBytes + 1, more: &no}, true},
-		"base data":                         {page{records: make([]Record, 1)}, false},
-		"base data, no more for the moment": {page{records: make([]Record, 1), more: &no}, false},
+		"more records than fullPageRecords": {page{rows: stream(501)}, false},
+		"fullPageRecords":                   {page{rows: stream(500)}, true},
+		"more bytes than fullPageBytes":     {page{rows: stream(1), size: fullPageBytes + 1}, false},
+		"fullPageBytes":                     {page{rows: stream(1), size: fullPageBytes}, true},
+		"the service says more":             {page{rows: stream(1), more: &yes}, false},
+		"the service says no more":          {page{rows: stream(501), size: fullPageBytes + 1, more: &no}, true},
+		"base data":                         {page{base: true, rows: make([]rowView, 1)}, false},
+		"base data, no more for the moment": {page{base: true, rows: make([]rowView, 1), more: &no}, false},
 		"empty":                             {page{}, true},
 	} {
 		p := poller{longest: time.Second, since: now}

@@ -311,8 +311,8 @@ func (s *runStatus) begins(base bool) {
 // readUpTo notes how far a page takes the channel, once the tracker has it.
 func (s *runStatus) readUpTo(p *page, pause time.Duration) {
 	s.poll.Store(int64(pause))
-	if n := len(p.records); n > 0 && !p.records[n-1].Sequence.IsZero() {
-		s.newest.Store(time.UnixMicro(p.records[n-1].Sequence.Timestamp).UnixNano())
+	if p.newest != 0 {
+		s.newest.Store(time.UnixMicro(p.newest).UnixNano())
 	}
 	if pause > 0 {
 		s.caughtUp.Store(p.asked.UnixNano())
@@ -336,7 +336,7 @@ func (r *channelRun) channelStatus(now time.Time) ChannelStatus {
 		c.CheckpointAge = max(0, now.Sub(time.Unix(0, at)))
 	}
 	if p, ok := held.Oldest.Page.(*page); ok {
-		rec := &p.records[held.Oldest.Index]
+		rec := p.record(held.Oldest.Index)
 		c.Oldest = &OldestRecord{
 			Key: rec.KeyText(), Attempts: held.Oldest.Attempts, Failures: held.Oldest.Failures,
 			Age: max(0, now.Sub(p.asked)),
@@ -414,7 +414,7 @@ func (r *channelRun) failing() (worst []FailingRecord, total int) {
 		return cmp.Or(cmp.Compare(b.attempt.Number(), a.attempt.Number()), a.first.Compare(b.first))
 	})
 	for _, f := range failures[:min(len(failures), MaxFailing)] {
-		rec := &f.attempt.Page().(*page).records[f.attempt.Index()]
+		rec := f.attempt.Page().(*page).record(f.attempt.Index())
 		worst = append(worst, FailingRecord{
 			Channel: r.conn.id, Key: rec.KeyText(), Type: rec.Type.String(), Sequence: rec.Sequence.String(),
 			Attempts: f.attempt.Number(), First: f.first, Last: f.last, Error: f.err.Error(),

@@ -77,7 +77,7 @@ func (w *watchdog) age(now time.Time) {
 	if !ok {
 		return
 	}
-	rec := &p.records[oldest.Index]
+	rec := p.record(oldest.Index)
 	if rec.Sequence.IsZero() { // base data is not in the log
 		return
 	}

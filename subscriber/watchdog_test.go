@@ -9,9 +9,11 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
 func TestWatchdog_warns_when_the_oldest_unacked_record_will_soon_leave_the_log(t *testing.T) {
@@ -35,9 +37,10 @@ func TestWatchdog_warns_when_the_oldest_unacked_record_will_soon_leave_the_log(t
 			r := &channelRun{sub: sub, conn: &conn{id: "c"}, logger: watermill.NopLogger{}}
 			r.lane = ack.NewWindow(10, 1000).Open()
 			r.tracker = ack.New(ack.ByKey, "c", r.lane)
-			p := &page{records: []Record{{
-				PrimaryKey: []Column{{Name: "k", Value: StringValue("old")}}, Sequence: Sequence{Timestamp: now.Add(-tc.age).UnixMicro()},
-			}}}
+			p := mustDecode(t, wirePage("next", nil, wireRecord(protocol.ActionType_PUT_ROW, &plainbuffer.Row{
+				PrimaryKey:  []plainbuffer.Cell{wireCell("k", plainbuffer.StringValue("old"), 0)},
+				HasSequence: true, Sequence: plainbuffer.Sequence{Timestamp: now.Add(-tc.age).UnixMicro()},
+			}, nil)))
 			r.tracker.Add(ack.Page{Token: "next", Keys: []string{"old"}, Value: p})
 			dog := &watchdog{run: r}
 			dog.look(now)

@@ -3,6 +3,7 @@ package plainbuffer
 import (
 	"encoding/binary"
 	"errors"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -339,5 +340,31 @@ func TestRepairChecksums(t *testing.T) {
 	}
 	if got, want := buf[len(buf)-1], referenceCRC([]byte{cell, 1}); got != want {
 		t.Errorf("row checksum 0x%02x, want 0x%02x", got, want)
+	}
+}
+
+func TestDecodeAgain_reads_what_Decode_accepts_and_computes_no_checksum(t *testing.T) {
+	want := Row{
+		PrimaryKey:  []Cell{{Name: "id", HasValue: true, Value: IntegerValue(7)}},
+		Cells:       []Cell{{Name: "a", HasValue: true, Value: StringValue("x"), HasTimestamp: true, Timestamp: 3}, {Name: "b", Op: DeleteAllVersion}},
+		HasSequence: true, Sequence: Sequence{Epoch: 1, Timestamp: 2, RowIndex: 3},
+	}
+	buf := AppendRow(AppendHeader(nil), &want)
+	var first, again Row
+	if err := Decode(buf, &first); err != nil {
+		t.Fatal(err)
+	}
+	if err := DecodeAgain(buf, &again); err != nil || !reflect.DeepEqual(first, again) {
+		t.Errorf("decoded again: %v\n%+v\nwant\n%+v", err, again, first)
+	}
+	buf[len(buf)-1] ^= 0xff // the row's checksum
+	if err := Decode(buf, &first); err == nil {
+		t.Error("Decode accepted a wrong checksum")
+	}
+	if err := DecodeAgain(buf, &again); err != nil {
+		t.Errorf("DecodeAgain looked at a checksum: %v", err)
+	}
+	if err := DecodeAgain(buf[:len(buf)-2], &again); err == nil {
+		t.Error("DecodeAgain accepted a row that is cut short")
 	}
 }
