@@ -82,9 +82,9 @@ func (l *ledger) drop(ctx context.Context) error {
 	return nil
 }
 
-// apply handles a batch in one transaction: whose UUID is new in the inbox is added
-// up, all others have been before. When the transaction is not committed, for whatever reason, all
-// messages of the batch come again.
+// apply handles a batch in one transaction: changes whose UUID is new to the inbox are
+// added up, all others were before. If the transaction is not committed, for
+// whatever reason, the batch has done nothing, and its messages come again.
 func (l *ledger) apply(ctx context.Context, consumer int, messages []*message.Message) error {
 	uuids := make([]string, len(messages))
 	for i, msg := range messages {
@@ -119,11 +119,16 @@ type step struct{ amount, first, last int64 } // the numbers of the first and th
 
 // addUp adds up the messages that are unseen.
 func addUp(messages []*message.Message, unseen []string) (map[string]step, error) {
+	fresh := make(map[string]bool, len(unseen))
+	for _, uuid := range unseen {
+		fresh[uuid] = true
+	}
 	steps := make(map[string]step)
 	for _, msg := range messages {
-		if !slices.Contains(unseen, msg.UUID) {
+		if !fresh[msg.UUID] {
 			continue
 		}
+		fresh[msg.UUID] = false // it counts once, should a batch have it twice
 		c, err := changeOf(msg)
 		if err != nil {
 			return nil, err

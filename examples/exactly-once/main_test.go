@@ -142,9 +142,10 @@ func TestLedger(t *testing.T) {
 		{"a batch is added up", []*message.Message{one, two, other}, balance{6, 2}, balance{7, 1}, ""},
 		{"a batch that comes again changes nothing", []*message.Message{one, two, other}, balance{6, 2}, balance{7, 1}, ""},
 		{"of a batch that partly comes again the rest is added up", []*message.Message{two, messageOf(a, 1, 3)}, balance{7, 3}, balance{7, 1}, ""},
-		{"a gap between two batches undoes the whole batch", []*message.Message{messageOf(b, 1, 2), messageOf(a, 1, 5)}, balance{7, 3}, balance{7, 1}, "change 5 does not follow"},
-		{"a gap within a batch undoes the whole batch", []*message.Message{messageOf(b, 1, 2), messageOf(b, 1, 4)}, balance{7, 3}, balance{7, 1}, "change 4 does not follow"},
-		{"what was undone is not in the inbox", []*message.Message{messageOf(b, 1, 2), messageOf(a, 1, 4)}, balance{8, 4}, balance{8, 2}, ""},
+		{"a change counts once that a batch has twice", []*message.Message{messageOf(a, 5, 4), messageOf(a, 5, 4)}, balance{12, 4}, balance{7, 1}, ""},
+		{"a gap between two batches undoes the whole batch", []*message.Message{messageOf(b, 1, 2), messageOf(a, 1, 6)}, balance{12, 4}, balance{7, 1}, "change 6 does not follow"},
+		{"a gap within a batch undoes the whole batch", []*message.Message{messageOf(b, 1, 2), messageOf(b, 1, 4)}, balance{12, 4}, balance{7, 1}, "change 4 does not follow"},
+		{"what was undone is not in the inbox", []*message.Message{messageOf(b, 1, 2), messageOf(a, 1, 5)}, balance{13, 5}, balance{8, 2}, ""},
 	} {
 		err := l.apply(ctx, 1, test.messages)
 		if test.fault == "" && err != nil || test.fault != "" && (err == nil || !strings.Contains(err.Error(), test.fault)) {
@@ -158,7 +159,7 @@ func TestLedger(t *testing.T) {
 			t.Errorf("%s: the accounts are %v and %v, want %v and %v", test.does, accounts[a], accounts[b], test.a, test.b)
 		}
 	}
-	if d, err := l.delivered(ctx, 1); err != nil || d != (delivery{batches: 4, changes: 10, again: 4}) {
+	if d, err := l.delivered(ctx, 1); err != nil || d != (delivery{batches: 5, changes: 12, again: 5}) {
 		t.Errorf("delivered %+v, %v", d, err)
 	}
 }
