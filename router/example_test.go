@@ -142,24 +142,25 @@ func ExampleRouter_Observe() {
 		return
 	}
 	prometheus.MustRegister(m)
+	h, err := health.New(health.Config{Title: "orders"})
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	http.Handle("/health/", http.StripPrefix("/health", h))
 	err = r.Observe(router.Observers{
 		OnAck:   m.OnAck(),
 		OnBatch: m.OnBatch,
 		Start: func(pipelines []router.Observed) error {
-			cfg := health.Config{Title: "orders", Batchings: make(map[string]health.Batching)}
 			for _, p := range pipelines {
 				m.AddSubscriber(p.Subscriber)
-				cfg.Subscribers = append(cfg.Subscribers, p.Subscriber)
+				h.AddSubscriber(p.Subscriber)
 				if p.Batching != nil {
 					m.AddBatching(p.Name, p.Batching)
-					cfg.Batchings[p.Name] = p.Batching
+					h.AddBatching(p.Name, p.Batching)
 				}
 			}
-			h, err := health.New(cfg)
-			if err == nil {
-				http.Handle("/health/", http.StripPrefix("/health", h))
-			}
-			return err
+			return nil
 		},
 	})
 	if err != nil {
@@ -168,6 +169,22 @@ func ExampleRouter_Observe() {
 	}
 	if err := r.Run(context.Background()); err != nil {
 		log.Print(err)
+	}
+}
+
+// A program asks about one of its pipelines while it runs.
+func ExampleRouter_Subscriber() {
+	r := service() // New and Handle; another goroutine calls Run
+	<-r.Running()
+	if sub, ok := r.Subscriber("orders"); ok {
+		for _, s := range sub.Status().Subscriptions {
+			fmt.Println(s.Topic, "connected:", s.Connected)
+		}
+	}
+	if batches, ok := r.Batching("orders"); ok {
+		for _, b := range batches.Stats() {
+			fmt.Println(b.Batcher, "failed:", b.Failed)
+		}
 	}
 }
 

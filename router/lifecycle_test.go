@@ -34,6 +34,9 @@ func TestRunFailsAtOnce(t *testing.T) {
 		{"one_of_two", good + "  second: {instance: main, table_name: " + testbed.Table + ", tunnel_name: none}\n", subscriber.ErrTunnelGone, "tunnels.second"},
 		{"dead_letter_table_unreachable", strings.Replace(good, "instances:", "instances:\n  far: {name: x, endpoint: \"http://127.0.0.1:1\", access_key_id: a, access_key_secret: b}", 1) +
 			"    failure: {dead_letter: {instance: far, table: dead}}\n", nil, "tunnels.numbers.failure.dead_letter"},
+		{"dead_letter_table_with_a_wrong_key", strings.Replace(good, "instances:", "instances:\n  other: {name: "+testbed.Instance+", endpoint: \""+bed.Emulator.Endpoint()+
+			"\", access_key_id: "+testbed.KeyID+", access_key_secret: wrong}", 1) +
+			"    failure: {dead_letter: {instance: other, table: dead}}\n", subscriber.ErrAuth, "tunnels.numbers.failure.dead_letter"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := build(t, c.yaml)

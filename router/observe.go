@@ -61,6 +61,35 @@ func (r *Router) Observe(o Observers) error {
 	return nil
 }
 
+// Subscriber returns the subscriber of a tunnel's pipeline, to ask it for Status or
+// RPO; the Router closes it. It is there from when Running is closed on, after the end of
+// Run too, and false before and for a name that the configuration does not have.
+// Observe shows it earlier, before anything is connected.
+func (r *Router) Subscriber(tunnel string) (*subscriber.Subscriber, bool) {
+	select {
+	case <-r.running:
+	default:
+		return nil, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sub, ok := r.subscribers[tunnel]
+	return sub, ok
+}
+
+// Batching returns the batches of a tunnel's pipeline, to ask for their Stats; the
+// Router closes them. It is there as long as Subscriber is, and false also for a
+// pipeline without batchers.
+func (r *Router) Batching(tunnel string) (*batching.Batching, bool) {
+	if _, ok := r.Subscriber(tunnel); !ok {
+		return nil, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	batches := r.pipelines[tunnel].batches
+	return batches, batches != nil
+}
+
 // tellStart calls Observers.Start.
 func (r *Router) tellStart(subs []*subscription) error {
 	r.mu.Lock()

@@ -59,6 +59,46 @@ func TestObserve_shows_all_that_the_pipelines_do(t *testing.T) {
 	}
 }
 
+func TestSubscriber_and_Batching_are_there_from_Running_on(t *testing.T) {
+	bed := testbed.New(t, emulator.Options{})
+	r := build(t, fileFor(bed, "    batchers: {default: {batch_timeout: 10ms}}\n")+
+		"  plain: {instance: main, table_name: "+testbed.Table+", tunnel_name: other, tunnel: {create: true, type: Stream}}\n")
+	if err := r.Handle("numbers", router.Handlers{Batches: batchHandlers{"default": noBatch}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Handle("plain", router.Handlers{Process: noProcess}); err != nil {
+		t.Fatal(err)
+	}
+	expect := func(when, tunnel string, subscriber, batches bool) {
+		t.Helper()
+		if s, ok := r.Subscriber(tunnel); ok != subscriber || (s != nil) != subscriber {
+			t.Errorf("%s: Subscriber(%q) gives %v, %t", when, tunnel, s, ok)
+		}
+		if b, ok := r.Batching(tunnel); ok != batches || (b != nil) != batches {
+			t.Errorf("%s: Batching(%q) gives %v, %t", when, tunnel, b, ok)
+		}
+	}
+	try(t, r, row("a", 1)) // makes a pipeline, with batches of its own
+	expect("before Run", "numbers", false, false)
+	start(t, r)
+	expect("running", "numbers", true, true)
+	expect("running", "plain", true, false)
+	expect("running", "nobody", false, false)
+
+	sub, _ := r.Subscriber("numbers")
+	if topic := sub.Status().Subscriptions[0].Topic; topic != testbed.Topic {
+		t.Errorf("the subscriber's topic is %q", topic)
+	}
+	bed.PutAll(5, 2)
+	batches, _ := r.Batching("numbers")
+	testbed.Eventually(t, 20*time.Second, "the batches have handled everything", func() bool { return batches.Stats()[0].Succeeded == 10 })
+
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	expect("closed", "numbers", true, true)
+}
+
 func TestObserve_in_its_bounds(t *testing.T) {
 	boom := errors.New("boom")
 	r := build(t, offline("    batchers: {default: {batch_size: 2}}\n"))

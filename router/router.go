@@ -64,8 +64,9 @@ type Router struct {
 	observers   Observers
 	onBatch     map[string]func(batching.Handled) // by tunnel
 	pipelines   map[string]*pipeline
-	uses        int           // calls of Replay and Test under way; none begins once closed is set
-	unused      chan struct{} // closed once closed is set and uses is zero
+	subscribers map[string]*subscriber.Subscriber // of Run, by tunnel; once running is closed it does not change
+	uses        int                               // calls of Replay and Test under way; none begins once closed is set
+	unused      chan struct{}                     // closed once closed is set and uses is zero
 	closeUnused sync.Once
 
 	done chan struct{} // closed when Run has returned, if it ever began

@@ -162,11 +162,13 @@ func (r *Router) subscriptions() ([]*subscription, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var subs []*subscription
+	r.subscribers = make(map[string]*subscriber.Subscriber, len(r.cfg.Tunnels))
 	for _, name := range names(r.cfg.Tunnels) {
 		sub, err := subscriber.New(r.subscriberConfig(name), r.logger)
 		if err != nil {
 			return subs, fmt.Errorf("tunnels.%s: %w", name, err)
 		}
+		r.subscribers[name] = sub
 		subs = append(subs, &subscription{name: name, topic: r.cfg.Tunnels[name].topic(), subscriber: sub, stop: r.stop})
 	}
 	return subs, nil

@@ -11,6 +11,8 @@ import (
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/common"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
 const (
@@ -69,6 +71,7 @@ func (c *tableClient) callOnce(ctx context.Context, f func(*tablestore.TableStor
 		}
 		if hasCode(err, codeAuthFailed, codeNoPermission) {
 			c.creds.forget()
+			return fmt.Errorf("%w: %w", subscriber.ErrAuth, err)
 		}
 		return err
 	}
