@@ -49,9 +49,10 @@ var (
 // ErrChannelLost it counts as a cancellation, which the error of Close must not.
 var errDrainOver = fmt.Errorf("%w: %w", ErrDrainTimeout, context.Canceled)
 
-// ServiceError is an error answer of the Tablestore service. Match it with
-// errors.As; Unwrap gives ErrTunnelExpired, ErrTunnelGone or ErrAuth where the
-// code means that.
+// ServiceError is an error answer of the Tablestore service, or what the SDK says
+// with a code of the service (its text then does not say that the service
+// answered so). Match it with errors.As; Unwrap gives ErrTunnelExpired,
+// ErrTunnelGone or ErrAuth where the code means that.
 type ServiceError struct {
 	Op        string // the operation, such as "readrecords"
 	Status    int    // HTTP status, 0 if unknown
@@ -59,12 +60,20 @@ type ServiceError struct {
 	Message   string
 	RequestID string // to be named in a support ticket
 
-	is error
+	is    error
+	local bool // the code is the SDK's or ours, not one that the service sent
 }
 
 // Error implements error.
 func (e *ServiceError) Error() string {
-	s := fmt.Sprintf("%s: the service answered %s: %s", e.Op, e.Code, e.Message)
+	s := e.Op + ": "
+	if !e.local {
+		s += "the service answered "
+	}
+	s += e.Code
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
 	if e.RequestID != "" {
 		s += " (request " + e.RequestID + ")"
 	}
@@ -176,8 +185,10 @@ func newServiceError(op string, status int, code, message, requestID string) *Se
 	return &ServiceError{Op: op, Status: status, Code: code, Message: message, RequestID: requestID, is: sentinel(op, code)}
 }
 
-// fromSDK gives an error of the SDK our form. The SDK returns *TunnelError for
-// answers of the service and *url.Error around what our RoundTripper returned.
+// fromSDK gives an error of the SDK our form. The SDK returns *url.Error around what
+// our RoundTripper returned, and *TunnelError for answers of the service and for
+// what it, or a heartbeat that workerTransport answers, finds out without one. The
+// service's own have a request id, and never the code that the SDK keeps for itself.
 func fromSDK(op string, err error) error {
 	if err == nil {
 		return nil
@@ -188,7 +199,9 @@ func fromSDK(op string, err error) error {
 	}
 	var te *tunnel.TunnelError
 	if errors.As(err, &te) {
-		return newServiceError(op, 0, te.Code, te.Message, te.RequestId)
+		se := newServiceError(op, 0, te.Code, te.Message, te.RequestId)
+		se.local = te.RequestId == "" || te.Code == tunnel.ErrCodeClientError
+		return se
 	}
 	var ce *callError
 	if errors.As(err, &ce) {

@@ -95,6 +95,9 @@ func TestErrors_tell_what_was_attempted_on_what(t *testing.T) {
 	if got, want := newServiceError("connect", 502, "", "", "").Error(), "connect: the service answered OTSUnknown: HTTP status 502 Bad Gateway"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	if got, want := newServiceError("connect", 400, "OTSParameterInvalid", "", "req-1").Error(), "connect: the service answered OTSParameterInvalid (request req-1)"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 	called := &calledBack{cause: se}
 	if !errors.Is(called, ack.ErrCalledBack) || !errors.As(error(called), &asService) || !strings.HasSuffix(called.Error(), se.Error()) {
 		t.Errorf("called back: %v", called)
@@ -112,6 +115,15 @@ func TestFromSDK_gives_each_of_its_errors_our_form(t *testing.T) {
 	var se *ServiceError
 	if !errors.As(err, &se) || se.Op != "connect" || se.RequestID != "r" || !errors.Is(err, ErrTunnelExpired) {
 		t.Errorf("a TunnelError became %v", err)
+	}
+	for want, te := range map[string]*tunnel.TunnelError{
+		"connect: the service answered OTSTunnelExpired: m (request r)":           {Code: tunnel.ErrCodeTunnelExpired, Message: "m", RequestId: "r"},
+		"connect: OTSResourceGone: tunnel client heartbeat timeout":               {Code: tunnel.ErrCodeResourceGone, Message: "tunnel client heartbeat timeout"},
+		"connect: OTSClientError: decode resp failed: unexpected EOF (request r)": {Code: tunnel.ErrCodeClientError, Message: "decode resp failed: unexpected EOF", RequestId: "r"},
+	} {
+		if got := fromSDK("connect", te).Error(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 	err = fromSDK("read", &url.Error{Op: "Post", URL: "http://ots.test", Err: &callError{err: se}})
 	if err != error(se) {
