@@ -39,6 +39,10 @@
 // (RegisterCredentials). Names that do not match are errors, with the line in the file
 // and the name that was probably meant, before anything is connected.
 //
+// # Watching
+//
+// Observe gives metrics and health checks the subscribers and the batches of the pipelines.
+//
 // # Testing
 //
 // Test and TestRecords send messages through a pipeline without a tunnel.

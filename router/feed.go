@@ -22,9 +22,10 @@ type feed struct {
 	handle func(*message.Message) error
 	hurry  chan struct{} // closed when no more messages will come to wait
 
-	mu   sync.Mutex // guards what follows and the fed messages' states
-	held int        // messages that were not let go
-	all  []*fed
+	mu     sync.Mutex      // guards what follows and the fed messages' states
+	held   int             // messages that were not let go
+	broken map[string]bool // keys of which a message has failed
+	all    []*fed
 }
 
 // fed is one message on its way, and what its context carries of it.
@@ -60,7 +61,7 @@ var _ ack.Delivery = (*fed)(nil)
 // one before it, of whatever key, is let go, so that batches are made in a known way.
 func (f *feed) run(ctx context.Context, messages []*message.Message, keys []string, oneByOne bool) []error {
 	f.hurry = make(chan struct{})
-	f.held = len(messages)
+	f.held, f.broken = len(messages), make(map[string]bool)
 	last := make(map[string]<-chan struct{})
 	for i, msg := range messages {
 		m := &fed{feed: f, msg: msg, key: keys[i], place: i, let: make(chan struct{})}
@@ -109,7 +110,8 @@ func (m *fed) run(ctx context.Context) {
 	case m.state == fedCalledBack:
 		m.err = context.Cause(msgCtx)
 	case err != nil:
-		m.err, m.state = err, fedFailed
+		m.err = err
+		m.fail()
 	default:
 		m.state = fedDone
 	}
@@ -119,14 +121,20 @@ func (m *fed) run(ctx context.Context) {
 func (m *fed) begin(cancel context.CancelCauseFunc) error {
 	m.feed.mu.Lock()
 	defer m.feed.mu.Unlock()
-	for _, earlier := range m.feed.all[:m.place] {
-		if m.key != "" && earlier.key == m.key && (earlier.state == fedFailed || earlier.state == fedCalledBack) {
-			m.state = fedCalledBack
-			return ack.ErrCalledBack
-		}
+	if m.feed.broken[m.key] {
+		m.state = fedCalledBack
+		return ack.ErrCalledBack
 	}
 	m.state, m.cancel = fedRunning, cancel
 	return nil
+}
+
+// fail needs the feed's mu. None of the key begins any more.
+func (m *fed) fail() {
+	m.state = fedFailed
+	if m.key != "" {
+		m.feed.broken[m.key] = true
+	}
 }
 
 func (m *fed) letGo() {
@@ -157,7 +165,7 @@ func (m *fed) CallBack(cause error) {
 	var taken []context.CancelCauseFunc
 	m.feed.mu.Lock()
 	if m.state == fedRunning {
-		m.state = fedFailed
+		m.fail()
 		for _, later := range m.feed.all[m.place+1:] {
 			if m.key != "" && later.key == m.key && later.state == fedRunning {
 				later.state = fedCalledBack
