@@ -13,7 +13,8 @@ import (
 )
 
 // TestL1_L2_L3_consumer_killed_ten_times kills a consumer process with SIGKILL
-// at random moments and checks, from its own log and the service's checkpoints:
+// at random moments, every other one of them with the subscriber's own loop, and
+// checks, from its own log and the service's checkpoints:
 //
 //   - L1: in the end every record was handled, so nothing was committed unhandled: it would not have come again;
 //   - L2: nothing at or before a stored checkpoint comes again, and the same record has the same UUID in every process;
@@ -30,6 +31,11 @@ func TestL1_L2_L3_consumer_killed_ten_times(t *testing.T) {
 	}
 	id := b.CreateTunnel(tunnel.TunnelTypeStream)
 	log := newLog(t)
+	var all []handled
+	read := func() []handled {
+		log.next(func(h handled) { all = append(all, h) })
+		return all
+	}
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -49,18 +55,18 @@ func TestL1_L2_L3_consumer_killed_ten_times(t *testing.T) {
 
 	committed := make([]map[string]time.Time, kills+1) // by process: what was committed when it ended
 	for n := range kills {
-		p := consumer{number: n, endpoint: b.Emulator.Endpoint(), log: log, mode: plain}.start(t)
-		testbed.Eventually(t, 20*time.Second, "the consumer handles records", func() bool { return handledBy(readLog(t, log), n) })
+		p := consumer{number: n, endpoint: b.Emulator.Endpoint(), log: log.name, mode: plain, ownLoop: n%2 == 1}.start(t)
+		testbed.Eventually(t, 20*time.Second, "the consumer handles records", func() bool { return handledBy(read(), n) })
 		time.Sleep(time.Duration(random.IntN(400)) * time.Millisecond) // the random moment
 		p.kill(t)
 		committed[n] = b.Committed(id)
 	}
 	<-wrote
-	p := consumer{number: kills, endpoint: b.Emulator.Endpoint(), log: log, mode: plain}.start(t)
-	testbed.Eventually(t, time.Minute, "every record was handled", func() bool { return distinct(readLog(t, log)) == keys*versions })
+	p := consumer{number: kills, endpoint: b.Emulator.Endpoint(), log: log.name, mode: plain, ownLoop: random.IntN(2) == 0}.start(t)
+	testbed.Eventually(t, time.Minute, "every record was handled", func() bool { return distinct(read()) == keys*versions })
 	p.terminate(t)
 
-	all := readLog(t, log)
+	read()
 	checkOrder(t, all)
 	checkDuplicates(t, all, committed)
 	if got := distinct(all); got != keys*versions {
@@ -76,11 +82,11 @@ func checkDuplicates(t *testing.T, all []handled, committed []map[string]time.Ti
 	uuids := make(map[string]string)
 	for _, h := range all {
 		for n := range h.process {
-			if at := committed[n][h.channel]; h.changed.Before(at) {
-				t.Fatalf("L2: %s version %d (changed %v) came again in process %d, although process %d had committed up to %v", h.key, h.version, h.changed, h.process, n, at)
+			if at := committed[n][h.channel]; h.changed().Before(at) {
+				t.Fatalf("L2: %s version %d (changed %v) came again in process %d, although process %d had committed up to %v", h.key, h.version, h.changed(), h.process, n, at)
 			}
 		}
-		name := h.key + "@" + h.sequence
+		name := h.key + "@" + h.sequence.String()
 		if was, ok := uuids[name]; ok && was != h.uuid {
 			t.Fatalf("L2: %s has the UUID %s and the UUID %s", name, was, h.uuid)
 		}
