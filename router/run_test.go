@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"runtime"
 	"sync"
 	"testing"
@@ -156,4 +157,26 @@ func TestRouterRunsAPipeline(t *testing.T) {
 			t.Errorf("%s was handled %d times", id, n)
 		}
 	}
+}
+
+func TestRouterServesSeveralInstances(t *testing.T) {
+	here, there := testbed.New(t, emulator.Options{}), testbed.New(t, emulator.Options{})
+	main, _ := strings.CutPrefix(fileFor(here, ""), "\ninstances:\n")
+	other, _ := strings.CutPrefix(fileFor(there, ""), "\ninstances:\n")
+	mainInstance, mainTunnel, _ := strings.Cut(main, "tunnels:\n")
+	otherInstance, otherTunnel, _ := strings.Cut(other, "tunnels:\n")
+	r := build(t, "instances:\n"+mainInstance+strings.Replace(otherInstance, "main:", "other:", 1)+
+		"tunnels:\n"+mainTunnel+strings.NewReplacer("numbers:", "far:", "instance: main", "instance: other").Replace(otherTunnel))
+	journals := map[string]*journal{"numbers": newJournal(), "far": newJournal()}
+	for name, j := range journals {
+		if err := r.Handle(name, router.Handlers{Process: func(msg *message.Message) error { j.add(msg); return nil }}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, r)
+	here.PutAll(2, 1)
+	there.PutAll(3, 2)
+	testbed.Eventually(t, 20*time.Second, "each pipeline has the changes of its instance", func() bool {
+		return journals["numbers"].count() == 2 && journals["far"].count() == 6
+	})
 }
