@@ -3,6 +3,7 @@ package batching_test
 import (
 	"context"
 	"fmt"
+	"log"
 	"strings"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
 
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
 // Two named batchers behind one Router handler. Every Watermill subscriber will
@@ -76,6 +78,36 @@ func Example() {
 	// mail: m1 m2 (size)
 	// archive: a1 a2 a3 (size)
 }
+
+// Changes of a table in batches: most are inserted into a warehouse, two batches
+// at a time; deletions are published. A failed batch comes again, in order.
+func ExampleNew() {
+	batches, err := batching.New(batching.Config{Batchers: map[string]batching.Batcher{
+		"default": {Size: 100, Timeout: time.Second, Concurrency: 2, Handler: func(ctx context.Context, b *batching.Batch) error {
+			return insert(ctx, b.Messages) // nil acks all; an error brings all again, b.Fail only one
+		}},
+		"deleted": {Size: 10, Handler: batching.PublishTo(pub, "deleted-orders")},
+	}}, logger)
+	if err != nil {
+		log.Fatal(err)
+	}
+	router.AddMiddleware(batches.Middleware)
+	router.AddConsumerHandler("orders", "orders/to-warehouse", sub, func(msg *message.Message) error {
+		if msg.Metadata.Get(subscriber.MetadataType) == "delete" {
+			batching.SetBatcher(msg, "deleted")
+		}
+		return nil // the message joins its batch; its ack is the batch's
+	})
+}
+
+// What ExampleNew takes from its program.
+var (
+	insert func(context.Context, []*message.Message) error
+	logger watermill.LoggerAdapter
+	pub    message.Publisher
+	router *message.Router
+	sub    message.Subscriber
+)
 
 // A handler of typed values. A message that cannot be decoded fails alone.
 func ExampleHandler() {

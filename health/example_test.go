@@ -8,9 +8,14 @@ import (
 	"net"
 	"net/http"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/health"
+	"github.com/watermill-ots/watermill-ots/metrics"
 	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/tracing"
 )
 
 func Example() {
@@ -59,3 +64,27 @@ func Example() {
 	// not ready
 	// - instance shop: nothing is subscribed
 }
+
+// A consumer with all that there is to watch it.
+func Example_watching() {
+	ctx, router, sub := consumer()
+
+	m, err := metrics.New(metrics.Config{}) // Prometheus
+	if err != nil {
+		log.Fatal(err)
+	}
+	h, err := health.New(health.Config{Title: "order-sync"}) // /livez, /readyz, a live page
+	if err != nil {
+		log.Fatal(err)
+	}
+	tr := tracing.New(tracing.Config{}) // OpenTelemetry
+
+	prometheus.MustRegister(m)
+	m.AddSubscriber(sub)
+	h.AddSubscriber(sub)
+	router.AddMiddleware(tr.Middleware)
+	go h.ListenAndServe(ctx, "") // 127.0.0.1:8088
+}
+
+// consumer is the program that Example_watching watches.
+var consumer func() (context.Context, *message.Router, *subscriber.Subscriber)

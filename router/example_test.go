@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -91,6 +92,33 @@ func Example() {
 	// failed: an order without an amount
 	// large: 1 orders (drain)
 	// dropped: true
+}
+
+// A pipeline of a file, until the context ends.
+func ExampleLoad() {
+	cfg, err := router.Load("pipelines.yaml")
+	if err != nil {
+		log.Fatal(err) // every fault of the file, with its line
+	}
+	r, err := router.New(cfg, logger)
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = r.Handle("orders", router.Handlers{
+		Process: func(msg *message.Message) error {
+			if msg.Metadata.Get(subscriber.MetadataType) == "delete" {
+				batching.SetBatcher(msg, "deleted")
+			}
+			return nil
+		},
+		Batches: map[string]func(context.Context, *batching.Batch) error{"default": insert, "deleted": remove},
+	})
+	if err != nil {
+		log.Fatal(err) // names that do not match those of the file
+	}
+	if err := r.Run(ctx); err != nil {
+		log.Fatal(err)
+	}
 }
 
 // A service gets a command for its dead letters: "service replay" handles those in the
@@ -188,10 +216,13 @@ func ExampleRouter_Subscriber() {
 	}
 }
 
-// What the examples above take from elsewhere.
+// What the examples take from elsewhere.
 var (
-	service     func() *router.Router
-	deadLetters message.Subscriber
+	ctx            = context.Background()
+	logger         watermill.LoggerAdapter
+	insert, remove func(context.Context, *batching.Batch) error
+	service        func() *router.Router
+	deadLetters    message.Subscriber
 )
 
 // A file with faults gives one error with all of them.
