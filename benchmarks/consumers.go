@@ -37,12 +37,12 @@ var consumers = []consumer{
 	{"sdk", "official SDK alone, empty callback", runSDK},
 	{"glue", "hand-written glue: SDK → JSON → Watermill Router", runGlue},
 	{"json", "ours → Router, JSON payload", ours(subscriber.JSON{}, throughRouter)},
-	{"raw", "ours → Router, payload is the column bytes", ours(rawPayload{}, throughRouter)},
-	{"lazy", "ours → Router, no payload, typed record", ours(noPayload{}, throughRouter)},
+	{"raw", "ours → Router, PlainBuffer payload", ours(subscriber.Raw{}, throughRouter)},
+	{"lazy", "ours → Router, no payload, a column of the typed record", ours(subscriber.None{}, throughRouterTyped)},
 	{"batch", "ours → Router → batches of 100, JSON", ours(subscriber.JSON{}, throughBatches)},
 	{"pipeline", "ours, a pipeline of package router, JSON", runPipeline},
 	{"handle", "ours → Subscriber.Handle, JSON", ours(subscriber.JSON{}, throughHandle)},
-	{"bare", "ours without a Router, typed record", ours(noPayload{}, withoutRouter)},
+	{"bare", "ours without a Router, no payload", ours(subscriber.None{}, withoutRouter)},
 }
 
 func consumerNamed(name string) (consumer, error) {
@@ -178,7 +178,7 @@ func ours(u subscriber.Unmarshaler, consume func(context.Context, *subscriber.Su
 
 func throughRouter(ctx context.Context, sub *subscriber.Subscriber, m *meter) error {
 	r, err := newRouter(sub, func(msg *message.Message) error {
-		m.done(changed(msg))
+		m.done(changed(m, msg))
 		return nil
 	})
 	if err != nil {
@@ -187,8 +187,27 @@ func throughRouter(ctx context.Context, sub *subscriber.Subscriber, m *meter) er
 	return r.Run(ctx)
 }
 
-// changed is the time of a message's change, µs since 1970.
-func changed(msg *message.Message) int64 {
+// throughRouterTyped reads a column of each record.
+func throughRouterTyped(ctx context.Context, sub *subscriber.Subscriber, m *meter) error {
+	r, err := newRouter(sub, func(msg *message.Message) error {
+		record, _ := subscriber.RecordFromMessage(msg)
+		if v, ok := record.Column("column_0"); !ok || len(v.String()) != columnBytes {
+			return fmt.Errorf("column_0 is %v", v)
+		}
+		m.done(changed(m, msg))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.Run(ctx)
+}
+
+// changed is the time of a message's change, µs since 1970, where it matters.
+func changed(m *meter, msg *message.Message) int64 {
+	if !m.latencies {
+		return 0
+	}
 	r, _ := subscriber.RecordFromMessage(msg)
 	return r.Sequence.Timestamp
 }
@@ -197,7 +216,7 @@ func throughBatches(ctx context.Context, sub *subscriber.Subscriber, m *meter) e
 	b, err := batching.New(batching.Config{Batchers: map[string]batching.Batcher{
 		"default": {Size: 100, Concurrency: 4, Handler: func(_ context.Context, b *batching.Batch) error {
 			for _, msg := range b.Messages {
-				m.done(changed(msg))
+				m.done(changed(m, msg))
 			}
 			return nil
 		}},
@@ -222,7 +241,7 @@ func withoutRouter(ctx context.Context, sub *subscriber.Subscriber, m *meter) er
 		return err
 	}
 	for msg := range messages {
-		m.done(changed(msg))
+		m.done(changed(m, msg))
 		msg.Ack()
 	}
 	return nil
@@ -230,7 +249,7 @@ func withoutRouter(ctx context.Context, sub *subscriber.Subscriber, m *meter) er
 
 func throughHandle(ctx context.Context, sub *subscriber.Subscriber, m *meter) error {
 	done, err := sub.Handle(ctx, topic, func(msg *message.Message) error {
-		m.done(changed(msg))
+		m.done(changed(m, msg))
 		return nil
 	})
 	if err == nil {
@@ -254,31 +273,13 @@ tunnels:
 		return err
 	}
 	err = r.Handle("bench", router.Handlers{Process: func(msg *message.Message) error {
-		m.done(changed(msg))
+		m.done(changed(m, msg))
 		return nil
 	}})
 	if err != nil {
 		return err
 	}
 	return r.Run(ctx)
-}
-
-// noPayload leaves everything to the typed record.
-type noPayload struct{}
-
-func (noPayload) Unmarshal(*subscriber.Record) (*message.Message, error) {
-	return message.NewMessage("", nil), nil
-}
-
-// rawPayload takes the values of the columns, one after the other.
-type rawPayload struct{}
-
-func (rawPayload) Unmarshal(r *subscriber.Record) (*message.Message, error) {
-	payload := make([]byte, 0, columns*columnBytes)
-	for i := range r.Columns {
-		payload = append(payload, r.Columns[i].Value.String()...)
-	}
-	return message.NewMessage("", payload), nil
 }
 
 // describe lists the consumers for -help.

@@ -41,7 +41,8 @@ type channelRun struct {
 	tracker *ack.Tracker
 	lane    *ack.Lane
 	uuids   *uuids
-	records recordDecoder // of whoever delivers
+	records recordDecoder // of whoever delivers, as
+	scratch Record        // the record that is unmarshalled, where nobody keeps it
 
 	ctx    context.Context // cancelled, with why, when the channel is lost or done
 	cancel context.CancelCauseFunc

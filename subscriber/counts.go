@@ -154,8 +154,8 @@ func (r *channelRun) noteAcked(d *delivery) {
 	}
 	now := time.Now()
 	a := Acked{Instance: r.sub.cfg.Instance, Topic: r.sub.topic, Attempt: d.attempt.Number(), Handling: now.Sub(d.since)}
-	if !d.record.Sequence.IsZero() {
-		a.Changed = time.UnixMicro(d.record.Sequence.Timestamp)
+	if d.changed != 0 {
+		a.Changed = time.UnixMicro(d.changed)
 		a.Delay = max(0, now.Sub(a.Changed))
 	}
 	f(a)

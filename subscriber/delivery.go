@@ -85,11 +85,19 @@ func (r *channelRun) bind(d *delivery) bool {
 // is to do for the record is done.
 func (r *channelRun) messageOf(a ack.Attempt) (*delivery, *message.Message) {
 	p := a.Page().(*page)
-	d := &delivery{values: r.sub.values, run: r, attempt: a}
-	rec := &d.record
+	rec := &r.scratch
+	if !r.sub.copies {
+		rec = new(Record)
+	} else {
+		r.records.reuse()
+	}
 	r.records.decode(p, a.Index(), rec)
 	rec.Attempt = a.Number()
 	rec.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
+	d := &delivery{values: r.sub.values, run: r, attempt: a, uuid: rec.UUID, changed: rec.Sequence.Timestamp}
+	if !r.sub.copies {
+		d.record.Store(rec)
+	}
 	msg, err := r.unmarshal(rec)
 	if errors.Is(err, ErrSkip) {
 		if r.acked(a) {
@@ -175,7 +183,7 @@ func (r *channelRun) handle(d *delivery, msg *message.Message) {
 	defer r.sub.handlers.Done()
 	err := r.call(msg)
 	if err != nil && !errors.Is(err, context.Canceled) {
-		r.logger.Error("Handler returned error", err, recordFields(&d.record, d.attempt).Add(watermill.LogFields{"message_uuid": msg.UUID}))
+		r.logger.Error("Handler returned error", err, recordFields(d.recordOf(), d.attempt).Add(watermill.LogFields{"message_uuid": msg.UUID}))
 	}
 	switch { // an outcome that the handler has set itself stays
 	case err == nil && !msg.Ack():

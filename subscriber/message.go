@@ -41,6 +41,16 @@ type Unmarshaler interface {
 	Unmarshal(r *Record) (*message.Message, error)
 }
 
+// copies reports whether an Unmarshaler is known to keep nothing of a Record,
+// nor of the slices and strings in it, in the messages that it makes.
+func copies(u Unmarshaler) bool {
+	switch u.(type) {
+	case JSON, Raw, None, CloudEvents, Debezium:
+		return true
+	}
+	return false
+}
+
 // delivery is one delivery of one record: the context of its message, and what
 // a batching middleware may tell the subscriber.
 //
@@ -56,11 +66,13 @@ type delivery struct {
 
 	run     *channelRun
 	attempt ack.Attempt
-	record  Record
+	uuid    string
+	changed int64     // change time of the record, µs since 1970; 0 for base data
 	since   time.Time // offered to the output
 	alarms  int       // the watchdog's: how many times StuckAfter was reported
 
-	cause atomic.Pointer[error] // what the first CallBack was told
+	record atomic.Pointer[Record] // nil until somebody asks for it
+	cause  atomic.Pointer[error]  // what the first CallBack was told
 
 	mu    sync.Mutex
 	ended error
@@ -81,7 +93,7 @@ type recordKey struct{}
 func (d *delivery) Value(key any) any {
 	switch key {
 	case recordKey{}:
-		return &d.record
+		return d.recordOf()
 	case ack.DeliveryKey:
 		return ack.Delivery(d)
 	}
@@ -95,6 +107,19 @@ func (d *delivery) Value(key any) any {
 		return inner.Value(key)
 	}
 	return d.values.Value(key)
+}
+
+// recordOf returns the record, the same one each time.
+func (d *delivery) recordOf() *Record {
+	if rec := d.record.Load(); rec != nil {
+		return rec
+	}
+	rec := d.attempt.Page().(*page).record(d.attempt.Index())
+	rec.Attempt, rec.UUID = d.attempt.Number(), d.uuid
+	if !d.record.CompareAndSwap(nil, rec) { // somebody was faster
+		return d.record.Load()
+	}
+	return rec
 }
 
 // materialize needs mu. It makes the cancellable context.
@@ -255,7 +280,17 @@ func (r *Record) KeyText() string {
 // primary key (law L2): the first 128 bits of a SHA-256 over them, in the form of a
 // version 8 UUID (RFC 9562: custom). The same record has the same UUID in every
 // process and on every delivery.
-type uuids struct{ seed [sha256.Size]byte }
+// Not for concurrent use.
+type uuids struct {
+	seed [sha256.Size]byte
+	text []byte // of the next UUIDs, which share it
+}
+
+const (
+	uuidSize = 36
+	// uuidsInOne is how many UUIDs share a piece of memory: what keeps one keeps them all.
+	uuidsInOne = 32
+)
 
 func newUUIDs(tunnelID, channelID string) *uuids {
 	h := sha256.New()
@@ -283,7 +318,11 @@ func (u *uuids) of(typ RecordType, seq Sequence, key string) string {
 	id := sum[:16]
 	id[6] = id[6]&0x0f | 0x80 // version 8
 	id[8] = id[8]&0x3f | 0x80 // variant of RFC 9562
-	var text [36]byte
+	if len(u.text) < uuidSize {
+		u.text = make([]byte, uuidsInOne*uuidSize)
+	}
+	text := u.text[:uuidSize]
+	u.text = u.text[uuidSize:]
 	hex.Encode(text[0:8], id[0:4])
 	text[8] = '-'
 	hex.Encode(text[9:13], id[4:6])
@@ -293,5 +332,5 @@ func (u *uuids) of(typ RecordType, seq Sequence, key string) string {
 	hex.Encode(text[19:23], id[8:10])
 	text[23] = '-'
 	hex.Encode(text[24:36], id[10:16])
-	return string(text[:])
+	return textOf(text)
 }

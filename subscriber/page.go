@@ -56,6 +56,9 @@ type recordDecoder struct {
 // slabCells is the size of a slab. It stays in memory as long as one of its cells does.
 const slabCells = 256
 
+// reuse says that nobody holds a record that was decoded before.
+func (s *recordDecoder) reuse() { s.cells, s.columns = s.cells[:0], s.columns[:0] }
+
 // decode decodes record i of a page into r.
 func (s *recordDecoder) decode(p *page, i int, r *Record) {
 	v := &p.rows[i]

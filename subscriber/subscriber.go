@@ -148,6 +148,7 @@ func (s *Subscriber) subscribe(ctx context.Context, topic string, h message.NoPu
 		tunnelType: TunnelType(info.TunnelType), started: time.Now(),
 		ctx: ctx, values: context.WithoutCancel(ctx),
 		window: ack.NewWindow(s.cfg.MaxInFlight, s.cfg.MaxInFlightBytes),
+		copies: copies(s.cfg.Unmarshaler),
 		output: make(chan *message.Message), handler: h,
 		done: make(chan struct{}),
 	}

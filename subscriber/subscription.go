@@ -35,6 +35,7 @@ type subscription struct {
 	ctx    context.Context // Subscribe's
 	values context.Context // its values without its cancellation: base of all message contexts
 	window *ack.Window
+	copies bool // the Unmarshaler is known to keep nothing of a record
 	output chan *message.Message
 
 	handler  message.NoPublishHandlerFunc // nil: messages go to output

@@ -48,7 +48,7 @@ func (w *watchdog) handlers(now time.Time) {
 		if stacks == "" {
 			stacks = handlerStacks()
 		}
-		w.raise(&Alarm{Kind: HandlerStuck, Key: d.record.KeyText(), Attempt: d.attempt.Number(), Age: age, Stacks: stacks})
+		w.raise(&Alarm{Kind: HandlerStuck, Key: d.recordOf().KeyText(), Attempt: d.attempt.Number(), Age: age, Stacks: stacks})
 	}
 }
 
@@ -60,7 +60,7 @@ func (w *watchdog) waiting(now time.Time) {
 		return
 	}
 	w.output = now
-	w.raise(&Alarm{Kind: OutputStuck, Key: offered.record.KeyText(), Attempt: offered.attempt.Number(), Age: now.Sub(offered.since)})
+	w.raise(&Alarm{Kind: OutputStuck, Key: offered.recordOf().KeyText(), Attempt: offered.attempt.Number(), Age: now.Sub(offered.since)})
 }
 
 // retentionMargin is the part of the retention in which the alarm is raised: its last tenth.
