@@ -9,6 +9,7 @@ import (
 func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 func TestAdvanced_brings_each_change_to_its_place_dead_letters_too(t *testing.T) {
+	t.Parallel() // it mostly waits
 	p := exampletest.Start(t, "", nil, "-duration", "2s")
 	p.Wait()
 	p.Want("is split", "the bug is fixed", "sevens are not implemented", "3 attempts")
@@ -19,6 +20,7 @@ func TestAdvanced_brings_each_change_to_its_place_dead_letters_too(t *testing.T)
 }
 
 func TestAdvanced_drains_at_an_interrupt(t *testing.T) {
+	t.Parallel() // it mostly waits
 	p := exampletest.Start(t, "  sqs ", nil, "-duration", "1m")
 	p.Interrupt()
 	p.Wait()

@@ -23,6 +23,7 @@ func checkComplete(t *testing.T, p *exampletest.Program) {
 }
 
 func TestSimple_brings_each_change_to_its_sink_and_ends_by_itself(t *testing.T) {
+	t.Parallel() // it mostly waits
 	p := exampletest.Start(t, "", nil, "-duration", "1s")
 	p.Wait()
 	checkComplete(t, p)
@@ -38,6 +39,7 @@ func TestSimple_brings_each_change_to_its_sink_and_ends_by_itself(t *testing.T) 
 }
 
 func TestSimple_drains_at_an_interrupt(t *testing.T) {
+	t.Parallel() // it mostly waits
 	p := exampletest.Start(t, "  sqs ", nil, "-duration", "1m")
 	p.Interrupt()
 	p.Wait()
@@ -48,6 +50,7 @@ func TestSimple_drains_at_an_interrupt(t *testing.T) {
 }
 
 func TestSimple_uses_the_aws_of_the_usual_variables_and_cleans_up_there(t *testing.T) {
+	t.Parallel() // it mostly waits
 	aws, err := localaws.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +72,7 @@ func TestSimple_uses_the_aws_of_the_usual_variables_and_cleans_up_there(t *testi
 }
 
 func TestSimple_says_that_the_region_is_missing(t *testing.T) {
+	t.Parallel() // it mostly waits
 	p := exampletest.Start(t, "", []string{"AWS_ACCESS_KEY_ID=id", "AWS_SECRET_ACCESS_KEY=secret"})
 	if status := p.WaitStatus(); status != 1 {
 		t.Errorf("exit status %d", status)
