@@ -3,7 +3,9 @@ package laws
 import (
 	"context"
 	"flag"
+	"fmt"
 	"io"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -17,7 +19,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-var handoverSDK = flag.Duration("handover.sdk", 0, "measure the SDK's own worker at this HeartbeatInterval too, and ours at the same")
+var handoverSDK = flag.Duration("handover.sdk", 0, "measure the SDK's own worker at this HeartbeatInterval too, and ours at the same and, at a rebalance, at its default")
 
 // handoverLimit is what a hand-over may take here. The aim is 2 s on an idle
 // machine; tests run on busy ones.
@@ -46,6 +48,19 @@ func (e *events) add(channel string, base bool) {
 	e.all = append(e.all, event{time.Now(), channel, base})
 }
 
+func (e *events) len() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.all)
+}
+
+// first returns when the first event was.
+func (e *events) first() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.all[0].at
+}
+
 // gap returns the time between the last event of the first kind and the first one of the other.
 func (e *events) gap(first func(event) bool) (gap time.Duration, ok bool) {
 	e.mu.Lock()
@@ -61,11 +76,29 @@ func (e *events) gap(first func(event) bool) (gap time.Duration, ok bool) {
 	return next.Sub(last), !last.IsZero() && !next.IsZero()
 }
 
-// consumeOurs runs our subscriber until the test ends.
-func consumeOurs(t *testing.T, b *testbed.Bed, interval time.Duration, to *events) {
+// worker is a tunnel client that consumes: our subscriber, or the SDK's own worker.
+type worker struct {
+	interval time.Duration // between heartbeats
+	sdk      bool
+}
+
+func (w worker) String() string {
+	name := "ours"
+	if w.sdk {
+		name = "the SDK's worker"
+	}
+	return fmt.Sprintf("%s at a HeartbeatInterval of %v", name, w.interval)
+}
+
+// start runs the worker until the test ends. Its calls go through rt, if there is one.
+func (w worker) start(t *testing.T, b *testbed.Bed, tunnelID string, rt http.RoundTripper, to *events) {
 	t.Helper()
+	if w.sdk {
+		w.startSDK(t, b, tunnelID, rt, to)
+		return
+	}
 	cfg := testbed.Config(b.Emulator.Endpoint())
-	cfg.HeartbeatInterval, cfg.HeartbeatTimeout = interval, 300*time.Second
+	cfg.HeartbeatInterval, cfg.HeartbeatTimeout, cfg.Transport = w.interval, 300*time.Second, rt
 	s, err := subscriber.New(cfg, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -91,12 +124,15 @@ func consumeOurs(t *testing.T, b *testbed.Bed, interval time.Duration, to *event
 	})
 }
 
-// consumeSDK runs the SDK's own worker until the test ends.
-func consumeSDK(t *testing.T, b *testbed.Bed, tunnelID string, interval time.Duration, to *events) {
+func (w worker) startSDK(t *testing.T, b *testbed.Bed, tunnelID string, rt http.RoundTripper, to *events) {
 	t.Helper()
-	client := tunnel.NewTunnelClient(b.Emulator.Endpoint(), testbed.Instance, testbed.KeyID, testbed.KeySecret)
+	conf := *tunnel.DefaultTunnelConfig
+	if rt != nil {
+		conf.Transport = rt
+	}
+	client := tunnel.NewTunnelClientWithConfig(b.Emulator.Endpoint(), testbed.Instance, testbed.KeyID, testbed.KeySecret, &conf)
 	daemon := tunnel.NewTunnelDaemon(client, tunnelID, &tunnel.TunnelWorkerConfig{
-		HeartbeatInterval: interval, HeartbeatTimeout: 300 * time.Second,
+		HeartbeatInterval: w.interval, HeartbeatTimeout: 300 * time.Second,
 		LogConfig: &tunnel.DefaultLogConfig, LogWriteSyncer: zapcore.AddSync(io.Discard),
 		ProcessorFactory: &tunnel.SimpleProcessFactory{Logger: zap.NewNop(), ProcessFunc: func(c *tunnel.ChannelContext, records []*tunnel.Record) error {
 			for _, r := range records {
@@ -120,7 +156,7 @@ func heartbeats(b *testbed.Bed) int64 {
 }
 
 // baseToStream measures the switch from four base channels to the stream.
-func baseToStream(t *testing.T, consume func(b *testbed.Bed, id string, to *events)) (gap time.Duration, beats int64) {
+func baseToStream(t *testing.T, w worker) (gap time.Duration, beats int64) {
 	b := testbed.New(t, emulator.Options{})
 	b.PutAll(1000, 1)
 	for range 3 {
@@ -133,7 +169,7 @@ func baseToStream(t *testing.T, consume func(b *testbed.Bed, id string, to *even
 		t.Fatal(err)
 	}
 	seen := new(events)
-	consume(b, id, seen)
+	w.start(t, b, id, nil, seen)
 	ok := false
 	testbed.Eventually(t, 2*time.Minute, "a change follows the base data", func() bool {
 		gap, ok = seen.gap(func(e event) bool { return e.base })
@@ -143,18 +179,14 @@ func baseToStream(t *testing.T, consume func(b *testbed.Bed, id string, to *even
 }
 
 // atSplit measures how long a partition's split keeps its records waiting.
-func atSplit(t *testing.T, consume func(b *testbed.Bed, id string, to *events)) (gap time.Duration, beats int64) {
+func atSplit(t *testing.T, w worker) (gap time.Duration, beats int64) {
 	b := testbed.New(t, emulator.Options{})
 	b.PutAll(100, 1)
 	id := b.CreateTunnel(tunnel.TunnelTypeStream)
 	seen := new(events)
-	consume(b, id, seen)
+	w.start(t, b, id, nil, seen)
 	b.PutAll(100, 2)
-	testbed.Eventually(t, time.Minute, "the parent is read", func() bool {
-		seen.mu.Lock()
-		defer seen.mu.Unlock()
-		return len(seen.all) >= 100
-	})
+	testbed.Eventually(t, time.Minute, "the parent is read", func() bool { return seen.len() >= 100 })
 	time.Sleep(5 * time.Second) // the heartbeats that the start brings are over
 	before := heartbeats(b)
 	seen.mu.Lock()
@@ -177,20 +209,19 @@ func atSplit(t *testing.T, consume func(b *testbed.Bed, id string, to *events)) 
 // known to the service, and what follows it is read, long before the next
 // regular heartbeat, which is 30 s away.
 func TestHandover_is_prompt_at_any_HeartbeatInterval(t *testing.T) {
-	ours := func(t *testing.T, interval time.Duration) func(*testbed.Bed, string, *events) {
-		return func(b *testbed.Bed, _ string, to *events) { consumeOurs(t, b, interval, to) }
-	}
-	sdk := func(t *testing.T, interval time.Duration) func(*testbed.Bed, string, *events) {
-		return func(b *testbed.Bed, id string, to *events) { consumeSDK(t, b, id, interval, to) }
-	}
+	regular := worker{interval: subscriber.DefaultHeartbeatInterval}
 	for _, tc := range []struct {
 		name    string
-		measure func(*testing.T, func(*testbed.Bed, string, *events)) (time.Duration, int64)
+		measure func(*testing.T, worker) (time.Duration, int64)
 	}{{"from_base_data_to_stream", baseToStream}, {"at_a_split", atSplit}} {
+		measure := func(t *testing.T, w worker) (time.Duration, int64) {
+			gap, beats := tc.measure(t, w)
+			t.Logf("%v: %v, %d heartbeats", w, gap.Round(time.Millisecond), beats)
+			return gap, beats
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			gap, beats := tc.measure(t, ours(t, subscriber.DefaultHeartbeatInterval))
-			t.Logf("ours at a HeartbeatInterval of %v: %v, %d heartbeats", subscriber.DefaultHeartbeatInterval, gap.Round(time.Millisecond), beats)
+			gap, beats := measure(t, regular)
 			if gap > handoverLimit {
 				t.Errorf("the hand-over took %v", gap)
 			}
@@ -200,10 +231,8 @@ func TestHandover_is_prompt_at_any_HeartbeatInterval(t *testing.T) {
 		})
 		if *handoverSDK > 0 {
 			t.Run(tc.name+"_beside_the_SDK", func(t *testing.T) {
-				gap, beats := tc.measure(t, ours(t, *handoverSDK))
-				t.Logf("ours at a HeartbeatInterval of %v: %v, %d heartbeats", *handoverSDK, gap.Round(time.Millisecond), beats)
-				gap, beats = tc.measure(t, sdk(t, *handoverSDK))
-				t.Logf("the SDK's worker at a HeartbeatInterval of %v: %v, %d heartbeats", *handoverSDK, gap.Round(time.Millisecond), beats)
+				measure(t, worker{interval: *handoverSDK})
+				measure(t, worker{interval: *handoverSDK, sdk: true})
 			})
 		}
 	}
