@@ -63,8 +63,8 @@ func Example() {
 	// [2] {"type":"put","key":{"id":2},"columns":{"amount":90}}
 }
 
-// Handle calls a handler without a message.Router, for programs that need nothing else of
-// it, at less than half of the cost.
+// Handle calls a handler without a message.Router, for programs that need nothing else
+// of it.
 func ExampleSubscriber_Handle() {
 	em := startEmulator()
 	defer em.Close()

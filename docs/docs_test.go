@@ -1,0 +1,469 @@
+// Package docs holds the project's documentation to its code.
+package docs
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/router"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+const (
+	english = "../README.md"
+	chinese = "../README.zh-CN.md"
+)
+
+// public are the packages that programs import.
+var public = []string{"ack", "subscriber", "batching", "router", "publisher", "metrics", "tracing", "health", "emulator"}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// documents returns the paths of all Markdown files.
+func documents(t *testing.T) []string {
+	t.Helper()
+	documents := []string{"../CHANGELOG.md", "../examples/README.md", english, chinese}
+	here, err := filepath.Glob("*.md")
+	if err != nil || len(here) < 10 {
+		t.Fatalf("only %d documents were found: %v", len(here), err)
+	}
+	return append(documents, here...)
+}
+
+// block is fenced code of a document.
+type block struct{ language, code string }
+
+// blocks returns a document's code, and what is left of it.
+func blocks(doc string) (code []block, prose string) {
+	var rest strings.Builder
+	inside := false
+	for line := range strings.Lines(doc) {
+		switch language, fence := strings.CutPrefix(line, "```"); {
+		case fence && !inside:
+			code, inside = append(code, block{language: strings.TrimSpace(language)}), true
+		case fence:
+			inside = false
+		case inside:
+			code[len(code)-1].code += line
+		default:
+			rest.WriteString(line)
+		}
+	}
+	return code, rest.String()
+}
+
+var (
+	heading = regexp.MustCompile(`(?m)^(#+) (.+)$`)
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)|src(?:set)?="([^"]+)"`)
+	mark    = regexp.MustCompile(`[^\p{L}\p{N}\-_ ]`)
+	linked  = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+)
+
+// anchors are the names that GitHub gives to a document's headings.
+func anchors(doc string) (names []string) {
+	_, prose := blocks(doc)
+	for _, h := range heading.FindAllStringSubmatch(prose, -1) {
+		text := linked.ReplaceAllString(h[2], "$1")
+		names = append(names, strings.ReplaceAll(mark.ReplaceAllString(strings.ToLower(text), ""), " ", "-"))
+	}
+	return names
+}
+
+// links are where a document points to.
+func links(doc string) (targets []string) {
+	_, prose := blocks(doc)
+	for _, l := range link.FindAllStringSubmatch(prose, -1) {
+		targets = append(targets, l[1]+l[2])
+	}
+	return targets
+}
+
+func TestLinks_lead_to_files_and_headings_that_exist(t *testing.T) {
+	for _, path := range documents(t) {
+		for _, target := range links(read(t, path)) {
+			if strings.Contains(target, "://") {
+				continue
+			}
+			file, anchor, _ := strings.Cut(target, "#")
+			to := path
+			if file != "" {
+				to = filepath.Join(filepath.Dir(path), file)
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s: %s leads nowhere", path, target)
+			} else if anchor != "" && !slices.Contains(anchors(read(t, to)), anchor) {
+				t.Errorf("%s: %s has no such heading; there are %q", path, target, anchors(read(t, to)))
+			}
+		}
+	}
+}
+
+func TestReadmes_are_the_same_in_both_languages(t *testing.T) {
+	en, zh := read(t, english), read(t, chinese)
+	codeEN, proseEN := blocks(en)
+	codeZH, proseZH := blocks(zh)
+	if !slices.Equal(codeEN, codeZH) {
+		t.Errorf("the code differs")
+	}
+	levels := func(prose string) (levels []string) {
+		for _, h := range heading.FindAllStringSubmatch(prose, -1) {
+			levels = append(levels, h[1])
+		}
+		return levels
+	}
+	if l, z := levels(proseEN), levels(proseZH); !slices.Equal(l, z) {
+		t.Errorf("the headings differ: %v, %v", l, z)
+	}
+	sorted := func(doc string) []string {
+		targets := slices.DeleteFunc(links(doc), func(l string) bool { return strings.HasPrefix(l, "README") || strings.HasPrefix(l, "#") })
+		slices.Sort(targets)
+		return targets
+	}
+	if l, z := sorted(en), sorted(zh); !slices.Equal(l, z) {
+		t.Errorf("the links differ:\n%q\n%q", l, z)
+	}
+	quoted := func(prose string) []string {
+		names := regexp.MustCompile("`[^`]+`").FindAllString(prose, -1)
+		slices.Sort(names)
+		return slices.Compact(names)
+	}
+	if q, z := quoted(proseEN), quoted(proseZH); !slices.Equal(q, z) {
+		t.Errorf("the names differ:\n%q\n%q", q, z)
+	}
+	if strings.Contains(en, "<!-- performance table -->") != strings.Contains(zh, "<!-- performance table -->") {
+		t.Error("one has a table of performance, the other has not")
+	}
+}
+
+// compact is code without indentation and blank lines.
+func compact(code string) string {
+	var out strings.Builder
+	for line := range strings.Lines(code) {
+		if line = strings.TrimSpace(line); line != "" {
+			out.WriteString(line + "\n")
+		}
+	}
+	return out.String()
+}
+
+func TestReadme_code_is_that_of_tests_that_compile(t *testing.T) {
+	var sources []string
+	files, err := filepath.Glob("../*/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		sources = append(sources, compact(read(t, f)))
+	}
+	code, _ := blocks(read(t, english))
+	checked := 0
+	for _, b := range code {
+		if b.language != "go" || strings.HasPrefix(b.code, "func main()") { // TestReadme_program runs that one
+			continue
+		}
+		checked++
+		if !slices.ContainsFunc(sources, func(s string) bool { return strings.Contains(s, compact(b.code)) }) {
+			t.Errorf("no test has this:\n%s", b.code)
+		}
+	}
+	if checked < 5 {
+		t.Errorf("only %d pieces of code were checked", checked)
+	}
+}
+
+func TestReadme_configuration_is_taken(t *testing.T) {
+	t.Setenv("OTS_ID", "id")
+	t.Setenv("OTS_SECRET", "secret")
+	code, _ := blocks(read(t, english))
+	at := slices.IndexFunc(code, func(b block) bool { return b.language == "yaml" })
+	if at < 0 {
+		t.Fatal("there is none")
+	}
+	cfg, err := router.Parse("README.md", []byte(code[at].code))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := router.New(cfg, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReadme_payload_is_what_JSON_makes(t *testing.T) {
+	msg, err := subscriber.JSON{}.Unmarshal(&subscriber.Record{
+		Type: subscriber.Put, Sequence: subscriber.Sequence{Epoch: 1, Timestamp: 1700000000123456},
+		PrimaryKey: []subscriber.Column{{Name: "id", Value: subscriber.IntegerValue(1)}},
+		Columns:    []subscriber.Cell{{Name: "amount", Value: subscriber.IntegerValue(250)}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _ := blocks(read(t, english)); !slices.Contains(code, block{"json", string(msg.Payload) + "\n"}) {
+		t.Errorf("it does not show %s", msg.Payload)
+	}
+}
+
+// imports are what goimports makes of the README's program.
+const imports = `package main
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+`
+
+func TestReadme_program_prints_each_change_and_ends_at_an_interrupt(t *testing.T) {
+	code, _ := blocks(read(t, english))
+	at := slices.IndexFunc(code, func(b block) bool { return strings.HasPrefix(b.code, "func main()") })
+	if at < 0 {
+		t.Fatal("there is none")
+	}
+	em, err := emulator.Start(emulator.Options{Instance: "shop", AccessKeyID: "id", AccessKeySecret: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer em.Close()
+	orders(t, em.Endpoint())
+
+	source, program := filepath.Join(t.TempDir(), "main.go"), filepath.Join(t.TempDir(), "program")
+	if err := os.WriteFile(source, []byte(imports+code[at].code), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("go", "build", "-o", program, source).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	cmd := exec.CommandContext(t.Context(), program)
+	cmd.Env = append(os.Environ(), "OTS_ENDPOINT="+em.Endpoint(), "OTS_INSTANCE=shop", "OTS_ACCESS_KEY_ID=id", "OTS_ACCESS_KEY_SECRET=secret")
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	limit := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() }) // Wait tells
+	defer limit.Stop()
+	var printed []string
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		if printed = append(printed, lines.Text()); len(printed) == 2 {
+			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the program ended with %v\n%s", err, log.String())
+	}
+	slices.Sort(printed)
+	want := []string{
+		`[1] {"type":"put","key":{"id":1},"columns":{"amount":250}}`,
+		`[2] {"type":"put","key":{"id":2},"columns":{"amount":90}}`,
+	}
+	if !slices.Equal(printed, want) {
+		t.Errorf("the program printed %q\n%s", printed, log.String())
+	}
+}
+
+// orders makes the table, with two orders, and the tunnel of the README's program.
+func orders(t *testing.T, endpoint string) {
+	t.Helper()
+	client := tablestore.NewClient(endpoint, "shop", "id", "secret")
+	meta := &tablestore.TableMeta{TableName: "orders"}
+	meta.AddPrimaryKeyColumn("id", tablestore.PrimaryKeyType_INTEGER)
+	_, err := client.CreateTable(&tablestore.CreateTableRequest{
+		TableMeta: meta, TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1},
+		ReservedThroughput: &tablestore.ReservedThroughput{},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, amount := range map[int64]int64{1: 250, 2: 90} {
+		put := &tablestore.PutRowChange{TableName: "orders", PrimaryKey: new(tablestore.PrimaryKey)}
+		put.PrimaryKey.AddPrimaryKeyColumn("id", id)
+		put.AddColumn("amount", amount)
+		put.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
+		if _, err := client.PutRow(&tablestore.PutRowRequest{PutRowChange: put}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sub, err := subscriber.New(subscriber.Config{
+		Endpoint: endpoint, Instance: "shop", AccessKeyID: "id", AccessKeySecret: "secret",
+		Tunnel: subscriber.TunnelSpec{Type: subscriber.BaseData},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Close()
+	if err := sub.SubscribeInitialize("orders/to-warehouse"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReadme_configuration_table_has_each_field_with_its_default(t *testing.T) {
+	defaults := map[string]any{
+		"WorkerSize":         subscriber.DefaultWorkerSize,
+		"HeartbeatInterval":  subscriber.DefaultHeartbeatInterval,
+		"HeartbeatTimeout":   subscriber.DefaultHeartbeatTimeout,
+		"MaxInFlight":        subscriber.DefaultMaxInFlight,
+		"MaxInFlightBytes":   fmt.Sprintf("%d MiB", subscriber.DefaultMaxInFlightBytes>>20),
+		"CheckpointInterval": subscriber.DefaultCheckpointInterval,
+		"MaxPollInterval":    subscriber.DefaultMaxPollInterval,
+		"CloseTimeout":       subscriber.DefaultCloseTimeout,
+		"StuckAfter":         subscriber.DefaultStuckAfter,
+	}
+	name := regexp.MustCompile("`([A-Za-z]+)`")
+	for _, path := range []string{english, chinese} {
+		table := make(map[string]string)
+		for line := range strings.Lines(read(t, path)) {
+			if cells := strings.Split(line, "|"); len(cells) == 5 {
+				for _, m := range name.FindAllStringSubmatch(cells[1], -1) {
+					table[m[1]] = strings.TrimSpace(cells[2])
+				}
+			}
+		}
+		for _, f := range reflect.VisibleFields(reflect.TypeFor[subscriber.Config]()) {
+			got, ok := table[f.Name]
+			if !ok {
+				t.Errorf("%s: Config.%s is missing", path, f.Name)
+				continue
+			}
+			if want, ok := defaults[f.Name]; ok && got != strings.TrimSuffix(fmt.Sprint(want), "0s") && got != fmt.Sprint(want) {
+				t.Errorf("%s: the default of Config.%s is %v, not %s", path, f.Name, want, got)
+			}
+		}
+	}
+}
+
+func TestTests_that_documents_name_exist(t *testing.T) {
+	var names []string
+	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, m := range declared.FindAllStringSubmatch(string(source), -1) {
+			names = append(names, m[1])
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	quoted := regexp.MustCompile("`(Test[A-Z0-9]\\w*_\\w*)(\\*?)`")
+	for _, path := range documents(t) {
+		for _, m := range quoted.FindAllStringSubmatch(read(t, path), -1) {
+			if !slices.ContainsFunc(names, func(n string) bool { return n == m[1] || m[2] == "*" && strings.HasPrefix(n, m[1]) }) {
+				t.Errorf("%s: there is no %s%s", path, m[1], m[2])
+			}
+		}
+	}
+}
+
+func TestPackages_say_what_they_are_and_document_and_show_what_they_export(t *testing.T) {
+	for _, pkg := range public {
+		if !strings.HasPrefix(read(t, filepath.Join("..", pkg, "doc.go")), "// Package "+pkg+" ") {
+			t.Errorf("%s/doc.go does not begin with the package's comment", pkg)
+		}
+		files, err := filepath.Glob(filepath.Join("..", pkg, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		examples := 0
+		for _, path := range files {
+			fset := token.NewFileSet()
+			file, err := parser.ParseFile(fset, path, nil, parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range file.Decls {
+				switch f, ok := d.(*ast.FuncDecl); {
+				case !strings.HasSuffix(path, "_test.go"):
+					for _, name := range undocumented(d) {
+						t.Errorf("%s: %s has no comment", fset.Position(d.Pos()), name)
+					}
+				case ok && strings.HasPrefix(f.Name.Name, "Example"):
+					examples++
+				}
+			}
+		}
+		if examples == 0 {
+			t.Errorf("%s has no example", pkg)
+		}
+	}
+}
+
+// undocumented returns the exported names that a declaration leaves without a comment.
+func undocumented(d ast.Decl) (names []string) {
+	without := func(name string, comments ...*ast.CommentGroup) {
+		if ast.IsExported(name) && !slices.ContainsFunc(comments, func(c *ast.CommentGroup) bool { return c != nil }) {
+			names = append(names, name)
+		}
+	}
+	switch d := d.(type) {
+	case *ast.FuncDecl:
+		if d.Recv == nil || ast.IsExported(receiver(d.Recv.List[0].Type)) {
+			without(d.Name.Name, d.Doc)
+		}
+	case *ast.GenDecl:
+		for _, s := range d.Specs {
+			switch s := s.(type) {
+			case *ast.TypeSpec:
+				without(s.Name.Name, s.Doc, d.Doc)
+			case *ast.ValueSpec:
+				for _, n := range s.Names {
+					without(n.Name, s.Doc, s.Comment, d.Doc)
+				}
+			}
+		}
+	}
+	return names
+}
+
+// receiver is the name of a method's type.
+func receiver(x ast.Expr) string {
+	switch x := x.(type) {
+	case *ast.StarExpr:
+		return receiver(x.X)
+	case *ast.IndexExpr:
+		return receiver(x.X)
+	case *ast.Ident:
+		return x.Name
+	}
+	return strconv.Quote(fmt.Sprintf("%T", x))
+}
