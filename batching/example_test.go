@@ -83,9 +83,12 @@ func Example() {
 // at a time; deletions are published. A failed batch comes again, in order.
 func ExampleNew() {
 	batches, err := batching.New(batching.Config{Batchers: map[string]batching.Batcher{
-		"default": {Size: 100, Timeout: time.Second, Concurrency: 2, Handler: func(ctx context.Context, b *batching.Batch) error {
-			return insert(ctx, b.Messages) // nil acks all; an error brings all again, b.Fail only one
-		}},
+		"default": {
+			Size: 100, Timeout: time.Second, Concurrency: 2,
+			Handler: func(ctx context.Context, b *batching.Batch) error {
+				return insert(ctx, b.Messages) // nil acks all; an error brings all again, b.Fail only one
+			},
+		},
 		"deleted": {Size: 10, Handler: batching.PublishTo(pub, "deleted-orders")},
 	}}, logger)
 	if err != nil {
