@@ -3,11 +3,14 @@ package subscriber_test
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+	"github.com/cenkalti/backoff/v4"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
@@ -36,5 +39,38 @@ func TestL3_Handle_record_called_back_while_its_message_is_made_is_not_handled_b
 	testbed.Eventually(t, 10*time.Second, "both are handled", func() bool { return slices.Contains(h.seen(), "a/2") && len(h.seen()) >= 3 })
 	if got := h.seen(); !slices.Equal(got, []string{"a/1", "a/1", "a/2"}) {
 		t.Errorf("handled %v", got)
+	}
+}
+
+func TestL8_Handle_errors_of_handlers_are_in_the_log_with_key_and_attempt(t *testing.T) {
+	b := testbed.New(t, emulator.Options{})
+	b.CreateTunnel(tunnel.TunnelTypeStream)
+	cfg := testbed.Config(b.Emulator.Endpoint())
+	cfg.NackBackoff = func() backoff.BackOff { return backoff.NewConstantBackOff(10 * time.Millisecond) }
+	lines := new(recorded[logLine])
+	s, err := subscriber.New(cfg, keepLogger{lines: lines})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var calls atomic.Int32
+	if _, err := s.Handle(t.Context(), testbed.Topic, func(*message.Message) error {
+		if calls.Add(1) <= 2 {
+			return errors.New("no")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	put(t, b, "a", 1)
+	testbed.Eventually(t, 10*time.Second, "the record is handled", func() bool { return calls.Load() == 3 })
+	var attempts []any
+	for _, l := range lines.get() {
+		if l.level == watermill.ErrorLogLevel && l.fields["key"] == `["a"]` {
+			attempts = append(attempts, l.fields["attempt"])
+		}
+	}
+	if !slices.Equal(attempts, []any{1, 2}) {
+		t.Errorf("errors are logged for the attempts %v, want 1 and 2", attempts)
 	}
 }
