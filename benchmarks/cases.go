@@ -45,6 +45,13 @@ var groups = []group{
 		loads: []load{{Channels: 1}, {Channels: 64}}, warmup: time.Minute, measure: 20 * time.Second,
 	},
 	{
+		name: "growth", title: "Stream, so many messages in flight", consumers: []string{"held"},
+		loads: []load{
+			{Channels: 1, Page: 1000, InFlight: 1}, {Channels: 1, Page: 1000, InFlight: 10}, {Channels: 1, Page: 1000, InFlight: 1000},
+			{Channels: 1, Page: 1000, InFlight: 100_000}, {Channels: 1, Page: 1000, InFlight: 1_000_000},
+		}, warmup: 15 * time.Second, measure: 5 * time.Second,
+	},
+	{
 		name: "many", title: "Stream, very many channels", consumers: []string{"json", "bare"},
 		loads: []load{{Channels: 1, Page: 1000}, {Channels: 8, Page: 1000}, {Channels: 64, Page: 1000}, {Channels: 512, Page: 1000}}, warmup: 2 * time.Second,
 	},
@@ -99,6 +106,9 @@ func (l load) String() string {
 	s := fmt.Sprintf("%d ch", l.Channels)
 	if l.Latency > 0 {
 		s += fmt.Sprintf(", %v", l.Latency)
+	}
+	if l.InFlight > 0 {
+		s += fmt.Sprintf(", %d held", l.InFlight)
 	}
 	return s
 }

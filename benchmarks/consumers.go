@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -42,6 +43,7 @@ var consumers = []consumer{
 	{"batch", "ours → Router → batches of 100, JSON", ours(subscriber.JSON{}, throughBatches)},
 	{"pipeline", "ours, a pipeline of package router, JSON", runPipeline},
 	{"handle", "ours → Subscriber.Handle, JSON", ours(subscriber.JSON{}, throughHandle)},
+	{"held", "ours without a Router, always so many unacked", runHeld},
 	{"bare", "ours without a Router, no payload", ours(subscriber.None{}, withoutRouter)},
 }
 
@@ -256,6 +258,41 @@ func throughHandle(ctx context.Context, sub *subscriber.Subscriber, m *meter) er
 		<-done
 	}
 	return err
+}
+
+// inFlight is how many messages runHeld holds.
+var inFlight = 1
+
+// runHeld acks a message only when inFlight later ones have come. Unordered: or else
+// a key that comes again would wait for itself.
+func runHeld(ctx context.Context, endpoint string, m *meter) error {
+	sub, err := subscriber.New(subscriber.Config{
+		Endpoint: endpoint, Instance: instance, AccessKeyID: "id", AccessKeySecret: "secret", Unmarshaler: subscriber.None{},
+		Ordering: subscriber.Unordered, MaxInFlight: 2 * inFlight, MaxInFlightBytes: 64 << 30,
+	}, nil)
+	if err != nil {
+		return err
+	}
+	messages, err := sub.Subscribe(ctx, topic)
+	if err != nil {
+		return err
+	}
+	held := make([]*message.Message, inFlight)
+	for i := 0; ; i = (i + 1) % inFlight {
+		msg, ok := <-messages
+		if !ok {
+			break
+		}
+		if old := held[i]; old != nil {
+			old.Ack()
+			m.done(0)
+		}
+		held[i] = msg
+	}
+	if err := sub.Close(); !errors.Is(err, subscriber.ErrDrainTimeout) { // what is held stays so
+		return fmt.Errorf("closing with %d held messages: %w", inFlight, err)
+	}
+	return nil
 }
 
 func runPipeline(ctx context.Context, endpoint string, m *meter) error {

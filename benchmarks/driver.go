@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime/pprof"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -80,6 +81,9 @@ func run(ctx context.Context, c consumer, l load, p *pages, o options, latencies
 	args := []string{"-consume", c.name, "-warmup", o.warmup.String(), "-measure", o.measure.String()}
 	if latencies {
 		args = append(args, "-latencies")
+	}
+	if l.InFlight > 0 {
+		args = append(args, "-held", strconv.Itoa(l.InFlight))
 	}
 	if o.profile != "" {
 		name := fmt.Sprintf("%s-%dch-%d.pprof", c.name, l.Channels, time.Now().UnixMilli())

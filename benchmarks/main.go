@@ -33,6 +33,7 @@ func main() {
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the consumer of each run into this directory")
 	consume := flag.String("consume", "", "for consumer processes: which one to be")
 	latencies := flag.Bool("latencies", false, "for consumer processes: measure latencies")
+	flag.IntVar(&inFlight, "held", 1, "for consumer processes: how many messages consumer held holds")
 	warmup := flag.Duration("warmup", time.Second, "how long each run goes on before it is measured")
 	flag.Parse()
 	o.warmup = *warmup

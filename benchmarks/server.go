@@ -24,6 +24,7 @@ type load struct {
 	Base     bool          // base data instead of a stream
 	Page     int           // records in a page
 	Latency  time.Duration // of each read
+	InFlight int           // messages that consumer "held" holds
 	Rate     int           // records per second and channel, written while the consumer runs; 0: more than anybody can read
 }
 
