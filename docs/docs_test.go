@@ -123,6 +123,19 @@ func TestLinks_lead_to_files_and_headings_that_exist(t *testing.T) {
 	}
 }
 
+func TestReadme_leads_to_every_document(t *testing.T) {
+	targets := links(read(t, english))
+	for _, path := range documents(t) {
+		from, err := filepath.Rel("..", filepath.Join("../docs", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if path != english && !slices.Contains(targets, from) {
+			t.Errorf("README.md has no link to %s", from)
+		}
+	}
+}
+
 func TestReadmes_are_the_same_in_both_languages(t *testing.T) {
 	en, zh := read(t, english), read(t, chinese)
 	codeEN, proseEN := blocks(en)
