@@ -2,6 +2,7 @@ package subscriber
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"math"
 	"strconv"
 	"unicode/utf8"
@@ -130,6 +131,15 @@ const wideRow = 32
 // appendNewest writes each put column once, with its newest version, at the
 // place of its first cell.
 func appendNewest(b []byte, cells []Cell) []byte {
+	if ascending(cells) {
+		first := true
+		for i := range cells {
+			if cells[i].Type == CellPut {
+				b = appendMember(b, &first, &cells[i])
+			}
+		}
+		return b
+	}
 	if len(cells) >= wideRow {
 		return appendNewestOfMany(b, cells)
 	}
@@ -147,6 +157,17 @@ func appendNewest(b []byte, cells []Cell) []byte {
 		b = appendMember(b, &first, &cells[best])
 	}
 	return b
+}
+
+// ascending reports whether no column has more than one cell because their
+// names grow from cell to cell, as is usual.
+func ascending(cells []Cell) bool {
+	for i := 1; i < len(cells); i++ {
+		if cells[i-1].Name >= cells[i].Name {
+			return false
+		}
+	}
+	return true
 }
 
 func appendNewestOfMany(b []byte, cells []Cell) []byte {
@@ -285,7 +306,7 @@ func appendHex(b []byte, v uint64, digits int) []byte {
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0
-	for i := 0; i < len(s); {
+	for i := plainPrefix(s); i < len(s); {
 		c := s[i]
 		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
 			i++
@@ -312,6 +333,26 @@ func appendString(b []byte, s string) []byte {
 	}
 	b = append(b, s[start:]...)
 	return append(b, '"')
+}
+
+// plainPrefix returns how many bytes at the start of s are certain to need no
+// escape: it looks at eight at once.
+func plainPrefix(s string) int {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x80 * ones
+	)
+	n := 0
+	for ; len(s)-n >= 8; n += 8 {
+		w := binary.LittleEndian.Uint64(unsafe.Slice(unsafe.StringData(s[n:]), 8))
+		quote, backslash := w^'"'*ones, w^'\\'*ones
+		// Of bytes up to 0x7f, those below c get a high bit by subtracting c, and lend
+		// to the next one: that may send plain bytes the slow way, never the reverse.
+		if (w|(w-' '*ones)|(quote-ones)|(backslash-ones))&highs != 0 {
+			break
+		}
+	}
+	return n
 }
 
 func appendEscaped(b []byte, c byte) []byte {
