@@ -74,3 +74,23 @@ func TestL8_Handle_errors_of_handlers_are_in_the_log_with_key_and_attempt(t *tes
 		t.Errorf("errors are logged for the attempts %v, want 1 and 2", attempts)
 	}
 }
+
+func TestL7_Handle_waits_for_handlers_that_return_when_their_contexts_end(t *testing.T) {
+	b := testbed.New(t, emulator.Options{})
+	b.CreateTunnel(tunnel.TunnelTypeStream)
+	var returned atomic.Bool
+	h := handle(t, b, func(c *subscriber.Config) { c.CloseTimeout = 50 * time.Millisecond }, func(msg *message.Message) error {
+		<-msg.Context().Done()
+		time.Sleep(200 * time.Millisecond) // it cleans up
+		returned.Store(true)
+		return msg.Context().Err()
+	})
+	put(t, b, "a", 1)
+	testbed.Eventually(t, 10*time.Second, "the handler runs", func() bool { return len(h.seen()) == 1 })
+	if err := h.Close(); !errors.Is(err, subscriber.ErrDrainTimeout) {
+		t.Errorf("Close: %v", err)
+	}
+	if !returned.Load() {
+		t.Error("Close has returned while a handler runs")
+	}
+}

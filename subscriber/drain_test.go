@@ -1,0 +1,65 @@
+package subscriber
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+
+	"github.com/watermill-ots/watermill-ots/ack"
+)
+
+// idleSession is a session whose service answers nothing of use.
+func idleSession() *session {
+	return newSession(&subscription{
+		cfg: Config{Unmarshaler: None{}}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)),
+		ctx: context.Background(), values: context.Background(), stopping: context.Background(), window: ack.NewWindow(1000, 1000),
+	}, watermill.NopLogger{})
+}
+
+func TestL7_session_that_stops_opens_no_channel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := idleSession()
+		s.stop((*conn).drain)
+		c := &conn{session: s, id: "c1", clientID: "client-1"}
+		c.NotifyStatus(&tunnel.ChannelStatus{ChannelId: "c1", Version: 1, Status: protocol.ChannelStatus_OPEN})
+		if c.active() != nil {
+			t.Error("a run was started that the drain does not know of")
+			s.cancel(errSessionOver)
+			s.runs.Wait()
+		}
+	})
+}
+
+func TestL7_drain_waits_for_CloseTimeout_and_no_longer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := idleSession()
+		r := newChannelRun(s, &conn{session: s, id: "c1"})
+		p := mustDecode(t, wirePage("t", nil, someRecord(1)))
+		r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
+		a, ok := r.next()
+		if !ok {
+			t.Fatal("the record is not delivered")
+		}
+		d, _ := r.messageOf(a)
+		if !r.bind(d) {
+			t.Fatal("the delivery is not bound")
+		}
+		began := time.Now()
+		r.drain()
+		if end := r.finishDrain(); end != endClosed {
+			t.Errorf("the channel is %v", end)
+		}
+		if took := time.Since(began); took != s.sub.cfg.CloseTimeout {
+			t.Errorf("the drain took %v, want the CloseTimeout of %v", took, s.sub.cfg.CloseTimeout)
+		}
+		if !d.over() {
+			t.Error("the message that was given up keeps its context")
+		}
+		r.cancel(errSessionOver)
+	})
+}
