@@ -11,7 +11,7 @@ import (
 )
 
 // ledger is what the common log and the checkpoints say, record by record. It
-// takes them as they come, in about 200 bytes a record, so that a run
+// takes them as they come, in some 300 bytes a record, so that a run
 // can have tens of millions.
 type ledger struct {
 	records     []record
