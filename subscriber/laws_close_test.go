@@ -2,7 +2,13 @@ package subscriber_test
 
 import (
 	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,4 +93,35 @@ func TestL7_client_is_ended_although_the_first_shutdown_call_fails(t *testing.T)
 	put(t, b, "b", 1)
 	_, messages = subscribe(t, b, long)
 	receive(t, messages).Ack() // within 10 s: only an ended client frees its channels so soon
+}
+
+func TestL7_Close_leaves_no_connection_behind(t *testing.T) {
+	b := testbed.New(t, emulator.Options{})
+	b.CreateTunnel(tunnel.TunnelTypeStream)
+	service, err := url.Parse(b.Emulator.Endpoint())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var open atomic.Int32
+	front := httptest.NewUnstartedServer(httputil.NewSingleHostReverseProxy(service))
+	front.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			open.Add(-1)
+		}
+	}
+	front.Start()
+	defer front.Close()
+	s, messages := subscribe(t, b, func(c *subscriber.Config) { c.Endpoint = front.URL })
+	put(t, b, "a", 1)
+	receive(t, messages).Ack()
+	if open.Load() == 0 {
+		t.Fatal("the subscriber has no connection")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	testbed.Eventually(t, 5*time.Second, "all connections are closed", func() bool { return open.Load() == 0 })
 }
