@@ -1,0 +1,46 @@
+package subscriber
+
+import (
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ack"
+)
+
+func TestL6_relief_of_an_idle_leader_sleeps_until_handlers_are_called(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := idleSession()
+		release := make(chan struct{})
+		var handled atomic.Int32
+		s.sub.handler = func(msg *message.Message) error {
+			if r, _ := RecordFromMessage(msg); r.PrimaryKey[0].Value.Int64() == 0 {
+				<-release
+			}
+			handled.Add(1)
+			return nil
+		}
+		r := newChannelRun(s, &conn{session: s, id: "c1"})
+		r.leader.quick.Store(quickInARow)
+		ended := make(chan struct{})
+		r.startLeader(func() { close(ended) })
+		time.Sleep(time.Second)
+		if !r.leader.rests.Load() {
+			t.Error("the relief looks on, although there is nothing to do")
+		}
+		p := mustDecode(t, wirePage("t", nil, someRecord(0), someRecord(1), someRecord(2)))
+		r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
+		time.Sleep(time.Second)
+		if n := handled.Load(); n != 2 {
+			t.Errorf("%d records are handled beside the one whose handler blocks, want 2", n)
+		}
+		close(release)
+		synctest.Wait()
+		r.cancel(errSessionOver)
+		<-ended
+		s.sub.handlers.Wait()
+	})
+}
