@@ -121,9 +121,7 @@ func (r *channelRun) fence(cause error) {
 // abandon fences the tracker and ends the contexts of messages in flight.
 func (r *channelRun) abandon(cause error) {
 	live := r.tracker.Fence()
-	for _, d := range live {
-		d.(*delivery).cancel(cause)
-	}
+	endAll(live, cause)
 	r.counts.add(countAbandoned, len(live))
 	r.sub.heldBack(len(live))
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -225,8 +226,17 @@ func (e *calledBack) Unwrap() []error {
 
 // cancelCalledBack ends the contexts of deliveries that the tracker took back.
 func cancelCalledBack(taken []any, cause error) {
-	for _, v := range taken {
-		v.(*delivery).cancel(&calledBack{cause: cause})
+	if len(taken) > 0 {
+		endAll(taken, &calledBack{cause: cause})
+	}
+}
+
+// endAll ends the contexts of deliveries that are given in order, the last one
+// first (law L3): a message that leaves its batch lets the batch behind it run, and by
+// then those of its key that come later must have ended, too.
+func endAll(deliveries []any, cause error) {
+	for _, d := range slices.Backward(deliveries) {
+		d.(*delivery).cancel(cause)
 	}
 }
 

@@ -1,0 +1,61 @@
+package subscriber
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+
+	"github.com/watermill-ots/watermill-ots/ack"
+)
+
+// TestL3_later_records_of_a_key_end_first: records of one key wait in batches, one
+// behind the other. When all of them are taken away, the first must not be the
+// first to hear of it: its batch would be done, and the next one would be handled
+// before it had heard, too.
+func TestL3_later_records_of_a_key_end_first(t *testing.T) {
+	for name, take := range map[string]func(r *channelRun, first *delivery){
+		"the channel is lost":  func(r *channelRun, _ *delivery) { r.fence(ErrChannelLost) },
+		"one before is nacked": func(r *channelRun, first *delivery) { r.nacked(first.attempt, errNacked) },
+		"one before failed":    func(_ *channelRun, first *delivery) { first.CallBack(errors.New("failed")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sub := &subscription{cfg: Config{}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)), ctx: context.Background(), values: context.Background(), window: ack.NewWindow(10, 1000), output: make(chan *message.Message), stopping: context.Background()}
+				s := newSession(sub, watermill.NopLogger{})
+				r := newChannelRun(s, &conn{session: s, id: "c1"})
+				defer r.cancel(errSessionOver)
+				var wire []*protocol.Record
+				for range 4 {
+					wire = append(wire, someRecord(1))
+				}
+				p := mustDecode(t, wirePage("t", nil, wire...))
+				r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
+				var first *delivery
+				var ended []int
+				for i := range 4 {
+					a, _, _ := r.tracker.Next(time.Now())
+					d := &delivery{run: r, attempt: a, values: context.Background()}
+					d.inner, d.end = context.Background(), func(error) { ended = append(ended, i) }
+					if !r.bind(d) {
+						t.Fatal("not bound")
+					}
+					r.tracker.HandOff(a)
+					if i == 0 {
+						first = d
+					}
+				}
+				take(r, first)
+				if len(ended) < 3 || !slices.IsSortedFunc(ended, func(a, b int) int { return b - a }) {
+					t.Errorf("contexts ended in the order %v, want the last record's first", ended)
+				}
+			})
+		})
+	}
+}
