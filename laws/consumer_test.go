@@ -59,7 +59,7 @@ func TestMain(m *testing.M) {
 		}
 		if err := c.run(); err != nil {
 			fmt.Fprintln(os.Stderr, "consumer:", err)
-			if strings.Contains(err.Error(), noService) {
+			if couldNotSubscribe(err) {
 				os.Exit(exitNoService)
 			}
 			os.Exit(1)
@@ -76,13 +76,21 @@ const (
 	exitNoService = 3
 )
 
+func couldNotSubscribe(err error) bool { return err != nil && strings.Contains(err.Error(), noService) }
+
 // maxHeap bounds a consumer's memory (law L6): the window is 256 records.
 const maxHeap = 128 << 20
+
+// consuming is what a consumer process prints when it ends well at a SIGTERM from then on.
+const consuming = "consuming\n"
 
 // run is the consumer process: it handles the tunnel's messages until SIGTERM,
 // and appends a line to the common log for each record that was handled,
 // before its ack. It ends with an error if something is left behind.
 func (c consumer) run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	fmt.Print(consuming)
 	log, err := os.OpenFile(c.log, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -108,8 +116,6 @@ func (c consumer) run() error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
 	for sub.SubscribeInitialize(testbed.Topic) != nil && ctx.Err() == nil { // the service may be away for a moment
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -117,7 +123,11 @@ func (c consumer) run() error {
 	if c.ownLoop {
 		consume = byHandle
 	}
-	err = errors.Join(consume(ctx, sub, handler), closeBatches(), sub.Close())
+	err = consume(ctx, sub, handler)
+	if ctx.Err() != nil && couldNotSubscribe(err) { // it was to end before it had begun
+		err = nil
+	}
+	err = errors.Join(err, closeBatches(), sub.Close())
 	stop()
 	signal.Reset()
 	var mem runtime.MemStats

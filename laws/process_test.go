@@ -1,6 +1,7 @@
 package laws
 
 import (
+	"bufio"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ type process struct {
 	output *output
 }
 
+// start starts the consumer, and waits until it minds signals.
 func (c consumer) start(t *testing.T) *process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -23,9 +25,15 @@ func (c consumer) start(t *testing.T) *process {
 	cmd.Dir = t.TempDir() // where the SDK would leave a log file
 	p := &process{Cmd: cmd, output: new(output)}
 	cmd.Stderr = p.output
-	cmd.Stdout = p.output
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != consuming {
+		t.Fatalf("a consumer's first line is %q, %v\n%s", line, err, p.output)
 	}
 	return p
 }
