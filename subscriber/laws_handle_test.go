@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
@@ -92,5 +93,36 @@ func TestL7_Handle_waits_for_handlers_that_return_when_their_contexts_end(t *tes
 	}
 	if !returned.Load() {
 		t.Error("Close has returned while a handler runs")
+	}
+}
+
+func TestL4_Handle_outcome_after_the_loss_counts_for_nothing(t *testing.T) {
+	b := testbed.New(t, emulator.Options{})
+	b.CreateTunnel(tunnel.TunnelTypeStream)
+	w := newWire(t)
+	var acked atomic.Int32
+	returned := make(chan struct{})
+	h := handle(t, b, func(c *subscriber.Config) {
+		c.Transport = w
+		c.OnAck = func(subscriber.Acked) { acked.Add(1) }
+	}, func(msg *message.Message) error {
+		<-msg.Context().Done()
+		close(returned)
+		return nil
+	})
+	put(t, b, "a", 1)
+	testbed.Eventually(t, 10*time.Second, "the handler runs", func() bool { return len(h.seen()) == 1 })
+	w.tell(protocol.ChannelStatus_CLOSE) // from here on: the channel does not come back
+	select {
+	case <-returned:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the handler's context does not end with its channel")
+	}
+	time.Sleep(200 * time.Millisecond) // several checkpoint intervals
+	if n := acked.Load(); n != 0 {
+		t.Error("the handler's success after the loss counts as an ack")
+	}
+	if stored := w.all("stored "); len(stored) > 0 {
+		t.Errorf("it was committed: %v", stored)
 	}
 }
