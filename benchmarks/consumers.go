@@ -95,7 +95,6 @@ func runGlue(ctx context.Context, endpoint string, m *meter) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }() // ends with ctx
 	<-r.Running()
@@ -124,12 +123,12 @@ func runGlue(ctx context.Context, endpoint string, m *meter) error {
 		}
 		return nil
 	})
-	cancel()
-	close(out)
-	if runErr := <-ended; err == nil {
-		err = runErr
+	select {
+	case runErr := <-ended:
+		return errors.Join(err, runErr)
+	default: // like the SDK's callbacks, the Router is left to the end of the process
+		return err
 	}
-	return err
 }
 
 // jsonOf is a record as encoding/json takes it.

@@ -90,6 +90,7 @@ func newChannelRun(s *session, c *conn) *channelRun {
 		failed:   make(chan error, 1),
 		failures: make(map[uint64]*failure),
 	}
+	r.records.slab = slabCells
 	r.lane = sub.window.Open()
 	r.tracker = ack.New(sub.cfg.Ordering.tracker(), c.id, r.lane)
 	r.ctx, r.cancel = context.WithCancelCause(s.ctx)

@@ -85,8 +85,10 @@ func (r *channelRun) bind(d *delivery) bool {
 // is to do for the record is done.
 func (r *channelRun) messageOf(a ack.Attempt) (*delivery, *message.Message) {
 	p := a.Page().(*page)
+	// Records that handlers ask for are decoded for good at once.
+	keep := !r.sub.copies || r.sub.typed.Load()
 	rec := &r.scratch
-	if !r.sub.copies {
+	if keep {
 		rec = new(Record)
 	} else {
 		r.records.reuse()
@@ -95,7 +97,7 @@ func (r *channelRun) messageOf(a ack.Attempt) (*delivery, *message.Message) {
 	rec.Attempt = a.Number()
 	rec.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
 	d := &delivery{values: r.sub.values, run: r, attempt: a, uuid: rec.UUID, changed: rec.Sequence.Timestamp}
-	if !r.sub.copies {
+	if keep {
 		d.record.Store(rec)
 	}
 	msg, err := r.unmarshal(rec)

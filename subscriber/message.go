@@ -94,6 +94,9 @@ type recordKey struct{}
 func (d *delivery) Value(key any) any {
 	switch key {
 	case recordKey{}:
+		if t := &d.run.sub.typed; !t.Load() {
+			t.Store(true)
+		}
 		return d.recordOf()
 	case ack.DeliveryKey:
 		return ack.Delivery(d)

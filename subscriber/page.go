@@ -45,15 +45,16 @@ func (p *page) record(i int) *Record {
 	return r
 }
 
-// recordDecoder decodes records, one after the other. Their cells come out of slabs of
-// some dozen records. Not for concurrent use.
+// recordDecoder decodes records, one after the other. Their cells come out of
+// slabs, if they are to. Not for concurrent use.
 type recordDecoder struct {
+	slab    int // cells of a slab; 0: each record's cells are on their own
 	row     plainbuffer.Row
 	cells   []Cell
 	columns []Column
 }
 
-// slabCells is the size of a slab. It stays in memory as long as one of its cells does.
+// slabCells is the usual size of a slab: some dozen records. It stays in memory as long as one of its cells does.
 const slabCells = 256
 
 // reuse says that nobody holds a record that was decoded before.
@@ -214,7 +215,7 @@ func (d *pageDecoder) record(p *page, raw []byte, base int) error {
 
 func (s *recordDecoder) key(cells []plainbuffer.Cell) []Column {
 	if len(cells) > cap(s.columns)-len(s.columns) {
-		s.columns = make([]Column, 0, max(len(cells), slabCells/4))
+		s.columns = make([]Column, 0, max(len(cells), s.slab/4))
 	}
 	start := len(s.columns)
 	for i := range cells {
@@ -228,7 +229,7 @@ func (s *recordDecoder) cellsOf(cells []plainbuffer.Cell) []Cell {
 		return nil
 	}
 	if len(cells) > cap(s.cells)-len(s.cells) {
-		s.cells = make([]Cell, 0, max(len(cells), slabCells))
+		s.cells = make([]Cell, 0, max(len(cells), s.slab))
 	}
 	start := len(s.cells)
 	for i := range cells {

@@ -121,7 +121,7 @@ func TestPage_of_no_records_and_of_the_finish_token(t *testing.T) {
 
 func TestPage_slices_of_one_record_do_not_reach_into_the_next(t *testing.T) {
 	p := mustDecode(t, wirePage("n", nil, fullPage()...))
-	var slab recordDecoder
+	slab := recordDecoder{slab: slabCells}
 	for i := range p.rows {
 		var r Record
 		slab.decode(p, i, &r)
@@ -133,7 +133,7 @@ func TestPage_slices_of_one_record_do_not_reach_into_the_next(t *testing.T) {
 
 func TestPage_a_decoder_serves_pages_of_any_size_after_each_other(t *testing.T) {
 	d := testDecoder()
-	var slab recordDecoder
+	slab := recordDecoder{slab: slabCells}
 	for _, n := range []int{1, 100, 0, 3, 1000, 2} {
 		var records []*protocol.Record
 		for i := range n {
@@ -356,7 +356,7 @@ func BenchmarkDecodePage(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	n := 0
-	var slab recordDecoder
+	slab := recordDecoder{slab: slabCells}
 	for b.Loop() {
 		p, err := d.decode(body)
 		if err != nil {

@@ -35,7 +35,8 @@ type subscription struct {
 	ctx    context.Context // Subscribe's
 	values context.Context // its values without its cancellation: base of all message contexts
 	window *ack.Window
-	copies bool // the Unmarshaler is known to keep nothing of a record
+	copies bool        // the Unmarshaler is known to keep nothing of a record
+	typed  atomic.Bool // handlers ask for records
 	output chan *message.Message
 
 	handler  message.NoPublishHandlerFunc // nil: messages go to output
