@@ -2,6 +2,7 @@ package subscriber
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -167,7 +168,10 @@ func (r *channelRun) work() runEnd {
 		r.startLeader(loops.Done)
 	}
 
-	every := time.NewTicker(r.sub.cfg.CheckpointInterval)
+	// The first one comes at any time, lest channels that were opened together
+	// commit together, each on a connection of its own.
+	interval := r.sub.cfg.CheckpointInterval
+	every := time.NewTimer(rand.N(interval) + 1)
 	defer every.Stop()
 	var pauses backoff.BackOff // nil while commits succeed
 	var retryAt time.Time
@@ -179,6 +183,7 @@ func (r *channelRun) work() runEnd {
 		case <-r.ctx.Done():
 			return endLost
 		case now := <-every.C:
+			every.Reset(interval)
 			if now.Before(retryAt) {
 				continue
 			}
