@@ -94,9 +94,9 @@ type chaos struct {
 	tunnelID                     string
 
 	consumers []*process
-	paused    map[int]bool
-	resumed   map[int][]time.Time // by process number: when it was resumed
-	numbers   []int               // process number by consumer
+	paused    map[int]time.Time // by consumer: since when it is stopped
+	stops     map[int][]stop    // by process number
+	numbers   []int             // process number by consumer
 	next      int
 
 	log    *commonLog
@@ -109,7 +109,7 @@ func newChaos(t *testing.T, binary string, seed uint64) *chaos {
 	c := &chaos{
 		T: t, seed: seed, random: rand.New(rand.NewPCG(seed, 1)), binary: binary,
 		addr: freeAddr(t), admin: freeAddr(t), dataDir: t.TempDir(), log: newLog(t),
-		paused: make(map[int]bool), resumed: make(map[int][]time.Time), ledger: newLedger(), began: time.Now(),
+		paused: make(map[int]time.Time), stops: make(map[int][]stop), ledger: newLedger(), began: time.Now(),
 	}
 	c.mode = []mode{plain, batched, byChannel}[seed%3]
 	c.startEmulator()
@@ -265,10 +265,10 @@ func (c *chaos) trouble() {
 		c.killConsumer(i)
 		c.startConsumer(i)
 	case n < 26:
-		if !c.paused[i] {
+		if _, paused := c.paused[i]; !paused {
 			c.tell("stop consumer %d", i)
+			c.paused[i] = time.Now()
 			c.consumers[i].signal(c.T, syscall.SIGSTOP)
-			c.paused[i] = true
 		}
 	case n < 40:
 		c.resume(i)
@@ -293,12 +293,12 @@ func (c *chaos) trouble() {
 }
 
 func (c *chaos) resume(i int) {
-	if c.paused[i] {
+	if since, paused := c.paused[i]; paused {
 		c.tell("continue consumer %d", i)
 		c.consumers[i].signal(c.T, syscall.SIGCONT)
 		delete(c.paused, i)
 		n := c.numbers[i]
-		c.resumed[n] = append(c.resumed[n], time.Now())
+		c.stops[n] = append(c.stops[n], stop{since, time.Now()})
 	}
 }
 
@@ -398,12 +398,23 @@ func (c *chaos) sample() {
 	}
 }
 
+// stop says from when to when a process was stopped.
+type stop struct{ from, to time.Time }
+
+const (
+	// zombieBefore covers lines that were under way when their process was
+	// stopped, and came into the log when it was continued.
+	zombieBefore = 50 * time.Millisecond
+	// zombieAfter is how long a process may take to find out that it has lost its channels.
+	zombieAfter = 2 * time.Second
+)
+
 // zombie reports whether h was handled by a process that had, or may have, lost
 // the channel without knowing it yet: two workers may then handle a record at
 // once, which is the service's at-least-once.
 func (c *chaos) zombie(h handled) bool {
-	return h.fenced || slices.ContainsFunc(c.resumed[h.process], func(at time.Time) bool {
-		return !h.at.Before(at.Add(-50*time.Millisecond)) && h.at.Before(at.Add(2*time.Second))
+	return h.fenced || slices.ContainsFunc(c.stops[h.process], func(s stop) bool {
+		return h.at.After(s.from.Add(-zombieBefore)) && h.at.Before(s.to.Add(zombieAfter))
 	})
 }
 
