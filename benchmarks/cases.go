@@ -62,7 +62,7 @@ func groupNames() string {
 	for i, g := range groups {
 		names[i] = g.name
 	}
-	return strings.Join(names, ", ")
+	return strings.Join(append(names, handover), ", ")
 }
 
 // run runs the consumers of a group in turns and reports them.

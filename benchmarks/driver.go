@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -95,16 +96,34 @@ func run(ctx context.Context, c consumer, l load, p *pages, o options, latencies
 	cmd.Env = append(os.Environ(), consumeVariable+"="+s.endpoint())
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	stdout, err := cmd.Output()
+	r, err := s.follow(cmd)
 	if err != nil {
 		return result{}, fmt.Errorf("%s on %+v: %w: %s", c.name, l, err, stderr.Bytes())
 	}
-	var r result
-	if err := json.Unmarshal(stdout, &r); err != nil {
-		return result{}, fmt.Errorf("%s on %+v: %w", c.name, l, err)
+	return r, nil
+}
+
+// follow runs a consumer process. It prints a line when it begins to measure, and the result.
+func (s *server) follow(cmd *exec.Cmd) (r result, err error) {
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return r, err
 	}
-	r.Reads, r.Empty, r.Heartbeats = s.reads.Load(), s.empty.Load(), s.heartbeats.Load()
-	r.Checkpoints, r.Connections = s.checkpoints.Load(), s.connections.Load()
+	if err := cmd.Start(); err != nil {
+		return r, err
+	}
+	out := bufio.NewReader(stdout)
+	_, begun := out.ReadBytes('\n')
+	reads := s.reads.Load()
+	line, measured := out.ReadBytes('\n')
+	reads = s.reads.Load() - reads
+	if err := errors.Join(cmd.Wait(), begun, measured); err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(line, &r); err != nil {
+		return r, err
+	}
+	r.Reads, r.Connections = reads, s.connections.Load()
 	return r, nil
 }
 
@@ -124,6 +143,12 @@ func drive(ctx context.Context, o options) error {
 		}
 		ran = true
 		if err := g.run(ctx, o); err != nil {
+			return err
+		}
+	}
+	if strings.HasPrefix(handover, o.only) {
+		ran = true
+		if err := runHandover(ctx); err != nil {
 			return err
 		}
 	}

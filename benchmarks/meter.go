@@ -65,9 +65,12 @@ type result struct {
 	P99       time.Duration `json:"p99,omitempty"`
 	Latencies int           `json:"latencies,omitempty"`
 
-	// The server's, over the whole life of the consumer.
-	Reads, Empty, Heartbeats, Checkpoints, Connections int64
+	// The server's: reads while it was measured, connections over the consumer's whole life.
+	Reads       int64 `json:"-"`
+	Connections int64 `json:"-"`
 }
+
+func (r result) readRate() float64 { return float64(r.Reads) / r.Elapsed.Seconds() }
 
 func (r result) rate() float64 { return float64(r.Records) / r.Elapsed.Seconds() }
 
@@ -82,6 +85,7 @@ func (m *meter) measure(warmup, d time.Duration) (result, error) {
 	m.mu.Lock()
 	m.late = nil
 	m.mu.Unlock()
+	fmt.Println("measuring") // for the driver
 	before, err := m.read()
 	if err != nil {
 		return result{}, err

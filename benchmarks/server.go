@@ -39,8 +39,8 @@ type server struct {
 	serving  sync.WaitGroup
 	started  time.Time
 
-	reads, empty, heartbeats, checkpoints atomic.Int64
-	connections                           atomic.Int64 // opened so far
+	reads       atomic.Int64
+	connections atomic.Int64 // opened so far
 
 	mu     sync.Mutex
 	stored map[string]checkpoint // by channel
@@ -105,7 +105,6 @@ func (s *server) answer(w http.ResponseWriter, op string, ctx context.Context, b
 	case "connect":
 		return send(w, &protocol.ConnectResponse{ClientId: proto.String("client")})
 	case "heartbeat":
-		s.heartbeats.Add(1)
 		resp := new(protocol.HeartbeatResponse)
 		for i := range s.load.Channels {
 			resp.Channels = append(resp.Channels, &protocol.Channel{
@@ -141,7 +140,6 @@ func (s *server) checkpointOf(channel string) checkpoint {
 }
 
 func (s *server) store(body []byte) error {
-	s.checkpoints.Add(1)
 	req := new(protocol.CheckpointRequest)
 	if err := proto.Unmarshal(body, protoadapt.MessageV2Of(req)); err != nil {
 		return err
@@ -186,9 +184,6 @@ func (s *server) read(w http.ResponseWriter, ctx context.Context, body []byte) e
 		records = s.pages[at%cycle]
 	} else { // nothing is ever written
 		next, more = at, false
-	}
-	if len(records) == 0 {
-		s.empty.Add(1)
 	}
 	end := appendEnd(nil, token(next, s.load.Base), more)
 	w.Header().Set("Content-Length", strconv.Itoa(len(records)+len(end)))

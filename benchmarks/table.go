@@ -63,10 +63,7 @@ var throughputColumns = []column{
 		m, _, _ := of(rs, func(r result) int64 { return r.Connections })
 		return fmt.Sprint(m)
 	}},
-	{"reads", func(rs []result) string {
-		m, _, _ := of(rs, func(r result) int64 { return r.Reads })
-		return fmt.Sprint(m)
-	}},
+	{"reads/s", func(rs []result) string { m, _, _ := of(rs, result.readRate); return fmt.Sprintf("%.1f", m) }},
 }
 
 var latencyColumns = []column{
@@ -114,7 +111,9 @@ func (t *table) write(w io.Writer, begin, between, end string) {
 		head = append(head, c.title)
 	}
 	base := t.consumers[0]
-	head = append(head, "× "+base.name)
+	if len(t.consumers) > 1 {
+		head = append(head, "× "+base.name)
+	}
 	fmt.Fprint(w, begin, strings.Join(head, between), end)
 	if begin != "" {
 		fmt.Fprint(w, begin, strings.Join(slices.Repeat([]string{"---"}, len(head)), between), end)
@@ -127,8 +126,10 @@ func (t *table) write(w io.Writer, begin, between, end string) {
 			for _, col := range columns {
 				row = append(row, col.text(rs))
 			}
-			m, _, _ := of(rs, result.rate)
-			row = append(row, fmt.Sprintf("%.2f", m/reference))
+			if len(t.consumers) > 1 {
+				m, _, _ := of(rs, result.rate)
+				row = append(row, fmt.Sprintf("%.2f", m/reference))
+			}
 			fmt.Fprint(w, begin, strings.Join(row, between), end)
 		}
 	}
