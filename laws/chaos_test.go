@@ -189,7 +189,8 @@ func (c *chaos) startConsumer(i int) {
 }
 
 // run lets trouble happen while records are written, then heals the world and
-// waits until everything is handled.
+// waits until everything is handled and committed, so that nothing is under way
+// again when the consumers end.
 func (c *chaos) run() {
 	wrote := make(chan error, 1)
 	go func() { wrote <- c.write() }() // ends by itself; received below
@@ -211,14 +212,14 @@ func (c *chaos) run() {
 	}
 	c.heal()
 	grew, handled := time.Now(), 0
-	for c.read(); c.ledger.versions < *chaosRecords; c.read() {
+	for c.read(); c.ledger.versions < *chaosRecords || !c.ledger.settled(); c.read() {
 		if c.ledger.versions > handled {
 			grew, handled = time.Now(), c.ledger.versions
 		} else if time.Since(grew) > chaosStall {
-			c.Fatalf("L1: %d of %d records are handled, and no more of them for %v after the trouble ended", handled, *chaosRecords, chaosStall)
+			c.Fatalf("L1: %d of %d records are handled, and no more of them, or they are not committed, for %v after the trouble ended", handled, *chaosRecords, chaosStall)
 		}
-		c.sample()
 		time.Sleep(100 * time.Millisecond)
+		c.sample()
 	}
 	for _, p := range c.consumers {
 		p.terminate(c.T)
@@ -393,7 +394,7 @@ func (c *chaos) sample() {
 	at := time.Now()
 	for _, channels := range resp.RpoInfos {
 		for id, info := range channels {
-			c.ledger.committed(id, int(info.TotalCount), at)
+			c.ledger.committed(id, int(info.TotalCount), info.Status == "TERMINATED", at)
 		}
 	}
 }

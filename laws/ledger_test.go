@@ -45,6 +45,7 @@ type keyLedger struct {
 type channelLedger struct {
 	records   []int32
 	committed []committed // counts grow
+	ended     bool        // TERMINATED, with all of its records committed
 }
 
 // committed says that so many of the channel's records were committed at a moment.
@@ -84,13 +85,24 @@ func (l *ledger) add(h handled, zombie bool) {
 
 // committed enters what the service said of a channel's checkpoint. Of moments
 // with the same count the first one says the most.
-func (l *ledger) committed(channel string, count int, at time.Time) {
+func (l *ledger) committed(channel string, count int, ended bool, at time.Time) {
 	c := l.channel(channel)
+	c.ended = ended
 	if n := len(c.committed); count == 0 || n > 0 && count <= c.committed[n-1].count {
 		return
 	}
 	l.checkpoints++
 	c.committed = append(c.committed, committed{count, at.UnixMicro()})
+}
+
+// settled reports whether all records that were handled are committed, so that none comes again.
+func (l *ledger) settled() bool {
+	for _, c := range l.channels {
+		if n := len(c.committed); !c.ended && len(c.records) > 0 && (n == 0 || c.committed[n-1].count < len(c.records)) {
+			return false
+		}
+	}
+	return true
 }
 
 func (l *ledger) key(name string) *keyLedger {
@@ -207,12 +219,12 @@ func TestLedger_finds_each_breach(t *testing.T) {
 		{"in order, with a rest that comes again", func(l *ledger) {
 			l.add(line(1, 1), false)
 			l.add(line(2, 2), false)
-			l.committed("c", 1, at(3))
+			l.committed("c", 1, false, at(3))
 			l.add(line(4, 2), false)
 		}, ""},
 		{"a zombie handles what was committed", func(l *ledger) {
 			l.add(line(1, 1), false)
-			l.committed("c", 1, at(2))
+			l.committed("c", 1, false, at(2))
 			l.add(line(3, 1), true)
 		}, ""},
 		{"what seems a zombie handles the rest of a key that comes again", func(l *ledger) {
@@ -222,17 +234,17 @@ func TestLedger_finds_each_breach(t *testing.T) {
 			l.add(line(4, 2), true)
 		}, ""},
 		{"committed, and handled later", func(l *ledger) {
-			l.committed("c", 1, at(1))
+			l.committed("c", 1, false, at(1))
 			l.add(line(2, 1), false)
 		}, "L1"},
 		{"committed, and never handled", func(l *ledger) {
 			l.add(line(1, 1), false)
-			l.committed("c", 2, at(2))
+			l.committed("c", 2, false, at(2))
 		}, "L1"},
 		{"handled, committed, and handled again", func(l *ledger) {
 			l.add(line(1, 1), false)
 			l.add(line(2, 2), false)
-			l.committed("c", 2, at(3))
+			l.committed("c", 2, false, at(3))
 			l.add(line(4, 2), false)
 		}, "L2"},
 		{"the second of a key is handled before the first", func(l *ledger) {
