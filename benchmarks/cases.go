@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 )
@@ -15,6 +16,7 @@ type group struct {
 	warmup      time.Duration // more than the usual
 	measure     time.Duration // instead of the usual
 	latencies   bool
+	idle        bool // nothing is consumed: only what idling costs is of interest
 }
 
 var everybody = []string{"sdk", "glue", "json", "raw", "lazy", "batch", "handle", "pipeline", "bare"}
@@ -42,7 +44,7 @@ var groups = []group{
 	},
 	{
 		name: "idle", title: "Idle: nothing is written, the second minute", consumers: []string{"sdk", "json"},
-		loads: []load{{Channels: 1}, {Channels: 64}}, warmup: time.Minute, measure: 20 * time.Second,
+		loads: []load{{Channels: 1}, {Channels: 64}}, warmup: time.Minute, measure: 20 * time.Second, idle: true,
 	},
 	{
 		name: "growth", title: "Stream, so many messages in flight", consumers: []string{"held"},
@@ -73,8 +75,8 @@ func (g group) run(ctx context.Context, o options) error {
 	if g.measure > 0 {
 		o.measure = g.measure
 	}
-	if g.warmup >= time.Minute {
-		o.runs = 1
+	if g.idle || g.latencies {
+		o.runs = 1 // which is long
 	}
 	list := o.chosen(g.consumers)
 	if len(list) == 0 {
@@ -93,11 +95,11 @@ func (g group) run(ctx context.Context, o options) error {
 					return err
 				}
 				t.add(l, c, r)
-				fmt.Printf("\r\033[K%s, %s: run %d of %d: %-9s %s", g.name, l, n+1, o.runs, c.name, rateText(r.rate()))
+				fmt.Fprintf(os.Stderr, "\r\033[K%s, %s: run %d of %d: %-9s %s", g.name, l, n+1, o.runs, c.name, rateText(r.rate()))
 			}
 		}
 	}
-	fmt.Print("\r\033[K")
+	fmt.Fprint(os.Stderr, "\r\033[K")
 	return t.report(o.out)
 }
 

@@ -97,12 +97,18 @@ func (t *table) report(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, t.group.name+".md"), []byte(b.String()), 0o666); err != nil {
 		return err
 	}
+	if t.group.idle {
+		return nil
+	}
 	return t.plot(filepath.Join(dir, t.group.name+".svg"))
 }
 
 // write writes the rows, a Markdown rule after the head when lines begin with a bar.
 func (t *table) write(w io.Writer, begin, between, end string) {
 	columns := throughputColumns
+	if t.group.idle {
+		columns = throughputColumns[4:]
+	}
 	if t.group.latencies {
 		columns = append(slices.Clone(latencyColumns), columns...)
 	}
@@ -111,7 +117,8 @@ func (t *table) write(w io.Writer, begin, between, end string) {
 		head = append(head, c.title)
 	}
 	base := t.consumers[0]
-	if len(t.consumers) > 1 {
+	ratios := len(t.consumers) > 1 && !t.group.idle
+	if ratios {
 		head = append(head, "× "+base.name)
 	}
 	fmt.Fprint(w, begin, strings.Join(head, between), end)
@@ -126,7 +133,7 @@ func (t *table) write(w io.Writer, begin, between, end string) {
 			for _, col := range columns {
 				row = append(row, col.text(rs))
 			}
-			if len(t.consumers) > 1 {
+			if ratios {
 				m, _, _ := of(rs, result.rate)
 				row = append(row, fmt.Sprintf("%.2f", m/reference))
 			}
