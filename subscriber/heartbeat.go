@@ -51,8 +51,8 @@ const (
 //
 // Invariants:
 //   - beat.ok is when the last heartbeat that the service answered was sent; the
-//     service counts from a later moment, and timeout is a tick less than the
-//     service's. So a client that considers itself lost at the first tick after
+//     service counts from a later moment, and timeout is lossMargin less than
+//     the service's. So a client that considers itself lost at the first tick after
 //     beat.ok+timeout does so before the service gives its channels away.
 //   - A failed heartbeat is never answered locally: the next ticks report the
 //     failure, or try again when the pause after it is over.
@@ -93,12 +93,19 @@ type beat struct {
 	retryAt  time.Time // not before, after a failure
 }
 
+// lossMargin is how long before the service gives its channels away a client
+// counts itself as lost. The loss is seen at a tick, and a tick may be late when the
+// process is; so it is a twentieth of the timeout where that is more than a
+// tick, but leaves room for a heartbeat.
+func lossMargin(interval, timeout time.Duration) time.Duration {
+	return max(tick, min(timeout/20, (timeout-interval)/2))
+}
+
 func newWorkerTransport(ctx context.Context, e *endpoint, interval, timeout time.Duration, logger watermill.LoggerAdapter) *workerTransport {
 	return &workerTransport{
 		base: e.base, creds: e.creds, ctx: ctx, logger: logger, interval: interval,
-		// Connect tells the service whole seconds. The loss is seen at a tick, so a
-		// tick's length earlier keeps it before the service's own moment.
-		timeout:   timeout.Truncate(time.Second) - tick,
+		// Connect tells the service whole seconds.
+		timeout:   timeout.Truncate(time.Second) - lossMargin(interval, timeout.Truncate(time.Second)),
 		connected: make(chan struct{}),
 	}
 }

@@ -112,6 +112,8 @@ func TestL4_Handle_outcome_after_the_loss_counts_for_nothing(t *testing.T) {
 	})
 	put(t, b, "a", 1)
 	testbed.Eventually(t, 10*time.Second, "the handler runs", func() bool { return len(h.seen()) == 1 })
+	time.Sleep(150 * time.Millisecond) // what was read before it, which is nothing, may be committed
+	before := len(w.all("stored "))
 	w.tell(protocol.ChannelStatus_CLOSE) // from here on: the channel does not come back
 	select {
 	case <-returned:
@@ -122,7 +124,7 @@ func TestL4_Handle_outcome_after_the_loss_counts_for_nothing(t *testing.T) {
 	if n := acked.Load(); n != 0 {
 		t.Error("the handler's success after the loss counts as an ack")
 	}
-	if stored := w.all("stored "); len(stored) > 0 {
-		t.Errorf("it was committed: %v", stored)
+	if stored := w.all("stored "); len(stored) > before {
+		t.Errorf("it was committed: %v", stored[before:])
 	}
 }
