@@ -63,10 +63,13 @@ func appendRecord(dst []byte, id int, at time.Time, base bool) []byte {
 	return protowire.AppendBytes(dst, record)
 }
 
-// appendEnd appends next_token and may_more_record.
-func appendEnd(dst []byte, token string, more bool) []byte {
+// appendEnd appends next_token and, if it is to be said, may_more_record.
+func appendEnd(dst []byte, token string, more, say bool) []byte {
 	dst = protowire.AppendTag(dst, 2, protowire.BytesType)
 	dst = protowire.AppendString(dst, token)
+	if !say {
+		return dst
+	}
 	dst = protowire.AppendTag(dst, 3, protowire.VarintType)
 	return protowire.AppendVarint(dst, protowire.EncodeBool(more))
 }

@@ -24,6 +24,7 @@ type load struct {
 	Base     bool          // base data instead of a stream
 	Page     int           // records in a page
 	Latency  time.Duration // of each read
+	Silent   bool          // does not say whether more records are there (may_more_record)
 	InFlight int           // messages that consumer "held" holds
 	Rate     int           // records per second and channel, written while the consumer runs; 0: more than anybody can read
 }
@@ -185,7 +186,7 @@ func (s *server) read(w http.ResponseWriter, ctx context.Context, body []byte) e
 	} else { // nothing is ever written
 		next, more = at, false
 	}
-	end := appendEnd(nil, token(next, s.load.Base), more)
+	end := appendEnd(nil, token(next, s.load.Base), more, !s.load.Silent)
 	w.Header().Set("Content-Length", strconv.Itoa(len(records)+len(end)))
 	if _, err := w.Write(records); err != nil {
 		return nil // the client is gone, and so is its answer
