@@ -39,7 +39,7 @@ var groups = []group{
 		loads: []load{{Channels: 1, Page: 1000, Latency: 5 * time.Millisecond}, {Channels: 16, Page: 1000, Latency: 5 * time.Millisecond}, {Channels: 64, Page: 1000, Latency: 5 * time.Millisecond}},
 	},
 	{
-		name: "tail", title: "Tail: 25 records a second on one channel", consumers: []string{"sdk", "glue", "json", "pipeline"},
+		name: "tail", title: "Tail: 25 records a second on one channel", consumers: []string{"sdk", "json", "pipeline"},
 		loads: []load{{Channels: 1, Rate: 25}}, warmup: 2 * time.Second, measure: 20 * time.Second, latencies: true,
 	},
 	{

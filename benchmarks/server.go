@@ -179,7 +179,7 @@ func (s *server) read(w http.ResponseWriter, ctx context.Context, body []byte) e
 		every := time.Second / time.Duration(s.load.Rate)
 		next, more = int(time.Since(s.started)/every), false
 		for id := at; id < next; id++ {
-			records = appendRecord(records, id, s.started.Add(time.Duration(id)*every), false)
+			records = appendRecord(records, id, s.started.Add(time.Duration(id+1)*every), false)
 		}
 	} else if s.load.Page > 0 {
 		records = s.pages[at%cycle]

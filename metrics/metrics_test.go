@@ -196,8 +196,8 @@ func TestMetrics_are_there_from_the_start_at_zero(t *testing.T) {
 	if _, err := w.sub.Subscribe(t.Context(), testbed.Topic); err != nil {
 		t.Fatal(err)
 	}
-	for _, series := range []string{
-		"records_read_total", "read_bytes_total", "reads_total result=full", "reads_total result=error",
+	for _, series := range []string{ // but read_bytes_total: empty answers have some bytes, too
+		"records_read_total", "reads_total result=full", "reads_total result=error",
 		"messages_delivered_total", "messages_redelivered_total",
 		"messages_settled_total outcome=acked", "messages_settled_total outcome=nacked", "messages_settled_total outcome=refused",
 		"messages_settled_total outcome=skipped", "messages_settled_total outcome=called_back", "messages_settled_total outcome=abandoned",

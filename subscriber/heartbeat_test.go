@@ -279,7 +279,7 @@ func TestL4_heartbeat_the_client_is_lost_at_the_last_answered_heartbeat_plus_tim
 				w.report = []string{"c1:1:OPEN"}
 				w.tickFor(time.Minute)
 				at := w.sent()
-				lost := at[len(at)-1] + 20*time.Second - tick
+				lost := at[len(at)-1] + 20*time.Second - lossMargin(5*time.Second, 20*time.Second)
 				down = true
 				for {
 					before := time.Since(w.start)
@@ -307,6 +307,19 @@ func TestL4_heartbeat_the_client_is_lost_at_the_last_answered_heartbeat_plus_tim
 	}
 }
 
+func TestL4_heartbeat_the_client_is_lost_before_the_service_gives_its_channels_away(t *testing.T) {
+	for _, c := range []struct{ interval, timeout, margin time.Duration }{
+		{30 * time.Second, 300 * time.Second, 15 * time.Second},
+		{10 * time.Second, 30 * time.Second, 1500 * ms},
+		{29 * time.Second, 30 * time.Second, 500 * ms}, // a heartbeat must find time, too
+		{300 * ms, time.Second, tick},
+	} {
+		if got := lossMargin(c.interval, c.timeout); got != c.margin {
+			t.Errorf("interval %v, timeout %v: lost %v early, want %v", c.interval, c.timeout, got, c.margin)
+		}
+	}
+}
+
 func TestHeartbeat_the_time_counts_from_when_a_heartbeat_was_sent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := heartbeatReply("c1:1:OPEN")
@@ -323,7 +336,7 @@ func TestHeartbeat_the_time_counts_from_when_a_heartbeat_was_sent(t *testing.T) 
 		if _, _, err := w.beat(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2*time.Second - tick - ms)
+		time.Sleep(2*time.Second - lossMargin(9*time.Second, 10*time.Second) - ms)
 		if _, _, err := w.beat(); err == nil {
 			t.Error("the failed heartbeat is hidden")
 		}
