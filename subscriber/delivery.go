@@ -180,14 +180,26 @@ func (r *channelRun) watch(d *delivery, msg *message.Message) {
 	}
 }
 
+// errHandlerExited is the failure of a handler that ended its goroutine.
+var errHandlerExited = errors.New("handler exited without returning (runtime.Goexit)")
+
 // handle calls the handler, and settles its message as a message.Router does.
 func (r *channelRun) handle(d *delivery, msg *message.Message) {
-	defer r.sub.handlers.Done()
-	err := r.call(msg)
+	err := errHandlerExited
+	defer func() { // in any case
+		defer r.sub.handlers.Done()
+		r.conclude(d, msg, err)
+	}()
+	err = r.call(msg)
+}
+
+// conclude settles a message with what its handler returned. An outcome that the
+// handler has set itself stays.
+func (r *channelRun) conclude(d *delivery, msg *message.Message, err error) {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		r.logger.Error("Handler returned error", err, recordFields(d.recordOf(), d.attempt).Add(watermill.LogFields{"message_uuid": msg.UUID}))
 	}
-	switch { // an outcome that the handler has set itself stays
+	switch {
 	case err == nil && !msg.Ack():
 		err = d.failure()
 	case err != nil && !msg.Nack():

@@ -3,6 +3,7 @@ package subscriber_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -71,6 +72,7 @@ func TestHandle_acks_what_returns_nil_and_brings_again_in_order_what_failed(t *t
 	}{
 		{"an_error", func(*message.Message) error { return errors.New("no") }},
 		{"a_panic", func(*message.Message) error { panic("no") }},
+		{"an_exit", func(*message.Message) error { runtime.Goexit(); return nil }},
 		{"a_Nack_of_its_own", func(msg *message.Message) error { msg.Nack(); return nil }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

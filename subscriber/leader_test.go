@@ -2,6 +2,7 @@ package subscriber
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -90,6 +91,27 @@ func TestLeader_is_relieved_when_a_handler_turns_slow(t *testing.T) {
 		end()
 		if len(seen) != 100 {
 			t.Errorf("%d records were handled", len(seen))
+		}
+	})
+}
+
+func TestLeader_that_a_handler_ends_is_relieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		seen := make(map[string]int)
+		end := leadRun(t, 100, func(key string) {
+			mu.Lock()
+			seen[key]++
+			first := seen[key] == 1
+			mu.Unlock()
+			if key == "7" && first {
+				runtime.Goexit()
+			}
+		})
+		time.Sleep(time.Minute)
+		end()
+		if len(seen) != 100 || seen["7"] != 2 {
+			t.Errorf("%d records were handled, the one whose handler exited %d times", len(seen), seen["7"])
 		}
 	})
 }
