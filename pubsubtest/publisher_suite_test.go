@@ -58,7 +58,7 @@ func (f *publisherFixture) groupPubSub(t *testing.T, group string) (message.Publ
 		t.Fatal(err)
 	}
 	cfg := f.service.config(f.ordering)
-	cfg.Unmarshaler = pubsub.Unmarshaler{}
+	cfg.Unmarshaler = late{pubsub.Unmarshaler{}}
 	sub, err := subscriber.New(cfg, watermill.NewStdLogger(false, false))
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ func (s *service) config(ordering subscriber.Ordering) subscriber.Config {
 	return subscriber.Config{
 		Endpoint: s.endpoint, Instance: instance, AccessKeyID: keyID, AccessKeySecret: keySecret,
 		Ordering:           ordering,
-		Unmarshaler:        unmarshaler{},
+		Unmarshaler:        late{unmarshaler{}},
 		HeartbeatInterval:  time.Second,
 		HeartbeatTimeout:   5 * time.Second,
 		CheckpointInterval: 100 * time.Millisecond,
@@ -28,6 +28,22 @@ func (s *service) config(ordering subscriber.Ordering) subscriber.Config {
 		NackBackoff: func() backoff.BackOff { return backoff.NewConstantBackOff(5 * time.Millisecond) },
 		Tunnel:      subscriber.TunnelSpec{Type: subscriber.Stream},
 	}
+}
+
+// late keeps each record back until it is lateBy old. The suite counts a message as
+// sent some moments after its Publish has returned, and TestReconnect compares
+// what was sent with what has come the moment the last message is there: one
+// that overtakes the answer to its own write would be one too many.
+type late struct{ subscriber.Unmarshaler }
+
+const lateBy = 30 * time.Millisecond
+
+// Unmarshal implements subscriber.Unmarshaler.
+func (l late) Unmarshal(r *subscriber.Record) (*message.Message, error) {
+	if !r.Sequence.IsZero() {
+		time.Sleep(time.Until(time.UnixMicro(r.Sequence.Timestamp).Add(lateBy)))
+	}
+	return l.Unmarshaler.Unmarshal(r)
 }
 
 // groupSubscriber is a Subscriber for the suite: topics are tables and the
