@@ -48,9 +48,9 @@ func beConsumer(ctx context.Context, name, endpoint string, o *options, latencie
 	go func() { ended <- c.run(ctx, endpoint, m) }() // ends with ctx
 	measured := make(chan error, 1)
 	var r result
-	go func() { // ends by itself
+	go func() { // ends by itself, or with ctx
 		var err error
-		r, err = m.measure(o.warmup, o.measure)
+		r, err = m.measure(ctx, o.warmup, o.measure)
 		measured <- err
 	}()
 	select {

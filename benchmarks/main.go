@@ -1,7 +1,7 @@
 // Benchmarks measures consumers of a tunnel side by side: the official SDK
 // alone, hand-written glue between it and a Watermill Router, and this library.
 //
-//	go run ./benchmarks                 everything, about half an hour
+//	go run ./benchmarks                 everything, about 45 minutes
 //	go run ./benchmarks -only stream    one group of cases
 //	go run ./benchmarks -out docs/performance  also writes tables and plots there
 //

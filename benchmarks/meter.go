@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -79,9 +80,23 @@ func (r result) cpuPerMillion() float64 { return r.CPU.Seconds() / float64(r.Rec
 
 func (r result) allocsPerRecord() float64 { return float64(r.Allocs) / float64(r.Records) }
 
+// wait waits, unless ctx ends before.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // measure waits for warmup, then measures for the given time.
-func (m *meter) measure(warmup, d time.Duration) (result, error) {
-	time.Sleep(warmup)
+func (m *meter) measure(ctx context.Context, warmup, d time.Duration) (result, error) {
+	if err := wait(ctx, warmup); err != nil {
+		return result{}, err
+	}
 	m.mu.Lock()
 	m.late = nil
 	m.mu.Unlock()
@@ -90,7 +105,9 @@ func (m *meter) measure(warmup, d time.Duration) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	time.Sleep(d)
+	if err := wait(ctx, d); err != nil {
+		return result{}, err
+	}
 	after, err := m.read()
 	if err != nil {
 		return result{}, err
