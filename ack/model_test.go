@@ -49,7 +49,7 @@ func TestModel(t *testing.T) {
 var situations = []string{
 	"one taken back", "several taken back", "failed one taken back", "ended after being taken back",
 	"delivered again", "waits for a retry", "refused", "woken", "newcomer on a full window", "stalled",
-	"dropped by a drain", "cancelled by a fence", "late page dropped", "page done out of order", "done",
+	"dropped by a drain", "cancelled by a fence", "late page dropped", "page done out of order", "done", "acked together",
 }
 
 // checksGiven reports whether the command line sets -rapid.checks. It is asked
@@ -123,6 +123,7 @@ const (
 	opRead
 	opCallBack
 	opBegin
+	opAckAll
 	opBind
 	opCommit
 	opDrain
@@ -134,7 +135,7 @@ var ops = []int{
 	opTick, opJoin, opRead, opJoin, opNext, opNack, opJoin, opHandOff,
 	opAck, opJoin, opCallBack, opRead, opNext, opJoin, opNack, opAck,
 	opRead, opNext, opJoin, opBegin, opRead, opBind, opNack, opAck,
-	opCommit, opJoin, opRead, opCallBack, opTick, opDrain, opEnd, opOpen,
+	opCommit, opJoin, opRead, opCallBack, opAckAll, opTick, opDrain, opEnd, opOpen,
 }
 
 func (h *history) step() {
@@ -150,6 +151,8 @@ func (h *history) step() {
 		}
 	case opRead:
 		h.read(c)
+	case opAckAll:
+		h.ackAll(c)
 	case opCommit:
 		if _, position, ok := c.tracker.Committable(); ok {
 			c.tracker.Committed(position)
@@ -349,23 +352,47 @@ func (h *history) current(c *specChannel, i int) (*specRecord, bool) {
 	return r, !c.fenced && r.state.live() && c.attempts[i].Number() == r.attempts
 }
 
+// acked says what the ack of attempt i does, and whether it counts.
+func (h *history) acked(c *specChannel, i int) (counts bool) {
+	r, current := h.current(c, i)
+	switch {
+	case !current:
+		return false
+	case r.state == calledBack:
+		h.seen["ended after being taken back"]++
+		c.requeue(r, queued)
+		return false
+	}
+	r.state, r.acked, r.bound = gone, true, nil
+	return true
+}
+
+// ackAll acks some attempts at once, among them perhaps some that have ended, or one twice.
+func (h *history) ackAll(c *specChannel) {
+	var attempts []Attempt
+	var want []bool
+	for range rapid.IntRange(0, 3).Draw(h.T, "acks") {
+		if i, ok := h.attempt(c); ok {
+			attempts = append(attempts, c.attempts[i])
+			want = append(want, h.acked(c, i))
+		}
+	}
+	h.seen["acked together"] += len(attempts) / 2
+	before := []bool{true, false}
+	if got := c.tracker.AckAll(attempts, before); !slices.Equal(got, append(before, want...)) {
+		h.Fatalf("%s: acks of %d attempts count: %v, want %v after %v", c.name, len(attempts), got, want, before)
+	}
+}
+
 func (h *history) outcome(c *specChannel, i, op int) {
 	a := c.attempts[i]
 	r, current := h.current(c, i)
 	counts := current && r.state != calledBack
 	switch op {
 	case opAck:
-		if current && !counts {
-			h.seen["ended after being taken back"]++
-		}
-		if ok := c.tracker.Ack(a); ok != counts {
-			h.Fatalf("%s: ack of record %d counts: %v, want %v", c.name, r.id, ok, counts)
-		}
-		switch {
-		case counts:
-			r.state, r.acked, r.bound = gone, true, nil
-		case current:
-			c.requeue(r, queued)
+		want := h.acked(c, i)
+		if ok := c.tracker.Ack(a); ok != want {
+			h.Fatalf("%s: ack of record %d counts: %v, want %v", c.name, r.id, ok, want)
 		}
 	case opNack:
 		// 0: the zero time, which means at once; 1: due now.

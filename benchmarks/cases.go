@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -79,7 +80,8 @@ func (g group) run(ctx context.Context, o options) error {
 		o.runs = 1 // which is long
 	}
 	list := o.chosen(g.consumers)
-	if len(list) == 0 {
+	g.loads = slices.DeleteFunc(slices.Clone(g.loads), func(l load) bool { return !o.wants(l) })
+	if len(list) == 0 || len(g.loads) == 0 {
 		return nil
 	}
 	t := newTable(g, list)

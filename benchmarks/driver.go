@@ -19,6 +19,7 @@ import (
 
 type options struct {
 	only, consumers string
+	channels        string
 	runs            int
 	warmup, measure time.Duration
 	out, profile    string
@@ -156,6 +157,11 @@ func drive(ctx context.Context, o options) error {
 		return fmt.Errorf("no group of cases begins with %q; there are %s", o.only, groupNames())
 	}
 	return nil
+}
+
+// wants reports whether the options leave a load.
+func (o options) wants(l load) bool {
+	return o.channels == "" || slices.Contains(strings.Split(o.channels, ","), strconv.Itoa(l.Channels))
 }
 
 // chosen are the consumers of a group that the options leave.

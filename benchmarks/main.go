@@ -27,6 +27,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.only, "only", "", "run the groups of cases whose names begin with this: "+groupNames())
 	flag.StringVar(&o.consumers, "consumers", "", "run these consumers only, separated by commas (the official SDK is always run where ratios need it):\n"+describe())
+	flag.StringVar(&o.channels, "channels", "", "run loads with these numbers of channels only, separated by commas")
 	flag.IntVar(&o.runs, "runs", 3, "runs of each consumer and case; the tables show medians")
 	flag.DurationVar(&o.measure, "measure", 2*time.Second, "how long each run is measured, after a second of warm-up")
 	flag.StringVar(&o.out, "out", "", "directory to write tables (Markdown) and plots (SVG) into")

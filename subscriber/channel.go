@@ -26,7 +26,7 @@ import (
 //	   lost, from anywhere: fenced, nothing is committed or reported
 //
 // Goroutines: main (life cycle and commits) starts and awaits the reader, the
-// deliverer and one watcher for each message in flight.
+// deliverer and the watchers of messages that take long.
 //
 // Invariants:
 //   - stored and sequence, the last stored checkpoint, belong to main.
@@ -61,8 +61,8 @@ type channelRun struct {
 
 	leader   leader                   // with a handler, in the deliverer's place
 	offered  atomic.Pointer[delivery] // what the deliverer waits for somebody to take
-	recalled chan struct{}            // capacity 1: look whether that has ended
-	watchers sync.WaitGroup
+	recalled chan struct{}            // capacity 1: look whether that is still to be delivered
+	outcomes outcomes
 
 	counts counts
 	status runStatus
@@ -107,6 +107,7 @@ func (r *channelRun) drain() {
 	r.drainOnce.Do(func() {
 		r.counts.inc(countDrains)
 		close(r.draining)
+		r.stopOffering()
 		late := time.AfterFunc(r.sub.cfg.CloseTimeout+lastCommitTimeout, func() { r.fence(errDrainOver) })
 		context.AfterFunc(r.ctx, func() { late.Stop() })
 	})
@@ -133,7 +134,8 @@ func (r *channelRun) main() {
 	r.logger.Info("Channel opened", nil)
 	end := r.work()
 	r.fence(errSessionOver) // nothing is live unless the channel was lost; ends the goroutines
-	r.watchers.Wait()
+	r.outcomes.close()
+	r.outcomes.watchers.Wait()
 	r.lane.Close()
 	r.logger.Info("Channel ended", watermill.LogFields{"end": end.String()})
 	r.sub.leave(r, end)

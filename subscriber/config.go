@@ -163,7 +163,7 @@ type Config struct {
 	OnAlarm func(Alarm)
 
 	// OnAck, when set, is told of each ack that counts, by the goroutine that
-	// waited for it. Very many call at once: it must be quick and must not block.
+	// saw it. Several call at once, and records wait: it must be quick and must not block.
 	// It is made for histograms; see package metrics.
 	OnAck func(Acked)
 

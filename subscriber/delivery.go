@@ -16,35 +16,41 @@ import (
 
 // deliver sends messages to the output until the tracker drains or is fenced.
 func (r *channelRun) deliver() {
+	acked := &settler{run: r}
+	defer acked.look(last)
 	for {
-		a, ok := r.next()
+		a, now, ok := r.next(acked)
 		if !ok {
 			return
 		}
-		d, msg := r.messageOf(a)
+		d, msg := r.messageOf(a, now)
 		if msg == nil {
 			continue
 		}
 		r.offered.Store(d) // before bind: from there on recall may be meant for it
-		if r.bind(d) {
-			r.offer(d, msg)
+		if r.bind(d) && r.offer(d, msg) {
+			acked.look(passing)
 		}
 		r.offered.Store(nil)
 	}
 }
 
 // next waits for the next record whose turn it is. It is false when nothing is
-// delivered any more.
-func (r *channelRun) next() (a ack.Attempt, ok bool) {
+// delivered any more. Before it waits it settles all that is acked.
+func (r *channelRun) next(acked *settler) (a ack.Attempt, now time.Time, ok bool) {
 	for {
 		select { // before Next: until the tracker drains it would give back what is refused
 		case <-r.draining:
-			return a, false
+			return a, now, false
 		default:
 		}
-		a, retryAt, ok := r.tracker.Next(time.Now())
+		now = time.Now()
+		a, retryAt, ok := r.tracker.Next(now)
 		if ok {
-			return a, true
+			return a, now, true
+		}
+		if acked.look(last) {
+			continue
 		}
 		var timer *time.Timer
 		var due <-chan time.Time
@@ -65,7 +71,7 @@ func (r *channelRun) next() (a ack.Attempt, ok bool) {
 			timer.Stop()
 		}
 		if ended {
-			return a, false
+			return a, now, false
 		}
 	}
 }
@@ -81,9 +87,9 @@ func (r *channelRun) bind(d *delivery) bool {
 	return false
 }
 
-// messageOf makes a message and its delivery. Without a message, all that there
-// is to do for the record is done.
-func (r *channelRun) messageOf(a ack.Attempt) (*delivery, *message.Message) {
+// messageOf makes a message and its delivery, for a record whose turn came
+// just now. Without a message, all that there is to do for the record is done.
+func (r *channelRun) messageOf(a ack.Attempt, now time.Time) (*delivery, *message.Message) {
 	p := a.Page().(*page)
 	// Records that handlers ask for are decoded for good at once.
 	keep := !r.sub.copies || r.sub.typed.Load()
@@ -96,15 +102,13 @@ func (r *channelRun) messageOf(a ack.Attempt) (*delivery, *message.Message) {
 	r.records.decode(p, a.Index(), rec)
 	rec.Attempt = a.Number()
 	rec.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
-	d := &delivery{values: r.sub.values, run: r, attempt: a, uuid: rec.UUID, changed: rec.Sequence.Timestamp}
+	d := &delivery{values: r.sub.values, run: r, attempt: a, uuid: rec.UUID, changed: rec.Sequence.Timestamp, since: now}
 	if keep {
 		d.record.Store(rec)
 	}
 	msg, err := r.unmarshal(rec)
 	if errors.Is(err, ErrSkip) {
-		if r.acked(a) {
-			r.counts.inc(countSkipped)
-		}
+		r.skipped(a)
 		return nil, nil
 	}
 	if err != nil {
@@ -116,29 +120,33 @@ func (r *channelRun) messageOf(a ack.Attempt) (*delivery, *message.Message) {
 	if msg.UUID == "" {
 		msg.UUID = rec.UUID
 	}
-	d.since = time.Now()
+	if !r.sub.copies { // the user's Unmarshaler, which may take its time
+		d.since = time.Now()
+	}
 	msg.SetContext(d)
 	return d, msg
 }
 
-// offer sends a message to the output.
-func (r *channelRun) offer(d *delivery, msg *message.Message) {
+// offer sends a message to the output. It reports whether to look for acks: a
+// message was taken, and it is time.
+func (r *channelRun) offer(d *delivery, msg *message.Message) (look bool) {
 	for {
 		select {
 		case r.sub.output <- msg:
 			r.noteDelivered(d.attempt)
-			r.watchers.Add(1)
-			go r.watch(d, msg) // ends when the message is settled or ctx ends; main waits for it
-			return
-		case <-r.recalled: // called back or fenced before anybody took it, unless an earlier one was meant
-			if d.over() {
+			look = r.outcomes.note(d, msg)
+			r.sub.sweeper.stir()
+			return look
+		case <-r.recalled: // perhaps an earlier one was meant
+			if d.over() { // called back or fenced before anybody took it
 				r.tracker.Nack(d.attempt, time.Time{}) // the end of a called-back delivery: it comes again
-				return
+				return false
 			}
-		case <-r.draining:
-			d.cancel(context.Canceled)
-			r.tracker.Nack(d.attempt, time.Time{}) // ends undelivered; a draining tracker delivers nothing again
-			return
+			if closed(r.draining) {
+				d.cancel(context.Canceled)
+				r.tracker.Nack(d.attempt, time.Time{}) // ends undelivered; a draining tracker delivers nothing again
+				return false
+			}
 		}
 	}
 }
@@ -146,10 +154,15 @@ func (r *channelRun) offer(d *delivery, msg *message.Message) {
 // recall tells the deliverer that the delivery which it offers has ended.
 func (r *channelRun) recall(d *delivery) {
 	if r.offered.Load() == d {
-		select {
-		case r.recalled <- struct{}{}:
-		default:
-		}
+		r.stopOffering()
+	}
+}
+
+// stopOffering makes the deliverer look whether what it offers is still to be delivered.
+func (r *channelRun) stopOffering() {
+	select {
+	case r.recalled <- struct{}{}:
+	default: // it has yet to see an earlier call
 	}
 }
 
@@ -167,45 +180,32 @@ func (r *channelRun) unmarshal(rec *Record) (msg *message.Message, err error) {
 	return msg, err
 }
 
-// watch waits for the outcome of a message. Watermill tells it by closing one
-// of two channels and nothing else.
-func (r *channelRun) watch(d *delivery, msg *message.Message) {
-	defer r.watchers.Done()
-	select {
-	case <-msg.Acked():
-		r.settle(d, nil)
-	case <-msg.Nacked():
-		r.settle(d, d.failure())
-	case <-r.ctx.Done():
-	}
-}
-
 // errHandlerExited is the failure of a handler that ended its goroutine.
 var errHandlerExited = errors.New("handler exited without returning (runtime.Goexit)")
 
-// handle calls the handler, and settles its message as a message.Router does.
-func (r *channelRun) handle(d *delivery, msg *message.Message) {
+// handle calls the handler, and ends its message as a message.Router does. It calls settle in any case.
+func (r *channelRun) handle(d *delivery, msg *message.Message, settle func(*delivery, error)) {
 	err := errHandlerExited
-	defer func() { // in any case
+	defer func() {
 		defer r.sub.handlers.Done()
-		r.conclude(d, msg, err)
+		settle(d, r.conclude(d, msg, err))
 	}()
 	err = r.call(msg)
 }
 
-// conclude settles a message with what its handler returned. An outcome that the
-// handler has set itself stays.
-func (r *channelRun) conclude(d *delivery, msg *message.Message, err error) {
+// conclude acks or nacks a message as its handler returned, and returns the
+// failure. An outcome that the handler has set itself stays.
+func (r *channelRun) conclude(d *delivery, msg *message.Message, err error) (failure error) {
 	if err != nil && !errors.Is(err, context.Canceled) {
 		r.logger.Error("Handler returned error", err, recordFields(d.recordOf(), d.attempt).Add(watermill.LogFields{"message_uuid": msg.UUID}))
 	}
 	switch {
 	case err == nil && !msg.Ack():
-		err = d.failure()
+		return d.failure()
 	case err != nil && !msg.Nack():
-		err = nil
+		return nil
 	}
-	r.settle(d, err)
+	return err
 }
 
 // call calls the handler, which is the user's: it may panic.
@@ -225,19 +225,30 @@ func (r *channelRun) settle(d *delivery, failure error) {
 		r.nacked(d.attempt, failure)
 		return
 	}
-	if r.acked(d.attempt) {
+	r.concludeAck(d, r.tracker.Ack(d.attempt))
+}
+
+// concludeAck does what is left to do when the tracker was told of an ack.
+func (r *channelRun) concludeAck(d *delivery, counted bool) {
+	if counted {
+		r.forgetFailures(d.attempt)
 		r.noteAcked(d)
 	}
 	d.cancel(ErrSettled)
 }
 
-// acked ends an attempt whose record is done with, and reports whether that counted.
-func (r *channelRun) acked(a ack.Attempt) bool {
-	counted := r.tracker.Ack(a)
-	if counted && a.Failures() > 0 {
+// skipped ends an attempt whose record makes no message.
+func (r *channelRun) skipped(a ack.Attempt) {
+	if r.tracker.Ack(a) {
+		r.forgetFailures(a)
+		r.counts.inc(countSkipped)
+	}
+}
+
+func (r *channelRun) forgetFailures(a ack.Attempt) {
+	if a.Failures() > 0 {
 		r.forgetFailure(a.ID())
 	}
-	return counted
 }
 
 var errNacked = errors.New("message nacked")

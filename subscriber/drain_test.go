@@ -41,11 +41,11 @@ func TestL7_drain_waits_for_CloseTimeout_and_no_longer(t *testing.T) {
 		r := newChannelRun(s, &conn{session: s, id: "c1"})
 		p := mustDecode(t, wirePage("t", nil, someRecord(1)))
 		r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
-		a, ok := r.next()
+		a, now, ok := r.next(&settler{run: r})
 		if !ok {
 			t.Fatal("the record is not delivered")
 		}
-		d, _ := r.messageOf(a)
+		d, _ := r.messageOf(a, now)
 		if !r.bind(d) {
 			t.Fatal("the delivery is not bound")
 		}

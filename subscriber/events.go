@@ -114,5 +114,5 @@ type Acked struct {
 	Attempt  int           // of the delivery that was acked, from 1
 	Changed  time.Time     // when the record was written, by the service's clock; zero for base data
 	Delay    time.Duration // from then to the ack, not negative; 0 for base data
-	Handling time.Duration // from when the message was offered to the output to the ack
+	Handling time.Duration // from when the message was offered to the output to when its ack was seen, which may be 2 ms late
 }

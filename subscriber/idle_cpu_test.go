@@ -46,3 +46,24 @@ func TestL6_waiting_channel_costs_no_CPU(t *testing.T) {
 		})
 	}
 }
+
+// TestL6_held_messages_cost_no_CPU lets handlers hold messages for an hour.
+func TestL6_held_messages_cost_no_CPU(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := sweptRun(t, 100)
+		await := r.delivering()
+		for range 99 { // the last one is offered, and nobody takes it
+			<-r.sub.output
+		}
+		before := cpuTime(t)
+		time.Sleep(time.Hour)
+		if used := cpuTime(t) - before; used > time.Second {
+			t.Errorf("an hour of waiting cost %v", used)
+		}
+		if !r.sub.sweeper.rests.Load() {
+			t.Error("the sweeper looks on, although each message has a watcher")
+		}
+		r.drain()
+		await()
+	})
+}

@@ -11,7 +11,7 @@ import (
 // as long as handlers are quick: nothing is as cheap as a call. A handler that
 // is not must hold nobody up, though. So the relief looks every now and then, and
 // when the leader is still in the same call, another goroutine takes the lead;
-// the old one leaves when its handler returns. From then on, and in the
+// the old one leaves when its handler returns. When that happens often, and in the
 // beginning, handlers are slow until many in a row have been quick, and each has a
 // goroutine of its own.
 //
@@ -23,6 +23,9 @@ import (
 type leader struct {
 	turn  atomic.Uint64
 	quick atomic.Int64 // handlers in a row that were quick
+	asked atomic.Int64 // so many in a row make the leader call handlers itself
+	calls atomic.Int64 // that it has made itself since
+	slow  int          // of who leads: slow calls, each worth slowWeight quick ones
 	rests atomic.Bool  // the relief sleeps until somebody wakes it
 	wake  chan struct{}
 	over  chan struct{}
@@ -31,14 +34,24 @@ type leader struct {
 const (
 	// quickHandler is the longest that a handler of the quick kind takes.
 	quickHandler = 20 * time.Microsecond
-	// slowHandler is how long a single one may take without a doubt about its kind: it may
-	// have been interrupted by the garbage collector.
+	// slowHandler is how long a call by the leader may take without a doubt about
+	// its kind, and one in slowWeight calls may take longer: it may have been
+	// interrupted by the garbage collector.
 	slowHandler = 10 * quickHandler
-	// quickInARow is how many quick ones make the leader call them itself.
-	quickInARow = 64
+	slowWeight  = 32
 	// reliefInterval is the pause between two looks at the leader. A handler
-	// that turns slow holds its channel up for twice as long at most.
+	// that is slow holds its channel up for twice as long at most, and when handlers turn
+	// slow, two of them do so.
 	reliefInterval = time.Millisecond
+)
+
+const (
+	// quickInARow is how many quick ones make the leader call them itself. It is
+	// doubled, up to mostInARow, each time that this was of use for fewer than
+	// steadyCalls calls.
+	quickInARow = 64
+	mostInARow  = 1 << 12
+	steadyCalls = 1 << 10
 )
 
 // startLeader starts the channel's leader and its relief. done is called once
@@ -46,6 +59,7 @@ const (
 func (r *channelRun) startLeader(done func()) {
 	r.leader.wake = make(chan struct{}, 1)
 	r.leader.over = make(chan struct{})
+	r.leader.asked.Store(quickInARow)
 	go r.lead() // ends with ctx, or when the tracker drains; or is relieved
 	go func() { // ends after the last leader
 		defer done()
@@ -57,23 +71,32 @@ func (r *channelRun) startLeader(done func()) {
 // another goroutine leads.
 func (r *channelRun) lead() {
 	l := &r.leader
+	acked := &settler{run: r}
+	defer acked.look(last)
+	soon := func(d *delivery, failure error) {
+		if failure != nil {
+			r.settle(d, failure)
+		} else if r.outcomes.noteAcked(d) {
+			acked.look(passing)
+		}
+	}
 	for {
-		a, ok := r.next()
+		a, now, ok := r.next(acked)
 		if !ok {
 			close(l.over)
 			return
 		}
-		d, msg := r.messageOf(a)
+		d, msg := r.messageOf(a, now)
 		if msg == nil || !r.bind(d) {
 			continue
 		}
 		r.noteDelivered(a)
 		r.sub.handlers.Add(1)
-		if l.quick.Load() < quickInARow {
+		if l.quick.Load() < l.asked.Load() {
 			go func() { // ends with the handler; the subscription waits for it
 				began := time.Now()
-				r.handle(d, msg)
-				l.took(time.Since(began), quickHandler)
+				r.handle(d, msg, r.settle)
+				l.took(time.Since(began))
 			}()
 			continue
 		}
@@ -84,21 +107,45 @@ func (r *channelRun) lead() {
 			default:
 			}
 		}
-		r.handle(d, msg)
-		l.took(time.Since(d.since), slowHandler)
+		r.handle(d, msg, soon)
+		r.sub.sweeper.stir()
 		if !l.turn.CompareAndSwap(turn, turn+1) {
 			return
 		}
+		l.called(time.Since(d.since))
 	}
 }
 
-// took counts a handler that took so long.
-func (l *leader) took(d, limit time.Duration) {
-	if d > limit {
+// took counts a handler that took so long in a goroutine of its own.
+func (l *leader) took(d time.Duration) {
+	if d > quickHandler {
 		l.quick.Store(0)
-	} else if n := l.quick.Load(); n < quickInARow {
-		l.quick.Store(n + 1) // a lost update is made up for by the next
+	} else {
+		l.quick.Store(l.quick.Load() + 1) // a lost update is made up for by the next
 	}
+}
+
+// called counts a handler that the leader called itself, and that took so long.
+func (l *leader) called(d time.Duration) {
+	l.calls.Add(1)
+	if d <= slowHandler {
+		l.slow = max(0, l.slow-1)
+	} else if l.slow += slowWeight; l.slow > slowWeight {
+		l.slow = 0
+		l.doubt()
+	}
+}
+
+// doubt is said when a handler that the leader called took long. The first time
+// in a long while may be no fault of the handler's: the processor was busy elsewhere.
+// Otherwise handlers get goroutines of their own.
+func (l *leader) doubt() {
+	if l.calls.Swap(0) >= steadyCalls {
+		l.asked.Store(quickInARow)
+		return
+	}
+	l.asked.Store(min(2*l.asked.Load(), mostInARow))
+	l.quick.Store(0)
 }
 
 // relieve starts another leader when the one there is stays in one call.
@@ -123,7 +170,7 @@ func (r *channelRun) relieve() {
 			seen = turn
 		case turn%2 == 1:
 			if l.turn.CompareAndSwap(turn, turn+1) {
-				l.quick.Store(0)
+				l.doubt()
 				go r.lead() // as startLeader's
 			}
 		default: // no calls since the last look: the next one wakes the relief

@@ -41,6 +41,7 @@ type subscription struct {
 
 	handler  message.NoPublishHandlerFunc // nil: messages go to output
 	handlers sync.WaitGroup
+	sweeper  sweeper
 
 	streamStarted sync.Once
 
@@ -72,6 +73,11 @@ func (s *subscription) run() {
 	defer s.ended()
 	unlink := context.AfterFunc(s.ctx, s.stop)
 	defer unlink()
+	sweeping, endSweeping := context.WithCancel(context.Background())
+	defer endSweeping()
+	s.sweeper.wake = make(chan struct{}, 1)
+	swept := make(chan struct{})
+	go func() { defer close(swept); s.sweep(sweeping) }() // ends after the clients
 	var clients sync.WaitGroup
 	clients.Add(1)
 	go func() { // ends with its one call, or when the subscription stops
@@ -86,6 +92,8 @@ func (s *subscription) run() {
 		}()
 	}
 	clients.Wait()
+	endSweeping()
+	<-swept
 	s.awaitHandlers()
 	s.logger.Info("Subscription ended", nil)
 }
