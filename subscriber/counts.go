@@ -153,7 +153,7 @@ func (r *channelRun) noteAcked(d *delivery) {
 		return
 	}
 	now := time.Now()
-	a := Acked{Instance: r.sub.cfg.Instance, Topic: r.sub.topic, Attempt: d.attempt.Number(), Handling: now.Sub(d.since)}
+	a := Acked{Instance: r.sub.cfg.Instance, Topic: r.sub.topic, Attempt: d.attempt.Number(), Handling: now.Sub(d.since())}
 	if d.changed != 0 {
 		a.Changed = time.UnixMicro(d.changed)
 		a.Delay = max(0, now.Sub(a.Changed))

@@ -19,7 +19,7 @@ func (r *channelRun) deliver() {
 	acked := &settler{run: r}
 	defer acked.look(last)
 	for {
-		a, now, ok := r.next(acked)
+		a, now, ok := r.next(acked, time.Now())
 		if !ok {
 			return
 		}
@@ -35,16 +35,16 @@ func (r *channelRun) deliver() {
 	}
 }
 
-// next waits for the next record whose turn it is. It is false when nothing is
-// delivered any more. Before it waits it settles all that is acked.
-func (r *channelRun) next(acked *settler) (a ack.Attempt, now time.Time, ok bool) {
-	for {
+// next waits for the next record whose turn it is, and returns when it came; now is
+// the time before. It is false when nothing is delivered any more. Before it
+// waits it settles all that is acked.
+func (r *channelRun) next(acked *settler, now time.Time) (a ack.Attempt, turn time.Time, ok bool) {
+	for ; ; now = time.Now() {
 		select { // before Next: until the tracker drains it would give back what is refused
 		case <-r.draining:
 			return a, now, false
 		default:
 		}
-		now = time.Now()
 		a, retryAt, ok := r.tracker.Next(now)
 		if ok {
 			return a, now, true
@@ -102,7 +102,7 @@ func (r *channelRun) messageOf(a ack.Attempt, now time.Time) (*delivery, *messag
 	r.records.decode(p, a.Index(), rec)
 	rec.Attempt = a.Number()
 	rec.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
-	d := &delivery{values: r.sub.values, run: r, attempt: a, uuid: rec.UUID, changed: rec.Sequence.Timestamp, since: now}
+	d := &delivery{run: r, attempt: a, uuid: rec.UUID, changed: rec.Sequence.Timestamp, turn: now.Sub(r.sub.started)}
 	if keep {
 		d.record.Store(rec)
 	}
@@ -121,7 +121,7 @@ func (r *channelRun) messageOf(a ack.Attempt, now time.Time) (*delivery, *messag
 		msg.UUID = rec.UUID
 	}
 	if !r.sub.copies { // the user's Unmarshaler, which may take its time
-		d.since = time.Now()
+		d.turn = time.Since(r.sub.started)
 	}
 	msg.SetContext(d)
 	return d, msg

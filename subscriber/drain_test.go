@@ -41,7 +41,7 @@ func TestL7_drain_waits_for_CloseTimeout_and_no_longer(t *testing.T) {
 		r := newChannelRun(s, &conn{session: s, id: "c1"})
 		p := mustDecode(t, wirePage("t", nil, someRecord(1)))
 		r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
-		a, now, ok := r.next(&settler{run: r})
+		a, now, ok := r.next(&settler{run: r}, time.Now())
 		if !ok {
 			t.Fatal("the record is not delivered")
 		}

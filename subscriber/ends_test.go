@@ -41,7 +41,7 @@ func TestL3_later_records_of_a_key_end_first(t *testing.T) {
 				var ended []int
 				for i := range 4 {
 					a, _, _ := r.tracker.Next(time.Now())
-					d := &delivery{run: r, attempt: a, values: context.Background()}
+					d := &delivery{run: r, attempt: a}
 					d.inner, d.end = context.Background(), func(error) { ended = append(ended, i) }
 					if !r.bind(d) {
 						t.Fatal("not bound")

@@ -46,7 +46,7 @@ func (JSON) Unmarshal(r *Record) (*message.Message, error) {
 // much to escape.
 func sizeHint(r *Record) int {
 	const (
-		fixed  = 224 // all but keys and cells
+		fixed  = 136 // all but keys and cells
 		quotes = 6   // around and between a name and its value
 	)
 	n := fixed

@@ -80,14 +80,16 @@ func (r *channelRun) lead() {
 			acked.look(passing)
 		}
 	}
+	now := time.Now() // read once a record
 	for {
-		a, now, ok := r.next(acked)
+		a, turn, ok := r.next(acked, now)
 		if !ok {
 			close(l.over)
 			return
 		}
-		d, msg := r.messageOf(a, now)
+		d, msg := r.messageOf(a, turn)
 		if msg == nil || !r.bind(d) {
+			now = time.Now()
 			continue
 		}
 		r.noteDelivered(a)
@@ -98,9 +100,10 @@ func (r *channelRun) lead() {
 				r.handle(d, msg, r.settle)
 				l.took(time.Since(began))
 			}()
+			now = time.Now()
 			continue
 		}
-		turn := l.turn.Add(1)
+		call := l.turn.Add(1)
 		if l.rests.Load() {
 			select {
 			case l.wake <- struct{}{}:
@@ -109,10 +112,11 @@ func (r *channelRun) lead() {
 		}
 		r.handle(d, msg, soon)
 		r.sub.sweeper.stir()
-		if !l.turn.CompareAndSwap(turn, turn+1) {
+		if !l.turn.CompareAndSwap(call, call+1) {
 			return
 		}
-		l.called(time.Since(d.since))
+		now = time.Now()
+		l.called(now.Sub(r.sub.started) - d.turn)
 	}
 }
 

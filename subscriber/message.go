@@ -63,22 +63,36 @@ func copies(u Unmarshaler) bool {
 //   - ended is set once, under mu, and is the cause of the end.
 //   - Once inner is there it ends when the delivery does, with the same cause.
 type delivery struct {
-	values context.Context // of the subscription: values only, never cancelled
-
 	run     *channelRun
 	attempt ack.Attempt
 	uuid    string
-	changed int64     // change time of the record, µs since 1970; 0 for base data
-	since   time.Time // offered to the output
-	alarms  int       // the watchdog's: how many times StuckAfter was reported
+	changed int64         // change time of the record, µs since 1970; 0 for base data
+	turn    time.Duration // when its turn came, since the subscription started
 
 	record atomic.Pointer[Record] // nil until somebody asks for it
-	cause  atomic.Pointer[error]  // what the first CallBack was told
 
-	mu    sync.Mutex
-	ended error
-	inner context.Context // nil until it is needed
-	end   context.CancelCauseFunc
+	mu      sync.Mutex
+	ended   error
+	inner   context.Context // nil until it is needed
+	end     context.CancelCauseFunc
+	trouble *trouble // nil when all goes well
+}
+
+// trouble is what only a delivery needs that does not go well. delivery.mu guards it.
+type trouble struct {
+	cause  error // what the first CallBack was told
+	alarms int   // how many times the watchdog reported StuckAfter
+}
+
+// since is when the record's turn came: it is offered to the output.
+func (d *delivery) since() time.Time { return d.run.sub.started.Add(d.turn) }
+
+// troubled needs mu.
+func (d *delivery) troubled() *trouble {
+	if d.trouble == nil {
+		d.trouble = new(trouble)
+	}
+	return d.trouble
 }
 
 var (
@@ -110,7 +124,7 @@ func (d *delivery) Value(key any) any {
 	if inner != nil {
 		return inner.Value(key)
 	}
-	return d.values.Value(key)
+	return d.run.sub.values.Value(key)
 }
 
 // recordOf returns the record, the same one each time.
@@ -129,7 +143,7 @@ func (d *delivery) recordOf() *Record {
 // materialize needs mu. It makes the cancellable context.
 func (d *delivery) materialize() context.Context {
 	if d.inner == nil {
-		d.inner, d.end = context.WithCancelCause(d.values)
+		d.inner, d.end = context.WithCancelCause(d.run.sub.values)
 		if d.ended != nil {
 			d.end(d.ended)
 		}
@@ -192,7 +206,11 @@ func (d *delivery) Begin() { d.run.tracker.Begin(d.attempt) }
 // CallBack takes back the later messages of the key.
 func (d *delivery) CallBack(cause error) {
 	if cause != nil {
-		d.cause.CompareAndSwap(nil, &cause)
+		d.mu.Lock()
+		if t := d.troubled(); t.cause == nil {
+			t.cause = cause
+		}
+		d.mu.Unlock()
 	}
 	taken := d.run.tracker.CallBack(d.attempt)
 	d.run.counts.add(countCalledBack, len(taken))
@@ -201,8 +219,10 @@ func (d *delivery) CallBack(cause error) {
 
 // failure is why the message was nacked: Nack itself does not tell.
 func (d *delivery) failure() error {
-	if cause := d.cause.Load(); cause != nil {
-		return *cause
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.trouble != nil && d.trouble.cause != nil {
+		return d.trouble.cause
 	}
 	return errNacked
 }

@@ -40,11 +40,10 @@ func (w *watchdog) handlers(now time.Time) {
 	offered := w.run.offered.Load() // is with no handler yet
 	for _, v := range w.run.tracker.Live() {
 		d := v.(*delivery)
-		age := now.Sub(d.since)
-		if d == offered || age < limit*time.Duration(d.alarms+1) {
+		age := now.Sub(d.since())
+		if d == offered || !d.alarmed(age, limit) {
 			continue
 		}
-		d.alarms = int(age / limit)
 		if stacks == "" {
 			stacks = handlerStacks()
 		}
@@ -52,15 +51,30 @@ func (w *watchdog) handlers(now time.Time) {
 	}
 }
 
+// alarmed reports whether it is time for an alarm at this age, and notes that there is one.
+func (d *delivery) alarmed(age, limit time.Duration) bool {
+	if age < limit { // most of them
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := d.troubled()
+	if age < limit*time.Duration(t.alarms+1) {
+		return false
+	}
+	t.alarms = int(age / limit)
+	return true
+}
+
 // waiting finds that nobody takes the next message.
 func (w *watchdog) waiting(now time.Time) {
 	offered := w.run.offered.Load()
 	limit := w.run.sub.cfg.StuckAfter
-	if offered == nil || now.Sub(offered.since) < limit || now.Sub(w.output) < limit {
+	if offered == nil || now.Sub(offered.since()) < limit || now.Sub(w.output) < limit {
 		return
 	}
 	w.output = now
-	w.raise(&Alarm{Kind: OutputStuck, Key: offered.recordOf().KeyText(), Attempt: offered.attempt.Number(), Age: now.Sub(offered.since)})
+	w.raise(&Alarm{Kind: OutputStuck, Key: offered.recordOf().KeyText(), Attempt: offered.attempt.Number(), Age: now.Sub(offered.since())})
 }
 
 // retentionMargin is the part of the retention in which the alarm is raised: its last tenth.
