@@ -43,6 +43,7 @@ type channelRun struct {
 	lane    *ack.Lane
 	uuids   *uuids
 	records recordDecoder // of whoever delivers, as
+	plain   *plainJSON    // nil where another Unmarshaler makes the messages
 	scratch Record        // the record that is unmarshalled, where nobody keeps it
 
 	ctx    context.Context // cancelled, with why, when the channel is lost or done
@@ -92,6 +93,9 @@ func newChannelRun(s *session, c *conn) *channelRun {
 		failures: make(map[uint64]*failure),
 	}
 	r.records.slab = slabCells
+	if _, ok := sub.cfg.Unmarshaler.(JSON); ok {
+		r.plain = new(plainJSON)
+	}
 	r.lane = sub.window.Open()
 	r.tracker = ack.New(sub.cfg.Ordering.tracker(), c.id, r.lane)
 	r.ctx, r.cancel = context.WithCancelCause(s.ctx)

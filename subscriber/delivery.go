@@ -91,6 +91,14 @@ func (r *channelRun) bind(d *delivery) bool {
 // just now. Without a message, all that there is to do for the record is done.
 func (r *channelRun) messageOf(a ack.Attempt, now time.Time) (*delivery, *message.Message) {
 	p := a.Page().(*page)
+	if r.plain != nil && !r.sub.typed.Load() {
+		if msg, seq, ok := r.plain.message(p, a.Index()); ok {
+			d := r.newDelivery(a, now, p.rows[a.Index()].typ, seq)
+			msg.UUID = d.uuid
+			msg.SetContext(d)
+			return d, msg
+		}
+	}
 	// Records that handlers ask for are decoded for good at once.
 	keep := !r.sub.copies || r.sub.typed.Load()
 	rec := &r.scratch
@@ -100,9 +108,8 @@ func (r *channelRun) messageOf(a ack.Attempt, now time.Time) (*delivery, *messag
 		r.records.reuse()
 	}
 	r.records.decode(p, a.Index(), rec)
-	rec.Attempt = a.Number()
-	rec.UUID = r.uuids.of(rec.Type, rec.Sequence, p.keys[a.Index()])
-	d := &delivery{run: r, attempt: a, uuid: rec.UUID, changed: rec.Sequence.Timestamp, turn: now.Sub(r.sub.started)}
+	d := r.newDelivery(a, now, rec.Type, rec.Sequence)
+	rec.Attempt, rec.UUID = a.Number(), d.uuid
 	if keep {
 		d.record.Store(rec)
 	}
@@ -125,6 +132,11 @@ func (r *channelRun) messageOf(a ack.Attempt, now time.Time) (*delivery, *messag
 	}
 	msg.SetContext(d)
 	return d, msg
+}
+
+func (r *channelRun) newDelivery(a ack.Attempt, now time.Time, typ RecordType, seq Sequence) *delivery {
+	uuid := r.uuids.of(typ, seq, a.Page().(*page).keys[a.Index()])
+	return &delivery{run: r, attempt: a, uuid: uuid, changed: seq.Timestamp, turn: now.Sub(r.sub.started)}
 }
 
 // offer sends a message to the output. It reports whether to look for acks: a

@@ -73,18 +73,11 @@ func (v Value) textSize() int {
 }
 
 func appendRecord(b []byte, r *Record) []byte {
-	b = append(b, `{"type":"`...)
-	b = append(b, r.Type.String()...)
-	b = append(b, `","key":{`...)
+	b = appendUpToKey(b, r.Type)
 	for i := range r.PrimaryKey {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendString(b, r.PrimaryKey[i].Name)
-		b = append(b, ':')
-		b = appendValue(b, r.PrimaryKey[i].Value)
+		b = appendNamed(b, i == 0, r.PrimaryKey[i].Name, r.PrimaryKey[i].Value)
 	}
-	b = append(b, `},"columns":{`...)
+	b = append(b, keyUpToColumns...)
 	b = appendNewest(b, r.Columns)
 	b = append(b, '}')
 	if hasType(r.Columns, CellDeleteAllVersions) {
@@ -102,18 +95,35 @@ func appendRecord(b []byte, r *Record) []byte {
 		b = appendNewest(b, r.Origin)
 		b = append(b, '}')
 	}
-	if !r.Sequence.IsZero() {
-		b = append(b, `,"timestamp":`...)
-		b = strconv.AppendInt(b, r.Sequence.Timestamp, 10)
-		b = append(b, `,"sequence":"`...)
-		b = appendHex(b, uint64(uint32(r.Sequence.Epoch)), 8)
-		b = append(b, ':')
-		b = appendHex(b, uint64(r.Sequence.Timestamp), 16)
-		b = append(b, ':')
-		b = appendHex(b, uint64(uint32(r.Sequence.RowIndex)), 8)
-		b = append(b, '"')
-	}
+	b = appendSequence(b, r.Sequence)
 	return append(b, '}')
+}
+
+// keyUpToColumns stands between the members of "key" and those of "columns".
+const keyUpToColumns = `},"columns":{`
+
+// appendUpToKey writes all that stands before the members of "key".
+func appendUpToKey(b []byte, t RecordType) []byte {
+	b = append(b, `{"type":"`...)
+	b = append(b, t.String()...)
+	return append(b, `","key":{`...)
+}
+
+// appendSequence writes the members "timestamp" and "sequence", with a comma
+// before each; base data has none.
+func appendSequence(b []byte, s Sequence) []byte {
+	if s.IsZero() {
+		return b
+	}
+	b = append(b, `,"timestamp":`...)
+	b = strconv.AppendInt(b, s.Timestamp, 10)
+	b = append(b, `,"sequence":"`...)
+	b = appendHex(b, uint64(uint32(s.Epoch)), 8)
+	b = append(b, ':')
+	b = appendHex(b, uint64(s.Timestamp), 16)
+	b = append(b, ':')
+	b = appendHex(b, uint64(uint32(s.RowIndex)), 8)
+	return append(b, '"')
 }
 
 func hasType(cells []Cell, t CellType) bool {
@@ -189,13 +199,19 @@ func appendNewestOfMany(b []byte, cells []Cell) []byte {
 }
 
 func appendMember(b []byte, first *bool, c *Cell) []byte {
-	if !*first {
+	b = appendNamed(b, *first, c.Name, c.Value)
+	*first = false
+	return b
+}
+
+// appendNamed writes a member of an object.
+func appendNamed(b []byte, first bool, name string, v Value) []byte {
+	if !first {
 		b = append(b, ',')
 	}
-	*first = false
-	b = appendString(b, c.Name)
+	b = appendString(b, name)
 	b = append(b, ':')
-	return appendValue(b, c.Value)
+	return appendValue(b, v)
 }
 
 func seenBefore(cells []Cell, i int) bool {

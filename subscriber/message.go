@@ -284,18 +284,25 @@ func setMetadata(msg *message.Message, r *Record) {
 // setMetadataIn is setMetadata with the memory for the texts that have to be
 // made: they are appended to scratch, whose spare capacity the caller gives away.
 func setMetadataIn(msg *message.Message, r *Record, scratch []byte) {
-	msg.Metadata[MetadataTable] = r.Table
-	msg.Metadata[MetadataTunnel] = r.Tunnel
-	msg.Metadata[MetadataChannel] = r.Channel
-	msg.Metadata[MetadataType] = r.Type.String()
-	if !r.Sequence.IsZero() {
-		from := len(scratch)
-		scratch = strconv.AppendInt(scratch, r.Sequence.Timestamp, 10)
-		msg.Metadata[MetadataTimestamp] = textOf(scratch[from:])
-	}
 	from := len(scratch)
+	if !r.Sequence.IsZero() {
+		scratch = strconv.AppendInt(scratch, r.Sequence.Timestamp, 10)
+	}
+	key := len(scratch)
 	scratch = appendKey(scratch, r.PrimaryKey)
-	msg.Metadata[MetadataKey] = textOf(scratch[from:])
+	setMetadataTexts(msg, r, r.Type, textOf(scratch[from:key]), textOf(scratch[key:]))
+}
+
+// setMetadataTexts sets the metadata of a record of the given origin. Without a timestamp there is none.
+func setMetadataTexts(msg *message.Message, origin *Record, typ RecordType, timestamp, key string) {
+	msg.Metadata[MetadataTable] = origin.Table
+	msg.Metadata[MetadataTunnel] = origin.Tunnel
+	msg.Metadata[MetadataChannel] = origin.Channel
+	msg.Metadata[MetadataType] = typ.String()
+	if timestamp != "" {
+		msg.Metadata[MetadataTimestamp] = timestamp
+	}
+	msg.Metadata[MetadataKey] = key
 }
 
 // textOf is b as a string without a copy: nobody may write to b any more.

@@ -315,7 +315,8 @@ func TestPage_decodes_as_the_SDK_does(t *testing.T) {
 }
 
 // FuzzDecodePage: no body makes the decoder panic, every refusal has an offset,
-// and what is taken as a page is one for protobuf too, with as many records.
+// and what is taken as a page is one for protobuf too, with as many records, of
+// which the plain ones make the messages of the others.
 func FuzzDecodePage(f *testing.F) {
 	more := false
 	f.Add(wirePage("next", &more, fullPage()...))
@@ -334,6 +335,9 @@ func FuzzDecodePage(f *testing.F) {
 		}
 		if len(w.Records) != len(p.rows) || len(p.keys) != len(p.rows) || w.GetNextToken() != p.next {
 			t.Errorf("protobuf reads %d records and the token %q, the decoder %d and %q", len(w.Records), w.GetNextToken(), len(p.rows), p.next)
+		}
+		for i := range p.rows {
+			wantPlain(t, p, i)
 		}
 	})
 }

@@ -136,7 +136,7 @@ func decodeRow(buf []byte, p int, row *Row, verify bool) (next int, err error) {
 		p++
 	}
 	if tagAt(buf, p) == tagExtension {
-		if p, err = decodeExtension(buf, p, row); err != nil {
+		if row.Sequence, row.HasSequence, p, err = decodeExtension(buf, p); err != nil {
 			return 0, err
 		}
 	}
@@ -290,35 +290,34 @@ func decodeValue(buf []byte, p int) (v Value, next int, err error) {
 // the tags alone delimit them, and so they do here, lest a tunnel that those
 // read stops here. Only parts that are unknown are skipped by their length. They
 // are told apart by a tag beyond the known ones.
-func decodeExtension(buf []byte, p int, row *Row) (int, error) {
+func decodeExtension(buf []byte, p int) (seq Sequence, hasSequence bool, next int, err error) {
 	if len(buf)-p < 1+4 {
-		return 0, syntaxError(p+1, "length cut short")
+		return seq, false, 0, syntaxError(p+1, "length cut short")
 	}
 	p += 1 + 4
 	for {
 		switch tag := tagAt(buf, p); {
-		case tag == tagSequence && !row.HasSequence:
+		case tag == tagSequence && !hasSequence:
 			s := p + 1 + 4
 			if len(buf)-p < 1+4+sequenceSize {
-				return 0, syntaxError(p, "sequence cut short")
+				return seq, false, 0, syntaxError(p, "sequence cut short")
 			}
 			if buf[s] != tagSequenceEpoch || buf[s+5] != tagSequenceTimestamp || buf[s+14] != tagSequenceRowIndex {
-				return 0, syntaxError(s, "sequence with other tags than epoch, timestamp, row index")
+				return seq, false, 0, syntaxError(s, "sequence with other tags than epoch, timestamp, row index")
 			}
-			row.HasSequence = true
-			row.Sequence = Sequence{
+			hasSequence = true
+			seq = Sequence{
 				Epoch:     int32(binary.LittleEndian.Uint32(buf[s+1:])),
 				Timestamp: int64(binary.LittleEndian.Uint64(buf[s+6:])),
 				RowIndex:  int32(binary.LittleEndian.Uint32(buf[s+15:])),
 			}
 			p = s + sequenceSize
 		case tag > tagSequenceRowIndex:
-			var err error
 			if _, p, err = decodeBytes(buf, p+1); err != nil {
-				return 0, err
+				return seq, false, 0, err
 			}
 		default:
-			return p, nil
+			return seq, hasSequence, p, nil
 		}
 	}
 }
