@@ -198,10 +198,7 @@ var errHandlerExited = errors.New("handler exited without returning (runtime.Goe
 // handle calls the handler, and ends its message as a message.Router does. It calls settle in any case.
 func (r *channelRun) handle(d *delivery, msg *message.Message, settle func(*delivery, error)) {
 	err := errHandlerExited
-	defer func() {
-		defer r.sub.handlers.Done()
-		settle(d, r.conclude(d, msg, err))
-	}()
+	defer func() { settle(d, r.conclude(d, msg, err)) }()
 	err = r.call(msg)
 }
 

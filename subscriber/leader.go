@@ -60,8 +60,8 @@ func (r *channelRun) startLeader(done func()) {
 	r.leader.wake = make(chan struct{}, 1)
 	r.leader.over = make(chan struct{})
 	r.leader.asked.Store(quickInARow)
-	go r.lead() // ends with ctx, or when the tracker drains; or is relieved
-	go func() { // ends after the last leader
+	r.sub.handlers.Go(r.lead) // ends with ctx, or when the tracker drains; or is relieved
+	go func() {               // ends after the last leader
 		defer done()
 		r.relieve()
 	}()
@@ -93,13 +93,12 @@ func (r *channelRun) lead() {
 			continue
 		}
 		r.noteDelivered(a)
-		r.sub.handlers.Add(1)
 		if l.quick.Load() < l.asked.Load() {
-			go func() { // ends with the handler; the subscription waits for it
+			r.sub.handlers.Go(func() { // ends with the handler
 				began := time.Now()
 				r.handle(d, msg, r.settle)
 				l.took(time.Since(began))
-			}()
+			})
 			now = time.Now()
 			continue
 		}
@@ -175,7 +174,7 @@ func (r *channelRun) relieve() {
 		case turn%2 == 1:
 			if l.turn.CompareAndSwap(turn, turn+1) {
 				l.doubt()
-				go r.lead() // as startLeader's
+				r.sub.handlers.Go(r.lead) // as startLeader's
 			}
 		default: // no calls since the last look: the next one wakes the relief
 			l.rests.Store(true)

@@ -40,7 +40,7 @@ type subscription struct {
 	output chan *message.Message
 
 	handler  message.NoPublishHandlerFunc // nil: messages go to output
-	handlers sync.WaitGroup
+	handlers sync.WaitGroup               // the goroutines that call it
 	sweeper  sweeper
 
 	streamStarted sync.Once
