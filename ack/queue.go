@@ -9,9 +9,11 @@ package ack
 //   - calledBack counts the entries in that state.
 //   - ready is true exactly when deliverable() is, and then the queue is in the
 //     tracker's ready list.
-//   - A queue without entries is in no map and no list.
+//   - A queue without entries is in no index and no list.
 type queue struct {
-	key        string
+	key        string // empty: in no index
+	hash       uint64 // of the key
+	chained    *queue // the next one in its chain of the index
 	head, tail *entry
 	next       *entry // the first entry not in force, nil if all are
 	calledBack int

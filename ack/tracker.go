@@ -42,7 +42,7 @@ type Tracker struct {
 	drained    chan struct{}
 
 	mu      sync.Mutex // guards the following
-	queues  map[string]*queue
+	queues  index
 	spare   *queue // recycled queues, linked by readyNext
 	ready   readyList
 	retries retries
@@ -77,7 +77,7 @@ func New(o Ordering, channelKey string, lane *Lane) *Tracker {
 		wake:       make(chan struct{}, 1),
 		done:       make(chan struct{}),
 		drained:    make(chan struct{}),
-		queues:     make(map[string]*queue),
+		queues:     newIndex(),
 	}
 }
 
@@ -383,7 +383,7 @@ func (t *Tracker) Fence() (live []any) {
 		}
 	}
 	t.lane.retire()
-	t.queues, t.spare, t.retries = nil, nil, nil
+	t.queues, t.spare, t.retries = index{}, nil, nil
 	t.ready, t.pages = readyList{}, pages{}
 	t.counts, t.bytes = [states]int{}, 0
 	t.report()
@@ -505,21 +505,26 @@ func (t *Tracker) signal() {
 
 // queueOf returns the queue of a key, and one of its own for a record without a key.
 func (t *Tracker) queueOf(key string) *queue {
-	if key != "" {
-		if q := t.queues[key]; q != nil {
-			return q
-		}
+	if key == "" {
+		return t.emptyQueue()
 	}
+	hash := t.queues.hash(key)
+	q := t.queues.get(key, hash)
+	if q == nil {
+		q = t.emptyQueue()
+		q.key, q.hash = key, hash
+		t.queues.add(q)
+	}
+	return q
+}
+
+// emptyQueue returns a queue without a key.
+func (t *Tracker) emptyQueue() *queue {
 	q := t.spare
 	if q == nil {
-		q = new(queue)
-	} else {
-		t.spare, q.readyNext = q.readyNext, nil
+		return new(queue)
 	}
-	if key != "" {
-		q.key = key
-		t.queues[key] = q
-	}
+	t.spare, q.readyNext = q.readyNext, nil
 	return q
 }
 
@@ -527,7 +532,7 @@ func (t *Tracker) queueOf(key string) *queue {
 // than there once were records in flight.
 func (t *Tracker) recycle(q *queue) {
 	if q.key != "" {
-		delete(t.queues, q.key)
+		t.queues.remove(q)
 		q.key = ""
 	}
 	q.readyNext, t.spare = t.spare, q
