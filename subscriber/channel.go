@@ -30,7 +30,7 @@ import (
 //
 // Invariants:
 //   - stored and sequence, the last stored checkpoint, belong to main.
-//   - Nothing is read once readCtx is cancelled, nothing delivered once the
+//   - No read begins once readCtx is cancelled, nothing is delivered once the
 //     tracker drains, nothing committed once ctx is cancelled.
 //   - The run is reported ended only when all its goroutines have ended.
 type channelRun struct {

@@ -63,3 +63,36 @@ func TestL7_drain_waits_for_CloseTimeout_and_no_longer(t *testing.T) {
 		r.cancel(errSessionOver)
 	})
 }
+
+// TestL7_drain_does_not_break_off_a_read: a request that is given up takes its
+// connection with it, and the last commit of each channel would have to dial.
+func TestL7_drain_does_not_break_off_a_read(t *testing.T) {
+	for name, service := range map[string]struct {
+		read reply
+		ends time.Duration // when reading has ended, from the read's start
+	}{
+		"that is answered": {reply{after: 50 * time.Millisecond, body: wirePage("t", nil, someRecord(1))}, 50 * time.Millisecond},
+		"that hangs":       {reply{hang: true}, 80 * time.Millisecond}, // the run's end
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := idleSession()
+				f := new(fakeService).always("readrecords", service.read)
+				s.sub.endpoint = fakeEndpoint(f)
+				r := newChannelRun(s, &conn{session: s, id: "c1"})
+				began := time.Now()
+				ended := make(chan time.Duration)
+				go func() { r.read("t0"); ended <- time.Since(began) }()
+				time.AfterFunc(20*time.Millisecond, r.drain)
+				time.AfterFunc(80*time.Millisecond, func() { r.cancel(errSessionOver) })
+				if got := <-ended; got != service.ends {
+					t.Errorf("reading ended after %v, want %v", got, service.ends)
+				}
+				if reads := f.times("readrecords", began); len(reads) != 1 {
+					t.Errorf("reads at %v, want none after the drain began", reads)
+				}
+				r.cancel(errSessionOver)
+			})
+		})
+	}
+}

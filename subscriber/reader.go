@@ -81,9 +81,11 @@ func (r *channelRun) awaitRoom() bool {
 	return r.readCtx.Err() == nil
 }
 
+// readPage makes one read. It is not broken off when reading is to stop, only when the run
+// ends: a request that is given up takes its connection with it, which the last commit could have had.
 func (r *channelRun) readPage(decoder *pageDecoder, token string) (*page, error) {
 	asked := time.Now()
-	body, err := r.sub.endpoint.read(r.readCtx, &tunnel.ReadRecordRequest{
+	body, err := r.sub.endpoint.read(r.ctx, &tunnel.ReadRecordRequest{
 		TunnelId: r.sub.tunnelID, ClientId: r.conn.clientID, ChannelId: r.conn.id, Token: token,
 	})
 	if err != nil {
