@@ -17,7 +17,7 @@ import (
 func idleSession() *session {
 	return newSession(&subscription{
 		cfg: Config{Unmarshaler: None{}}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)),
-		ctx: context.Background(), values: context.Background(), stopping: context.Background(), window: ack.NewWindow(1000, 1000),
+		started: time.Now(), ctx: context.Background(), values: context.Background(), stopping: context.Background(), window: ack.NewWindow(1000, 1000),
 	}, watermill.NopLogger{})
 }
 

@@ -20,8 +20,13 @@ import (
 // leadRun is a channel whose records, one for each key, go to h. In the bubble
 // handlers take no time, and so all are quick from the first on.
 func leadRun(t *testing.T, keys int, h func(key string)) (end func()) {
+	return leadRunTelling(t, nil, keys, h)
+}
+
+// leadRunTelling is leadRun with a Config.OnAck.
+func leadRunTelling(t *testing.T, onAck func(Acked), keys int, h func(key string)) (end func()) {
 	sub := &subscription{
-		cfg: Config{Unmarshaler: None{}}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)),
+		cfg: Config{Unmarshaler: None{}, OnAck: onAck}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)), started: time.Now(), copies: true,
 		ctx: context.Background(), values: context.Background(), window: ack.NewWindow(1000, 1000),
 	}
 	sub.handler = func(msg *message.Message) error {
@@ -60,6 +65,24 @@ func TestLeader_calls_quick_handlers_one_after_the_other_in_one_goroutine(t *tes
 		end()
 		if len(seen) != 100 || !slices.IsSortedFunc(seen, func(a, b string) int { x, _ := strconv.Atoi(a); y, _ := strconv.Atoi(b); return x - y }) {
 			t.Errorf("called with %v", seen)
+		}
+	})
+}
+
+// TestLeader_tells_how_long_each_handling_took: one after the other, each from its own turn on.
+func TestLeader_tells_how_long_each_handling_took(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const takes, records = slowHandler / 2, lookEvery // acks are told together, when so many have come
+		var took []time.Duration                          // not guarded: the race detector would tell
+		end := leadRunTelling(t, func(a Acked) { took = append(took, a.Handling) }, records, func(string) { time.Sleep(takes) })
+		time.Sleep(time.Second)
+		end()
+		want := make([]time.Duration, records)
+		for i := range want {
+			want[i] = time.Duration(records-i) * takes
+		}
+		if !slices.Equal(took, want) {
+			t.Errorf("handling took %v, want %v", took, want)
 		}
 	})
 }

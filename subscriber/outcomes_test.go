@@ -216,3 +216,24 @@ func TestLook_begins_no_watcher_once_the_channel_is_over(t *testing.T) {
 		}
 	})
 }
+
+// TestOutcomes_of_a_channel_that_is_over_are_forgotten: a handler that returns after
+// that changes nothing, and keeps nothing in memory.
+func TestOutcomes_of_a_channel_that_is_over_are_forgotten(t *testing.T) {
+	var o outcomes
+	d, msg := new(delivery), message.NewMessage("", nil)
+	o.note(d, msg)
+	o.noteAcked(d)
+	if o.empty() {
+		t.Fatal("nothing was noted")
+	}
+	o.close()
+	for range lookEvery {
+		if o.note(d, msg) || o.noteAcked(d) {
+			t.Error("it is time to look")
+		}
+	}
+	if !o.empty() {
+		t.Error("something is kept")
+	}
+}
