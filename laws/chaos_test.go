@@ -144,14 +144,21 @@ func newChaos(t *testing.T, binary string, seed uint64) *chaos {
 	return c
 }
 
+// freeAddr returns an address that stays free while the emulator behind it is down.
+// Those that the system picks do not: it gives them to outgoing connections, too.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 100 {
+		var l net.Listener
+		// Below the range for connections of Linux (32768) and of all others (49152).
+		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.N(12000))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal(err)
+	return ""
 }
 
 func (c *chaos) tell(format string, args ...any) {
