@@ -342,9 +342,8 @@ func FuzzDecodePage(f *testing.F) {
 	})
 }
 
-func BenchmarkDecodePage(b *testing.B) {
-	const records, columns = 1000, 5
-	var wire []*protocol.Record
+// benchWire is so many records with so many columns of 20 bytes.
+func benchWire(records, columns int) (wire []*protocol.Record) {
 	for i := range records {
 		row := &plainbuffer.Row{
 			PrimaryKey:  []plainbuffer.Cell{wireCell("id", plainbuffer.IntegerValue(int64(i)), 0)},
@@ -355,7 +354,12 @@ func BenchmarkDecodePage(b *testing.B) {
 		}
 		wire = append(wire, wireRecord(protocol.ActionType_PUT_ROW, row, nil))
 	}
-	body := wirePage("next", nil, wire...)
+	return wire
+}
+
+func BenchmarkDecodePage(b *testing.B) {
+	const records = 1000
+	body := wirePage("next", nil, benchWire(records, 5)...)
 	d := testDecoder()
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()

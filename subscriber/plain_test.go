@@ -129,3 +129,15 @@ func TestL6_plainJSON_keeps_little_memory(t *testing.T) {
 		t.Errorf("%d bytes are kept, want %d at most", cap(j.text), mostPlainText)
 	}
 }
+
+// BenchmarkPlainJSON is what BenchmarkJSON/message and decoding the record do together.
+func BenchmarkPlainJSON(b *testing.B) {
+	p := mustDecode(b, wirePage("next", nil, benchWire(1000, 5)...))
+	j := new(plainJSON)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		if _, _, plain := j.message(p, i%len(p.rows)); !plain {
+			b.Fatal("not plain")
+		}
+	}
+}
