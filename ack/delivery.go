@@ -70,3 +70,12 @@ func FromContext(ctx context.Context) (Delivery, bool) {
 	d, ok := ctx.Value(deliveryKey{}).(Delivery)
 	return d, ok
 }
+
+// WillWait tells d that the caller is about to wait for the end of the
+// message's context (Done), and that few contexts will be derived of it from
+// here on. A Delivery that has a method WillWait may use that to make waiting cheaper; others hear nothing.
+func WillWait(d Delivery) {
+	if w, ok := d.(interface{ WillWait() }); ok {
+		w.WillWait()
+	}
+}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ack"
 )
 
 // closeGrace is how long Close waits for batch handlers to return after it has
@@ -185,6 +187,9 @@ func (b *Batching) prepare(it *item) error {
 // wait blocks until the item's batch is done or the item has left it. When hurry
 // is closed, the batch should not wait for more messages.
 func (b *Batching) wait(it *item, hurry <-chan struct{}) error {
+	if it.delivery != nil {
+		ack.WillWait(it.delivery)
+	}
 	ended := it.Done()
 	for {
 		select {

@@ -62,6 +62,7 @@ func copies(u Unmarshaler) bool {
 // Invariants:
 //   - ended is set once, under mu, and is the cause of the end.
 //   - Once inner is there it ends when the delivery does, with the same cause.
+//   - Done always returns the same channel: done, if WillWait came first, and else inner's.
 type delivery struct {
 	run     *channelRun
 	attempt ack.Attempt
@@ -75,7 +76,8 @@ type delivery struct {
 	ended   error
 	inner   context.Context // nil until it is needed
 	end     context.CancelCauseFunc
-	trouble *trouble // nil when all goes well
+	done    chan struct{} // nil unless WillWait was called before anybody asked for Done
+	trouble *trouble      // nil when all goes well
 }
 
 // trouble is what only a delivery needs that does not go well. delivery.mu guards it.
@@ -158,7 +160,21 @@ func (*delivery) Deadline() (deadline time.Time, ok bool) { return time.Time{}, 
 func (d *delivery) Done() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.done != nil {
+		return d.done
+	}
 	return d.materialize().Done()
+}
+
+// WillWait makes Done a plain channel, if nobody has asked for it yet. That is
+// cheaper than a cancellable context, but package context needs a goroutine for
+// each child that it ties to it.
+func (d *delivery) WillWait() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.done == nil && d.inner == nil && d.ended == nil {
+		d.done = make(chan struct{})
+	}
 }
 
 // Err implements context.Context.
@@ -166,7 +182,7 @@ func (d *delivery) Err() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case d.inner != nil: // not before Done is closed
+	case d.inner != nil && d.done == nil: // not before Done is closed
 		return d.inner.Err()
 	case d.ended != nil:
 		return context.Canceled
@@ -185,6 +201,9 @@ func (d *delivery) cancel(cause error) {
 	d.mu.Lock()
 	if d.ended == nil {
 		d.ended = cause
+		if d.done != nil {
+			close(d.done)
+		}
 	}
 	end, cause := d.end, d.ended
 	d.mu.Unlock()

@@ -191,7 +191,13 @@ func TestMessageContext_has_the_subscriptions_values_and_outlives_its_end(t *tes
 	})
 }
 
-func TestMessageContext_ends_with_why(t *testing.T) {
+func TestMessageContext_ends_with_why(t *testing.T) { messageContextEndsWithWhy(t, func(ack.Delivery) {}) }
+
+func TestMessageContext_that_is_waited_for_ends_with_why(t *testing.T) {
+	messageContextEndsWithWhy(t, ack.WillWait)
+}
+
+func messageContextEndsWithWhy(t *testing.T, prepare func(ack.Delivery)) {
 	cause := errors.New("the first of the batch failed")
 	for name, c := range map[string]struct {
 		end  func(s *Subscriber, f *fakeService, first, msg *message.Message)
@@ -226,15 +232,33 @@ func TestMessageContext_ends_with_why(t *testing.T) {
 				}
 				d.HandOff() // as a message in an ordered batch does
 				msg := <-messages
-				c.end(s, f, first, msg)
-				select {
-				case <-msg.Context().Done():
-				case <-time.After(time.Minute):
-					t.Fatal("the context does not end")
+				d, _ = ack.FromContext(msg.Context())
+				prepare(d)
+				ended := msg.Context().Done()
+				child, cancel := context.WithTimeout(msg.Context(), time.Hour)
+				defer cancel()
+				prepare(d) // too late, if not again
+				if err := msg.Context().Err(); err != nil || closed(ended) {
+					t.Fatalf("it has ended before its time: %v", err)
 				}
-				for _, want := range c.want {
-					if got := context.Cause(msg.Context()); !errors.Is(got, want) {
-						t.Errorf("the cause is %v, want %v", got, want)
+				c.end(s, f, first, msg)
+				for what, done := range map[string]<-chan struct{}{"the context": ended, "its Done of later": msg.Context().Done(), "its child": child.Done()} {
+					select {
+					case <-done:
+					case <-time.After(time.Minute):
+						t.Fatal(what + " does not end")
+					}
+				}
+				late, cancelLate := context.WithCancel(msg.Context())
+				defer cancelLate()
+				for what, ctx := range map[string]context.Context{"context": msg.Context(), "child": child, "late child": late} {
+					if err := ctx.Err(); !errors.Is(err, context.Canceled) {
+						t.Errorf("%s: the error is %v", what, err)
+					}
+					for _, want := range c.want {
+						if got := context.Cause(ctx); !errors.Is(got, want) {
+							t.Errorf("%s: the cause is %v, want %v", what, got, want)
+						}
 					}
 				}
 				go func() { // whatever comes again
