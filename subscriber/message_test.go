@@ -197,6 +197,42 @@ func TestMessageContext_that_is_waited_for_ends_with_why(t *testing.T) {
 	messageContextEndsWithWhy(t, ack.WillWait)
 }
 
+// TestMessageContext_has_one_Done: whoever wants to wait, and whenever.
+func TestMessageContext_has_one_Done(t *testing.T) {
+	const ask, wait, end = "ask", "wait", "end"
+	for name, steps := range map[string][]string{
+		"waited for and then asked":     {wait, ask, end, ask},
+		"asked and then waited for":     {ask, wait, ask, end, ask},
+		"waited for when it has ended":  {end, wait, ask, ask},
+		"waited for, and asked at last": {wait, end, ask, ask},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := idleSession()
+			d := &delivery{run: newChannelRun(s, &conn{session: s, id: "c1"})}
+			defer d.run.cancel(errSessionOver)
+			var done []<-chan struct{}
+			for _, step := range steps {
+				switch step {
+				case ask:
+					done = append(done, d.Done())
+				case wait:
+					d.WillWait()
+				case end:
+					d.cancel(ErrSettled)
+				}
+			}
+			for _, c := range done {
+				if c != done[0] || !closed(c) {
+					t.Errorf("Done was %v", done)
+				}
+			}
+			if d.Err() == nil || !errors.Is(context.Cause(d), ErrSettled) {
+				t.Errorf("it ended with %v because of %v", d.Err(), context.Cause(d))
+			}
+		})
+	}
+}
+
 func messageContextEndsWithWhy(t *testing.T, prepare func(ack.Delivery)) {
 	cause := errors.New("the first of the batch failed")
 	for name, c := range map[string]struct {
