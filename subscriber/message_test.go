@@ -191,7 +191,9 @@ func TestMessageContext_has_the_subscriptions_values_and_outlives_its_end(t *tes
 	})
 }
 
-func TestMessageContext_ends_with_why(t *testing.T) { messageContextEndsWithWhy(t, func(ack.Delivery) {}) }
+func TestMessageContext_ends_with_why(t *testing.T) {
+	messageContextEndsWithWhy(t, func(ack.Delivery) {})
+}
 
 func TestMessageContext_that_is_waited_for_ends_with_why(t *testing.T) {
 	messageContextEndsWithWhy(t, ack.WillWait)
