@@ -29,11 +29,17 @@ var groups = []group{
 	},
 	{
 		name: "base", title: "Base data, full pages (1000 records)", consumers: everybody,
-		loads: []load{{Channels: 1, Page: 1000, Base: true}, {Channels: 16, Page: 1000, Base: true}},
+		loads: []load{
+			{Channels: 1, Page: 1000, Base: true}, {Channels: 4, Page: 1000, Base: true},
+			{Channels: 16, Page: 1000, Base: true}, {Channels: 64, Page: 1000, Base: true},
+		},
 	},
 	{
 		name: "half", title: "Stream, pages of 500 records, the service does not say whether there are more", consumers: []string{"sdk", "glue", "json", "bare"},
-		loads: []load{{Channels: 1, Page: 500, Silent: true}, {Channels: 16, Page: 500, Silent: true}}, measure: 10 * time.Second,
+		loads: []load{
+			{Channels: 1, Page: 500, Silent: true}, {Channels: 4, Page: 500, Silent: true},
+			{Channels: 16, Page: 500, Silent: true}, {Channels: 64, Page: 500, Silent: true},
+		}, measure: 10 * time.Second,
 	},
 	{
 		name: "far", title: "Stream, a service 5 ms away", consumers: []string{"sdk", "glue", "json", "batch", "pipeline", "bare"},
