@@ -38,7 +38,7 @@ func (r *channelRun) deliver() {
 // next waits for the next record whose turn it is, and returns when it came; now is
 // the time before. It is false when nothing is delivered any more. Before it
 // waits it settles all that is acked.
-func (r *channelRun) next(acked *settler, now time.Time) (a ack.Attempt, turn time.Time, ok bool) {
+func (r *channelRun) next(acked *settler, now time.Time) (a ack.Attempt, at time.Time, ok bool) {
 	for ; ; now = time.Now() {
 		select { // before Next: until the tracker drains it would give back what is refused
 		case <-r.draining:
@@ -128,7 +128,7 @@ func (r *channelRun) messageOf(a ack.Attempt, now time.Time) (*delivery, *messag
 		msg.UUID = rec.UUID
 	}
 	if !r.sub.copies { // the user's Unmarshaler, which may take its time
-		d.turn = time.Since(r.sub.started)
+		d.at = time.Since(r.sub.started)
 	}
 	msg.SetContext(d)
 	return d, msg
@@ -136,7 +136,7 @@ func (r *channelRun) messageOf(a ack.Attempt, now time.Time) (*delivery, *messag
 
 func (r *channelRun) newDelivery(a ack.Attempt, now time.Time, typ RecordType, seq Sequence) *delivery {
 	uuid := r.uuids.of(typ, seq, a.Page().(*page).keys[a.Index()])
-	return &delivery{run: r, attempt: a, uuid: uuid, changed: seq.Timestamp, turn: now.Sub(r.sub.started)}
+	return &delivery{run: r, attempt: a, uuid: uuid, changed: seq.Timestamp, at: now.Sub(r.sub.started)}
 }
 
 // offer sends a message to the output. It reports whether to look for acks: a

@@ -82,12 +82,12 @@ func (r *channelRun) lead() {
 	}
 	now := time.Now() // read once a record
 	for {
-		a, turn, ok := r.next(acked, now)
+		a, at, ok := r.next(acked, now)
 		if !ok {
 			close(l.over)
 			return
 		}
-		d, msg := r.messageOf(a, turn)
+		d, msg := r.messageOf(a, at)
 		if msg == nil || !r.bind(d) {
 			now = time.Now()
 			continue
@@ -115,7 +115,7 @@ func (r *channelRun) lead() {
 			return
 		}
 		now = time.Now()
-		l.called(now.Sub(r.sub.started) - d.turn)
+		l.called(now.Sub(r.sub.started) - d.at)
 	}
 }
 

@@ -68,7 +68,7 @@ type delivery struct {
 	attempt ack.Attempt
 	uuid    string
 	changed int64         // change time of the record, µs since 1970; 0 for base data
-	turn    time.Duration // when its turn came, since the subscription started
+	at      time.Duration // when its turn came, since the subscription started
 
 	record atomic.Pointer[Record] // nil until somebody asks for it
 
@@ -87,7 +87,7 @@ type trouble struct {
 }
 
 // since is when the record's turn came: it is offered to the output.
-func (d *delivery) since() time.Time { return d.run.sub.started.Add(d.turn) }
+func (d *delivery) since() time.Time { return d.run.sub.started.Add(d.at) }
 
 // troubled needs mu.
 func (d *delivery) troubled() *trouble {
