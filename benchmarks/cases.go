@@ -43,7 +43,10 @@ var groups = []group{
 	},
 	{
 		name: "far", title: "Stream, a service 5 ms away", consumers: []string{"sdk", "glue", "json", "batch", "pipeline", "bare"},
-		loads: []load{{Channels: 1, Page: 1000, Latency: 5 * time.Millisecond}, {Channels: 16, Page: 1000, Latency: 5 * time.Millisecond}, {Channels: 64, Page: 1000, Latency: 5 * time.Millisecond}},
+		loads: []load{
+			{Channels: 1, Page: 1000, Latency: 5 * time.Millisecond}, {Channels: 4, Page: 1000, Latency: 5 * time.Millisecond},
+			{Channels: 16, Page: 1000, Latency: 5 * time.Millisecond}, {Channels: 64, Page: 1000, Latency: 5 * time.Millisecond},
+		},
 	},
 	{
 		name: "tail", title: "Tail: 25 records a second on one channel", consumers: []string{"sdk", "json", "pipeline"},
