@@ -1,27 +1,53 @@
-.PHONY: help build test race lint bench quickstart check
+.PHONY: help build test-fast test race fmt vet lint fuzz cover bench quickstart emulator binaries check
 
 help: ## show this help
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 build: ## compile everything
-	go build ./... ./examples/...
+	go build ./... ./credentials/... ./examples/... ./otscontainer/...
+
+test-fast: ## run the library's tests without the long ones
+	go test -short ./...
 
 test: ## run the tests
-	go test ./... ./examples/...
+	go test ./... ./credentials/... ./examples/... ./otscontainer/...
 
 race: ## run the tests with the race detector
-	go test -race ./... ./examples/...
+	go test -race ./... ./credentials/... ./examples/... ./otscontainer/...
+
+fmt: ## format the code
+	gofmt -w $$(git ls-files '*.go')
+
+vet: ## go vet
+	go vet ./... ./credentials/... ./examples/...
+
+fuzz: ## run each fuzz target for ten seconds
+	@for pkg in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime 10s $$pkg || exit 1; \
+		done; \
+	done
+
+cover: ## coverage of the library, as cover.html
+	go test -short -coverprofile cover.out -coverpkg ./... ./...
+	go tool cover -html cover.out -o cover.html
 
 lint: ## gofmt, vet, staticcheck
 	@test -z "$$(git ls-files '*.go' | xargs gofmt -l)" || { git ls-files '*.go' | xargs gofmt -l; exit 1; }
-	go vet ./... ./examples/...
-	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./... ./examples/...
+	go vet ./... ./credentials/... ./examples/... ./otscontainer/...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./... ./credentials/... ./examples/... ./otscontainer/...
 
 bench: ## run the micro-benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
 
 quickstart: ## run the quickstart
 	go run ./examples/quickstart
+
+emulator: ## run the emulator at 127.0.0.1:8087
+	go run ./cmd/ots-emulator
+
+binaries: ## build ots-emulator as static binaries for Linux, macOS and Windows into bin/
+	.ci/binaries bin
 
 check: ## all that CI checks
 	.ci/run

@@ -71,11 +71,35 @@ func FromContext(ctx context.Context) (Delivery, bool) {
 	return d, ok
 }
 
-// WillWait tells d that the caller is about to wait for the end of the
-// message's context (Done), and that few contexts will be derived of it from
-// here on. A Delivery that has a method WillWait may use that to make waiting cheaper; others hear nothing.
-func WillWait(d Delivery) {
-	if w, ok := d.(interface{ WillWait() }); ok {
-		w.WillWait()
-	}
+// Ender is a Delivery that tells when it is over. A Delivery may implement it;
+// without it a batcher goes by the message's context, which a middleware may
+// have ended earlier.
+type Ender interface {
+	// Done is closed when the delivery is over: its message was acked, nacked,
+	// called back or fenced, or the time to drain has run out. What is taken back
+	// because of a nack has ended before.
+	Done() <-chan struct{}
+
+	// WillWait says that the caller is about to wait for Done, and that few
+	// contexts will be derived of the message's from here on. It may make
+	// waiting cheaper.
+	WillWait()
+}
+
+// Drainer is a Delivery that tells when its subscriber drains. A Delivery may
+// implement it. Hurry alone does not tell: it has other reasons as well.
+type Drainer interface {
+	// Draining is closed when nothing more is delivered.
+	Draining() <-chan struct{}
+}
+
+// Parker is a Delivery that tells a handler that works from one that waits. A
+// Delivery may implement it, to raise no alarm about a message that waits for a
+// free slot or for the end of an outage.
+type Parker interface {
+	// Park says that the message waits for something other than its handler.
+	Park()
+
+	// Resume says that the handler works on the message from this moment on.
+	Resume()
 }

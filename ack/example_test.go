@@ -1,50 +1,33 @@
 package ack_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"time"
 
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-func ExampleTracker() {
-	window := ack.NewWindow(4096, 64<<20)
-	lane := window.Open()
-	defer lane.Close()
-	tracker := ack.New(ack.ByKey, "channel-1", lane)
-
-	// The reader.
-	if lane.Admit() {
-		tracker.Add(ack.Page{Token: "token-1", Keys: []string{"alice", "bob", "alice"}, Bytes: 300})
-	}
-
-	// The deliverer. The second record of alice waits for the first.
-	now := time.Now()
-	alice, _, _ := tracker.Next(now)
-	bob, _, _ := tracker.Next(now)
-	_, _, ok := tracker.Next(now)
-	fmt.Println(alice.Key(), bob.Key(), ok)
-
-	// The outcomes, in any order. Alice fails and comes again after a second.
-	tracker.Ack(bob)
-	tracker.Nack(alice, now.Add(time.Second))
-	_, retryAt, _ := tracker.Next(now)
-	fmt.Println("retry in", retryAt.Sub(now))
-
-	for a, _, ok := tracker.Next(retryAt); ok; a, _, ok = tracker.Next(retryAt) {
-		fmt.Println("record", a.ID(), "attempt", a.Number())
-		tracker.Ack(a)
-	}
-
-	// The committer.
-	token, position, _ := tracker.Committable()
-	fmt.Println("commit", token)
-	tracker.Committed(position)
-
+// An error of a sink that is down says nothing about the message: it does not count
+// as an attempt.
+func ExampleTransient() {
+	err := fmt.Errorf("write orders: %w", ack.Transient(errors.New("connection refused")))
+	fmt.Println(err)
+	fmt.Println(ack.IsTransient(err))
 	// Output:
-	// alice bob false
-	// retry in 1s
-	// record 1 attempt 2
-	// record 3 attempt 1
-	// commit token-1
+	// write orders: connection refused
+	// true
+}
+
+// A middleware that keeps messages back for a while asks the delivery when to let go.
+func ExampleFromContext() {
+	ctx := context.Background() // msg.Context() in a middleware
+	d, ok := ack.FromContext(ctx)
+	if !ok {
+		fmt.Println("the subscriber promises no order: handle the message at once")
+		return
+	}
+	d.HandOff() // the message has its place; the next of its key may come
+	<-d.Hurry() // the subscriber drains, or all that it may have in flight waits
+	// Output: the subscriber promises no order: handle the message at once
 }

@@ -19,9 +19,10 @@ const (
 	TriggerTimeout Trigger = "timeout" // Timeout was over since its first message
 	TriggerIdle    Trigger = "idle"    // Idle was over since its newest message
 	TriggerFlush   Trigger = "flush"   // a message asked for it (Flush)
-	TriggerOrder   Trigger = "order"   // a later batch, or the next batch of its batch key, shares an ordering key and must run after it
+	TriggerOrder   Trigger = "order"   // a later message of one of its ordering keys, which goes elsewhere, has waited for it long enough
 	TriggerDrain   Trigger = "drain"   // the subscriber drains or cannot deliver more, or a waiting message's context ended
 	TriggerClose   Trigger = "close"   // Close was called
+	TriggerProbe   Trigger = "probe"   // its message finds out whether an outage is over (Batcher.Probe)
 )
 
 // Batch is what a batcher's handler gets. It and its Messages belong to the

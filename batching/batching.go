@@ -9,8 +9,6 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
-
-	"github.com/watermill-ots/watermill-ots/ack"
 )
 
 // closeGrace is how long Close waits for batch handlers to return after it has
@@ -19,6 +17,10 @@ const closeGrace = time.Second
 
 // errCalledBack tells the middleware that its message was called back.
 var errCalledBack = errors.New("batching: message called back")
+
+// errHandledAgain is the reason with which later messages are called back when
+// one that came out of its batch is handled once more, as with Retry outside.
+var errHandledAgain = errors.New("batching: the message is handled again")
 
 // Batching is a Watermill middleware that groups messages into batches. One
 // Batching may serve several Router handlers; their messages then share its
@@ -38,6 +40,7 @@ type Batching struct {
 	logger       watermill.LoggerAdapter
 	orderingKey  func(*message.Message) string // nil: none
 	onBatch      func(Handled)                 // nil: nobody is told
+	nameOf       func(*message.Message) string
 	closeTimeout time.Duration
 	batchers     map[string]*batcher // not changed after New
 
@@ -67,10 +70,14 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Batching, error) {
 		logger:       logger,
 		orderingKey:  cfg.OrderingKey,
 		onBatch:      cfg.OnBatch,
+		nameOf:       cfg.NameOf,
 		closeTimeout: cfg.CloseTimeout,
 		batchers:     make(map[string]*batcher, len(cfg.Batchers)),
 		ended:        make(chan struct{}),
 		schedule:     newSchedule(),
+	}
+	if b.nameOf == nil {
+		b.nameOf = func(msg *message.Message) string { return msg.UUID }
 	}
 	b.ctx, b.cancel = context.WithCancelCause(context.Background())
 	for name, c := range cfg.Batchers {
@@ -116,15 +123,17 @@ func (b *Batching) handle(it *item, h message.HandlerFunc) ([]*message.Message, 
 	if it.calledBack() {
 		return nil, errCalledBack
 	}
+	var at spot
 	if err == nil {
-		err = b.join(it)
+		it.listens()
+		at, err = b.join(it)
 	}
 	if err != nil {
 		it.callBack(err)
 		return nil, err
 	}
 	hurry := it.handOff()
-	if err := b.wait(it, hurry); err != nil {
+	if err := b.wait(it, at, hurry); err != nil {
 		return nil, err
 	}
 	return produced, nil
@@ -151,8 +160,11 @@ func (b *Batching) process(it *item, h message.HandlerFunc) ([]*message.Message,
 		}
 		it.msg.SetContext(newProcessedContext(it.Context, after))
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		err = b.prepare(it)
+	case errors.Is(err, context.Canceled) && it.Err() == nil: // a call of the step's own
+		err = &stepError{err}
 	}
 	finished = true
 	return produced, err
@@ -184,23 +196,27 @@ func (b *Batching) prepare(it *item) error {
 	return nil
 }
 
-// wait blocks until the item's batch is done or the item has left it. When hurry
-// is closed, the batch should not wait for more messages.
-func (b *Batching) wait(it *item, hurry <-chan struct{}) error {
-	if it.delivery != nil {
-		ack.WillWait(it.delivery)
-	}
-	ended := it.Done()
+// wait blocks until the item's batch is done and its turn has come, or the item
+// has left. When hurry is closed, the batch should not wait for more messages.
+//
+// One frame and three cases: with more, the small stack of a message's goroutine
+// would have to grow, which costs more than the rest.
+func (b *Batching) wait(it *item, at spot, hurry <-chan struct{}) error {
+	ended := it.ended
+	hurried := false
 	for {
 		select {
-		case <-it.batch.done:
-			if it.calledBack() {
-				return errCalledBack
+		case <-at.changed:
+			if at.in == nil || at.in.split {
+				at = b.spotOf(it)
+				continue
 			}
-			return it.err
+			return b.conclude(it)
 		case <-hurry:
-			hurry = nil
 			b.hurry(it)
+			if hurry = nil; !hurried { // it may have come for another reason than the drain
+				hurry, hurried = it.draining, true
+			}
 		case <-ended:
 			ended = nil
 			if b.end(it) {
@@ -208,6 +224,20 @@ func (b *Batching) wait(it *item, hurry <-chan struct{}) error {
 			}
 		}
 	}
+}
+
+// conclude returns the outcome of an item whose batch is done, when its turn has
+// come.
+func (b *Batching) conclude(it *item) error {
+	err := it.outcome()
+	if it.turn == nil || errors.Is(err, errCalledBack) {
+		return err
+	}
+	// Also after a failure: the message before this one is redelivered first.
+	if turned := b.awaitTurn(it); turned != nil {
+		return turned
+	}
+	return err
 }
 
 // Close has all open batches handled at once and waits until the running ones

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -135,5 +136,74 @@ func BenchmarkRouter(b *testing.B) {
 				})
 			}
 		}
+	}
+}
+
+// BenchmarkHotRow has one row in five changes of a stream that is routed by
+// parity: it alternates between two batchers, is always even, or is not there.
+// What counts are the others: their rate, from the first message to the last
+// ack, and the size of their batches. It takes the time of the stream, so the
+// rates are compared within a run:
+//
+//	go test ./batching -run '^$' -bench HotRow -benchtime 3x
+func BenchmarkHotRow(b *testing.B) {
+	const messages, pause = 1000, time.Millisecond
+	for _, hot := range []string{"none", "even", "alternating"} {
+		b.Run("hot="+hot, func(b *testing.B) {
+			var others, batches, took float64
+			for b.Loop() {
+				var counted, inBatches atomic.Int64
+				bt := mustNew(b, Config{
+					Defaults: Batcher{Size: 100, Timeout: 100 * time.Millisecond, Handler: func(_ context.Context, batch *Batch) error {
+						n := 0
+						for _, m := range batch.Messages {
+							if m.Metadata.Get("key") != "h" {
+								n++
+							}
+						}
+						if n > 0 {
+							counted.Add(1)
+							inBatches.Add(int64(n))
+						}
+						time.Sleep(pause)
+						return nil
+					}},
+					Batchers: map[string]Batcher{"even": {}, "odd": {}},
+				}, nil)
+				s := newSource(4096, time.Second)
+				stopped := s.route(bt.Middleware(func(msg *message.Message) ([]*message.Message, error) {
+					to := []string{"even", "odd"}[msg.UUID[len(msg.UUID)-1]%2]
+					if hot == "even" && msg.Metadata.Get("key") == "h" {
+						to = "even"
+					}
+					SetBatcher(msg, to)
+					return nil, nil
+				}))
+				began, sent := time.Now(), 0
+				for i := range messages {
+					switch {
+					case i%5 != 0:
+						s.add(fmt.Sprint("m", i), fmt.Sprint("m", i))
+						sent++
+					case hot != "none":
+						s.add(fmt.Sprint("h", i/5), "h")
+					}
+					time.Sleep(pause)
+				}
+				for inBatches.Load() < int64(sent) {
+					time.Sleep(pause)
+				}
+				took += time.Since(began).Seconds()
+				others += float64(sent)
+				batches += float64(counted.Load())
+				s.Close()
+				<-stopped
+				if err := bt.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(others/took, "others/s")
+			b.ReportMetric(others/batches, "others/batch")
+		})
 	}
 }

@@ -355,12 +355,18 @@ func TestIsFailure(t *testing.T) {
 		errBoom:                             true,
 		context.DeadlineExceeded:            true,
 		&UnknownBatcherError{}:              true,
-		&PanicError{}:                       true,
+		&ack.PanicError{}:                   true,
 		context.Canceled:                    false,
 		ErrClosed:                           false,
 		ErrCloseTimeout:                     false,
 		ErrAllEnded:                         false,
 		fmt.Errorf("%w", ack.ErrCalledBack): false,
+
+		&Failure{Err: errBoom}:                              true,
+		&Failure{Err: ErrCloseTimeout, Interrupted: true}:   false,
+		&stepError{context.Canceled}:                        true,
+		&Failure{Err: context.Canceled}:                     true, // a call of the batch handler's own
+		fmt.Errorf("%w: %w", ack.ErrCalledBack, &Failure{}): false,
 	} {
 		equal(t, fmt.Sprint(err), IsFailure(err), want)
 	}

@@ -51,7 +51,8 @@ type Config struct {
 	Batchers map[string]Batcher
 
 	// Defaults fill the zero fields of each batcher, before the defaults of
-	// this package do. Isolate is on for a batcher when it is on in either.
+	// this package do. Isolate and Probe
+	// are on for a batcher when they are on in either.
 	Defaults Batcher
 
 	// OrderingKey names the ordering key of a message whose subscriber does not
@@ -68,8 +69,11 @@ type Config struct {
 
 	// OnBatch, when set, is told of each batch that was handled, before its
 	// messages are acked or nacked. Batches that run at once call it at once: it
-	// must be quick. It is made for histograms; see package metrics.
+	// must be quick. A panic in it is logged. It is made for histograms; see package metrics.
 	OnBatch func(Handled)
+
+	// NameOf names a message in the log. [its UUID]
+	NameOf func(msg *message.Message) string
 
 	// CloseTimeout is how long Close lets batches finish before it cancels
 	// their contexts. [10s]
@@ -112,13 +116,26 @@ type Batcher struct {
 	// Concurrency. [1]
 	Concurrency int
 
-	// Isolate finds the messages that make a batch fail. A batch that fails as
-	// a whole is split in two and the halves are handled one after the other,
-	// and so on down to single messages: those that fail alone fail with their
-	// own error, the rest succeed. One bad message among n costs about 2·log2(n)
-	// further calls. The handler sees messages that it handled before, so it must
-	// bear that, as it must bear redelivery. [off]
+	// Isolate finds the messages that make a batch fail: those that fail alone
+	// fail with their own error, the rest succeed. After a batch has failed as a
+	// whole, single messages from different places in it are handled alone. If
+	// three of them fail in a row, that is taken for an outage, and the rest
+	// fails together. Otherwise the rest is split in two, the halves are handled
+	// one after the other, and so on down to single messages. One bad message
+	// among n costs at most 2·log2(n)+3 calls in all, an outage four, and the
+	// worst case, every second message, 2·n+1. An error marked with
+	// backoff.Permanent skips the look for an outage, one marked with
+	// ack.Transient is taken for one. The handler sees messages that it handled
+	// before, so it must bear that, as it must bear redelivery. [off]
 	Isolate bool
+
+	// Probe holds batches back while nothing succeeds: when Isolate, an error
+	// marked with ack.Transient, or three batches in a row without any success
+	// tell of an outage, only single messages are handled, at pauses
+	// that grow from 100 ms to 1 s, until one succeeds. The messages of batches
+	// that are held back stay in flight. When their subscriber drains they fail
+	// with ErrOutage. [off]
+	Probe bool
 
 	// Handler handles the batches. Required.
 	Handler HandlerFunc
@@ -143,6 +160,7 @@ func (b Batcher) withDefaults(d Batcher) Batcher {
 	b.Idle = cmp.Or(b.Idle, d.Idle)
 	b.Concurrency = cmp.Or(b.Concurrency, d.Concurrency, DefaultConcurrency)
 	b.Isolate = b.Isolate || d.Isolate
+	b.Probe = b.Probe || d.Probe
 	if b.SizeBy == nil {
 		b.SizeBy = d.SizeBy
 	}

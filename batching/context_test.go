@@ -41,6 +41,15 @@ func newDelivered(uuid, key string) *deliveredMsg {
 	return d
 }
 
+// endedDelivery is a Delivery that tells when it is over, with the context.
+type endedDelivery struct {
+	ack.Delivery
+	ctx context.Context
+}
+
+func (d endedDelivery) Done() <-chan struct{} { return d.ctx.Done() }
+func (d endedDelivery) WillWait()             {}
+
 func (d *deliveredMsg) tell(what string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -169,7 +178,7 @@ func TestContextEnd(t *testing.T) {
 		{"fenced_while_waiting_is_a_cancellation", errFenced, true, false, outcome{context.Canceled, "b", time.Second}},
 		{"drain_over_while_waiting_leaves", context.Canceled, true, false, outcome{context.Canceled, "b", time.Second}},
 		{"deadline_while_waiting_flushes", nil, true, false, outcome{nil, "a b", 11 * time.Second}},
-		{"cancelled_without_delivery_while_waiting_flushes", context.Canceled, false, false, outcome{nil, "a b", 11 * time.Second}},
+		{"cancelled_without_delivery_while_waiting_leaves", context.Canceled, false, false, outcome{context.Canceled, "b", time.Second}},
 		{"called_back_while_running_waits_and_has_no_outcome", errTakenBack, true, true, outcome{nil, "a b", 10 * time.Second}},
 		{"fenced_while_running_waits", errFenced, true, true, outcome{nil, "a b", 10 * time.Second}},
 		{"deadline_while_running_waits", nil, true, true, outcome{nil, "a b", 10 * time.Second}},

@@ -24,11 +24,14 @@
 //
 // # Order
 //
-// Messages with the same ordering key join batches in the order in which the
-// processing step ends, and batches that share an ordering key run one after
-// the other, also across batchers. The ordering key comes from the subscriber
-// (ack.Delivery) or from Config.OrderingKey. The batch key has nothing to do
-// with it: it only says which messages may be in one batch.
+// Messages with the same ordering key are handled in the order in which the
+// processing step ends, also across batchers: a message joins a batch only when
+// the earlier ones of its key are in the same batch or done. The ordering key
+// comes from the subscriber (ack.Delivery) or from Config.OrderingKey. The batch
+// key has nothing to do with it: it only says which messages may be in one batch.
+//
+// The order holds for what follows the batch, too: the handlers of a key's
+// messages return one after the other, each when the message before is settled.
 //
 // A subscriber whose messages carry an ack.Delivery may deliver the next
 // message of a key while the one before waits in a batch: the middleware tells
@@ -37,21 +40,26 @@
 // that is taken back leaves its batch, or, if that runs already, has its outcome
 // ignored; its handler returns nil and publishes nothing.
 //
-// With any other subscriber a failed message does not hold back those behind
-// it, as everywhere in Watermill.
+// With any other subscriber, the messages of the key that are here fail with an
+// error that wraps ack.ErrCalledBack, so that they are redelivered.
+//
+// # Outages
+//
+// Batcher.Isolate finds the messages that make a batch fail, and tells them from
+// an outage. With Batcher.Probe a batcher handles single messages only, at
+// growing pauses, while nothing succeeds.
 //
 // # When a message's context ends
 //
 //   - Called back (the cause is ack.ErrCalledBack): as said above.
-//   - With a Delivery, cancelled: the message is fenced or the time to drain is
-//     over. It leaves its batch and returns the context's error. In a running
+//   - Cancelled: the message is fenced, the time to drain is over, or a
+//     subscriber without Deliveries stops, after which its acks do not count. It
+//     leaves its batch and returns the context's error. In a running
 //     batch it stays until that is done, since the batch handler has it in its
-//     hands; that handler's context ends when the last message of the batch has
-//     ended so.
-//   - With a deadline (Watermill's Timeout outside), or with no Delivery: waiting
-//     for more messages is over. The batch is handled at once, with the message.
-//     Watermill's Router cancels all contexts to close, and the messages are
-//     better handled than dropped.
+//     hands; that handler's context ends when the last message of the batch, if
+//     all have Deliveries, has ended so.
+//   - With a deadline (Watermill's Timeout outside): waiting for more messages
+//     is over. The batch is handled at once, with the message.
 //
 // # Watching
 //

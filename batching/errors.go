@@ -27,6 +27,10 @@ var (
 	// so that nobody waits for the outcome any more.
 	ErrAllEnded = errors.New("batching: all messages of the batch have ended")
 
+	// ErrOutage is the outcome of a message that was not handled because its
+	// batcher is down (Batcher.Probe) when its subscriber drains.
+	ErrOutage = errors.New("batching: not handled: nothing that the batch handler was given succeeded")
+
 	// errHandlerExited is the outcome of a batch whose handler called
 	// runtime.Goexit, as testing.T.FailNow does.
 	errHandlerExited = errors.New("batch handler ended its goroutine with runtime.Goexit")
@@ -40,23 +44,40 @@ var (
 	errFailedWithoutError = errors.New("message failed, no error was given")
 )
 
-// IsFailure reports whether err says something about the message: true for what
-// a processing step or a batch handler returned, false for nil and for what only
-// says that the message was not handled to its end (its context was cancelled,
-// Close was called), so that it will come again. It is meant for
-// middleware.PoisonQueueWithFilter, which should not take a shutdown for a
-// poisoned message, and for middleware.Retry.
+// IsFailure reports whether err, which the middleware returned, says something
+// about the message: true for what a processing step or a batch handler
+// returned, false for nil and for what only says that the message was not
+// handled to its end (its context ended, Close was called), so that it is
+// redelivered. It is meant for middleware.PoisonQueueWithFilter, which should not
+// take a shutdown for a poisoned message, and for middleware.Retry.
+//
+// A call of the handler's own that was cancelled is a failure. Of an error that
+// wraps context.Canceled and did not pass the middleware while the message's own
+// context was alive, that cannot be known; it counts as a cancellation.
 func IsFailure(err error) bool {
-	if err == nil {
+	var f *Failure
+	switch {
+	case err == nil, errors.Is(err, ack.ErrCalledBack): // before Failure: a call-back wraps that of the message that failed
 		return false
+	case errors.As(err, &f):
+		return !f.Interrupted
+	case errors.As(err, new(*stepError)):
+		return true
 	}
-	for _, end := range []error{context.Canceled, ack.ErrCalledBack, ErrClosed, ErrCloseTimeout, ErrAllEnded} {
+	for _, end := range []error{context.Canceled, ErrClosed, ErrCloseTimeout, ErrAllEnded, ErrOutage} {
 		if errors.Is(err, end) {
 			return false
 		}
 	}
 	return true
 }
+
+// stepError marks the error of a processing step whose message was alive.
+type stepError struct{ err error }
+
+func (e *stepError) Error() string { return e.err.Error() }
+
+func (e *stepError) Unwrap() error { return e.err }
 
 // UnknownBatcherError is returned by the middleware for a message that names a
 // batcher which is not configured, or names none while there is no batcher
@@ -68,23 +89,4 @@ type UnknownBatcherError struct {
 // Error implements error.
 func (e *UnknownBatcherError) Error() string {
 	return fmt.Sprintf("batching: no batcher is called %q", e.Batcher)
-}
-
-// PanicError is what becomes of a panic in a batch handler: the outcome of all
-// messages of its batch.
-type PanicError struct {
-	Value any    // what was passed to panic
-	Stack []byte // the goroutine's stack, as from runtime/debug.Stack
-}
-
-// Error implements error. It has the value but not the stack, since error texts
-// end up in metadata (Watermill's PoisonQueue puts them there).
-func (e *PanicError) Error() string {
-	return fmt.Sprintf("batch handler panicked: %v", e.Value)
-}
-
-// Unwrap returns the value when the handler panicked with an error.
-func (e *PanicError) Unwrap() error {
-	err, _ := e.Value.(error)
-	return err
 }

@@ -90,7 +90,7 @@ type pass struct {
 	took     time.Duration
 }
 
-// send starts msg's way through h.
+// send starts msg's way through h, and settles it when it is out, as the Router does.
 func send(h message.HandlerFunc, msg *message.Message) *pass {
 	p := &pass{msg: msg, done: make(chan struct{})}
 	start := time.Now()
@@ -98,6 +98,11 @@ func send(h message.HandlerFunc, msg *message.Message) *pass {
 		defer close(p.done)
 		p.produced, p.err = h(msg)
 		p.took = time.Since(start)
+		if p.err != nil {
+			msg.Nack()
+		} else {
+			msg.Ack()
+		}
 	}()
 	return p
 }
@@ -152,4 +157,12 @@ func contains(t testing.TB, what string, err error, parts ...string) {
 			t.Errorf("%s: %q is not in the error: %s", what, p, text)
 		}
 	}
+}
+
+// forgotten returns how many turns are left when those that are over are dropped.
+func forgotten(b *Batching) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sweep()
+	return len(b.latest)
 }

@@ -15,20 +15,26 @@ import (
 // context that the message has meanwhile, so that one allocation carries both.
 //
 // Who may touch what:
-//   - route, to, orderKey, weight and batch are written by the message's goroutine
-//     before or while it joins, and only read after that;
-//   - left is guarded by Batching.mu;
+//   - route, to, orderKey, weight, turn, ended and draining are written by the
+//     message's goroutine before or while it joins, and only read after that;
+//   - batch, parking, left and stopping are guarded by Batching.mu;
 //   - settled and err belong to the goroutine that runs the batch, until the
 //     batch's done channel is closed; then anyone may read them.
 type item struct {
 	context.Context // what the message had when it came
 	route
 
-	delivery ack.Delivery // nil with a subscriber that gives none
-	to       *batcher     // where it goes
-	orderKey string       // empty: no order
-	weight   int64        // for MaxBytes
-	batch    *openBatch   // the one batch that it joined
+	delivery   ack.Delivery // nil with a subscriber that gives none
+	to         *batcher     // where it goes
+	orderKey   string       // empty: no order
+	weight     int64        // for MaxBytes
+	batch      *openBatch   // that it joined; guarded by Batching.mu until that is done
+	parking    *parking     // nil unless it had to wait before it joined
+	turn       *turn        // nil without an ordering key
+	ended      <-chan struct{}
+	exact      bool            // ended comes from the delivery
+	publishing bool            // of a Publisher: its context does not say whether it counts
+	draining   <-chan struct{} // closed when its subscriber drains; nil if it does not tell
 
 	// stage makes Begin follow HandOff. Both are called without a lock, by
 	// different goroutines: HandOff by the message's own after it joined, Begin
@@ -36,9 +42,10 @@ type item struct {
 	// calls Begin.
 	stage atomic.Uint32
 
-	left    bool  // it left its batch before that ran
-	settled bool  // its outcome is known
-	err     error // the outcome
+	left     bool  // it left its batch before that ran
+	stopping bool  // its context has ended, but the subscriber may wait for the outcome; guarded as left is
+	settled  bool  // its outcome is known
+	err      error // the outcome
 }
 
 // Stages of an item.
@@ -108,15 +115,16 @@ func (it *item) calledBack() bool {
 }
 
 // gone reports whether the subscriber does not wait for the outcome any more:
-// the message was called back or fenced, or the time to drain is over.
+// the message was called back or fenced, the time to drain is over, or, with a
+// subscriber that gives no Delivery, it stops. Watermill's own subscribers end
+// the contexts of their messages to stop, and no ack counts after that
+// (docs/batching.md, Behind other subscribers), so a message that still waits
+// is left for redelivery.
 //
-// Only a subscriber that gives a Delivery says that by ending the context.
-// Others end it to stop (Watermill's Router cancels all contexts before it waits
-// for the handlers), and then the best that can be done with a message is to
-// handle it. The same goes for a deadline, which only a middleware in between
-// can have set.
+// A deadline only a middleware in between can have set. It ends the waiting, not
+// the message.
 func (it *item) gone() bool {
-	return it.delivery != nil && errors.Is(it.Err(), context.Canceled)
+	return !it.publishing && errors.Is(it.Err(), context.Canceled)
 }
 
 // goneError is the outcome of a message that is gone and whose batch did not
@@ -132,13 +140,30 @@ func (it *item) goneError() error {
 	return fmt.Errorf("batching: message ended before its batch began: %w: %w", err, cause)
 }
 
-// settle sets the outcome and has later messages of the key taken back
-// if it is a failure. The call-back comes first of all: once the batch is done,
-// the batches behind it run.
-func (it *item) settle(err error) {
-	it.settled, it.err = true, err
-	if err != nil && !it.calledBack() {
-		it.callBack(err)
+// outcome is what became of the item in its batch, which is done.
+func (it *item) outcome() error {
+	switch {
+	case it.calledBack():
+		return errCalledBack
+	case it.left && it.gone():
+		return it.goneError()
+	case it.left:
+		return errRevoked
+	}
+	return it.err
+}
+
+// listens finds out how to learn of the item's end. It is called when the
+// processing step is over: few contexts are derived of the message's from then on.
+func (it *item) listens() {
+	if e, ok := it.delivery.(ack.Ender); ok {
+		e.WillWait()
+		it.ended, it.exact = e.Done(), true
+	} else {
+		it.ended = it.Done()
+	}
+	if d, ok := it.delivery.(ack.Drainer); ok {
+		it.draining = d.Draining()
 	}
 }
 

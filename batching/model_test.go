@@ -10,6 +10,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"pgregory.net/rapid"
+
+	_ "github.com/watermill-ots/watermill-ots/internal/nofailfiles"
 )
 
 // The model test lets a random stream of records go through random batchers,
@@ -76,6 +78,7 @@ func drawPlan(t *rapid.T) plan {
 			Timeout:     ms("timeout", 10, 200),
 			Concurrency: rapid.IntRange(1, 3).Draw(t, "concurrency"),
 			Isolate:     rapid.Bool().Draw(t, "isolate"),
+			Probe:       rapid.Bool().Draw(t, "probe"),
 		}
 		if rapid.Bool().Draw(t, "limit bytes") {
 			b.MaxBytes = int64(rapid.IntRange(1, 12).Draw(t, "max bytes"))
@@ -232,8 +235,8 @@ func (m *model) check(b *Batch) {
 	age := time.Since(b.Oldest)
 	switch b.Trigger {
 	case TriggerSize:
-		// Some may have been called back since.
-		if n < c.Size && !part && m.plain {
+		// Some may have been called back since, or revoked.
+		if n < c.Size && !part && m.plain && !m.failing() && !c.Probe {
 			fault("is not full")
 		}
 	case TriggerTimeout:
@@ -244,13 +247,37 @@ func (m *model) check(b *Batch) {
 		if age < c.Idle {
 			fault("is only %v old", age)
 		}
+	case TriggerProbe:
+		if n != 1 || !c.Probe {
+			fault("is a probe")
+		}
 	case TriggerBytes, TriggerFlush, TriggerOrder, TriggerDrain, TriggerClose:
 	default:
 		fault("has no trigger")
 	}
-	if age > c.Timeout && m.instant() {
+	if age > c.Timeout && m.instant() && !(m.probing() && m.failing()) {
 		fault("is %v old although nothing holds it up", age)
 	}
+}
+
+// failing reports whether any delivery fails.
+func (m *model) failing() bool {
+	for _, r := range m.records {
+		if r.failures > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// probing reports whether a batcher may be down, and hold up what waits for it.
+func (m *model) probing() bool {
+	for _, b := range m.batchers {
+		if b.Probe {
+			return true
+		}
+	}
+	return false
 }
 
 // instant reports whether no batch ever has to wait for a handler.
@@ -325,8 +352,8 @@ func (m *model) run() error {
 			faults = append(faults, fmt.Errorf("%s is not acked but in state %d after %d failures", id, m.src.find(id).state, m.src.find(id).failures))
 		}
 	}
-	if len(b.tails) > 0 || b.unfinished > 0 {
-		faults = append(faults, fmt.Errorf("%d tails, %d batches are left", len(b.tails), b.unfinished))
+	if n := forgotten(b); n > 0 || b.unfinished > 0 || b.parked > 0 {
+		faults = append(faults, fmt.Errorf("%d turns, %d batches, %d parked messages are left", n, b.unfinished, b.parked))
 	}
 	for _, st := range b.Stats() {
 		if st.Waiting != 0 || st.Running != 0 || st.Handling != 0 || st.Ready != 0 {

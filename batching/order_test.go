@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,6 +23,12 @@ func byName(msg *message.Message) ([]*message.Message, error) {
 	SetBatcher(msg, batcher)
 	SetBatchKey(msg, key)
 	return nil, nil
+}
+
+// handledBy returns a copy of c in which h handles all batches.
+func (c Config) handledBy(h HandlerFunc) Config {
+	c.Defaults.Handler = h
+	return c
 }
 
 // firstLetter is an OrderingKey: "k1" and "k2" are in order.
@@ -157,8 +164,10 @@ func TestOrder(t *testing.T) {
 			cfg.OrderingKey = firstLetter
 			b := mustNew(t, cfg, nil)
 			p := sendAll(b.Middleware(nop), "a1", "b1", "b2", "c1", "c2", "d1", "x1", "y1", "-1", "-2", "-3", "-4")
-			for i, want := range []int{1, 1, 2, 2, 3, 3, 1, 1, 1, 1, 1, 1} { // a chain a b, b c, c d; the rest beside it
-				<-p[i].done
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			equal(t, "batches", r.batches(), "a1 b1|c1 c2|d1 x1|y1 -1|-2 -3|-4 b2")
+			for i, want := range []int{1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 2} { // b2 waits for b1 outside of any batch
 				equal(t, p[i].msg.UUID, p[i].took, time.Duration(want)*time.Second)
 			}
 		})
@@ -174,28 +183,30 @@ func TestOrder(t *testing.T) {
 				Batchers:    map[string]Batcher{"s3": {}, "sqs": {}},
 			}, nil)
 			sendAll(b.Middleware(byName), "k1>s3/x", "a1>s3/x", "k2>s3/y", "b1>s3/y", "k3>sqs/", "c1>sqs/")
-			time.Sleep(time.Minute)
-			for i, c := range r.seen() {
-				equal(t, c.uuids, c.at, time.Duration(i)*time.Second)
+			time.Sleep(2 * time.Minute)
+			equal(t, "batches", r.batches(), "k1>s3/x a1>s3/x|k2>s3/y|c1>sqs/ k3>sqs/|b1>s3/y")
+			for i, want := range []time.Duration{0, time.Second, 2 * time.Second, time.Minute} {
+				equal(t, r.seen()[i].uuids, r.seen()[i].at, want)
 			}
-			equal(t, "batches", r.batches(), "k1>s3/x a1>s3/x|k2>s3/y b1>s3/y|k3>sqs/ c1>sqs/")
+			equal(t, "k2 is not kept for its neighbours", r.seen()[1].trigger, TriggerOrder)
+			equal(t, "b1 is not hurried for k2", r.seen()[3].trigger, TriggerTimeout)
 		})
 	})
 
-	t.Run("a_batch_that_is_due_does_not_wait_for_the_time_of_an_earlier_one", func(t *testing.T) {
+	t.Run("a_message_waits_for_the_batch_before_it_no_longer_than_its_own_timeout", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			b := mustNew(t, Config{
 				OrderingKey: firstLetter,
-				Defaults:    Batcher{Timeout: time.Hour, Size: 10, Handler: r.handle},
-				Batchers:    map[string]Batcher{"s3": {}, "sqs": {Size: 2}},
+				Defaults:    Batcher{Size: 10, Handler: r.handle},
+				Batchers:    map[string]Batcher{"slow": {Timeout: time.Hour}, "quick": {Timeout: time.Second}},
 			}, nil)
-			// sqs is full; it waits for k of s3/y, and that for j of s3/x.
-			sendAll(b.Middleware(byName), "j1>s3/x", "j2>s3/y", "k1>s3/y", "k2>sqs/", "z1>sqs/")
-			equal(t, "batches", r.batches(), "j1>s3/x|j2>s3/y k1>s3/y|k2>sqs/ z1>sqs/")
+			sendAll(b.Middleware(byName), "k1>slow/", "a1>slow/", "k2>quick/")
+			time.Sleep(time.Minute)
+			equal(t, "batches", r.batches(), "k1>slow/ a1>slow/|k2>quick/")
 			equal(t, "trigger", r.seen()[0].trigger, TriggerOrder)
-			equal(t, "trigger", r.seen()[1].trigger, TriggerOrder)
-			equal(t, "trigger", r.seen()[2].trigger, TriggerSize)
+			equal(t, "at", r.seen()[0].at, time.Second)
+			equal(t, "k2", r.seen()[1], handled{batcher: "quick", uuids: "k2>quick/", trigger: TriggerTimeout, oldest: time.Second, at: time.Second})
 		})
 	})
 
@@ -207,13 +218,76 @@ func TestOrder(t *testing.T) {
 				Defaults:    Batcher{Timeout: time.Minute, Size: 10, Handler: r.handle},
 				Batchers:    map[string]Batcher{"s3": {}, "sqs": {}},
 			}, nil)
-			// j is in s3 before sqs, k in sqs before s3: k2 cannot join j1.
+			// j is in s3 before sqs, k in sqs before s3.
 			sendAll(b.Middleware(byName), "j1>s3/", "k1>sqs/", "j2>sqs/", "k2>s3/")
-			equal(t, "at once", r.batches(), "j1>s3/")
-			equal(t, "trigger", r.seen()[0].trigger, TriggerOrder)
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			equal(t, "after the timeout", r.batches(), "j1>s3/|k1>sqs/ j2>sqs/|k2>s3/")
+			equal(t, "handled", len(strings.Fields(strings.ReplaceAll(r.batches(), "|", " "))), 4)
+			for _, c := range r.seen() {
+				equal(t, c.uuids, c.at, time.Minute)
+			}
+			equal(t, "turns", forgotten(b), 0)
+		})
+	})
+
+	t.Run("a_row_that_alternates_between_batchers_does_not_hurry_its_neighbours", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			count := func(hot bool) (batches int, slowest time.Duration, hotAcked int) {
+				var mu sync.Mutex
+				s := newSource(4096, time.Second)
+				b := mustNew(t, Config{
+					Defaults: Batcher{Size: 100, Timeout: time.Second},
+					Batchers: map[string]Batcher{"even": {}, "odd": {}},
+				}.handledBy(func(_ context.Context, b *Batch) error {
+					for _, m := range b.Messages {
+						if m.Metadata.Get("key") != "h" {
+							mu.Lock()
+							batches++
+							mu.Unlock()
+							break
+						}
+					}
+					time.Sleep(5 * time.Millisecond)
+					return nil
+				}), nil)
+				h := b.Middleware(func(msg *message.Message) ([]*message.Message, error) {
+					SetBatcher(msg, map[byte]string{0: "even", 1: "odd"}[msg.UUID[len(msg.UUID)-1]%2])
+					return nil, nil
+				})
+				stopped := s.route(func(msg *message.Message) ([]*message.Message, error) {
+					began := time.Now()
+					out, err := h(msg)
+					mu.Lock()
+					defer mu.Unlock()
+					if msg.Metadata.Get("key") == "h" {
+						hotAcked++
+					} else {
+						slowest = max(slowest, time.Since(began))
+					}
+					return out, err
+				})
+				for i := range 1000 { // 100 a second, 10 seconds
+					if id := fmt.Sprint("m", i); i%5 != 0 {
+						s.add(id, id)
+					} else if hot {
+						s.add(fmt.Sprint("h", i/5), "h")
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				time.Sleep(5 * time.Second)
+				s.Close()
+				<-stopped
+				return batches, slowest, hotAcked
+			}
+			alone, slowestAlone, _ := count(false)
+			with, slowest, hot := count(true)
+			equal(t, "hot ones", hot, 200)
+			if with > alone+2 {
+				t.Errorf("the others took %d batches, %d without the hot row", with, alone)
+			}
+			if slowest > slowestAlone+200*time.Millisecond {
+				t.Errorf("one of the others took %v, %v without the hot row", slowest, slowestAlone)
+			}
 		})
 	})
 
@@ -236,28 +310,6 @@ func TestOrder(t *testing.T) {
 			synctest.Wait()
 			equal(t, "batches", r.batches(), "a1>s3/|k1>slow/|b1>s3/|k2>s3/")
 			equal(t, "b1 had its turn", r.seen()[2].at, 11*time.Second)
-		})
-	})
-
-	t.Run("a_batch_that_is_due_and_waits_does_not_begin_to_wait_for_an_open_one", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			r := newRecorder()
-			r.after = func(context.Context, *Batch) error { time.Sleep(10 * time.Second); return nil }
-			b := mustNew(t, Config{
-				OrderingKey: firstLetter,
-				Defaults:    Batcher{Size: 10, Timeout: time.Second, Handler: r.handle},
-				Batchers:    map[string]Batcher{"slow": {Size: 1}, "long": {Timeout: time.Hour}, "s3": {}},
-			}, nil)
-			h := b.Middleware(byName)
-			sendAll(h, "a1>slow/", "k1>long/", "a2>s3/") // a2 is due at 1 s and waits for a1 until 10 s
-			time.Sleep(2 * time.Second)
-			sendAll(h, "k2>s3/")
-			time.Sleep(time.Minute)
-			synctest.Wait()
-			equal(t, "batches", r.batches(), "a1>slow/|k1>long/|a2>s3/|k2>s3/")
-			equal(t, "k1", r.seen()[1].at, 3*time.Second)
-			equal(t, "a2", r.seen()[2].at, 10*time.Second)
-			equal(t, "k2", r.seen()[3].at, 20*time.Second)
 		})
 	})
 
@@ -295,7 +347,8 @@ func TestOrder(t *testing.T) {
 			}), "a1", "a2", "b1", "a1", "c1", "b1", "-", "-", "-")
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			equal(t, "tails", len(b.tails), 0)
+			equal(t, "turns", forgotten(b), 0)
+			equal(t, "parked", b.parked, 0)
 			equal(t, "unfinished", b.unfinishedBatches(), 0)
 			equal(t, "open", len(b.batchers[DefaultBatcher].open), 0)
 			equal(t, "ready", len(b.batchers[DefaultBatcher].ready), 0)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,6 +15,9 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/watermill-ots/watermill-ots/ack"
 )
 
 var errBoom = errors.New("boom")
@@ -35,7 +40,7 @@ func TestOutcome(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 2, Handler: func(context.Context, *Batch) error { panic(errBoom) }}), nil)
 			for _, p := range sendAll(b.Middleware(produce), "a", "b") {
-				var panicked *PanicError
+				var panicked *ack.PanicError
 				if !errors.As(p.result(), &panicked) || !errors.Is(p.err, errBoom) {
 					t.Fatalf("got %v", p.err)
 				}
@@ -193,43 +198,224 @@ func TestIsolate(t *testing.T) {
 		return passes, r.seen()
 	}
 
-	t.Run("halves_in_order_down_to_the_bad_one", func(t *testing.T) {
+	t.Run("looks_at_one_and_then_halves_in_order_down_to_the_bad_one", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			_, calls := run(t, 8, map[int]bool{2: true})
 			var got []string
 			for _, c := range calls {
 				got = append(got, c.uuids)
 			}
-			equal(t, "calls", strings.Join(got, "|"), "0 1 2 3 4 5 6 7|0 1 2 3|0 1|2 3|2|3|4 5 6 7")
+			equal(t, "calls", strings.Join(got, "|"), "0 1 2 3 4 5 6 7|0|1 2 3|1|2 3|2|3|4 5 6 7")
 		})
 	})
 
-	t.Run("one_bad_message_of_1024_costs_20_more_calls", func(t *testing.T) {
+	t.Run("one_bad_message_among_n_costs_at_most_2_log2_n_plus_3_calls", func(t *testing.T) {
+		for _, n := range []int{2, 3, 4, 5, 8, 15, 16, 17, 100} {
+			for bad := range n {
+				synctest.Test(t, func(t *testing.T) {
+					passes, calls := run(t, n, map[int]bool{bad: true})
+					if limit := 2*bits.Len(uint(n-1)) + 3; len(calls) > limit {
+						t.Errorf("message %d of %d: %d calls, want at most %d", bad, n, len(calls), limit)
+					}
+					for i, p := range passes {
+						equal(t, "failed", p.err != nil, i == bad)
+					}
+				})
+			}
+		}
 		synctest.Test(t, func(t *testing.T) {
 			_, calls := run(t, 1024, map[int]bool{777: true})
-			equal(t, "calls", len(calls), 1+20)
+			equal(t, "calls", len(calls), 22)
 		})
 	})
 
-	t.Run("exactly_the_bad_ones_fail_each_with_its_own_error", func(t *testing.T) {
+	t.Run("an_outage_costs_four_calls_and_is_no_messages_own_failure", func(t *testing.T) {
+		for _, n := range []int{5, 100, 1000} {
+			synctest.Test(t, func(t *testing.T) {
+				bad := map[int]bool{}
+				for i := range n {
+					bad[i] = true
+				}
+				passes, calls := run(t, n, bad)
+				equal(t, "calls", len(calls), 4)
+				alone := 0
+				for _, p := range passes {
+					var f *Failure
+					if !errors.As(p.err, &f) {
+						t.Fatalf("not a Failure: %v", p.err)
+					}
+					if f.Alone {
+						alone++
+					} else if !ack.IsTransient(p.err) {
+						t.Errorf("not transient: %v", p.err)
+					}
+				}
+				equal(t, "tried alone", alone, 3)
+			})
+		}
+	})
+
+	t.Run("an_outage_that_begins_while_it_splits_costs_at_most_log2_n_plus_4_more_calls", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			const n = 128
+			r, down := newRecorder(), false
+			r.after = func(_ context.Context, b *Batch) error {
+				if down || len(b.Messages) == n {
+					return errBoom
+				}
+				down = true // after the look has found one that succeeds
+				return nil
+			}
+			b := mustNew(t, one(Batcher{Size: n, Isolate: true, Handler: r.handle}), nil)
+			var passes []*pass
+			for i := range n {
+				passes = append(passes, send(b.Middleware(nop), msgOf(fmt.Sprint(i))))
+			}
+			own := 0
+			for _, p := range passes {
+				var f *Failure
+				if errors.As(p.result(), &f) && f.Alone {
+					own++
+				}
+			}
+			if calls := len(r.seen()); calls > 2+bits.Len(n-1)+4 {
+				t.Errorf("%d calls", calls)
+			}
+			if own > failuresInARow+1 {
+				t.Errorf("%d messages failed by themselves", own)
+			}
+		})
+	})
+
+	t.Run("the_worst_case_is_every_second_message_with_2_n_plus_1_calls", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			const n = 128
+			bad := map[int]bool{}
+			for i := 1; i < n; i += 2 {
+				bad[i] = true
+			}
+			passes, calls := run(t, n, bad)
+			if len(calls) > 2*n+1 || len(calls) < 3*n/2 {
+				t.Errorf("%d calls", len(calls))
+			}
+			for i, p := range passes {
+				equal(t, "failed", p.err != nil, bad[i])
+			}
+		})
+	})
+
+	t.Run("bad_ones_fail_with_their_own_errors_and_good_ones_at_most_with_an_outage", func(t *testing.T) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
 		rng := rand.New(rand.NewPCG(seed, 0))
-		for range 50 {
+		for range 200 {
 			synctest.Test(t, func(t *testing.T) {
 				n := 1 + rng.IntN(40)
 				bad := map[int]bool{}
-				for range rng.IntN(4) {
+				for range rng.IntN(1 + rng.IntN(n)) {
 					bad[rng.IntN(n)] = true
 				}
-				passes, _ := run(t, n, bad)
-				for i, p := range passes {
-					if !bad[i] {
-						equal(t, "good", p.err, nil)
-						continue
-					}
-					contains(t, "bad", p.err, fmt.Sprintf("bad %d", i))
+				passes, calls := run(t, n, bad)
+				if len(calls) > 2*n+1 {
+					t.Errorf("%d calls for %d messages", len(calls), n)
 				}
+				for i, p := range passes {
+					var f *Failure
+					switch {
+					case !bad[i] && p.err != nil && !ack.IsTransient(p.err):
+						t.Errorf("good message %d of %d failed by itself with bad ones %v: %v", i, n, bad, p.err)
+					case !bad[i] && p.err != nil && len(bad) < failuresInARow:
+						t.Errorf("good message %d of %d failed with bad ones %v: %v", i, n, bad, p.err)
+					case bad[i] && !errors.As(p.err, &f):
+						t.Errorf("bad message %d of %d: %v", i, n, p.err)
+					case bad[i] && f.Alone:
+						contains(t, "bad", p.err, fmt.Sprintf("bad %d", i))
+					}
+				}
+			})
+		}
+	})
+
+	t.Run("no_message_is_handled_before_an_earlier_one_of_its_key_or_after_that_failed", func(t *testing.T) {
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		rng := rand.New(rand.NewPCG(seed, 0))
+		for range 300 {
+			synctest.Test(t, func(t *testing.T) {
+				n := 10 + rng.IntN(60)
+				bad, done, failed := map[string]bool{}, map[string]int{}, map[string]bool{} // by UUID; by key: how many succeeded, whether one failed alone
+				cfg := one(Batcher{Size: n, Isolate: true, Handler: func(_ context.Context, b *Batch) (err error) {
+					next := map[string]int{}
+					for _, m := range b.Messages {
+						key := firstLetter(m)
+						place, _ := strconv.Atoi(m.UUID[1:])
+						if want := done[key] + next[key]; place != want || failed[key] {
+							t.Errorf("seed %d: %s is handled, with %d done and a failure %v", seed, m.UUID, done[key], failed[key])
+						}
+						next[key]++
+						if bad[m.UUID] {
+							err = errBoom
+						}
+					}
+					switch {
+					case err == nil:
+						for key, n := range next {
+							done[key] += n
+						}
+					case len(b.Messages) == 1:
+						failed[firstLetter(b.Messages[0])] = true
+					}
+					return err
+				}})
+				cfg.OrderingKey = firstLetter
+				b := mustNew(t, cfg, nil)
+				keys, count := 2+rng.IntN(20), map[string]int{}
+				var ids []string
+				for range n {
+					key := string(rune('a' + rng.IntN(keys)))
+					id := fmt.Sprint(key, count[key])
+					count[key]++
+					bad[id] = rng.IntN(3) == 0
+					ids = append(ids, id)
+				}
+				for _, p := range sendAll(b.Middleware(nop), ids...) {
+					<-p.done
+				}
+			})
+		}
+	})
+
+	t.Run("a_look_goes_on_when_it_finds_one_that_succeeds", func(t *testing.T) {
+		for _, bad := range []map[int]bool{{0: true, 9: true}, {0: true}, {9: true}, {0: true, 1: true}} {
+			synctest.Test(t, func(t *testing.T) {
+				passes, _ := run(t, 10, bad)
+				for i, p := range passes {
+					equal(t, "failed", p.err != nil, bad[i])
+				}
+			})
+		}
+	})
+
+	t.Run("an_error_that_is_marked_skips_the_look_or_the_split", func(t *testing.T) {
+		for name, test := range map[string]struct {
+			mark  func(error) error
+			calls int
+		}{
+			"permanent": {backoff.Permanent, 15}, // down to every message
+			"transient": {ack.Transient, 1},
+		} {
+			t.Run(name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					calls := 0
+					b := mustNew(t, one(Batcher{Size: 8, Isolate: true, Handler: func(context.Context, *Batch) error {
+						calls++
+						return test.mark(errBoom)
+					}}), nil)
+					for _, p := range sendAll(b.Middleware(nop), "a", "b", "c", "d", "e", "f", "g", "h") {
+						equal(t, "failed", errors.Is(p.result(), errBoom), true)
+					}
+					equal(t, "calls", calls, test.calls)
+				})
 			})
 		}
 	})
@@ -247,10 +433,10 @@ func TestIsolate(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 4, Isolate: true, Handler: r.handle}), nil)
 			p := sendAll(b.Middleware(nop), "a", "b", "c", "d")
 			equal(t, "a", errors.Is(p[0].result(), errBoom), true)
-			equal(t, "b", p[1].result(), nil)
-			equal(t, "c", errors.Is(p[2].result(), errBoom), true)
+			equal(t, "b", errors.Is(p[1].result(), errBoom), true)
+			equal(t, "c", p[2].result(), nil)
 			equal(t, "d", p[3].result(), nil)
-			equal(t, "batches", r.batches(), "a b c d|b|c d|d")
+			equal(t, "batches", r.batches(), "a b c d|b c d|c|d")
 		})
 	})
 
@@ -276,7 +462,7 @@ func TestIsolate(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 			synctest.Wait()
-			equal(t, "batches", r.batches(), "k0 j0 k1 j1|k0 j0|k0|j0|j1|k0 k1")
+			equal(t, "batches", r.batches(), "k0 j0 k1 j1|k0|j0|j1|k0 k1")
 			equal(t, "acked", s.count(acked), 4)
 			equal(t, "source", s.faultsFound(), nil)
 			s.Close()

@@ -2,15 +2,29 @@ package batching
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
+// PartialError is an error of Publish that names the messages which failed; the
+// others of the call were published. publisher.PublishError is one.
+type PartialError interface {
+	error
+
+	// MessageErrors returns the errors of the messages that failed, by their
+	// index in the call. Those that failed only because of others are marked with
+	// ack.Transient.
+	MessageErrors() map[int]error
+}
+
 // PublishTo returns a batch handler that publishes copies of the batch's
-// messages to the topic, all in one call of Publish. If that returns an error,
-// all messages of the batch fail, also those that the publisher has sent before
-// it failed: they are published again when they come again.
+// messages to the topic, all in one call of Publish. If that returns an error
+// that wraps a PartialError, the messages that it names fail, and the others
+// succeed. With any other error all messages of the batch fail, also those that
+// the publisher has sent before it failed: they are published again when they
+// are redelivered.
 //
 // The copies' contexts end with the batch's and carry the values of the
 // originals.
@@ -23,9 +37,33 @@ func PublishTo(pub message.Publisher, topic string) HandlerFunc {
 			out[i] = msg.Copy()
 			out[i].SetContext(newProcessedContext(ctx, msg.Context()))
 		}
-		if err := pub.Publish(topic, out...); err != nil {
+		err := pub.Publish(topic, out...)
+		var partial PartialError
+		if errors.As(err, &partial) && failNamed(b, topic, partial.MessageErrors()) {
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("publish %d messages to %q: %w", len(out), topic, err)
 		}
 		return nil
 	}
+}
+
+// failNamed fails the messages of the batch that errs names. It reports false,
+// and fails none, when errs does not fit the batch.
+func failNamed(b *Batch, topic string, errs map[int]error) bool {
+	if len(errs) == 0 {
+		return false
+	}
+	for i := range errs {
+		if i < 0 || i >= len(b.Messages) {
+			return false
+		}
+	}
+	for i, msg := range b.Messages {
+		if err := errs[i]; err != nil {
+			b.Fail(msg, fmt.Errorf("publish to %q: %w", topic, err))
+		}
+	}
+	return true
 }

@@ -14,8 +14,10 @@ import (
 // handlers that produce one each.
 //
 // A batch holds messages of one topic. The order of a topic's messages is kept
-// at any Concurrency; different topics are published side by side. Safe for
-// concurrent use.
+// at any Concurrency; different topics are published side by side. After a batch
+// has failed, messages of its topic that wait behind it are not published: their
+// Publish fails with an error that wraps ack.ErrCalledBack, so that there is no
+// hole when all are published again. Safe for concurrent use.
 type Publisher struct {
 	next     message.Publisher
 	batching *Batching
@@ -56,27 +58,63 @@ const publisherBatcher = "publisher"
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	var faults []error
 	items := make([]*item, 0, len(messages))
+	spots := make([]spot, 0, len(messages))
 	for _, msg := range messages {
 		// A Delivery in the context is not for us: to be published is not to be handled.
-		it := &item{Context: msg.Context(), route: route{msg: msg, key: topic}, to: p.batcher, orderKey: topic}
+		it := &item{Context: msg.Context(), route: route{msg: msg, key: topic}, to: p.batcher, orderKey: topic, ended: over, publishing: true}
 		if p.batcher.MaxBytes > 0 {
 			it.weight = max(0, p.batcher.SizeBy(msg))
 		}
-		if err := p.batching.join(it); err != nil {
+		at, err := p.batching.join(it)
+		if err != nil {
 			faults = append(faults, err)
 			break // a later one must not be published without this one
 		}
-		items = append(items, it)
+		items, spots = append(items, it), append(spots, at)
 	}
 	var last error
-	for _, it := range items {
+	for i, it := range items {
 		// Messages that failed together share one error: it is told once.
-		if err := p.batching.wait(it, nil); err != nil && err != last {
+		if err := p.await(it, spots[i]); err != nil && err != last {
 			faults = append(faults, err)
 			last = err
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// MaxPayloadBytes is that of the publisher behind: the largest payload that it
+// takes, whatever its settings. 0: it has no such limit, or does not tell.
+func (p *Publisher) MaxPayloadBytes() int {
+	if limited, ok := p.next.(interface{ MaxPayloadBytes() int }); ok {
+		return limited.MaxPayloadBytes()
+	}
+	return 0
+}
+
+// over is closed: a message's turn is over once it is published.
+var over = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// await waits until the item's batch is published. The end of its context has
+// the batch published at once.
+func (p *Publisher) await(it *item, at spot) error {
+	ended := it.Done()
+	for {
+		select {
+		case <-at.changed:
+			if at.in != nil && !at.in.split {
+				return it.outcome()
+			}
+			at = p.batching.spotOf(it)
+		case <-ended:
+			ended = nil
+			p.batching.end(it)
+		}
+	}
 }
 
 // Close publishes what waits, as Batching.Close does, and closes the publisher

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ack"
 )
 
 func TestPublishTo(t *testing.T) {
@@ -35,12 +37,39 @@ func TestPublishTo(t *testing.T) {
 		equal(t, "context", out[0].Context().Err(), context.Canceled)
 	})
 
+	t.Run("fails_just_the_messages_that_a_PartialError_names", func(t *testing.T) {
+		a, b, c := msgOf("a"), msgOf("b"), msgOf("c")
+		batch := &Batch{Messages: []*message.Message{a, b, c}}
+		pub := &published{err: fmt.Errorf("wrapped: %w", partialError{1: errBoom, 2: ack.Transient(errBoom)})}
+		equal(t, "error", PublishTo(pub, "topic")(t.Context(), batch), nil)
+		equal(t, "a", batch.Err(a), nil)
+		equal(t, "b", errors.Is(batch.Err(b), errBoom) && !ack.IsTransient(batch.Err(b)), true)
+		equal(t, "c", ack.IsTransient(batch.Err(c)), true)
+	})
+
+	t.Run("fails_the_batch_when_a_PartialError_does_not_fit_it", func(t *testing.T) {
+		for _, partial := range []partialError{{}, {1: errBoom}, {-1: errBoom}} {
+			a := msgOf("a")
+			batch := &Batch{Messages: []*message.Message{a}}
+			if err := PublishTo(&published{err: partial}, "topic")(t.Context(), batch); err == nil || batch.Err(a) != nil {
+				t.Errorf("%v: got %v", partial, err)
+			}
+		}
+	})
+
 	t.Run("fails_the_batch_when_Publish_does", func(t *testing.T) {
 		err := PublishTo(&published{err: errBoom}, "topic")(t.Context(), &Batch{Messages: []*message.Message{msgOf("a")}})
 		equal(t, "error", errors.Is(err, errBoom), true)
 		contains(t, "error", err, `publish 1 messages to "topic"`)
 	})
 }
+
+// partialError is a PartialError.
+type partialError map[int]error
+
+func (e partialError) Error() string { return fmt.Sprint("partial: ", map[int]error(e)) }
+
+func (e partialError) MessageErrors() map[int]error { return e }
 
 type publisherFunc func(topic string, msgs ...*message.Message) error
 
@@ -109,30 +138,66 @@ func TestPublisher(t *testing.T) {
 
 	t.Run("tells_each_caller_what_became_of_its_messages_once_a_batch", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p, err := NewPublisher(publisherFunc(func(_ string, msgs ...*message.Message) error {
-				if msgs[0].UUID == "c" {
-					return nil
-				}
+			p, err := NewPublisher(publisherFunc(func(topic string, msgs ...*message.Message) error {
 				return fmt.Errorf("failed at %s", msgs[0].UUID)
 			}), Batcher{Size: 2, Timeout: time.Second}, nil)
 			equal(t, "error", err, nil)
-			got := <-publish(p, "x", "a", "b", "c", "d", "e")
-			contains(t, "error", got, "failed at a", "failed at e")
+			x, y := publish(p, "x", "a", "b"), publish(p, "y", "c")
+			got := <-x
+			contains(t, "x", got, "failed at a")
 			joined, _ := got.(interface{ Unwrap() []error })
-			equal(t, "errors", len(joined.Unwrap()), 2)
+			equal(t, "errors", len(joined.Unwrap()), 1)
+			contains(t, "y", <-y, "failed at c")
 		})
 	})
 
-	t.Run("a_message_whose_context_ends_is_published_at_once", func(t *testing.T) {
+	t.Run("publishes_nothing_of_a_topic_that_waits_behind_a_failed_batch", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var sent []string
+			fails := true
+			p, err := NewPublisher(publisherFunc(func(topic string, msgs ...*message.Message) error {
+				time.Sleep(time.Second)
+				if topic == "x" && fails {
+					fails = false
+					return errBoom
+				}
+				for _, m := range msgs {
+					sent = append(sent, m.UUID)
+				}
+				return nil
+			}), Batcher{Size: 2, Timeout: 10 * time.Millisecond, Concurrency: 4}, nil)
+			equal(t, "error", err, nil)
+			one := publish(p, "x", "a", "b", "c", "d", "e")
+			other, y := publish(p, "x", "f"), publish(p, "y", "z")
+			got := <-one
+			equal(t, "the batch's error", errors.Is(got, errBoom), true)
+			equal(t, "what was not published", errors.Is(got, ack.ErrCalledBack), true)
+			equal(t, "that of another call", errors.Is(<-other, ack.ErrCalledBack), true)
+			equal(t, "another topic", <-y, nil)
+			equal(t, "sent", fmt.Sprint(sent), "[z]")
+			equal(t, "once more", <-publish(p, "x", "a", "b", "c", "d", "e", "f"), nil)
+			equal(t, "sent", fmt.Sprint(sent), "[z a b c d e f]")
+			equal(t, "Close", p.Close(), nil)
+		})
+	})
+
+	t.Run("publishes_at_once_what_waits_when_the_context_of_a_message_ends", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			pub := &published{}
 			p, err := NewPublisher(pub, Batcher{Timeout: time.Hour}, nil)
 			equal(t, "error", err, nil)
-			d := newDelivered("a", "k") // the Delivery of a consumed message that is passed on
-			d.cancel(errTakenBack)
-			equal(t, "error", p.Publish("x", d.msg), nil)
-			equal(t, "calls", fmt.Sprint(pub.seen()), "[x: a]")
-			equal(t, "told", d.events(), "")
+			ctx, cancel := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- p.Publish("x", message.NewMessageWithContext(ctx, "a", nil)) }()
+			other := publish(p, "x", "b")
+			synctest.Wait()
+			start := time.Now()
+			cancel()
+			equal(t, "a", <-done, nil)
+			equal(t, "b", <-other, nil)
+			equal(t, "took", time.Since(start), 0)
+			equal(t, "calls", len(pub.seen()), 1)
+			equal(t, "Close", p.Close(), nil)
 		})
 	})
 
@@ -189,4 +254,26 @@ func TestHandler(t *testing.T) {
 		})
 		equal(t, "error", h(t.Context(), &Batch{Messages: []*message.Message{mail("")}}), nil)
 	})
+}
+
+// limitedPublisher takes payloads up to a size.
+type limitedPublisher struct {
+	published
+	limit int
+}
+
+func (l *limitedPublisher) MaxPayloadBytes() int { return l.limit }
+
+func TestPublisher_tells_the_largest_payload_of_the_publisher_behind(t *testing.T) {
+	for _, c := range []struct {
+		behind message.Publisher
+		want   int
+	}{{&limitedPublisher{limit: 7}, 7}, {new(published), 0}} {
+		p, err := NewPublisher(c.behind, Batcher{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "bytes", p.MaxPayloadBytes(), c.want)
+		equal(t, "error of Close", p.Close(), nil)
+	}
 }

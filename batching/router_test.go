@@ -71,9 +71,9 @@ func TestRouter(t *testing.T) {
 			if took := time.Since(start); took > time.Second {
 				t.Errorf("closing took %v", took)
 			}
-			// gochannel keeps one message in flight for each Publish: all five.
-			equal(t, "calls", len(r.seen()), 1)
-			equal(t, "trigger", r.seen()[0].trigger, TriggerDrain)
+			// gochannel keeps one message in flight for each Publish: all five. It
+			// ends their contexts, after which no ack counts.
+			equal(t, "calls", len(r.seen()), 0)
 			pubsub.Close()
 		})
 	})

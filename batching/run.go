@@ -2,100 +2,133 @@ package batching
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ack"
 )
 
 // run handles one batch, in a goroutine of its own that holds a partition.
 func (b *Batching) run(ob *openBatch) {
 	items, ctx := b.begin(ob)
 	ob.result.began = time.Now()
+	ob.result.before = ob.batcher.succeeded.Load()
 	// In a defer, since the handler may end the goroutine (runtime.Goexit).
 	defer func() {
 		for _, it := range items {
 			if !it.settled {
-				it.settle(ob.failure(errHandlerExited))
+				b.settle(ob, it, ob.failure(errHandlerExited, len(items)))
 			}
 		}
 		ob.cancel(nil)
-		ob.result.sum(items)
+		ob.result.sum(b, ob, items)
 		b.finish(ob)
 	}()
 
 	for _, it := range items {
 		it.begin()
 	}
+	if ob.giveBack {
+		b.settleAll(ob, items, ob.interruption(ErrOutage))
+		return
+	}
 	b.attempt(ctx, ob, items)
 }
 
-// attempt handles items, some or all of ob's, and settles each of them.
+// attempt handles items, all of ob's, and settles each of them.
 func (b *Batching) attempt(ctx context.Context, ob *openBatch, items []*item) {
 	if len(items) == 0 {
 		return
 	}
-	if ctx.Err() != nil {
-		// The time to close is over, or nobody waits for the outcome.
-		err := ob.failure(context.Cause(ctx))
-		for _, it := range items {
-			it.settle(err)
-		}
+	suspects, err := b.callOnce(ctx, ob, items)
+	if len(suspects) == 0 {
 		return
 	}
+	switch {
+	case len(items) == 1, !ob.batcher.Isolate:
+		b.settleAll(ob, suspects, ob.failure(err, len(items)))
+	case ack.IsTransient(err): // the handler says that no message is to blame
+		ob.result.outage = err
+		b.settleAll(ob, suspects, ob.failure(err, len(items)))
+	default:
+		x := &isolation{b: b, ctx: ctx, ob: ob, failed: err, size: len(items)}
+		x.run(suspects, len(suspects) < len(items))
+	}
+}
 
+// callOnce calls the handler with items and settles those whose outcome is
+// known by that. The rest, which are suspects, failed together with err.
+func (b *Batching) callOnce(ctx context.Context, ob *openBatch, items []*item) (suspects []*item, err error) {
+	if ctx.Err() != nil {
+		// CloseTimeout is over, or every message of the batch has ended.
+		b.settleAll(ob, items, ob.interruption(context.Cause(ctx)))
+		return nil, nil
+	}
 	batch := ob.batchOf(items)
 	batch.logger = b.logger
 	failed, err := call(ctx, ob.batcher.Handler, batch)
-
-	split := err != nil && ob.batcher.Isolate && len(items) > 1
-	if err != nil {
-		err = ob.failure(err) // once for all items
-	}
-	var suspects []*item
 	// In order: the first failure of a key calls back the others.
 	for _, it := range items {
 		switch own := failed[it.msg]; {
 		case own != nil:
-			it.settle(ob.failure(own))
-		case split:
+			b.settle(ob, it, ob.failure(own, 1))
+		case err != nil:
 			suspects = append(suspects, it)
 		default:
-			it.settle(err)
+			b.settle(ob, it, nil)
 		}
 	}
-	b.isolate(ctx, ob, suspects)
+	return suspects, err
 }
 
-// isolate handles the halves of items, which failed together, one after the other.
-func (b *Batching) isolate(ctx context.Context, ob *openBatch, items []*item) {
-	switch len(items) {
-	case 0:
-		return
-	case 1: // the others were given to Fail; this one was never handled alone
-		b.attempt(ctx, ob, stillThere(items))
-		return
+// settle sets the outcome of an item. A failure takes back the later messages
+// of the key. That comes first of all: once the batch is done, what is parked
+// behind it joins other batches.
+func (b *Batching) settle(ob *openBatch, it *item, err error) {
+	it.settled, it.err = true, err
+	switch {
+	case it.calledBack():
+	case err == nil:
+		ob.batcher.succeeded.Add(1)
+	case it.delivery != nil:
+		it.callBack(err)
+	default:
+		b.revokeBehind(it)
 	}
-	half := len(items) / 2
-	for _, part := range [][]*item{items[:half], items[half:]} {
-		// Asked anew for each part: a failure in an earlier one may have called
-		// back messages of this one, which must not be handled before it.
-		b.attempt(ctx, ob, stillThere(part))
+}
+
+func (b *Batching) settleAll(ob *openBatch, items []*item, err error) {
+	for _, it := range items {
+		b.settle(ob, it, err)
 	}
 }
 
 // stillThere returns the items that are not called back, and settles the others.
-func stillThere(items []*item) []*item {
+func (b *Batching) stillThere(ob *openBatch, items []*item) []*item {
 	var rest []*item
 	for _, it := range items {
-		if it.calledBack() {
-			it.settle(errCalledBack)
-			continue
+		switch {
+		case it.calledBack():
+			b.settle(ob, it, errCalledBack)
+		case b.isRevoked(it):
+			b.settle(ob, it, errRevoked)
+		default:
+			rest = append(rest, it)
 		}
-		rest = append(rest, it)
 	}
 	return rest
+}
+
+// isRevoked reports whether an earlier message of the key failed, with a
+// subscriber that does not call back.
+func (b *Batching) isRevoked(it *item) bool {
+	if it.turn == nil || it.turn.delivered {
+		return false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return it.turn.revoked
 }
 
 // batchOf makes what the handler sees of items.
@@ -115,12 +148,16 @@ func (ob *openBatch) batchOf(items []*item) *Batch {
 	return batch
 }
 
-// failure says where err happened.
-func (ob *openBatch) failure(err error) error {
-	if ob.key == "" {
-		return fmt.Errorf("batching: batcher %q: %w", ob.batcher.name, err)
-	}
-	return fmt.Errorf("batching: batcher %q, batch key %q: %w", ob.batcher.name, ob.key, err)
+// failure is the outcome of messages that failed with err, in a call with so many.
+func (ob *openBatch) failure(err error, messages int) error {
+	f := &Failure{Batcher: ob.batcher.name, Key: ob.key, Err: err, Messages: messages, Alone: messages == 1, Before: ob.result.before}
+	ob.result.failures = append(ob.result.failures, f)
+	return f
+}
+
+// interruption is the outcome of messages that were not handled to their end.
+func (ob *openBatch) interruption(cause error) error {
+	return &Failure{Batcher: ob.batcher.name, Key: ob.key, Err: cause, Interrupted: true, Before: ob.result.before, After: ob.result.before}
 }
 
 // call calls the handler and makes an error of a panic. It also returns what
@@ -129,7 +166,7 @@ func call(ctx context.Context, h HandlerFunc, batch *Batch) (failed map[*message
 	defer func() {
 		failed = batch.seal()
 		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: debug.Stack()}
+			err = ack.NewPanicError("batch handler", v)
 		}
 	}()
 	return nil, h(ctx, batch)

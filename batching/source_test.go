@@ -24,6 +24,7 @@ type source struct {
 	window  int
 	backoff time.Duration
 	plain   bool // gives no Delivery and keeps no order
+	tells   bool // its Deliveries tell when they are over (ack.Ender)
 	out     chan *message.Message
 	pumps   sync.WaitGroup // goroutines of the source
 
@@ -135,7 +136,11 @@ func (s *source) deliver(r *record) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	r.cancel = cancel
 	msg := message.NewMessageWithContext(ctx, r.id, []byte("payload of "+r.id))
-	if !s.plain {
+	switch {
+	case s.plain:
+	case s.tells:
+		msg.SetContext(ack.NewContext(ctx, endedDelivery{d, ctx}))
+	default:
 		msg.SetContext(ack.NewContext(ctx, d))
 	}
 	msg.Metadata.Set("key", r.key)

@@ -1,9 +1,14 @@
 package batching
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/watermill-ots/watermill-ots/ack"
 )
 
 // BatcherStats is a snapshot of one batcher. The counters start with New and
@@ -17,7 +22,14 @@ type BatcherStats struct {
 	Waiting  int `json:"waiting"`  // messages in batches that do not run yet
 	Running  int `json:"running"`  // batches, at most Concurrency
 	Handling int `json:"handling"` // messages in batches that run
-	Ready    int `json:"ready"`    // batches that wait for nothing but Concurrency
+	Ready    int `json:"ready"`    // batches that wait for nothing but Concurrency, or for the end of an outage
+
+	// DownSince is when an outage was noticed that goes on (Batcher.Probe); zero
+	// while the handler works. DownError is its latest failure, Probes how many
+	// messages have been tried since.
+	DownSince time.Time `json:"down_since,omitzero"`
+	DownError string    `json:"down_error,omitempty"`
+	Probes    int       `json:"probes,omitempty"`
 
 	Batches       map[Trigger]uint64 `json:"batches"` // that were handled, by trigger; each trigger is there
 	FailedBatches uint64             `json:"failed_batches"`
@@ -46,6 +58,12 @@ func (b *Batching) Stats() []BatcherStats {
 				st.Ready++
 			}
 		}
+		if bt.down != nil {
+			st.DownSince, st.Probes = bt.down.Since, bt.down.Probes
+			if bt.down.Err != nil {
+				st.DownError = bt.down.Err.Error()
+			}
+		}
 		st.Batches = make(map[Trigger]uint64, len(triggers))
 		for i, t := range triggers {
 			st.Batches[t] = bt.batches[i]
@@ -56,7 +74,7 @@ func (b *Batching) Stats() []BatcherStats {
 }
 
 var triggers = [...]Trigger{
-	TriggerSize, TriggerBytes, TriggerTimeout, TriggerIdle, TriggerFlush, TriggerOrder, TriggerDrain, TriggerClose,
+	TriggerSize, TriggerBytes, TriggerTimeout, TriggerIdle, TriggerFlush, TriggerOrder, TriggerDrain, TriggerClose, TriggerProbe,
 }
 
 // Handled is a batch that was handled, as told to Config.OnBatch.
@@ -74,35 +92,75 @@ type Handled struct {
 }
 
 // result is what became of a batch. It belongs to the goroutine that runs the
-// batch. It lives in the batch, not in that goroutine's frames: they are deep
-// enough already for the small stack of a goroutine that is new.
+// batch, until that is finished. It lives in the batch, not in that goroutine's
+// frames: they are deep enough already for the small stack of a goroutine that
+// is new.
 type result struct {
 	messages           int
 	failed, calledBack int
+	own                int // of those that failed: alone, or named by Batch.Fail
 	began              time.Time
 	took               time.Duration
+
+	before      uint64     // messages of the batcher that had succeeded when it began
+	failures    []*Failure // that its items have
+	outage      error      // what failed, when nothing succeeded that was tried; nil: no sign of that
+	err         error      // of the first message that failed
+	firstFailed string     // UUID of that
+	names       []string   // of the first messages that failed
+	stack       string     // of a panic
 }
 
+// mostNames bounds the failed messages that a log line names.
+const mostNames = 3
+
 // sum takes the result of a batch whose items are all settled.
-func (r *result) sum(items []*item) {
+func (r *result) sum(b *Batching, ob *openBatch, items []*item) {
 	r.took = time.Since(r.began)
 	r.messages = len(items)
 	for _, it := range items {
 		switch {
-		case it.calledBack():
+		case it.calledBack(), it.turn != nil && errors.Is(it.err, errRevoked):
 			r.calledBack++
 		case it.err != nil:
 			r.failed++
+			if f := new(Failure); errors.As(it.err, &f) && f.Alone {
+				r.own++
+			}
+			if r.err == nil {
+				r.err, r.firstFailed = it.err, it.msg.UUID
+			}
+			if len(r.names) < mostNames {
+				r.names = append(r.names, b.nameOf(it.msg))
+			}
 		}
+	}
+	after := ob.batcher.succeeded.Load()
+	logged := r.logs()
+	for _, f := range r.failures {
+		f.After, f.logged = after, logged
+	}
+	if panicked := new(ack.PanicError); errors.As(r.err, &panicked) {
+		r.stack = string(panicked.Stack)
 	}
 }
 
-// tell tells OnBatch of a batch.
+// logs reports whether the batch is worth an error line: some of it failed,
+// other than because of its end.
+func (r *result) logs() bool { return r.failed > 0 && len(r.failures) > 0 }
+
+// tell tells OnBatch of a batch. It is the user's: it may panic.
 func (b *Batching) tell(ob *openBatch) {
 	r := &ob.result
 	if b.onBatch == nil || r.messages == 0 { // all had left
 		return
 	}
+	defer func() {
+		if v := recover(); v != nil {
+			err := ack.NewPanicError("Config.OnBatch", v)
+			b.logger.Error("Config.OnBatch panicked", err, watermill.LogFields{"stack": string(err.Stack)})
+		}
+	}()
 	b.onBatch(Handled{
 		Batcher: ob.batcher.name, Key: ob.key, Trigger: ob.trigger,
 		Messages: r.messages, Failed: r.failed, CalledBack: r.calledBack,

@@ -19,7 +19,7 @@ func TestStats(t *testing.T) {
 		equal(t, "batchers", len(all), 2)
 		equal(t, "first", fmt.Sprint(all[0].Batcher, all[0].Size, all[0].Concurrency, all[0].Timeout), "a7 2 1s")
 		equal(t, "second", all[1].Batcher, "b")
-		equal(t, "triggers", fmt.Sprint(all[0].Batches), "map[bytes:0 close:0 drain:0 flush:0 idle:0 order:0 size:0 timeout:0]")
+		equal(t, "triggers", fmt.Sprint(all[0].Batches), "map[bytes:0 close:0 drain:0 flush:0 idle:0 order:0 probe:0 size:0 timeout:0]")
 	})
 
 	t.Run("follows_messages_from_waiting_to_their_outcome", func(t *testing.T) {

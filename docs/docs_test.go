@@ -2,15 +2,12 @@
 package docs
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -18,11 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
-
-	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/router"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
@@ -33,7 +27,7 @@ const (
 )
 
 // public are the packages that programs import.
-var public = []string{"ack", "subscriber", "batching", "router", "publisher", "metrics", "tracing", "health", "emulator"}
+var public = []string{"ots", "ack", "subscriber", "batching", "router", "publisher", "metrics", "tracing", "health", "emulator"}
 
 func read(t *testing.T, path string) string {
 	t.Helper()
@@ -194,8 +188,9 @@ func TestReadme_code_is_that_of_tests_that_compile(t *testing.T) {
 		sources = append(sources, compact(read(t, f)))
 	}
 	code, _ := blocks(read(t, english))
+	backfill, _ := blocks(read(t, "backfill.md"))
 	checked := 0
-	for _, b := range code {
+	for _, b := range append(code, backfill...) {
 		if b.language != "go" || strings.HasPrefix(b.code, "func main()") { // TestReadme_program runs that one
 			continue
 		}
@@ -204,7 +199,7 @@ func TestReadme_code_is_that_of_tests_that_compile(t *testing.T) {
 			t.Errorf("no test has this:\n%s", b.code)
 		}
 	}
-	if checked < 5 {
+	if checked < 7 {
 		t.Errorf("only %d pieces of code were checked", checked)
 	}
 }
@@ -227,10 +222,10 @@ func TestReadme_configuration_is_taken(t *testing.T) {
 }
 
 func TestReadme_payload_is_what_JSON_makes(t *testing.T) {
-	msg, err := subscriber.JSON{}.Unmarshal(&subscriber.Record{
-		Type: subscriber.Put, Sequence: subscriber.Sequence{Epoch: 1, Timestamp: 1700000000123456},
-		PrimaryKey: []subscriber.Column{{Name: "id", Value: subscriber.IntegerValue(1)}},
-		Columns:    []subscriber.Cell{{Name: "amount", Value: subscriber.IntegerValue(250)}},
+	msg, err := subscriber.JSON{}.Unmarshal(&ots.Record{
+		Type: ots.Put, Sequence: ots.Sequence{Epoch: 1, Timestamp: 1700000000123456},
+		PrimaryKey: []ots.Column{{Name: "id", Value: ots.IntegerValue(1)}},
+		Columns:    []ots.Cell{{Name: "amount", Value: ots.IntegerValue(250)}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -240,124 +235,20 @@ func TestReadme_payload_is_what_JSON_makes(t *testing.T) {
 	}
 }
 
-// imports are what goimports makes of the README's program.
-const imports = `package main
-
-import (
-	"context"
-	"fmt"
-	"log"
-	"os"
-	"os/signal"
-
-	"github.com/ThreeDotsLabs/watermill"
-	"github.com/ThreeDotsLabs/watermill/message"
-
-	"github.com/watermill-ots/watermill-ots/subscriber"
-)
-
-`
-
-func TestReadme_program_prints_each_change_and_ends_at_an_interrupt(t *testing.T) {
-	code, _ := blocks(read(t, english))
-	at := slices.IndexFunc(code, func(b block) bool { return strings.HasPrefix(b.code, "func main()") })
-	if at < 0 {
-		t.Fatal("there is none")
-	}
-	em, err := emulator.Start(emulator.Options{Instance: "shop", AccessKeyID: "id", AccessKeySecret: "secret"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer em.Close()
-	orders(t, em.Endpoint())
-
-	source, program := filepath.Join(t.TempDir(), "main.go"), filepath.Join(t.TempDir(), "program")
-	if err := os.WriteFile(source, []byte(imports+code[at].code), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command("go", "build", "-o", program, source).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	cmd := exec.CommandContext(t.Context(), program)
-	cmd.Env = append(os.Environ(), "OTS_ENDPOINT="+em.Endpoint(), "OTS_INSTANCE=shop", "OTS_ACCESS_KEY_ID=id", "OTS_ACCESS_KEY_SECRET=secret")
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	limit := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() }) // Wait tells
-	defer limit.Stop()
-	var printed []string
-	for lines := bufio.NewScanner(stdout); lines.Scan(); {
-		if printed = append(printed, lines.Text()); len(printed) == 2 {
-			if err := cmd.Process.Signal(os.Interrupt); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the program ended with %v\n%s", err, log.String())
-	}
-	slices.Sort(printed)
-	want := []string{
-		`[1] {"type":"put","key":{"id":1},"columns":{"amount":250}}`,
-		`[2] {"type":"put","key":{"id":2},"columns":{"amount":90}}`,
-	}
-	if !slices.Equal(printed, want) {
-		t.Errorf("the program printed %q\n%s", printed, log.String())
-	}
-}
-
-// orders makes the table, with two orders, and the tunnel of the README's program.
-func orders(t *testing.T, endpoint string) {
-	t.Helper()
-	client := tablestore.NewClient(endpoint, "shop", "id", "secret")
-	meta := &tablestore.TableMeta{TableName: "orders"}
-	meta.AddPrimaryKeyColumn("id", tablestore.PrimaryKeyType_INTEGER)
-	_, err := client.CreateTable(&tablestore.CreateTableRequest{
-		TableMeta: meta, TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1},
-		ReservedThroughput: &tablestore.ReservedThroughput{},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for id, amount := range map[int64]int64{1: 250, 2: 90} {
-		put := &tablestore.PutRowChange{TableName: "orders", PrimaryKey: new(tablestore.PrimaryKey)}
-		put.PrimaryKey.AddPrimaryKeyColumn("id", id)
-		put.AddColumn("amount", amount)
-		put.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
-		if _, err := client.PutRow(&tablestore.PutRowRequest{PutRowChange: put}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	sub, err := subscriber.New(subscriber.Config{
-		Endpoint: endpoint, Instance: "shop", AccessKeyID: "id", AccessKeySecret: "secret",
-		Tunnel: subscriber.TunnelSpec{Type: subscriber.BaseData},
-	}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sub.Close()
-	if err := sub.SubscribeInitialize("orders/to-warehouse"); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestReadme_configuration_table_has_each_field_with_its_default(t *testing.T) {
 	defaults := map[string]any{
-		"WorkerSize":         subscriber.DefaultWorkerSize,
-		"HeartbeatInterval":  subscriber.DefaultHeartbeatInterval,
-		"HeartbeatTimeout":   subscriber.DefaultHeartbeatTimeout,
-		"MaxInFlight":        subscriber.DefaultMaxInFlight,
-		"MaxInFlightBytes":   fmt.Sprintf("%d MiB", subscriber.DefaultMaxInFlightBytes>>20),
-		"CheckpointInterval": subscriber.DefaultCheckpointInterval,
-		"MaxPollInterval":    subscriber.DefaultMaxPollInterval,
-		"CloseTimeout":       subscriber.DefaultCloseTimeout,
-		"StuckAfter":         subscriber.DefaultStuckAfter,
+		"WorkerSize":          subscriber.DefaultWorkerSize,
+		"HeartbeatInterval":   subscriber.DefaultHeartbeatInterval,
+		"HeartbeatTimeout":    subscriber.DefaultHeartbeatTimeout,
+		"MaxInFlight":         subscriber.DefaultMaxInFlight,
+		"MaxInFlightBytes":    fmt.Sprintf("%d MiB", subscriber.DefaultMaxInFlightBytes>>20),
+		"CheckpointInterval":  subscriber.DefaultCheckpointInterval,
+		"MinPollInterval":     subscriber.DefaultMinPollInterval,
+		"MaxPollInterval":     subscriber.DefaultMaxPollInterval,
+		"EmptyReadsPerSecond": subscriber.DefaultEmptyReadsPerSecond,
+		"CloseTimeout":        subscriber.DefaultCloseTimeout,
+		"StuckAfter":          subscriber.DefaultStuckAfter,
+		"TunnelViewInterval":  subscriber.DefaultTunnelViewInterval,
 	}
 	name := regexp.MustCompile("`([A-Za-z]+)`")
 	for _, path := range []string{english, chinese} {
@@ -479,4 +370,42 @@ func receiver(x ast.Expr) string {
 		return x.Name
 	}
 	return strconv.Quote(fmt.Sprintf("%T", x))
+}
+
+// What a start does is said once, in the same words wherever people look.
+func TestStart_is_told_in_one_sentence_in_all_places(t *testing.T) {
+	const says = "At the start, what cannot succeed fails at once (credentials that are refused, no such table or tunnel, " +
+		"a tunnel that has expired or is of another type), and while the service is busy, throttles, cannot be reached or " +
+		"does not answer in time, Subscribe tries again with backoff, which it logs once, until it succeeds, its context ends or Close is called."
+	for _, path := range []string{english, "../subscriber/doc.go", "../subscriber/subscriber.go"} {
+		text := strings.Join(strings.Fields(strings.ReplaceAll(read(t, path), "\n//", " ")), " ")
+		if !strings.Contains(text, says) {
+			t.Errorf("%s does not say it", path)
+		}
+	}
+}
+
+func TestArchitecture_names_files_that_exist(t *testing.T) {
+	text := read(t, "architecture.md")
+	dir, found := "", 0
+	for _, m := range regexp.MustCompile("`([\\w/-]+\\.(?:go|json))`").FindAllStringSubmatch(text, -1) {
+		path := m[1]
+		if i := strings.LastIndex(path, "/"); i >= 0 {
+			dir = path[:i] // the names that follow are in the same folder
+		} else {
+			path = dir + "/" + path
+		}
+		if _, err := os.Stat(filepath.Join("..", path)); err != nil {
+			t.Errorf("architecture.md names %s, which is not there", path)
+		}
+		found++
+	}
+	for _, m := range regexp.MustCompile("`((?:internal|subscriber|emulator)/[\\w/-]+)`").FindAllStringSubmatch(text, -1) {
+		if _, err := os.Stat(filepath.Join("..", m[1])); err != nil {
+			t.Errorf("architecture.md names %s, which is not there", m[1])
+		}
+	}
+	if found < 20 {
+		t.Errorf("%d files found: the test looks for nothing", found)
+	}
 }

@@ -1,23 +1,21 @@
+// The README's test of a consumer.
+
 package emulator_test
 
 import (
 	"testing"
 
-	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
-
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// The README's test of a consumer.
 func TestConsumer_gets_an_order_although_the_service_is_busy(t *testing.T) {
 	e, err := emulator.Start(emulator.Options{Instance: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	client := tablestore.NewClient(e.Endpoint(), "test", "id", "secret")
-	if err := newOrders(client); err != nil { // with the SDK, as at the service
+	if err := e.CreateTable("orders", emulator.Key("id", emulator.Integer)); err != nil {
 		t.Fatal(err)
 	}
 	sub, err := subscriber.New(subscriber.Config{
@@ -33,8 +31,10 @@ func TestConsumer_gets_an_order_although_the_service_is_busy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.Inject(emulator.Fault{Operation: "tunnel/readrecords", Code: "OTSServerBusy", Times: 3})
-	if err := putOrder(client, 1); err != nil {
+	if err := e.Inject(emulator.Fault{Operation: "tunnel/readrecords", Code: "OTSServerBusy", Times: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Put("orders", emulator.Row{"id": 1, "amount": 250}); err != nil {
 		t.Fatal(err)
 	}
 	msg := <-messages

@@ -10,7 +10,7 @@ import (
 // Split divides the table's largest partition in two: its stream shard is
 // closed, and two children go on where it ended. It returns once that is
 // durable. Writes and reads of the table may go on meanwhile.
-func (e *Emulator) Split(table string) error { return e.store.Split(table) }
+func (e *Emulator) Split(table string) error { return naming("splitting", table, e.store.Split(table)) }
 
 // SplitAt divides the table's partitions at the given values of the first
 // primary key column, each an int64 or int, a string or a []byte, as that column is.
@@ -32,12 +32,22 @@ func (e *Emulator) SplitAt(table string, partitionKeys ...any) error {
 			return fmt.Errorf("splitting table %s: partition key %v is a %T, not an int64, string or []byte", table, key, key)
 		}
 	}
-	return e.store.SplitAt(table, values...)
+	return naming("splitting", table, e.store.SplitAt(table, values...))
 }
 
 // Merge joins the table's two neighbouring partitions with the fewest rows:
 // their stream shards are closed, and one child goes on where they ended.
-func (e *Emulator) Merge(table string) error { return e.store.Merge(table) }
+func (e *Emulator) Merge(table string) error {
+	return naming("merging partitions of", table, e.store.Merge(table))
+}
+
+// naming adds the table to an error, which the service's messages do not name.
+func naming(what, table string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s table %s: %w", what, table, err)
+}
 
 // Rebalance makes the service hand out the tunnel's channels anew.
 func (e *Emulator) Rebalance(table, tunnel string) error {

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/watermill-ots/watermill-ots/emulator/internal/aging"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/auth"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/faults"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/store"
@@ -38,7 +39,9 @@ type Emulator struct {
 	counters counters
 	records  atomic.Int64 // records handed to the tunnel service
 	skew     atomic.Int64 // ns that the service's clock is ahead
+	aging    *aging.Clock // by which clients, logs and shards expire
 	gate     gate
+	guard    *guard
 
 	id          string // random, begins request ids
 	lastRequest atomic.Int64
@@ -63,8 +66,9 @@ func Start(opts Options) (*Emulator, error) {
 	e := &Emulator{
 		opts:     opts,
 		log:      opts.Logger,
-		keys:     auth.Keys{ID: opts.AccessKeyID, Secret: opts.AccessKeySecret, Token: opts.SecurityToken, Instance: opts.Instance},
+		keys:     auth.Keys{ID: opts.AccessKeyID, Secret: opts.AccessKeySecret, Token: opts.SecurityToken, Instance: opts.Instance, Region: opts.Region},
 		faults:   faults.NewSet(opts.Seed),
+		guard:    newGuard(opts.AllowedHosts),
 		counters: newCounters(),
 		id:       rand.Text(),
 		serving:  make(chan struct{}),
@@ -80,6 +84,9 @@ func Start(opts Options) (*Emulator, error) {
 	if err := e.listen(); err != nil {
 		return nil, errors.Join(err, e.tunnels.Close(), e.store.Close())
 	}
+	if addr := e.listener.Addr(); reachable(addr) {
+		e.log.Warn("other machines can reach this emulator", "address", addr.String(), "signatures_checked", opts.AccessKeyID != "")
+	}
 	e.log.Info("emulator started", "endpoint", e.Endpoint(), "data_dir", opts.DataDir, "instance", opts.Instance)
 	return e, nil
 }
@@ -87,16 +94,17 @@ func Start(opts Options) (*Emulator, error) {
 // openServices opens the store and the services over it.
 func (e *Emulator) openServices() error {
 	var err error
-	e.store, err = store.Open(store.Config{Dir: e.opts.DataDir, Sync: e.opts.Sync, Now: e.now})
+	e.aging = aging.New(e.now)
+	e.store, err = store.Open(store.Config{Dir: e.opts.DataDir, Sync: e.opts.Sync, Now: e.now, Aging: e.aging})
 	if err != nil {
 		return fmt.Errorf("starting the emulator: %w", err)
 	}
-	e.tables = tables.New(e.store)
+	e.tables = tables.New(e.store, e.opts.Lenient)
 	instance := e.opts.Instance
 	if instance == "" {
 		instance = defaultInstance
 	}
-	e.tunnels, err = tunnels.New(countingSource{e.store, &e.records}, tunnels.Config{Instance: instance, Logger: e.log, Now: e.now})
+	e.tunnels, err = tunnels.New(countingSource{e.store, &e.records}, tunnels.Config{Instance: instance, Logger: e.log, Now: e.now, Aging: e.aging})
 	if err != nil {
 		return errors.Join(fmt.Errorf("starting the tunnel service: %w", err), e.store.Close())
 	}
@@ -106,6 +114,7 @@ func (e *Emulator) openServices() error {
 func (e *Emulator) listen() error {
 	if e.opts.InMemory {
 		e.memory = newMemoryListener()
+		e.guard.pipes = true
 		e.listener = e.memory
 	} else {
 		addr := e.opts.Addr
@@ -118,7 +127,7 @@ func (e *Emulator) listen() error {
 		}
 	}
 	e.server = &http.Server{
-		Handler:           http.HandlerFunc(e.serve),
+		Handler:           e.guarded(e.serve),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		IdleTimeout:       idleTimeout,
@@ -138,11 +147,12 @@ func (e *Emulator) listen() error {
 
 // track counts connections. A handler that took its connection over has only
 // to return.
-func (e *Emulator) track(_ net.Conn, state http.ConnState) {
+func (e *Emulator) track(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
 		e.conns.Add(1)
 	case http.StateClosed, http.StateHijacked:
+		e.guard.own.Delete(conn.RemoteAddr().String())
 		e.conns.Done()
 	}
 }
@@ -178,7 +188,11 @@ func (e *Emulator) Transport() *http.Transport {
 			if e.memory != nil {
 				return e.memory.dial(ctx)
 			}
-			return dialer.DialContext(ctx, "tcp", e.listener.Addr().String())
+			conn, err := dialer.DialContext(ctx, "tcp", e.listener.Addr().String())
+			if err == nil {
+				e.guard.own.Store(conn.LocalAddr().String(), true)
+			}
+			return conn, err
 		},
 	}
 }

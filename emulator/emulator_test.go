@@ -22,7 +22,7 @@ import (
 
 func TestStart(t *testing.T) {
 	t.Run("refuses half of the credentials", func(t *testing.T) {
-		for _, opts := range []emulator.Options{{AccessKeyID: "ak"}, {AccessKeySecret: "sk"}, {SecurityToken: "sts"}} {
+		for _, opts := range []emulator.Options{{AccessKeyID: "ak"}, {AccessKeySecret: "sk"}, {SecurityToken: "sts"}, {Region: "cn-hangzhou"}} {
 			if _, err := emulator.Start(opts); err == nil || !strings.Contains(err.Error(), "AccessKeyID") {
 				t.Errorf("%+v: %v", opts, err)
 			}

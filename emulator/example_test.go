@@ -72,3 +72,21 @@ func ExampleEmulator_Inject() {
 	// OTSNoPermissionAccess - not you
 	// <nil>
 }
+
+// A table and its rows, without an SDK.
+func ExampleEmulator_CreateTable() {
+	e, err := emulator.Start(emulator.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer e.Close()
+	if err := e.CreateTable("orders", emulator.Key("id", emulator.Integer)); err != nil {
+		log.Fatal(err)
+	}
+	if err := e.Put("orders", emulator.Row{"id": 1, "amount": 250}, emulator.Row{"id": 2, "amount": 90}); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(e.Put("orders", emulator.Row{"amount": 17}))
+	// Output:
+	// putting a row into table orders: row {}: there is no value for the key column "id"
+}

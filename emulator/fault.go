@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"strconv"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/watermill-ots/watermill-ots/emulator/internal/faults"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/tables"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/tunnels"
 )
 
 // Fault says which requests go wrong and how. Operation, After, Times and
@@ -16,7 +19,8 @@ import (
 // sense (a delay with an error code, say).
 type Fault struct {
 	// Operation is "PutRow", "tunnel/readrecords" or, with a star at its end,
-	// the beginning of such a name. Empty: every operation.
+	// the beginning of such a name. Empty: every operation. Inject refuses what
+	// no operation is called.
 	Operation string
 	// After is how many matching requests pass first.
 	After int
@@ -26,7 +30,8 @@ type Fault struct {
 	// Options.Seed. 0: always.
 	Chance float64
 
-	// Delay is how much later the request is handled.
+	// Delay is how much later the request is handled, unless its client leaves
+	// meanwhile.
 	Delay time.Duration
 	// Hang: no answer comes until the client leaves or the emulator is closed.
 	Hang bool
@@ -62,7 +67,33 @@ const tricklePieces = 16
 
 // Inject adds a fault. Faults are tried in the order in which they were added,
 // and a request meets one at most.
-func (e *Emulator) Inject(f Fault) { e.faults.Add(faults.Fault(f)) }
+//
+// A fault that can't happen is refused, with the likely meaning of a misspelt
+// operation or code: a test must not pass because its fault never came. A code
+// that is not one of the service's needs a Status.
+func (e *Emulator) Inject(f Fault) error {
+	return e.add(f, func(name string) string { return "Fault." + name })
+}
+
+// add is Inject for a caller to whom field spells the names of a Fault's fields.
+func (e *Emulator) add(f Fault, field func(string) string) error {
+	fault := faults.Fault(f)
+	if err := fault.Check(operationNames(), field); err != nil {
+		e.log.Error("fault refused", "error", err)
+		return fmt.Errorf("injecting a fault: %w", err)
+	}
+	e.faults.Add(fault)
+	return nil
+}
+
+// operationNames are what Fault.Operation can name.
+func operationNames() []string {
+	names := tables.Names()
+	for _, op := range tunnels.Operations() {
+		names = append(names, tunnelPrefix+op)
+	}
+	return names
+}
 
 // ClearFaults removes all faults, hit or not. Requests that hang go on hanging.
 func (e *Emulator) ClearFaults() { e.faults.Clear() }
@@ -76,6 +107,10 @@ func (e *Emulator) faultBefore(x *exchange, f *faults.Fault) bool {
 		defer timer.Stop()
 		select {
 		case <-timer.C:
+			if x.req.Context().Err() != nil {
+				x.reset()
+				return false
+			}
 		case <-x.req.Context().Done():
 			x.reset()
 			return false
@@ -173,23 +208,28 @@ type gate struct {
 	open chan struct{} // nil while the gate is open, closed to open it
 }
 
-// wait returns when the gate is open, or the request or the emulator ends.
-func (g *gate) wait(ctx context.Context, closing <-chan struct{}) {
+// wait returns when the gate is open, or the request or the emulator ends: then
+// it reports false, and the request is not to be handled any more.
+func (g *gate) wait(ctx context.Context, closing <-chan struct{}) bool {
 	g.mu.Lock()
 	open := g.open
 	g.mu.Unlock()
 	if open == nil {
-		return
+		return true
 	}
 	select {
 	case <-open:
+		return ctx.Err() == nil
 	case <-ctx.Done():
+		return false
 	case <-closing:
+		return false
 	}
 }
 
 // Pause stops the world: requests wait until Resume. Time goes on, so clients
-// and tunnels may expire meanwhile.
+// and tunnels may expire meanwhile. A request whose client leaves during the
+// pause is not handled, nor is one that still waits when the emulator is closed.
 func (e *Emulator) Pause() {
 	e.gate.mu.Lock()
 	defer e.gate.mu.Unlock()
@@ -208,6 +248,16 @@ func (e *Emulator) Resume() {
 	}
 }
 
-// SkewClock sets how far the service's clock is ahead of the machine's. Log
-// records, cell versions, expiry and heartbeat deadlines follow it.
-func (e *Emulator) SkewClock(ahead time.Duration) { e.skew.Store(int64(ahead)) }
+// maxSkew bounds what SkewClock takes: times in nanoseconds end in the year 2262.
+const maxSkew = 100 * 365 * 24 * time.Hour
+
+// SkewClock sets how far the service's clock is ahead of the machine's, by 100
+// years at most. Log records, cell versions and time to live follow it, within a
+// shard without ever going back. Heartbeat deadlines and the retention of logs
+// follow it forward only: what it skips expires, and set back it makes nothing
+// last longer.
+func (e *Emulator) SkewClock(ahead time.Duration) {
+	e.aging.Now() // what has passed by now counts
+	e.skew.Store(int64(min(max(ahead, -maxSkew), maxSkew)))
+	e.aging.Now()
+}

@@ -62,15 +62,24 @@ func (e *Emulator) serve(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{op: op, path: "/" + op, req: r, w: w, buffer: buf}
 	count := e.counters.of(op)
 	count.requests.Add(1)
-	e.gate.wait(r.Context(), e.closing)
-	fault, faulty := e.faults.Draw(op)
-	if faulty {
-		e.counters.faults.Add(1)
-		if !e.faultBefore(x, &fault) {
+	// The HTTP server notices that a client hangs up only once the whole body is
+	// read, so nothing waits before.
+	unread := x.read()
+	var fault faults.Fault
+	faulty := false
+	if unread == nil {
+		if !e.gate.wait(r.Context(), e.closing) {
+			x.reset()
 			return
 		}
+		if fault, faulty = e.faults.Draw(op); faulty {
+			e.counters.faults.Add(1)
+			if !e.faultBefore(x, &fault) {
+				return
+			}
+		}
 	}
-	status, failed := e.answer(x, &fault)
+	status, failed := e.answer(x, &fault, unread)
 	if failed {
 		count.errors.Add(1)
 	}
@@ -83,13 +92,14 @@ func (e *Emulator) serve(w http.ResponseWriter, r *http.Request) {
 	x.send(status)
 }
 
-// answer leaves the response in x, an error in the service's form.
-func (e *Emulator) answer(x *exchange, fault *faults.Fault) (status int, failed bool) {
+// answer leaves the response in x, an error in the service's form. unread says
+// why the body could not be read.
+func (e *Emulator) answer(x *exchange, fault *faults.Fault, unread error) (status int, failed bool) {
 	header := x.w.Header()
 	header.Set("x-ots-requestid", e.requestID())
 	header.Set("x-ots-date", e.now().UTC().Format("2006-01-02T15:04:05.000Z"))
 	status = http.StatusOK
-	err := e.handle(x, fault)
+	err := e.handle(x, fault, unread)
 	if err != nil {
 		failed = true
 		var we *wire.Error
@@ -102,13 +112,22 @@ func (e *Emulator) answer(x *exchange, fault *faults.Fault) (status int, failed 
 			e.log.Warn("answering with an error", "operation", x.op, "error", we)
 		}
 	}
-	if err := x.compress(); err != nil {
+	deflated, err := x.deflate()
+	if err != nil {
 		e.log.Error("compressing a response", "error", err)
 	}
-	// Hashing pages of records would halve the speed at which they are served;
-	// the tunnel clients of both SDKs do not look at the digest.
-	e.keys.SignResponse(header, x.path, x.response, x.op != "tunnel/readrecords")
+	e.keys.SignResponse(header, x.path, x.response, !x.ignoresDigest())
+	if deflated != nil {
+		x.response = append(x.response[:0], deflated...)
+	}
 	return status, failed
+}
+
+// ignoresDigest reports whether the client is the Go SDK's tunnel client and
+// reads records. It looks at no digest, and hashing a page takes longer than
+// reading it; every other client gets one.
+func (x *exchange) ignoresDigest() bool {
+	return x.op == "tunnel/readrecords" && strings.HasPrefix(x.req.UserAgent(), "tablestore-tunnel-sdk-go/")
 }
 
 // requestID returns an id that no other answer carries.
@@ -116,8 +135,8 @@ func (e *Emulator) requestID() string {
 	return e.id + "-" + strconv.FormatInt(e.lastRequest.Add(1), 16)
 }
 
-// handle reads, verifies and dispatches a request.
-func (e *Emulator) handle(x *exchange, fault *faults.Fault) (err error) {
+// handle verifies and dispatches a request.
+func (e *Emulator) handle(x *exchange, fault *faults.Fault, unread error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			e.log.Error("panic in a request", "operation", x.op, "panic", r, "stack", string(debug.Stack()))
@@ -127,8 +146,8 @@ func (e *Emulator) handle(x *exchange, fault *faults.Fault) (err error) {
 	if x.req.Method != http.MethodPost {
 		return wire.Errorf(wire.CodeMethodNotAllowed, "The method %.16s is not allowed; use POST.", x.req.Method)
 	}
-	if err := x.read(); err != nil {
-		return err
+	if unread != nil {
+		return unread
 	}
 	if err := e.keys.Verify(x.req.Header, x.path, x.request, e.now()); err != nil {
 		return err
@@ -220,23 +239,23 @@ func (x *exchange) decompress() error {
 	return nil
 }
 
-// compress deflates the response when the client asked for it.
-func (x *exchange) compress() error {
+// deflate returns the response in compressed form when the client asked for it,
+// and says so in the headers.
+func (x *exchange) deflate() ([]byte, error) {
 	if x.req.Header.Get("x-ots-response-compress-type") != "deflate" || len(x.response) == 0 {
-		return nil
+		return nil, nil
 	}
 	var b bytes.Buffer
 	z := zlib.NewWriter(&b)
 	if _, err := z.Write(x.response); err != nil {
-		return fmt.Errorf("deflating: %w", err)
+		return nil, fmt.Errorf("deflating: %w", err)
 	}
 	if err := z.Close(); err != nil {
-		return fmt.Errorf("deflating: %w", err)
+		return nil, fmt.Errorf("deflating: %w", err)
 	}
 	x.w.Header().Set("x-ots-response-compress-type", "deflate")
 	x.w.Header().Set("x-ots-response-compress-size", strconv.Itoa(len(x.response)))
-	x.response = append(x.response[:0], b.Bytes()...)
-	return nil
+	return b.Bytes(), nil
 }
 
 // send writes the response; a client that is gone is no matter.

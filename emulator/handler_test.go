@@ -58,9 +58,9 @@ func TestHTTP(t *testing.T) {
 		code               string
 	}{
 		{"another method", "GET", "/ListTable", nil, nil, 405, "OTSMethodNotAllowed"},
-		{"an unknown operation", "POST", "/MakeCoffee", nil, nil, 400, "OTSUnsupportOperation"},
+		{"an unknown operation", "POST", "/MakeCoffee", nil, nil, 400, "OTSParameterInvalid"},
 		{"an unknown tunnel operation", "POST", "/tunnel/dig", nil, nil, 400, ""},
-		{"no operation", "POST", "/", nil, nil, 400, "OTSUnsupportOperation"},
+		{"no operation", "POST", "/", nil, nil, 400, "OTSParameterInvalid"},
 		{"what is no protobuf", "POST", "/PutRow", nil, strings.NewReader("\xff\xff\xff"), 400, "OTSParameterInvalid"},
 		{"a body without the required fields", "POST", "/PutRow", nil, nil, 400, "OTSParameterInvalid"},
 		{"a body that is too large", "POST", "/PutRow", nil, bytes.NewReader(make([]byte, 9<<20)), 413, "OTSRequestBodyTooLarge"},

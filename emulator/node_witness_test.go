@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"testing"
 	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 )
 
 // TestNodeSDK lets the official Node.js SDK judge the table API. It needs node
@@ -24,6 +26,7 @@ func TestNodeSDK(t *testing.T) {
 		t.Skipf("the SDK is not installed: run npm ci in %s", dir)
 	}
 	e := start(t, keys)
+	newSDK(t, e, withTransactions, func(r *tablestore.CreateTableRequest) { r.TableMeta.TableName = "ledger" })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, node, "tables.js")

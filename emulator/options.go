@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 )
 
@@ -26,8 +27,19 @@ type Options struct {
 	// acknowledged, so that they survive a power failure too.
 	Sync bool
 
-	// Instance is the instance name that requests must carry. Empty: any is
-	// accepted.
+	// AllowedHosts are host names, without ports, under which clients may address
+	// the emulator, such as the name of its container. IP addresses and localhost
+	// always work. Any other name is refused, so that no web page can reach the
+	// emulator under a name that its owner made resolve to this machine.
+	AllowedHosts []string
+
+	// AdminToken is what requests of AdminHandler must carry, as
+	// "Authorization: Bearer TOKEN". Empty: none is needed on loopback, and the
+	// admin API is closed on any other address.
+	AdminToken string
+
+	// Instance is the instance name of the emulator: requests that name another
+	// one are refused. Empty: any is accepted.
 	Instance string
 
 	// AccessKeyID and AccessKeySecret are the credentials that requests must
@@ -37,6 +49,16 @@ type Options struct {
 	// SecurityToken is the STS token that requests must carry, in addition to
 	// the two keys. Empty: any or none is accepted.
 	SecurityToken string
+
+	// Region is the region that signatures of version 4 must be made for. It
+	// needs the two keys. Empty: any is accepted.
+	Region string
+
+	// Lenient takes four things that the documentation forbids, and that the
+	// official SDKs' own tests do: a row twice in one BatchWriteRow that is not
+	// atomic, up to 1024 columns to get, column names of any characters, and a
+	// table without rows in BatchGetRow. docs/emulator.md has both sources of each.
+	Lenient bool
 
 	// Seed decides the outcome of faults that happen by chance.
 	Seed uint64
@@ -49,10 +71,18 @@ type Options struct {
 func (o Options) check() error {
 	var errs []error
 	if (o.AccessKeyID == "") != (o.AccessKeySecret == "") {
-		errs = append(errs, errors.New("AccessKeyID and AccessKeySecret go together: set both, or neither to accept any"))
+		errs = append(errs, errors.New("AccessKeyID and AccessKeySecret (ots-emulator --access-key-id, --access-key-secret) go together: set both, or neither to accept any"))
 	}
 	if o.SecurityToken != "" && o.AccessKeyID == "" {
-		errs = append(errs, errors.New("SecurityToken needs AccessKeyID and AccessKeySecret"))
+		errs = append(errs, errors.New("SecurityToken (ots-emulator --security-token) needs AccessKeyID and AccessKeySecret (--access-key-id, --access-key-secret)"))
+	}
+	if o.Region != "" && o.AccessKeyID == "" {
+		errs = append(errs, errors.New("the Region (ots-emulator --region) of signatures needs AccessKeyID and AccessKeySecret (--access-key-id, --access-key-secret): without them signatures are not checked"))
+	}
+	for _, host := range o.AllowedHosts {
+		if host == "" || strings.ContainsAny(host, ":/*") {
+			errs = append(errs, fmt.Errorf("AllowedHosts (ots-emulator --allowed-host) has %q; it takes host names such as \"ots-emulator\", without scheme, port or wildcard", host))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("emulator options: %w", err)

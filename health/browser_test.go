@@ -85,7 +85,16 @@ func full() fixed {
 			FailingTotal: 3,
 			LastError:    &subscriber.Failure{Time: now, Op: "readrecords", Code: "OTSServerBusy", Error: "asked too often"},
 			Errors:       []subscriber.ErrorCount{{Op: "readrecords", Code: "OTSServerBusy", Count: 9}},
-			Totals:       subscriber.Totals{Acked: 43210 + 50*n, RecordsRead: 44444 + 50*n, Nacked: 16},
+			View: &subscriber.TunnelView{
+				Time: now.Add(-4 * time.Second), Stage: "ProcessStream", Orphans: 1,
+				Clients: []subscriber.ViewClient{{ID: "pod-b<i>", Channels: 1, Silent: true, LastRead: now.Add(-3 * time.Minute)}, {ID: "client-1", Own: true, Channels: 2, LastRead: now}},
+				Channels: []subscriber.ViewChannel{
+					{ID: "stream-2", ClientID: "pod-b<i>", Status: "OPEN", State: subscriber.ViewOrphan, Position: now.Add(-3 * time.Minute), Lag: 3 * time.Minute, LastRead: now.Add(-3 * time.Minute)},
+					{ID: "stream-1", ClientID: "client-1", Own: true, Status: "OPEN", State: subscriber.ViewHeld, Position: now, LastRead: now},
+				},
+			},
+			ExpectedClients: 3,
+			Totals:          subscriber.Totals{Acked: 43210 + 50*n, RecordsRead: 44444 + 50*n, Nacked: 16},
 		}}}
 	}
 }
@@ -127,6 +136,11 @@ func TestBrowser_shows_what_the_status_says_and_keys_as_text(t *testing.T) {
 		"handling":           `<b>150 ms</b>`,
 		"waiting messages":   `<b>21</b>`,
 		"running batches":    `<b>1 of 2</b>`,
+		"held by nobody":     `>nobody reads it</span>`,
+		"a silent client":    `title="pod-b&lt;i&gt;"`,
+		"the whole tunnel":   `2 channels, held by 2 clients; 1 of them silent; 1 channel stands still`,
+		"expected clients":   `3 clients expected`,
+		"own client":         `<small> this process</small>`,
 		"a plot with a line": `<path class="stroke" d="M1`,
 	} {
 		if !strings.Contains(dom, text) {
@@ -164,6 +178,28 @@ func TestBrowser_says_when_the_connection_is_lost_and_keeps_what_it_had(t *testi
 	} {
 		if !strings.Contains(dom, text) {
 			t.Errorf("the page has no %s", text)
+		}
+	}
+}
+
+func TestBrowser_is_red_while_calls_fail_and_says_why(t *testing.T) {
+	sub := full()().Subscriptions[0]
+	since := time.Now().Add(-72 * time.Second)
+	sub.Trouble = []subscriber.Trouble{{Op: "readrecords", Since: since, Failing: 2, Of: 2, Cause: "the service refuses the credentials", Code: "OTSAuthFailed", Error: "readrecords: the service answered OTSAuthFailed: <b>key</b> disabled"}}
+	sub.Channels[1].FailingSince = since
+	srv := httptest.NewServer(newHealth(t, status(sub)))
+	defer srv.Close()
+	dom := look(t, srv.URL)
+	for what, text := range map[string]string{
+		"state":   `<span class="pill bad" id="state"`,
+		"banner":  `<div class="bad"><strong>Not ready</strong>`,
+		"reason":  `: the service refuses the credentials: readrecords: the service answered OTSAuthFailed: &lt;b&gt;key&lt;/b&gt; disabled</li>`,
+		"card":    `>connected, calls fail</span>`,
+		"cause":   `<p class="note">The service refuses the credentials. Reads fail for 1 min 1`,
+		"channel": `>open, reads fail, window full</span>`,
+	} {
+		if !strings.Contains(dom, text) {
+			t.Errorf("%s: the page has no %s", what, text)
 		}
 	}
 }

@@ -7,12 +7,19 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
+// failingAfter is how long calls must have failed without success until a subscription is
+// not ready: one failure, or a moment of a busy service, is mended by a retry. A
+// kubelet that asks every 5 seconds sees it 15 seconds after the first failure.
+const failingAfter = 10 * time.Second
+
 // notReady returns why the program does not do its work, one sentence a reason:
 // a subscriber without a subscription, or a subscription that is not connected,
-// drains, or has ended by itself. A connected subscription without channels is
-// ready: other consumers have them.
-func notReady(subscribers []subscriber.Status) []string {
-	reasons := []string{}
+// whose calls fail, that drains, or has ended by itself. A connected subscription
+// without channels is ready: other consumers have them. One whose tunnel was read to
+// its end did its work. fault reports whether one
+// of the reasons is a fault, not a part of a start or an end.
+func notReady(now time.Time, subscribers []subscriber.Status) (reasons []string, fault bool) {
+	reasons = []string{}
 	if len(subscribers) == 0 {
 		reasons = append(reasons, "there is no subscriber yet")
 	}
@@ -27,15 +34,40 @@ func notReady(subscribers []subscriber.Status) []string {
 			case sub.Draining:
 				reasons = append(reasons, sub.Topic+": draining")
 			case !sub.Connected:
-				reasons = append(reasons, sub.Topic+": not connected"+whyNotConnected(sub))
+				why := whyNotConnected(sub)
+				reasons = append(reasons, sub.Topic+": not connected"+why)
+				fault = fault || why != "" || now.Sub(sub.Started) >= failingAfter
+			default:
+				for _, t := range sub.Trouble {
+					if d := now.Sub(t.Since); d >= failingAfter {
+						reasons = append(reasons, fmt.Sprintf("%s: for %v %s", sub.Topic, d.Round(time.Second), t))
+						fault = true
+					}
+				}
 			}
 		}
 		over := over(st)
 		for _, sub := range over {
-			reasons = append(reasons, ended(sub))
+			if !sub.Finished {
+				reasons = append(reasons, ended(sub))
+			}
+			fault = fault || sub.Fatal != ""
 		}
 		if len(at)+len(over) == 0 {
 			reasons = append(reasons, fmt.Sprintf("instance %s: nothing is subscribed", st.Instance))
+		}
+	}
+	return reasons, fault
+}
+
+// down returns which batchers are down, one sentence each.
+func down(batchings []BatchingStatus) (reasons []string) {
+	for _, b := range batchings {
+		for _, st := range b.Batchers {
+			if !st.DownSince.IsZero() {
+				reasons = append(reasons, fmt.Sprintf("%s, batcher %s: nothing has succeeded since %s (%d probes): %s",
+					b.Name, st.Batcher, st.DownSince.UTC().Format(time.RFC3339), st.Probes, st.DownError))
+			}
 		}
 	}
 	return reasons
@@ -72,8 +104,13 @@ func ended(sub subscriber.SubscriptionStatus) string {
 	return "ended by itself: " + sub.Fatal // which names the topic
 }
 
-// whyNotConnected is the newest error of the subscription's clients.
+// whyNotConnected is why in words, and the newest error of the subscription's clients.
 func whyNotConnected(sub subscriber.SubscriptionStatus) string {
+	for _, t := range sub.Trouble {
+		if t.Op == "connect" || len(sub.Clients) == 0 { // the second: it fails to start
+			return ": " + t.Cause + ": " + t.Error
+		}
+	}
 	var last *subscriber.Failure
 	for _, c := range sub.Clients {
 		if c.LastError != nil && (last == nil || c.LastError.Time.After(last.Time)) {
@@ -133,10 +170,21 @@ func (h *Health) notLive(now time.Time, subscribers []subscriber.Status) []strin
 				reasons = append(reasons, fmt.Sprintf("%s: no message was settled for %v, %d are with their handlers", sub.Topic, still.Round(time.Second), held))
 			}
 		}
-		// A subscription that ended by itself stays ended. Others of the same
-		// subscriber go on, and a restart would only disturb them.
-		if len(at) > 0 {
+	}
+	h.progress = seen
+	return append(reasons, allFailed(subscribers)...)
+}
+
+// allFailed returns why nothing can work any more: the last subscriptions have ended by
+// themselves, and stay ended. While any other one works or is yet to begin, of
+// whatever subscriber, there is no reason: a restart would only disturb it.
+func allFailed(subscribers []subscriber.Status) (reasons []string) {
+	for _, st := range subscribers {
+		if st.Closed {
 			continue
+		}
+		if len(atWork(st)) > 0 || len(st.Subscriptions) == 0 {
+			return nil
 		}
 		for _, sub := range over(st) {
 			if sub.Fatal != "" {
@@ -144,6 +192,5 @@ func (h *Health) notLive(now time.Time, subscribers []subscriber.Status) []strin
 			}
 		}
 	}
-	h.progress = seen
 	return reasons
 }

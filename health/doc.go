@@ -4,10 +4,10 @@
 //	h, err := health.New(health.Config{})
 //	h.AddSubscriber(sub)
 //	h.AddBatching("orders", batches)
-//	go h.ListenAndServe(ctx, "") // 127.0.0.1:8088
+//	err = h.ListenAndServe(ctx, "") // 127.0.0.1:8088, until ctx ends; in a goroutine of its own
 //
 //	/livez        200 while a restart would not help, else 503
-//	/readyz       200 while every subscription is connected, else 503
+//	/readyz       200 while every subscription is connected and its calls succeed, else 503
 //	/status.json  all of it
 //	/             a page that shows it live
 //

@@ -12,14 +12,14 @@ import (
 	"testing"
 )
 
-// logged returns the messages that a package's source logs, each with its level
-// and the package: "Error subscriber Channel lost". A message that is put
+// logged returns the messages that the source in dir logs, each with its level
+// and from, who says it: "Error subscriber Channel lost". A message that is put
 // together counts with the text that it begins with, and "...".
-func logged(t *testing.T, pkg string) (lines []string) {
+func logged(t *testing.T, dir, from string) (lines []string) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join("..", pkg, "*.go"))
+	files, err := filepath.Glob(filepath.Join("..", dir, "*.go"))
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no source of %s: %v", pkg, err)
+		t.Fatalf("no source in %s: %v", dir, err)
 	}
 	fset := token.NewFileSet()
 	for _, name := range files {
@@ -41,7 +41,7 @@ func logged(t *testing.T, pkg string) (lines []string) {
 			}
 			switch level := method.Sel.Name; level {
 			case "Error", "Info", "Debug", "Trace":
-				lines = append(lines, level+" "+pkg+" "+text(call.Args[0]))
+				lines = append(lines, level+" "+from+" "+text(call.Args[0]))
 			}
 			return true
 		})
@@ -102,8 +102,10 @@ func TestDocs_list_every_log_line_with_its_level(t *testing.T) {
 		t.Fatalf("the document lists %d lines only: %v", len(listed), listed)
 	}
 	used := make(map[string]bool)
-	for _, pkg := range []string{"subscriber", "batching", "router", "publisher"} {
-		for _, line := range logged(t, pkg) {
+	for dir, from := range map[string]string{
+		"subscriber": "subscriber", "batching": "batching", "router": "router", "publisher": "publisher", "internal/service": "any",
+	} {
+		for _, line := range logged(t, dir, from) {
 			found := false
 			for l := range listed {
 				start, open := strings.CutSuffix(line, "...")

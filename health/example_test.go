@@ -83,7 +83,11 @@ func Example_watching() {
 	m.AddSubscriber(sub)
 	h.AddSubscriber(sub)
 	router.AddMiddleware(tr.Middleware)
-	go h.ListenAndServe(ctx, "") // 127.0.0.1:8088
+	go func() {
+		if err := h.ListenAndServe(ctx, ""); err != nil { // 127.0.0.1:8088, until ctx ends
+			log.Fatal(err) // it cannot listen: somebody else has the address
+		}
+	}()
 }
 
 // consumer is the program that Example_watching watches.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
@@ -68,12 +69,18 @@ type Health struct {
 	mu        sync.Mutex // guards what follows
 	sources   []Source
 	batchings []namedBatches
+	checks    []namedCheck
 	progress  map[subscriptionID]progress
 }
 
 type namedBatches struct {
 	name   string
 	source BatchSource
+}
+
+type namedCheck struct {
+	name  string
+	check func() error
 }
 
 var _ http.Handler = (*Health)(nil)
@@ -108,7 +115,27 @@ func (h *Health) AddSubscriber(s Source) {
 	h.sources = append(h.sources, s)
 }
 
-// AddBatching shows batches from here on, under that name.
+// AddCheck has /readyz fail, and say why, while check returns an error; /livez
+// does not look at it. router.Observed.Ready is one. It is called by many
+// goroutines at once and must be quick; a panic in it counts as an error.
+func (h *Health) AddCheck(name string, check func() error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.checks = append(h.checks, namedCheck{name, check})
+}
+
+// call calls the check, which is the user's.
+func (c namedCheck) call() (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = ack.NewPanicError("check", v)
+		}
+	}()
+	return c.check()
+}
+
+// AddBatching shows batches from here on, under that name. While one of its
+// batchers is down (batching.Batcher.Probe), /readyz fails.
 func (h *Health) AddBatching(name string, b BatchSource) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -122,6 +149,7 @@ type Snapshot struct {
 
 	Ready    bool     `json:"ready"`
 	NotReady []string `json:"not_ready"` // why it is not
+	Fault    bool     `json:"fault"`     // it is not ready because something fails, not because it starts or ends
 	Live     bool     `json:"live"`
 	NotLive  []string `json:"not_live"` // why it is not
 
@@ -139,7 +167,7 @@ type BatchingStatus struct {
 // what was added.
 func (h *Health) Snapshot() Snapshot {
 	h.mu.Lock()
-	sources, batchings := slices.Clone(h.sources), slices.Clone(h.batchings)
+	sources, batchings, checks := slices.Clone(h.sources), slices.Clone(h.batchings), slices.Clone(h.checks)
 	h.mu.Unlock()
 	s := Snapshot{Time: time.Now(), Title: h.cfg.Title, Subscribers: []subscriber.Status{}, Batchings: []BatchingStatus{}}
 	for _, source := range sources {
@@ -152,7 +180,15 @@ func (h *Health) Snapshot() Snapshot {
 	for _, b := range batchings {
 		s.Batchings = append(s.Batchings, BatchingStatus{b.name, b.source.Stats()})
 	}
-	s.NotReady = notReady(s.Subscribers)
+	s.NotReady, s.Fault = notReady(s.Time, s.Subscribers)
+	starts := len(s.NotReady)
+	s.NotReady = append(s.NotReady, down(s.Batchings)...)
+	for _, c := range checks {
+		if err := c.call(); err != nil {
+			s.NotReady = append(s.NotReady, c.name+": "+err.Error())
+		}
+	}
+	s.Fault = s.Fault || len(s.NotReady) > starts
 	s.NotLive = h.notLive(s.Time, s.Subscribers)
 	s.Ready, s.Live = len(s.NotReady) == 0, len(s.NotLive) == 0
 	return s

@@ -84,6 +84,7 @@ var (
 	starting = subscriber.SubscriptionStatus{Topic: "orders/a"}
 	over     = subscriber.SubscriptionStatus{Topic: "orders/a", Ended: true}
 	gone     = subscriber.SubscriptionStatus{Topic: "orders/a", Ended: true, Fatal: "orders/a: no such table or tunnel"}
+	finished = subscriber.SubscriptionStatus{Topic: "orders/a", Ended: true, Finished: true}
 	other    = subscriber.SubscriptionStatus{Topic: "orders/b", Connected: true}
 )
 
@@ -101,6 +102,7 @@ func TestReadyz_and_livez_say_why_not(t *testing.T) {
 		"closed":                       {sub: closed, notReady: "instance shop: the subscriber is closed"},
 		"ended":                        {sub: status(over), notReady: "orders/a: ended"},
 		"tunnel gone":                  {sub: status(gone), notReady: "ended by itself: orders/a: no such table or tunnel", notOK: "ended by itself: orders/a: no such table or tunnel"},
+		"read to the end":              {sub: status(finished)},
 		"one tunnel of two gone":       {sub: status(other, gone), notReady: "ended by itself: orders/a: no such table or tunnel"},
 		"subscribed again after a gap": {sub: status(working, gone)},
 	} {
@@ -121,6 +123,34 @@ func TestReadyz_and_livez_say_why_not(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestLivez_is_good_while_any_subscriber_can_work: each pipeline of a router has a
+// subscriber of its own, and the end of one must not have all restarted.
+func TestLivez_is_good_while_any_subscriber_can_work(t *testing.T) {
+	closed := fixed(func() subscriber.Status { return subscriber.Status{Instance: "shop", Closed: true} })
+	for name, c := range map[string]struct {
+		subs []health.Source
+		live bool
+	}{
+		"one works":              {[]health.Source{status(gone), status(other)}, true},
+		"one is being connected": {[]health.Source{status(gone), status()}, true},
+		"one is finished":        {[]health.Source{status(gone), status(finished)}, false},
+		"one is closed":          {[]health.Source{status(gone), closed}, false},
+		"all are gone":           {[]health.Source{status(gone), status(gone)}, false},
+		"all are finished":       {[]health.Source{status(finished), status(finished)}, true},
+	} {
+		h, err := health.New(health.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range c.subs {
+			h.AddSubscriber(s)
+		}
+		if s := h.Snapshot(); s.Live != c.live {
+			t.Errorf("%s: live is %v: %v", name, s.Live, s.NotLive)
+		}
 	}
 }
 

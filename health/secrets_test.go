@@ -14,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+	"github.com/cenkalti/backoff/v4"
 
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/emulator"
@@ -182,7 +183,9 @@ func routerOf(t *testing.T, yaml string, log watermill.LoggerAdapter) *router.Ro
 			}
 			return nil
 		},
-		Batches: map[string]batching.HandlerFunc{"default": func(context.Context, *batching.Batch) error { return errors.New("the warehouse is closed") }},
+		Batches: map[string]batching.HandlerFunc{"default": func(context.Context, *batching.Batch) error {
+			return backoff.Permanent(errors.New("the warehouse is closed"))
+		}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -49,7 +49,7 @@ func (a *acks) observe(ack subscriber.Acked) {
 	o := (*a.known.Load())[name]
 	if o == nil {
 		table, tunnelName, _ := strings.Cut(ack.Topic, "/")
-		o = a.add(name, tunnel{ack.Instance, table, tunnelName})
+		o = a.add(name, newTunnel(ack.Instance, table, tunnelName))
 	}
 	o.handling.Observe(ack.Handling.Seconds())
 	if !ack.Changed.IsZero() {

@@ -43,7 +43,13 @@ var batcherFamilies = []family[batcher]{
 	batcherNumber("batch_messages_handling", "Messages in batches that run.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Handling) }),
 	batcherNumber("batches_running", "Batches that run.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Running) }),
 	batcherNumber("batches_running_limit", "Concurrency.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Concurrency) }),
-	batcherNumber("batches_ready", "Batches that wait for nothing but others to end (Concurrency).", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Ready) }),
+	batcherNumber("batches_ready", "Batches that wait for nothing but others to end (Concurrency), or for the end of an outage.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Ready) }),
+	batcherNumber("batchers_down", "1 while nothing succeeds in the batcher and only single messages probe.", prometheus.GaugeValue, func(s *batcher) float64 {
+		if s.DownSince.IsZero() {
+			return 0
+		}
+		return 1
+	}),
 }
 
 // batches has the histograms of what OnBatch is told.
@@ -90,9 +96,10 @@ func (b *batches) begin(pipeline, batcher string) {
 }
 
 func (b *batches) observe(pipeline string, h batching.Handled) {
-	b.size.WithLabelValues(pipeline, h.Batcher).Observe(float64(h.Messages))
-	b.wait.WithLabelValues(pipeline, h.Batcher).Observe(h.Waited.Seconds())
-	b.handling.WithLabelValues(pipeline, h.Batcher).Observe(h.Took.Seconds())
+	batcher := label(h.Batcher)
+	b.size.WithLabelValues(pipeline, batcher).Observe(float64(h.Messages))
+	b.wait.WithLabelValues(pipeline, batcher).Observe(h.Waited.Seconds())
+	b.handling.WithLabelValues(pipeline, batcher).Observe(h.Took.Seconds())
 }
 
 func (b *batches) describe(descs chan<- *prometheus.Desc) {

@@ -11,8 +11,8 @@
 // All series are named watermill_ots_…; docs/metrics.md lists them, and
 // docs/grafana has a dashboard and alert rules. Labels are the instance, the
 // table and the tunnel (for batches the pipeline's and the batcher's name), and
-// where it says so an outcome, a state or an error code: never a channel, a
-// client or a key. So the number of series depends on what is configured, not on
+// where it says so an outcome, a state or an error code (at most 100 kinds of failed
+// calls for a tunnel): never a key, and a channel or a client only with Config.Channels. So the number of series depends on what is configured, not on
 // what flows. Series of a tunnel exist from its first scrape on, at 0.
 //
 // Subscriptions to one tunnel are summed up, in one or in several subscribers;

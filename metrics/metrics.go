@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -44,6 +43,12 @@ type Config struct {
 	// RPOTimeout is how long a scrape waits for these answers at most; later ones
 	// are not taken. Default 2 s.
 	RPOTimeout time.Duration
+
+	// Channels shows each channel of the tunnels with a series of its own, with its
+	// client, from the service's view (subscriber.TunnelView). The ids change with each
+	// split, merge and restart, and so the series; of a tunnel there are 1000 at most, orphans
+	// first. Default false: counts only.
+	Channels bool
 }
 
 // Source is what a subscriber shows: a *subscriber.Subscriber is one. If it has
@@ -58,11 +63,23 @@ type Metrics struct {
 	acks    *acks
 	batches *batches
 	rpo     *rpo
+	kinds   *kinds
+
+	channels bool // Config.Channels
 
 	mu        sync.Mutex // guards what follows
 	sources   []Source
 	batchings []pipeline
+	checks    []check
 }
+
+// check is what AddCheck was given.
+type check struct {
+	pipeline string
+	failing  func() error
+}
+
+var notReadyDesc = newDesc("pipelines_not_ready", "1 while the pipeline's check fails: nothing succeeds in Process, or the pipeline has ended.", []string{"pipeline"})
 
 type pipeline struct {
 	name string
@@ -100,9 +117,11 @@ func New(cfg Config) (*Metrics, error) {
 		return nil, fmt.Errorf("%w: %w", ErrInvalidConfig, errors.Join(faults...))
 	}
 	return &Metrics{
-		acks:    newAcks(delay, handling),
-		batches: newBatches(size, handling),
-		rpo:     &rpo{interval: cfg.RPOInterval, timeout: cmp.Or(cfg.RPOTimeout, DefaultRPOTimeout), known: make(map[tunnel]*points)},
+		channels: cfg.Channels,
+		acks:     newAcks(delay, handling),
+		batches:  newBatches(size, handling),
+		rpo:      &rpo{interval: cfg.RPOInterval, timeout: cmp.Or(cfg.RPOTimeout, DefaultRPOTimeout), known: make(map[tunnel]*points)},
+		kinds:    &kinds{known: make(map[tunnel]map[kind]bool)},
 	}, nil
 }
 
@@ -118,7 +137,29 @@ func (m *Metrics) AddSubscriber(s Source) {
 func (m *Metrics) AddBatching(name string, b *batching.Batching) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.batchings = append(m.batchings, pipeline{name, b})
+	m.batchings = append(m.batchings, pipeline{label(name), b})
+}
+
+// AddCheck shows whether a check fails, as a gauge of the pipeline with that
+// name; router.Observed.Ready is one. It must be quick, and is called by many
+// goroutines at once. A panic in it counts as an error.
+func (m *Metrics) AddCheck(name string, failing func() error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.checks = append(m.checks, check{label(name), failing})
+}
+
+// value is 1 while the check fails.
+func (c check) value() (v float64) {
+	defer func() {
+		if recover() != nil { // the user's code; metrics have no logger
+			v = 1
+		}
+	}()
+	if c.failing() != nil {
+		return 1
+	}
+	return 0
 }
 
 // OnAck returns what subscriber.Config.OnAck takes, for the histograms of
@@ -131,6 +172,7 @@ func (m *Metrics) OnAck() func(subscriber.Acked) {
 // OnBatch returns what batching.Config.OnBatch takes, for the histograms of the
 // batches of the pipeline with that name.
 func (m *Metrics) OnBatch(name string) func(batching.Handled) {
+	name = label(name)
 	m.batches.enable(name)
 	return func(h batching.Handled) { m.batches.observe(name, h) }
 }
@@ -143,6 +185,12 @@ func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
 	for _, f := range batcherFamilies {
 		descs <- f.desc
 	}
+	for _, f := range viewFamilies {
+		descs <- f.desc
+	}
+	descs <- viewChannelDesc
+	descs <- failedCallsDesc
+	descs <- notReadyDesc
 	m.acks.describe(descs)
 	m.batches.describe(descs)
 	m.rpo.describe(descs)
@@ -152,8 +200,16 @@ func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
 // Config.RPOInterval, the service, for RPOTimeout at most.
 func (m *Metrics) Collect(series chan<- prometheus.Metric) {
 	m.mu.Lock()
-	sources, batchings := slices.Clone(m.sources), slices.Clone(m.batchings)
+	sources, batchings, checks := slices.Clone(m.sources), slices.Clone(m.batchings), slices.Clone(m.checks)
 	m.mu.Unlock()
+
+	notReady := make(map[string]float64)
+	for _, c := range checks {
+		notReady[c.pipeline] = max(notReady[c.pipeline], c.value())
+	}
+	for name, v := range notReady {
+		series <- prometheus.MustNewConstMetric(notReadyDesc, prometheus.GaugeValue, v, name)
+	}
 
 	m.rpo.refresh(sources)
 	m.rpo.collect(series)
@@ -165,12 +221,19 @@ func (m *Metrics) Collect(series chan<- prometheus.Metric) {
 		now = st.Time
 		for i := range st.Subscriptions {
 			sub := &st.Subscriptions[i]
-			t := tunnel{instance: st.Instance, table: sub.Table, tunnel: sub.Tunnel}
+			t := newTunnel(st.Instance, sub.Table, sub.Tunnel)
 			tunnels[t] = append(tunnels[t], sub)
 		}
 	}
 	for t, subs := range tunnels {
 		collect(tunnelFamilies, series, subs, now, t.instance, t.table, t.tunnel)
+		if view := newestView(subs); view != nil {
+			collect(viewFamilies, series, []*subscriber.TunnelView{view}, now, t.instance, t.table, t.tunnel)
+			if m.channels {
+				viewChannels(series, t, view)
+			}
+		}
+		m.failedCalls(series, t, subs)
 		m.acks.begin(t)
 	}
 	m.acks.collect(series)
@@ -179,7 +242,7 @@ func (m *Metrics) Collect(series chan<- prometheus.Metric) {
 	for _, p := range batchings {
 		stats := p.b.Stats()
 		for i := range stats {
-			key := [2]string{p.name, stats[i].Batcher}
+			key := [2]string{p.name, label(stats[i].Batcher)}
 			batchers[key] = append(batchers[key], &stats[i])
 		}
 	}
@@ -204,14 +267,23 @@ type family[S any] struct {
 	values  func(s *S, now time.Time, add func(v float64, labels ...string))
 }
 
+// moreLabels are the values of a family's own labels, as a map's key.
+type moreLabels struct {
+	values [2]string
+	count  int
+}
+
 // collect sends the series of all families. The snapshots are of one thing,
 // which the first labels name.
 func collect[S any](families []family[S], series chan<- prometheus.Metric, snapshots []*S, now time.Time, first ...string) {
 	for _, f := range families {
-		sums := make(map[string]float64)
+		sums := make(map[moreLabels]float64)
 		for _, s := range snapshots {
 			f.values(s, now, func(v float64, labels ...string) {
-				key := strings.Join(labels, "\x00")
+				key := moreLabels{count: len(labels)}
+				for i, l := range labels {
+					key.values[i] = label(l)
+				}
 				if f.largest {
 					sums[key] = max(sums[key], v)
 				} else {
@@ -220,11 +292,7 @@ func collect[S any](families []family[S], series chan<- prometheus.Metric, snaps
 			})
 		}
 		for key, v := range sums {
-			labels := first
-			if key != "" {
-				labels = append(slices.Clip(first), strings.Split(key, "\x00")...)
-			}
-			series <- prometheus.MustNewConstMetric(f.desc, f.kind, v, labels...)
+			send(series, f.desc, f.kind, v, append(slices.Clip(first), key.values[:key.count]...)...)
 		}
 	}
 }

@@ -39,7 +39,7 @@ type watched struct {
 }
 
 // watch makes them; the subscriber is not subscribed yet.
-func watch(t *testing.T, cfg metrics.Config) *watched {
+func watch(t *testing.T, cfg metrics.Config, change ...func(*subscriber.Config)) *watched {
 	t.Helper()
 	w := &watched{T: t, bed: testbed.New(t, emulator.Options{}), registry: prometheus.NewPedanticRegistry()}
 	var err error
@@ -50,7 +50,11 @@ func watch(t *testing.T, cfg metrics.Config) *watched {
 
 	sc := testbed.Config(w.bed.Emulator.Endpoint())
 	sc.OnAck = w.metrics.OnAck()
+	sc.TunnelViewInterval, sc.ExpectedClients = 100*time.Millisecond, 3
 	sc.NackBackoff = func() backoff.BackOff { return backoff.NewConstantBackOff(time.Millisecond) }
+	for _, f := range change {
+		f(&sc)
+	}
 	if w.sub, err = subscriber.New(sc, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -81,6 +85,7 @@ func watch(t *testing.T, cfg metrics.Config) *watched {
 	})
 	w.metrics.AddSubscriber(w.sub)
 	w.metrics.AddBatching("orders", w.batching)
+	w.metrics.AddCheck("orders", func() error { return nil })
 	return w
 }
 
@@ -182,7 +187,8 @@ func TestMetrics_equal_what_was_written_acked_and_nacked(t *testing.T) {
 	f := w.gather()
 	sum := func(name string, labels ...string) float64 { v, _ := value(f, name, labels...); return v }
 	delivered, redelivered, back := sum("messages_delivered_total"), sum("messages_redelivered_total"), sum("messages_settled_total", "outcome=called_back")
-	if delivered-redelivered != 80 || redelivered < 3 || redelivered > 3+back {
+	// The first attempt of a record may be called back before anybody takes its message.
+	if first := delivered - redelivered; first > 80 || first < 80-back || redelivered < 3 || redelivered > 3+back {
 		t.Errorf("%v delivered, %v of them again, %v called back", delivered, redelivered, back)
 	}
 	if handled := sum("batches_total"); handled == 0 || handled != sum("batch_size_messages") || handled != sum("batch_wait_seconds") || handled != sum("batch_handling_seconds") {
@@ -203,7 +209,7 @@ func TestMetrics_are_there_from_the_start_at_zero(t *testing.T) {
 		"messages_settled_total outcome=skipped", "messages_settled_total outcome=called_back", "messages_settled_total outcome=abandoned",
 		"checkpoints_total result=error", "heartbeats_total result=error", "reconnects_total", "rebalances_total", "drains_total",
 		"channels_ended_total end=lost", "channels_ended_total end=finished", "channels_ended_total end=closed",
-		"subscriptions state=failed", "subscriptions state=draining", "channels state=failing type=base",
+		"subscriptions state=failed", "subscriptions state=draining", "subscriptions state=finished", "channels state=failing type=base",
 		"in_flight_records", "in_flight_bytes", "handling_messages", "retrying_records", "failing_records", "window_full_channels",
 		"oldest_unacked_age_seconds", "ack_delay_seconds", "handling_seconds",
 		"batches_total trigger=size", "batches_total trigger=close", "batches_failed_total", "batch_messages_total outcome=failed",

@@ -56,7 +56,7 @@ func (r *rpo) refresh(sources []Source) {
 		}
 		st := s.Status()
 		for _, sub := range st.Subscriptions {
-			t := tunnel{st.Instance, sub.Table, sub.Tunnel}
+			t := newTunnel(st.Instance, sub.Table, sub.Tunnel)
 			if sub.Ended || live[t] {
 				continue
 			}
@@ -123,7 +123,7 @@ func (r *rpo) collect(series chan<- prometheus.Metric) {
 	now := time.Now()
 	for t, p := range r.known {
 		send := func(desc *prometheus.Desc, kind prometheus.ValueType, v float64, label string) {
-			series <- prometheus.MustNewConstMetric(desc, kind, v, t.instance, t.table, t.tunnel, label)
+			send(series, desc, kind, v, t.instance, t.table, t.tunnel, label)
 		}
 		send(rpoRequestsDesc, prometheus.CounterValue, float64(p.ok), "ok")
 		send(rpoRequestsDesc, prometheus.CounterValue, float64(p.failed), "error")

@@ -105,21 +105,13 @@ var tunnelFamilies = []family[status]{
 	total("rebalances_total", "Channels given back because the service asked for them.", func(t *subscriber.Totals) uint64 { return t.Rebalances }),
 	total("drains_total", "Drains of channels that began.", func(t *subscriber.Totals) uint64 { return t.Drains }),
 	{
-		desc: newDesc("failed_calls_total", "Calls to the service that failed, by operation and by its code (or timeout, network, credentials, malformed).", tunnelLabels, "operation", "code"),
-		kind: prometheus.CounterValue,
-		values: func(s *status, _ time.Time, add func(float64, ...string)) {
-			for _, e := range s.Errors {
-				add(float64(e.Count), e.Op, e.Code)
-			}
-		},
-	},
-	{
-		desc: newDesc("subscriptions", "Subscriptions: running, draining, and failed ones (1 when the tunnel is gone or expired).", tunnelLabels, "state"),
+		desc: newDesc("subscriptions", "Subscriptions: running, draining, failed ones (1 when the tunnel is gone or expired), and finished ones (1 when it was read to its end).", tunnelLabels, "state"),
 		kind: prometheus.GaugeValue,
 		values: func(s *status, _ time.Time, add func(float64, ...string)) {
 			add(count(!s.Ended && !s.Draining), "running")
 			add(count(!s.Ended && s.Draining), "draining")
 			add(count(s.Fatal != ""), "failed")
+			add(count(s.Ended && s.Finished), "finished")
 		},
 	},
 	{
@@ -185,7 +177,38 @@ var tunnelFamilies = []family[status]{
 		}
 		return age
 	}),
+	longest("calls_failing_seconds", "How long calls have failed without success, as far as no retry mends that: of all clients or channels, or of a channel that cannot be read any more; 0 when all is well.", func(s *status, now time.Time) (d time.Duration) {
+		for _, t := range s.Trouble {
+			d = max(d, now.Sub(t.Since))
+		}
+		return d
+	}),
+	{
+		desc: newDesc("clients_expected", "Config.ExpectedClients: tunnel clients that all processes have together; none while it is not set.", tunnelLabels),
+		kind: prometheus.GaugeValue, largest: true,
+		values: func(s *status, _ time.Time, add func(float64, ...string)) {
+			if !s.Ended && s.ExpectedClients > 0 {
+				add(float64(s.ExpectedClients))
+			}
+		},
+	},
 	longest("stream_retention_seconds", "How long the table's stream keeps changes; 0 while unknown.", func(s *status, _ time.Time) time.Duration { return s.Retention }),
+}
+
+var failedCallsDesc = newDesc("failed_calls_total", "Calls to the service that failed, by operation and by its code (or timeout, network, credentials, malformed).", tunnelLabels, "operation", "code")
+
+// failedCalls sends the series of the failed calls of a tunnel. Their codes come from
+// the service, so that they are bounded here.
+func (m *Metrics) failedCalls(series chan<- prometheus.Metric, t tunnel, subs []*status) {
+	sums := make(map[kind]float64)
+	for _, s := range subs {
+		for _, e := range s.Errors {
+			sums[m.kinds.of(t, kind{label(e.Op), label(e.Code)})] += float64(e.Count)
+		}
+	}
+	for k, v := range sums {
+		send(series, failedCallsDesc, prometheus.CounterValue, v, t.instance, t.table, t.tunnel, k.operation, k.code)
+	}
 }
 
 var channelStates = []subscriber.ChannelState{

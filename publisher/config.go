@@ -11,7 +11,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/cenkalti/backoff/v4"
 
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // Defaults of Config: the only place where these numbers stand.
@@ -29,7 +30,6 @@ const (
 	maxBatchBytes  = 4 << 20 // of a BatchWriteRow
 	maxKeyBytes    = 1 << 10 // of a primary key column
 	maxColumnBytes = 2 << 20 // of a string or binary column
-	maxNameBytes   = 255     // of a table's or column's name
 	maxRetention   = 7 * 24 * time.Hour
 	minTimeToLive  = 24 * time.Hour
 	maxTimeToLive  = (1<<31 - 1) * time.Second
@@ -58,7 +58,15 @@ type Config struct {
 
 	// Credentials gives credentials that change over time (STS, RAM role). It
 	// is asked again shortly before they expire, by one goroutine at a time.
-	Credentials subscriber.CredentialsProvider
+	Credentials ots.CredentialsProvider
+
+	// SignatureVersion is how requests are signed. SignatureV4 needs Region.
+	// Default SignatureV2.
+	SignatureVersion ots.SignatureVersion
+
+	// Region is the region of the instance, such as "cn-hangzhou", for
+	// SignatureV4; empty otherwise.
+	Region string
 
 	// AllowInsecure permits http:// endpoints outside loopback.
 	AllowInsecure bool
@@ -153,13 +161,11 @@ func (c Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 
-	// What both have in common is checked, and worded, by the subscriber.
-	if err := (subscriber.Config{
+	faults = append(faults, service.Connection{
 		Endpoint: c.Endpoint, Instance: c.Instance, AllowInsecure: c.AllowInsecure,
 		AccessKeyID: c.AccessKeyID, AccessKeySecret: c.AccessKeySecret, Credentials: c.Credentials,
-	}).Validate(); err != nil {
-		faults = append(faults, errors.Unwrap(err))
-	}
+		SignatureVersion: c.SignatureVersion, Region: c.Region,
+	}.Faults()...)
 	faults = append(faults, c.Columns.withDefaults().faults()...)
 	if c.MaxBatchRows < 0 || c.MaxBatchRows > maxBatchRows {
 		fault("Config.MaxBatchRows is %d: a request takes 1 to %d rows", c.MaxBatchRows, maxBatchRows)
@@ -209,8 +215,8 @@ func (c Columns) faults() (faults []error) {
 	for _, column := range []struct{ field, name string }{
 		{"Key", c.Key}, {"Sequence", c.Sequence}, {"UUID", c.UUID}, {"Payload", c.Payload}, {"Metadata", c.Metadata},
 	} {
-		if !validName(column.name) {
-			faults = append(faults, fmt.Errorf("Config.Columns.%s is %q: a column's name has letters, digits and _, begins with no digit, and is at most %d bytes long", column.field, column.name, maxNameBytes))
+		if !service.IsTableName(column.name) {
+			faults = append(faults, fmt.Errorf("Config.Columns.%s is %q: a column's name has %s", column.field, column.name, service.TableNameRule))
 		}
 		if slices.Contains(seen, column.name) {
 			faults = append(faults, fmt.Errorf("Config.Columns.%s is %q, as is another column", column.field, column.name))
@@ -218,17 +224,4 @@ func (c Columns) faults() (faults []error) {
 		seen = append(seen, column.name)
 	}
 	return faults
-}
-
-// validName reports whether the service takes a table or column of that name.
-func validName(name string) bool {
-	if name == "" || len(name) > maxNameBytes || '0' <= name[0] && name[0] <= '9' {
-		return false
-	}
-	for _, r := range name {
-		if r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
-			return false
-		}
-	}
-	return true
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/publisher"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
@@ -133,7 +134,7 @@ func TestMessages_come_back_as_they_were_published(t *testing.T) {
 			if got.UUID != want.UUID && want.UUID != "" || got.UUID == "" || string(got.Payload) != string(want.Payload) || !maps.Equal(got.Metadata, want.Metadata) {
 				t.Errorf("%s, %s: published %+v, came back as %q %q %v", name, what, want, got.UUID, got.Payload, got.Metadata)
 			}
-			if _, ok := subscriber.RecordFromMessage(got); !ok {
+			if _, ok := ots.RecordFromMessage(got); !ok {
 				t.Errorf("%s, %s: no record", name, what)
 			}
 		}
@@ -312,8 +313,8 @@ func TestPublish_says_what_to_do_about_a_missing_table_and_refused_credentials(t
 	}{
 		{func(c *publisher.Config) { c.CreateTables = false }, publisher.ErrNoTable, "OTSObjectNotExist"},
 		{func(c *publisher.Config) { c.CreateTables = false }, publisher.ErrNoTable, "create it with CreateTable, or set Config.CreateTables"},
-		{func(c *publisher.Config) { c.AccessKeySecret = "wrong-secret" }, subscriber.ErrAuth, "OTSAuthFailed"},
-		{func(c *publisher.Config) { c.AccessKeyID, c.CreateTables = "unknown", false }, subscriber.ErrAuth, "OTSAuthFailed"},
+		{func(c *publisher.Config) { c.AccessKeySecret = "wrong-secret" }, ots.ErrAuth, "OTSAuthFailed"},
+		{func(c *publisher.Config) { c.AccessKeyID, c.CreateTables = "unknown", false }, ots.ErrAuth, "OTSAuthFailed"},
 	} {
 		err := publish(t, em, c.change).Publish("missing", message.NewMessage("1", nil))
 		if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "wrong-secret") {
@@ -323,33 +324,33 @@ func TestPublish_says_what_to_do_about_a_missing_table_and_refused_credentials(t
 }
 
 func TestUnmarshaler_refuses_rows_that_hold_no_message_and_skips_what_is_none(t *testing.T) {
-	cell := func(name string, v subscriber.Value) subscriber.Cell { return subscriber.Cell{Name: name, Value: v} }
-	payload := cell("payload", subscriber.BinaryValue([]byte("x")))
+	cell := func(name string, v ots.Value) ots.Cell { return ots.Cell{Name: name, Value: v} }
+	payload := cell("payload", ots.BinaryValue([]byte("x")))
 	for _, c := range []struct {
 		what    string
-		typ     subscriber.RecordType
-		columns []subscriber.Cell
+		typ     ots.RecordType
+		columns []ots.Cell
 		outbox  bool
 		want    string // of the error; "skip", or "" for none
 	}{
-		{"a put", subscriber.Put, []subscriber.Cell{payload}, false, ""},
-		{"a payload as text", subscriber.Put, []subscriber.Cell{cell("payload", subscriber.StringValue("x"))}, false, ""},
-		{"a deletion", subscriber.Delete, nil, false, "skip"},
-		{"an update of other columns", subscriber.Update, []subscriber.Cell{cell("done", subscriber.BooleanValue(true))}, false, "skip"},
-		{"an update that removes the payload", subscriber.Update, []subscriber.Cell{{Name: "payload", Type: subscriber.CellDeleteAllVersions}}, false, "skip"},
-		{"a foreign row", subscriber.Put, nil, false, `row [1] of table orders has no column "payload"; check Unmarshaler.Columns, and set Outbox if only some rows of the table carry a message`},
-		{"a foreign row in an outbox", subscriber.Put, nil, true, "skip"},
-		{"a number as payload", subscriber.Put, []subscriber.Cell{cell("payload", subscriber.IntegerValue(1))}, true, `row [1] of table orders has a payload column "payload" of type integer, not binary or string`},
-		{"a number as UUID", subscriber.Put, []subscriber.Cell{payload, cell("uuid", subscriber.IntegerValue(1))}, false, `row [1] of table orders has a UUID column "uuid" of type integer, not string`},
-		{"metadata that is no JSON", subscriber.Put, []subscriber.Cell{payload, cell("metadata", subscriber.StringValue("{"))}, false, `row [1] of table orders has a metadata column "metadata" that is no JSON object of strings`},
-		{"metadata of numbers", subscriber.Put, []subscriber.Cell{payload, cell("metadata", subscriber.StringValue(`{"a":1}`))}, false, `row [1] of table orders has a metadata column "metadata" that is no JSON object of strings`},
-		{"metadata that is null", subscriber.Put, []subscriber.Cell{payload, cell("metadata", subscriber.StringValue(`null`))}, false, `row [1] of table orders has a metadata column "metadata" that is no JSON object of strings`},
+		{"a put", ots.Put, []ots.Cell{payload}, false, ""},
+		{"a payload as text", ots.Put, []ots.Cell{cell("payload", ots.StringValue("x"))}, false, ""},
+		{"a deletion", ots.Delete, nil, false, "skip"},
+		{"an update of other columns", ots.Update, []ots.Cell{cell("done", ots.BooleanValue(true))}, false, "skip"},
+		{"an update that removes the payload", ots.Update, []ots.Cell{{Name: "payload", Type: ots.CellDeleteAllVersions}}, false, "skip"},
+		{"a foreign row", ots.Put, nil, false, `row [1] of table orders has no column "payload"; check Unmarshaler.Columns, and set Outbox if only some rows of the table carry a message`},
+		{"a foreign row in an outbox", ots.Put, nil, true, "skip"},
+		{"a number as payload", ots.Put, []ots.Cell{cell("payload", ots.IntegerValue(1))}, true, `row [1] of table orders has a payload column "payload" of type integer, not binary or string`},
+		{"a number as UUID", ots.Put, []ots.Cell{payload, cell("uuid", ots.IntegerValue(1))}, false, `row [1] of table orders has a UUID column "uuid" of type integer, not string`},
+		{"metadata that is no JSON", ots.Put, []ots.Cell{payload, cell("metadata", ots.StringValue("{"))}, false, `row [1] of table orders has a metadata column "metadata" that is no JSON object of strings`},
+		{"metadata of numbers", ots.Put, []ots.Cell{payload, cell("metadata", ots.StringValue(`{"a":1}`))}, false, `row [1] of table orders has a metadata column "metadata" that is no JSON object of strings`},
+		{"metadata that is null", ots.Put, []ots.Cell{payload, cell("metadata", ots.StringValue(`null`))}, false, `row [1] of table orders has a metadata column "metadata" that is no JSON object of strings`},
 	} {
-		r := &subscriber.Record{Table: "orders", Type: c.typ, PrimaryKey: []subscriber.Column{{Name: "id", Value: subscriber.IntegerValue(1)}}, Columns: c.columns}
+		r := &ots.Record{Table: "orders", Type: c.typ, PrimaryKey: []ots.Column{{Name: "id", Value: ots.IntegerValue(1)}}, Columns: c.columns}
 		msg, err := publisher.Unmarshaler{Outbox: c.outbox}.Unmarshal(r)
 		switch {
 		case c.want == "skip":
-			if !errors.Is(err, subscriber.ErrSkip) {
+			if !errors.Is(err, ots.ErrSkip) {
 				t.Errorf("%s: %v is no ErrSkip", c.what, err)
 			}
 		case c.want != "":

@@ -1,11 +1,10 @@
 package publisher
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/ack"
 )
 
 var (
@@ -64,6 +63,21 @@ func (e *PublishError) Error() string {
 	return fmt.Sprintf("publishing to table %s: %d of %d messages were not stored", e.Table, len(e.Failed), e.Messages)
 }
 
+// MessageErrors implements batching.PartialError: the errors of the messages that
+// are not known to be stored, by index. One that was only not sent because of
+// another is marked with ack.Transient.
+func (e *PublishError) MessageErrors() map[int]error {
+	errs := make(map[int]error, len(e.Failed))
+	for _, f := range e.Failed {
+		err := f.Err
+		if errors.Is(err, ErrNotSent) {
+			err = ack.Transient(err)
+		}
+		errs[f.Index] = err
+	}
+	return errs
+}
+
 // Unwrap returns the outcomes of the messages that failed, without those that were not sent.
 func (e *PublishError) Unwrap() []error {
 	var causes []error
@@ -73,54 +87,4 @@ func (e *PublishError) Unwrap() []error {
 		}
 	}
 	return causes
-}
-
-// Codes of the table API.
-const (
-	codeObjectNotExist     = "OTSObjectNotExist"
-	codeObjectAlreadyExist = "OTSObjectAlreadyExist"
-	codeAuthFailed         = "OTSAuthFailed"
-	codeNoPermission       = "OTSNoPermissionAccess"
-	codeInvalidPK          = "OTSInvalidPK"
-)
-
-// passingCodes are those after which the same rows may be taken later. The
-// last four leave open whether the rows were written.
-var passingCodes = map[string]bool{
-	"OTSServerBusy":            true,
-	"OTSStorageServerBusy":     true,
-	"OTSPartitionUnavailable":  true,
-	"OTSTableNotReady":         true,
-	"OTSRowOperationConflict":  true,
-	"OTSNotEnoughCapacityUnit": true,
-	"OTSCapacityUnitExhausted": true,
-	"OTSQuotaExhausted":        true,
-	"OTSRequestTimeout":        true,
-	"OTSTimeout":               true,
-	"OTSServerUnavailable":     true,
-	"OTSInternalServerError":   true,
-}
-
-// passing reports whether what failed so may succeed when it is tried again. What
-// is no answer of the service comes from the network or the CredentialsProvider.
-func passing(err error) bool {
-	var se *subscriber.ServiceError
-	if errors.As(err, &se) {
-		return passingCodes[se.Code] || se.Status >= 500
-	}
-	return !errors.Is(err, context.Canceled)
-}
-
-// hasCode reports whether err is an answer of the service with one of the codes.
-func hasCode(err error, codes ...string) bool {
-	var se *subscriber.ServiceError
-	if !errors.As(err, &se) {
-		return false
-	}
-	for _, code := range codes {
-		if se.Code == code {
-			return true
-		}
-	}
-	return false
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/cenkalti/backoff/v4"
 	"pgregory.net/rapid"
+
+	_ "github.com/watermill-ots/watermill-ots/internal/nofailfiles"
 )
 
 // plan is one run of the model test: random messages, and what the service

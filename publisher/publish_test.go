@@ -16,7 +16,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // keyed makes n messages "key/1", "key/2", ... of one ordering key.
@@ -123,7 +124,7 @@ func TestPublish_gives_up_after_thirty_seconds_without_progress(t *testing.T) {
 			t.Errorf("took %v", took)
 		}
 		failure := publishError(t, err)
-		var se *subscriber.ServiceError
+		var se *ots.ServiceError
 		if !errors.As(err, &se) || se.Code != "OTSServerBusy" || se.Op != "BatchWriteRow" || len(failure.Failed) != 3 {
 			t.Errorf("the error is %v", err)
 		}
@@ -248,6 +249,32 @@ func TestPublish_ends_with_the_context_of_a_message(t *testing.T) {
 	}
 }
 
+func TestPublish_tries_again_after_a_cancelled_call_that_was_not_its_own(t *testing.T) {
+	elsewhere := fmt.Errorf("the shared call was given up: %w", context.Canceled)
+	for _, what := range []string{"transport", "CredentialsProvider"} {
+		synctest.Test(t, func(t *testing.T) {
+			f, asked := new(fakeTable), 0
+			f.verdict = func([]stored) verdict {
+				if what == "transport" && len(f.requests) <= 2 {
+					return verdict{answer: elsewhere}
+				}
+				return verdict{}
+			}
+			p := newFake(t, f, func(c *Config) {
+				c.Credentials = ots.CredentialsProviderFunc(func(context.Context) (ots.Credentials, error) {
+					if asked++; what == "CredentialsProvider" && asked <= 2 {
+						return ots.Credentials{}, elsewhere
+					}
+					return ots.Credentials{AccessKeyID: "id", AccessKeySecret: "secret"}, nil
+				})
+			})
+			if err := p.Publish("orders", loose(1)...); err != nil || len(f.written) != 1 {
+				t.Errorf("%s: %v, written are %v", what, err, f.written)
+			}
+		})
+	}
+}
+
 func TestPublish_request_without_an_answer_is_sent_again_after_CallTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(fakeTable)
@@ -302,11 +329,11 @@ func TestPublish_uses_old_credentials_while_the_provider_fails_until_they_expire
 		f := new(fakeTable)
 		p := newFake(t, f, func(c *Config) {
 			c.RetryBackoff = func() backoff.BackOff { return &backoff.StopBackOff{} }
-			c.Credentials = subscriber.CredentialsProviderFunc(func(context.Context) (subscriber.Credentials, error) {
+			c.Credentials = ots.CredentialsProviderFunc(func(context.Context) (ots.Credentials, error) {
 				if asked++; asked > 1 {
-					return subscriber.Credentials{}, broken
+					return ots.Credentials{}, broken
 				}
-				return subscriber.Credentials{AccessKeyID: "id", AccessKeySecret: "secret", Expires: time.Now().Add(time.Hour)}, nil
+				return ots.Credentials{AccessKeyID: "id", AccessKeySecret: "secret", Expires: time.Now().Add(time.Hour)}, nil
 			})
 		})
 		for _, c := range []struct {
@@ -335,25 +362,27 @@ func TestPublish_asks_for_other_credentials_after_a_refusal_and_before_they_expi
 			return verdict{}
 		}
 		p := newFake(t, f, func(c *Config) {
-			c.Credentials = subscriber.CredentialsProviderFunc(func(context.Context) (subscriber.Credentials, error) {
+			c.Credentials = ots.CredentialsProviderFunc(func(context.Context) (ots.Credentials, error) {
 				asked++
-				return subscriber.Credentials{AccessKeyID: fmt.Sprint("id", asked), AccessKeySecret: "secret", Expires: time.Now().Add(time.Hour)}, nil
+				time.Sleep(time.Millisecond) // so that calls beside it sign with the old ones
+				return ots.Credentials{AccessKeyID: fmt.Sprint("id", asked), AccessKeySecret: "secret", Expires: time.Now().Add(time.Hour)}, nil
 			})
 		})
-		for try := 1; try <= 4; try++ {
+		for try := 1; try <= 5; try++ {
 			err := p.Publish("orders", loose(1)...)
-			if refused := errors.Is(err, subscriber.ErrAuth); refused != (try == 2) || err != nil && !refused {
+			if refused := errors.Is(err, ots.ErrAuth); refused != (try == 2) || err != nil && !refused {
 				t.Errorf("try %d: %v", try, err)
 			}
 			if try == 3 {
-				time.Sleep(59*time.Minute + time.Second)
+				time.Sleep(59*time.Minute + time.Second) // from here on others are asked for, beside the calls
 			}
+			time.Sleep(service.AskPause)
 		}
 		var keys []string
 		for _, r := range f.requests {
 			keys = append(keys, r.key)
 		}
-		if want := []string{"id1", "id1", "id2", "id3"}; !slices.Equal(keys, want) {
+		if want := []string{"id1", "id1", "id2", "id2", "id3"}; !slices.Equal(keys, want) {
 			t.Errorf("signed with %v, want %v", keys, want)
 		}
 	})

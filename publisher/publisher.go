@@ -13,6 +13,9 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
 // Publisher writes messages into Tablestore tables. See the package
@@ -57,16 +60,24 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Publisher, error) {
 	}
 	base := cfg.Transport
 	if base == nil {
-		p.own = newTransport()
+		p.own = service.NewTransport(maxIdle)
 		base = p.own
 	}
-	p.client = &client{
-		endpoint: trimEndpoint(cfg.Endpoint), instance: cfg.Instance,
-		base: base, creds: newCredentialsCache(cfg), timeout: cfg.CallTimeout,
+	provider := cfg.Credentials
+	if provider == nil {
+		provider = service.StaticCredentials{AccessKeyID: cfg.AccessKeyID, AccessKeySecret: cfg.AccessKeySecret, SecurityToken: cfg.SecurityToken}
 	}
+	p.client = &client{service.TableClient{
+		Endpoint: cfg.Endpoint, Instance: cfg.Instance, Region: cfg.Region,
+		Transport: base, Credentials: service.NewCredentialsCache(provider, p.logger), Timeout: cfg.CallTimeout,
+	}}
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	return p, nil
 }
+
+// MaxPayloadBytes is the largest payload of a message: that of a column. A publisher
+// of package router's dead letters must not have such a limit.
+func (p *Publisher) MaxPayloadBytes() int { return maxColumnBytes }
 
 // Publish stores messages as rows of the topic's table and returns when all of
 // them are stored. What the service refuses in a way that passes is sent again,
@@ -175,12 +186,15 @@ func (p *Publisher) store(ctx context.Context, table string, rows []*row) []*row
 			pauses = p.cfg.RetryBackoff()
 		}
 		pause := pauses.NextBackOff()
-		if !passing(err) || pause == backoff.Stop || ctx.Err() != nil {
+		if !service.Passing(err) || pause == backoff.Stop || ctx.Err() != nil {
 			break
 		}
-		p.logger.Info("Rows were not stored; they are sent again", watermill.LogFields{
-			"table": table, "rows": len(batch) - stored, "error": err.Error(), "pause": pause.String(),
-		})
+		fields := watermill.LogFields{"table": table, "rows": len(batch) - stored, "error": err.Error(), "pause": pause.String()}
+		var panicked *ack.PanicError
+		if errors.As(err, &panicked) { // in the SDK, at an answer that lacks something
+			fields["stack"] = string(panicked.Stack)
+		}
+		p.logger.Info("Rows were not stored; they are sent again", fields)
 		if !sleep(ctx, pause) {
 			for _, r := range batch {
 				if r.err != nil {
@@ -196,7 +210,7 @@ func (p *Publisher) store(ctx context.Context, table string, rows []*row) []*row
 // gravest returns an outcome that does not pass, else one that does, else nil.
 func gravest(outcomes []error) (gravest error) {
 	for _, err := range outcomes {
-		if err != nil && !passing(err) {
+		if err != nil && !service.Passing(err) {
 			return err
 		}
 		gravest = cmp.Or(gravest, err)
@@ -231,6 +245,7 @@ func (p *Publisher) Close() error {
 			p.closeErr = fmt.Errorf("closing the publisher after %v: %w", p.cfg.CloseTimeout, ErrCloseTimeout)
 		}
 		p.cancel(ErrClosed)
+		p.client.Credentials.Close(service.CredentialsGrace)
 		if p.own != nil {
 			p.own.CloseIdleConnections()
 		}

@@ -9,6 +9,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
 // CreateTable creates the topic's table, with a stream, unless it exists. One
@@ -34,8 +36,8 @@ func (p *Publisher) CreateTable(ctx context.Context, topic string) error {
 // table names the table of a topic.
 func (p *Publisher) table(topic string) (string, error) {
 	table := p.cfg.Table(topic)
-	if !validName(table) {
-		return "", fmt.Errorf("%w: topic %q gives the table's name %q, which may have letters, digits and _ only; map topics with Config.Table", ErrNoTable, topic, table)
+	if !service.IsTableName(table) {
+		return "", fmt.Errorf("%w: topic %q gives the table's name %q, but a table's name has %s; map topics with Config.Table", ErrNoTable, topic, table, service.TableNameRule)
 	}
 	return table, nil
 }
@@ -57,7 +59,7 @@ func (p *Publisher) prepare(ctx context.Context, table string) error {
 // ensure creates the table unless it exists.
 func (p *Publisher) ensure(ctx context.Context, table string) error {
 	meta, err := p.describe(ctx, table)
-	if hasCode(err, codeObjectNotExist) {
+	if service.HasCode(err, service.CodeObjectNotExist) {
 		err = p.retried(ctx, func() error {
 			return p.client.call(ctx, "CreateTable", func(sdk *tablestore.TableStoreClient) error {
 				_, err := sdk.CreateTable(p.newTable(table))
@@ -66,7 +68,7 @@ func (p *Publisher) ensure(ctx context.Context, table string) error {
 		})
 		if err == nil {
 			p.logger.Info("Table created", watermill.LogFields{"table": table})
-		} else if hasCode(err, codeObjectAlreadyExist) { // somebody was faster, or the answer to our own was lost
+		} else if service.HasCode(err, service.CodeObjectAlreadyExist) { // somebody was faster, or the answer to our own was lost
 			meta, err = p.describe(ctx, table)
 		}
 	}
@@ -116,7 +118,7 @@ func (p *Publisher) retried(ctx context.Context, f func() error) error {
 	pauses := p.cfg.RetryBackoff()
 	for {
 		err := f()
-		if err == nil || !passing(err) || ctx.Err() != nil {
+		if err == nil || !service.Passing(err) || ctx.Err() != nil {
 			return err
 		}
 		if pause := pauses.NextBackOff(); pause == backoff.Stop || !sleep(ctx, pause) {

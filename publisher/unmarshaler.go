@@ -7,7 +7,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // Unmarshaler makes the messages again that a Publisher stored, as they were
@@ -16,7 +16,7 @@ import (
 // that is kept does not keep its page.
 //
 // Rows that are deleted, and updates that do not write the payload column, make
-// no message (subscriber.ErrSkip). A put without a payload is refused, since it
+// no message (ots.ErrSkip). A put without a payload is refused, since it
 // comes from wrong Columns or a wrong table, unless Outbox is set.
 type Unmarshaler struct {
 	// Columns must be those of the Publisher, or of Columns.WriteTo.
@@ -27,24 +27,24 @@ type Unmarshaler struct {
 	Outbox bool
 }
 
-var _ subscriber.Unmarshaler = Unmarshaler{}
+var _ ots.Unmarshaler = Unmarshaler{}
 
 // Unmarshal makes the message of a record.
-func (u Unmarshaler) Unmarshal(r *subscriber.Record) (*message.Message, error) {
+func (u Unmarshaler) Unmarshal(r *ots.Record) (*message.Message, error) {
 	columns := u.Columns.withDefaults()
 	payload, ok := r.Column(columns.Payload)
-	if r.Type == subscriber.Delete || !ok && (u.Outbox || r.Type == subscriber.Update) {
-		return nil, subscriber.ErrSkip
+	if r.Type == ots.Delete || !ok && (u.Outbox || r.Type == ots.Update) {
+		return nil, ots.ErrSkip
 	}
 	if !ok {
 		return nil, u.refuse(r, "has no column %q; check Unmarshaler.Columns, and set Outbox if only some rows of the table carry a message", columns.Payload)
 	}
-	if k := payload.Kind(); k != subscriber.KindBinary && k != subscriber.KindString {
+	if k := payload.Kind(); k != ots.KindBinary && k != ots.KindString {
 		return nil, u.refuse(r, "has a payload column %q of type %s, not binary or string", columns.Payload, k)
 	}
 	msg := message.NewMessage("", payload.Bytes())
 	if uuid, ok := r.Column(columns.UUID); ok {
-		if uuid.Kind() != subscriber.KindString {
+		if uuid.Kind() != ots.KindString {
 			return nil, u.refuse(r, "has a UUID column %q of type %s, not string", columns.UUID, uuid.Kind())
 		}
 		msg.UUID = strings.Clone(uuid.String())
@@ -57,6 +57,6 @@ func (u Unmarshaler) Unmarshal(r *subscriber.Record) (*message.Message, error) {
 	return msg, nil
 }
 
-func (u Unmarshaler) refuse(r *subscriber.Record, format string, args ...any) error {
+func (u Unmarshaler) refuse(r *ots.Record, format string, args ...any) error {
 	return fmt.Errorf("row %s of table %s %s", r.KeyText(), r.Table, fmt.Sprintf(format, args...))
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -36,16 +37,17 @@ func (r *Router) missing(name string) []Fault {
 	t, path := r.cfg.Tunnels[name], join("tunnels", name)
 	var faults []Fault
 	lacks := func(at, kind, missing string, registered []string, register string) {
-		faults = append(faults, Fault{Path: at, Text: fmt.Sprintf("no %s called %q is registered (%s)%s", kind, missing, register, suggest(missing, registered, "registered names"))})
+		faults = append(faults, Fault{Path: at, Text: fmt.Sprintf("no %s called %s is registered (%s)%s", kind, r.cfg.source.show(at, missing), register, suggest(missing, registered, "registered names"))})
 	}
 	if h, ok := r.handlers[name]; !ok && len(h.check(name, t)) > 0 {
 		faults = append(faults, Fault{Path: path, Text: fmt.Sprintf("has no handlers; call Handle(%q, ...) before Run", name)})
 	}
 	for _, to := range t.targets() {
 		if r.publishers[to.publisher] == nil {
-			lacks(join(path, to.path), "publisher", to.publisher, names(r.publishers), "RegisterPublisher")
+			lacks(joinPath(path, to.path), "publisher", to.publisher, names(r.publishers), "RegisterPublisher")
 		}
 	}
+	faults = append(faults, r.limitedLetters(name)...)
 	if format := cmp.Or(t.Payload, DefaultPayload); r.payloads[format] == nil {
 		lacks(join(path, "payload"), "payload format", format, names(r.payloads), "RegisterPayload")
 	}
@@ -84,7 +86,8 @@ func (r *Router) parts(name string) parts {
 		publishers:  r.publishers,
 		letters:     r.letters(name),
 		onBatch:     r.onBatch[name],
-		stopping:    r.stopping,
+		stops:       r.stops,
+		end:         func(err error) { r.brakePipeline(name, err) },
 		logger:      r.logger.With(watermill.LogFields{"tunnel": name}),
 	}
 }
@@ -101,18 +104,36 @@ func (r *Router) letters(name string) letterbox {
 	return r.letterTable(name)
 }
 
+// letterCredentials needs mu. It returns the cache that all letter tables of an instance
+// share. Run closes it.
+func (r *Router) letterCredentials(instance string) *service.CredentialsCache {
+	c := r.letterKeys[instance]
+	if c == nil {
+		c = service.NewCredentialsCache(r.cfg.Instances[instance].provider(r.credentials), r.logger)
+		if r.letterKeys == nil {
+			r.letterKeys = make(map[string]*service.CredentialsCache)
+		}
+		r.letterKeys[instance] = c
+	}
+	return c
+}
+
 // letterTable needs mu. The tunnel has a dead-letter table.
 func (r *Router) letterTable(name string) *tableLetters {
 	t := r.cfg.Tunnels[name]
 	at := t.deadLetterInstance()
 	in := r.cfg.Instances[at]
 	return &tableLetters{
-		client: &tableClient{instance: in, transport: r.transports[at], creds: &credentialsCache{provider: in.provider(r.credentials)}},
+		client: &tableClient{service.TableClient{
+			Endpoint: in.Endpoint, Instance: in.Name, Region: in.Region,
+			Transport: r.transports[at], Credentials: r.letterCredentials(at), Timeout: tableCallTimeout,
+		}},
 		table:  t.Failure.DeadLetter.Table,
+		logger: r.logger.With(watermill.LogFields{"tunnel": name}),
 	}
 }
 
-// prepareLetters creates dead-letter tables that are missing. It does so before
+// prepareLetters creates dead-letter tables that are missing, and refuses those that have another key. It does so before
 // anything runs: when a letter has to be written it would be too late to find out
 // that it cannot be done.
 func (r *Router) prepareLetters(ctx context.Context) error {
@@ -120,7 +141,7 @@ func (r *Router) prepareLetters(ctx context.Context) error {
 	for _, name := range names(r.pipelines) {
 		if table, ok := r.pipelines[name].policy.letters.(*tableLetters); ok {
 			if err := r.unlessStopping(table.prepare(ctx)); err != nil {
-				errs = append(errs, fmt.Errorf("tunnels.%s.failure.dead_letter: %w", name, err))
+				errs = append(errs, fmt.Errorf("%s.failure.dead_letter: %w", join("tunnels", name), err))
 			}
 		}
 	}
@@ -135,21 +156,29 @@ func (r *Router) subscriberConfig(name string) subscriber.Config {
 	return subscriber.Config{
 		Endpoint: in.Endpoint, Instance: in.Name,
 		AccessKeyID: in.AccessKeyID, AccessKeySecret: in.AccessKeySecret, SecurityToken: in.SecurityToken,
-		Credentials:        r.credentials[in.Credentials],
-		AllowInsecure:      in.AllowInsecure,
-		Transport:          r.transports[t.Instance],
-		WorkerSize:         t.WorkerSize,
-		HeartbeatInterval:  t.HeartbeatInterval,
-		HeartbeatTimeout:   t.HeartbeatTimeout,
-		Ordering:           t.ordering(),
-		MaxInFlight:        t.MaxInFlight,
-		MaxInFlightBytes:   t.MaxInFlightBytes,
-		Unmarshaler:        r.payloads[cmp.Or(t.Payload, DefaultPayload)],
-		CheckpointInterval: t.CheckpointInterval,
-		MaxPollInterval:    t.MaxPollInterval,
-		CloseTimeout:       t.CloseTimeout,
-		NackBackoff:        t.Failure.backoff,
-		OnAck:              r.observers.OnAck,
+		Credentials:         r.credentials[in.Credentials],
+		SignatureVersion:    in.signatureVersion(),
+		Region:              in.Region,
+		AllowInsecure:       in.AllowInsecure,
+		Transport:           r.transports[t.Instance],
+		WorkerSize:          t.WorkerSize,
+		HeartbeatInterval:   t.HeartbeatInterval,
+		HeartbeatTimeout:    t.HeartbeatTimeout,
+		Ordering:            t.ordering(),
+		MaxInFlight:         t.MaxInFlight,
+		MaxInFlightBytes:    t.MaxInFlightBytes,
+		Unmarshaler:         r.payloads[cmp.Or(t.Payload, DefaultPayload)],
+		CheckpointInterval:  t.CheckpointInterval,
+		MinPollInterval:     t.MinPollInterval,
+		MaxPollInterval:     t.MaxPollInterval,
+		EmptyReadsPerSecond: t.EmptyReadsPerSecond,
+		CloseTimeout:        t.CloseTimeout,
+		NackBackoff:         t.Failure.backoff,
+		OnAck:               r.onAck(),
+		Preset:              subscriber.Preset(t.Preset),
+		ClientTag:           t.ClientTag,
+		ExpectedClients:     t.ExpectedClients,
+		TunnelViewInterval:  t.TunnelViewInterval,
 		Tunnel: subscriber.TunnelSpec{
 			Type: subscriber.TunnelType(t.Tunnel.Type), Start: start, Earliest: earliest, End: t.Tunnel.End,
 		},

@@ -96,7 +96,7 @@ var brokenMeanings = []brokenConfig{
 		name: "variable of the wrong type",
 		old:  "worker_size: 2",
 		new:  "worker_size: ${WORD}",
-		want: `ots.yaml:21: tunnels.orders.worker_size: is "many" (${WORD}); it must be a whole number`,
+		want: `ots.yaml:21: tunnels.orders.worker_size: is ${WORD}, whose value is not shown; it must be a whole number`,
 	},
 	{
 		name: "malformed variable",
@@ -174,6 +174,39 @@ tunnels:
 		want: "ots.yaml:15: instances.archive.credentials: excludes access_key_id, access_key_secret and security_token; keep one or the other",
 	},
 	{
+		name: "signature version 4 without a region",
+		old:  "    debug: false",
+		new:  "    signature_version: v4",
+		want: "ots.yaml:2: instances.main.region: is missing; signature_version: v4 needs the region of the instance, such as cn-hangzhou",
+	},
+	{
+		name: "region without signature version 4",
+		old:  "    debug: false",
+		new:  "    region: cn-hangzhou",
+		want: "ots.yaml:11: instances.main.region: has no effect without signature_version: v4; set that too, or remove it",
+	},
+	{
+		name: "region that is an endpoint",
+		old:  "    debug: false",
+		new: `    signature_version: v4
+    region: cn-hangzhou.ots.aliyuncs.com`,
+		want: `ots.yaml:12: instances.main.region: is "cn-hangzhou.ots.aliyuncs.com"; a region is written as in cn-hangzhou, in lower case and without the rest of the endpoint`,
+	},
+	{
+		name: "region from the environment",
+		old:  "    debug: false",
+		new: `    signature_version: v4
+    region: ${OTS_ID}`,
+		want: "ots.yaml:12: instances.main.region: is ${OTS_ID}, whose value is not shown; a region is written as in cn-hangzhou, in lower case and without the rest of the endpoint",
+	},
+	{
+		name: "unknown signature version",
+		old:  "    debug: false",
+		new: `    signature_version: v3
+    region: cn-hangzhou`,
+		want: `ots.yaml:11: instances.main.signature_version: is "v3"; did you mean "v2"?`,
+	},
+	{
 		name: "no table name",
 		old: `    table_name: pxy_test
     tunnel_name: add2`,
@@ -217,7 +250,7 @@ tunnels:
 		name: "endpoint with a path",
 		old:  "aliyuncs.com",
 		new:  "aliyuncs.com/my-instance",
-		want: "ots.yaml:4: instances.main.endpoint: must have nothing before or after the host: no user, path or query",
+		want: "ots.yaml:4: instances.main.endpoint: must have nothing before or after the host: no user, path, query or fragment",
 	},
 	{
 		name: "endpoint without TLS",
@@ -266,7 +299,7 @@ tunnels:
 		name: "tunnel name with a slash",
 		old:  "tunnel_name: add2",
 		new:  "tunnel_name: pxy/add2",
-		want: `ots.yaml:20: tunnels.orders.tunnel_name: is "pxy/add2"; a tunnel's name has no slashes and no spaces`,
+		want: `ots.yaml:20: tunnels.orders.tunnel_name: is "pxy/add2"; a tunnel's name has up to 255 letters, digits, underscores and hyphens`,
 	},
 	{
 		name: "dead letter table with a dash",
@@ -284,14 +317,56 @@ tunnels:
 		name: "heartbeat timeout below the interval",
 		old:  "heartbeat_timeout: 30s",
 		new:  "heartbeat_timeout: 10s",
-		want: "ots.yaml:22: tunnels.orders.heartbeat_timeout: heartbeat_timeout (10s, in whole seconds) must be more than heartbeat_interval (10s), or channels are lost between two heartbeats",
+		want: "ots.yaml:22: tunnels.orders.heartbeat_timeout: heartbeat_timeout is 10s and heartbeat_interval 10s: the timeout, in whole seconds, must be at least 14s, or one heartbeat that gets no answer costs the channels; three times the interval is a good choice",
 	},
 	{
 		name: "heartbeat interval above the default timeout",
 		old: `    heartbeat_timeout: 30s
     heartbeat_interval: 10`,
 		new:  "    heartbeat_interval: 10m",
-		want: "ots.yaml:22: tunnels.orders.heartbeat_interval: heartbeat_timeout (5m0s, in whole seconds) must be more than heartbeat_interval (10m0s), or channels are lost between two heartbeats",
+		want: "ots.yaml:22: tunnels.orders.heartbeat_interval: heartbeat_timeout is 5m0s and heartbeat_interval 10m0s: the timeout, in whole seconds, must be at least 13m20s, or one heartbeat that gets no answer costs the channels; three times the interval is a good choice",
+	},
+	{
+		name: "shortest poll interval above the longest",
+		old:  "max_poll_interval: 500ms",
+		new:  "max_poll_interval: 500ms\n    min_poll_interval: 501ms",
+		want: "ots.yaml:29: tunnels.orders.min_poll_interval: is 501ms; it must not exceed max_poll_interval, which is 500ms",
+	},
+	{
+		name: "shortest poll interval above the default of the longest",
+		old:  "max_poll_interval: 500ms",
+		new:  "min_poll_interval: 2s",
+		want: "ots.yaml:28: tunnels.orders.min_poll_interval: is 2s; it must not exceed max_poll_interval, which is 1s",
+	},
+	{
+		name: "start before 1970",
+		old:  "start: earliest",
+		new:  "start: 1960-01-01T00:00:00Z",
+		want: "ots.yaml:33: tunnels.orders.tunnel.start: is 1960-01-01T00:00:00Z; it must be after the beginning of 1970, from which the service counts, and before the end of 2261",
+	},
+	{
+		name: "end beyond the service's nanoseconds",
+		old:  "end: 2030-01-31T00:00:00Z",
+		new:  "end: 2300-01-31T00:00:00Z",
+		want: "ots.yaml:34: tunnels.orders.tunnel.end: is 2300-01-31T00:00:00Z; it must be after the beginning of 1970, from which the service counts, and before the end of 2261",
+	},
+	{
+		name: "heartbeat interval above the preset's timeout",
+		old:  "preset: fleet",
+		new:  "preset: fleet\n    heartbeat_interval: 30s",
+		want: "ots.yaml:64: tunnels.audit.heartbeat_interval: heartbeat_timeout is 20s and heartbeat_interval 30s: the timeout, in whole seconds, must be at least 40s, or one heartbeat that gets no answer costs the channels; three times the interval is a good choice",
+	},
+	{
+		name: "unknown preset",
+		old:  "preset: fleet",
+		new:  "preset: swarm",
+		want: `ots.yaml:63: tunnels.audit.preset: is "swarm"; possible values are: fleet`,
+	},
+	{
+		name: "client tag that is not ASCII",
+		old:  "client_tag: audit-0",
+		new:  "client_tag: prüfung",
+		want: `ots.yaml:64: tunnels.audit.client_tag: is "prüfung"; take at most 128 printable ASCII characters`,
 	},
 	{
 		name: "heartbeat timeout below a second",

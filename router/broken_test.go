@@ -12,7 +12,7 @@ import (
 // person reads, so all of it counts.
 func TestParse_broken(t *testing.T) {
 	setEnv(t)
-	for _, c := range slices.Concat(brokenForms, brokenMeanings) {
+	for _, c := range slices.Concat(brokenForms, brokenValues, brokenMeanings) {
 		t.Run(c.name, func(t *testing.T) {
 			text := c.file
 			if text == "" {
@@ -25,12 +25,16 @@ func TestParse_broken(t *testing.T) {
 			if err.Error() != c.want {
 				t.Errorf("got\n%s\nwant\n%s", err, c.want)
 			}
-			if strings.Contains(err.Error(), "very-secret") {
+			if strings.Contains(err.Error(), "very-secret") || strings.Contains(err.Error(), "hush") {
 				t.Error("the error shows a secret")
 			}
 		})
 	}
 }
+
+// tunnelKeys are the keys of a tunnel, as an error lists them.
+const tunnelKeys = "batchers, checkpoint_interval, client_tag, close_timeout, empty_reads_per_second, expected_clients, failure, forward, heartbeat_interval, heartbeat_timeout, " +
+	"instance, max_in_flight, max_in_flight_bytes, max_poll_interval, min_poll_interval, on_end, ordering, payload, preset, processors, table_name, tunnel, tunnel_name, tunnel_view_interval, worker_size"
 
 type brokenConfig struct {
 	name     string
@@ -107,7 +111,7 @@ tunnels: {}
 		new: `pipelines:
   orders`,
 		want: `ots.yaml:1: tunnels: is missing or empty; at least one is needed
-ots.yaml:16: pipelines: unknown key; keys here are: instances, tunnels`,
+ots.yaml:16: pipelines: unknown key; keys here, besides x-..., are: instances, tunnels`,
 	},
 	{
 		name: "unknown instance key",
@@ -119,13 +123,13 @@ ots.yaml:16: pipelines: unknown key; keys here are: instances, tunnels`,
 		name: "unknown tunnel key",
 		old:  "worker_size: 2",
 		new:  "workers: 2",
-		want: "ots.yaml:21: tunnels.orders.workers: unknown key; keys here are: batchers, checkpoint_interval, close_timeout, failure, forward, heartbeat_interval, heartbeat_timeout, instance, max_in_flight, max_in_flight_bytes, max_poll_interval, ordering, payload, processors, table_name, tunnel, tunnel_name, worker_size",
+		want: "ots.yaml:21: tunnels.orders.workers: unknown key; keys here are: " + tunnelKeys,
 	},
 	{
 		name: "unknown key far from all",
 		old:  "worker_size: 2",
 		new:  "zzzzzzzz: 2",
-		want: "ots.yaml:21: tunnels.orders.zzzzzzzz: unknown key; keys here are: batchers, checkpoint_interval, close_timeout, failure, forward, heartbeat_interval, heartbeat_timeout, instance, max_in_flight, max_in_flight_bytes, max_poll_interval, ordering, payload, processors, table_name, tunnel, tunnel_name, worker_size",
+		want: "ots.yaml:21: tunnels.orders.zzzzzzzz: unknown key; keys here are: " + tunnelKeys,
 	},
 	{
 		name: "unknown processor key",
@@ -143,7 +147,7 @@ ots.yaml:16: pipelines: unknown key; keys here are: instances, tunnels`,
 		name: "unknown failure key",
 		old:  "      attempts: 3",
 		new:  "      retries: 3",
-		want: "ots.yaml:51: tunnels.orders.failure.retries: unknown key; keys here are: attempts, backoff_initial, backoff_max, dead_letter",
+		want: "ots.yaml:51: tunnels.orders.failure.retries: unknown key; keys here are: attempts, backoff_initial, backoff_max, dead_letter, give_up_after, stop_after",
 	},
 	{
 		name: "misspelt required key",
@@ -282,7 +286,7 @@ ots.yaml:16: pipelines: unknown key; keys here are: instances, tunnels`,
     more:
 `,
 		want: `ots.yaml:38: tunnels.orders.batchers: is a list; it must be a mapping (key: value)
-ots.yaml:39: tunnels.orders.more: unknown key; keys here are: batchers, checkpoint_interval, close_timeout, failure, forward, heartbeat_interval, heartbeat_timeout, instance, max_in_flight, max_in_flight_bytes, max_poll_interval, ordering, payload, processors, table_name, tunnel, tunnel_name, worker_size`,
+ots.yaml:39: tunnels.orders.more: unknown key; keys here are: ` + tunnelKeys,
 	},
 	{
 		name: "text for an instance",
@@ -317,7 +321,7 @@ ots.yaml:39: tunnels.orders.more: unknown key; keys here are: batchers, checkpoi
 		name: "endless duration",
 		old:  "close_timeout: 15s",
 		new:  "close_timeout: 1e300",
-		want: `ots.yaml:29: tunnels.orders.close_timeout: is "1e300"; it must be a duration such as 30s, 1m30s or 500ms, or a number of seconds`,
+		want: `ots.yaml:29: tunnels.orders.close_timeout: is "1e300"; it must be at most 876000h, which is 100 years`,
 	},
 	{
 		name: "malformed bytes",

@@ -3,14 +3,12 @@ package router
 import (
 	"cmp"
 	"fmt"
-	"net"
-	"net/url"
 	"reflect"
-	"regexp"
 	"strings"
 	"time"
 
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -18,20 +16,35 @@ import (
 // service and without code: bounds, missing values and references. Faults come
 // in no particular order, without file and line.
 func check(cfg Config) []Fault {
-	c := checker{cfg: cfg}
+	c := checker{cfg: cfg, instances: names(cfg.Instances), consumers: make(map[consumed]string)}
 	c.bounds(reflect.ValueOf(cfg), "")
-	for _, name := range names(cfg.Instances) {
+	for _, name := range c.instances {
 		c.instance(join("instances", name), cfg.Instances[name])
 	}
 	for _, name := range names(cfg.Tunnels) {
 		c.tunnel(join("tunnels", name), name, cfg.Tunnels[name])
 	}
+	c.letters()
 	return c.faults
 }
 
 type checker struct {
-	cfg    Config
-	faults []Fault
+	cfg       Config
+	instances []string            // their names, sorted
+	consumers map[consumed]string // the first pipeline of each tunnel, of those that were checked
+	faults    []Fault
+}
+
+// consumed identifies a tunnel at the service.
+type consumed struct{ instance, topic string }
+
+// atService returns what identifies an instance, whatever the file calls it.
+func (c *checker) atService(instance string) string {
+	in, ok := c.cfg.Instances[instance]
+	if !ok {
+		return instance
+	}
+	return strings.TrimRight(in.Endpoint, "/") + " " + in.Name
 }
 
 func (c *checker) fault(path, format string, args ...any) {
@@ -62,7 +75,7 @@ func (c *checker) bounds(v reflect.Value, path string) {
 	}
 	for i := range v.NumField() {
 		f, field := v.Type().Field(i), v.Field(i)
-		if !f.IsExported() {
+		if !f.IsExported() || f.Tag.Get("yaml") == "-" {
 			continue
 		}
 		at := join(path, f.Tag.Get("yaml"))
@@ -95,6 +108,7 @@ func (c *checker) instance(path string, in Instance) {
 	if in.Credentials == "" && in.AccessKeySecret == "" {
 		c.fault(join(path, "access_key_secret"), "is missing; set it, or name a provider in credentials")
 	}
+	c.signature(path, in)
 	if in.PoolMaxOverflow > 0 && in.PoolSize == 0 {
 		c.fault(join(path, "pool_max_overflow"), "has no effect without pool_size; set that too")
 		c.because(join(path, "pool_size"))
@@ -102,51 +116,43 @@ func (c *checker) instance(path string, in Instance) {
 }
 
 func (c *checker) endpoint(path string, in Instance) {
-	u, err := url.Parse(in.Endpoint)
-	switch {
-	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+	switch fault, _ := service.CheckEndpoint(in.Endpoint, in.AllowInsecure); fault {
+	case service.EndpointNoURL, service.EndpointNoHost:
 		c.fault(path, `must be a URL such as https://my-instance.cn-hangzhou.ots.aliyuncs.com`)
-	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil:
-		c.fault(path, "must have nothing before or after the host: no user, path or query")
-	case u.Scheme == "http" && !in.AllowInsecure && !isLoopback(u.Hostname()):
+	case service.EndpointHasMore:
+		c.fault(path, "must have nothing before or after the host: no user, path, query or fragment")
+	case service.EndpointPlain:
 		c.fault(path, "is http:// to another machine; use https://, or set allow_insecure: true")
 	}
 }
 
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// tableName is what the service takes as a table's name.
-var tableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,254}$`)
-
-const tableNameRule = "is %q; a table's name has up to 255 letters, digits and underscores, and begins with no digit"
+const (
+	tableNameRule  = "is %s; a table's name has " + service.TableNameRule
+	tunnelNameRule = "is %s; a tunnel's name has " + service.TunnelNameRule
+)
 
 func (c *checker) tunnel(path, name string, t Tunnel) {
 	c.reference(join(path, "instance"), t.Instance)
-	if t.TableName != "" && !tableName.MatchString(t.TableName) {
-		c.fault(join(path, "table_name"), tableNameRule, t.TableName)
+	if t.TableName != "" && !service.IsTableName(t.TableName) {
+		c.fault(join(path, "table_name"), tableNameRule, c.cfg.source.show(join(path, "table_name"), t.TableName))
 	}
-	if strings.ContainsAny(t.TunnelName, "/ \t\n") {
-		c.fault(join(path, "tunnel_name"), "is %q; a tunnel's name has no slashes and no spaces", t.TunnelName)
+	if at := join(path, "tunnel_name"); t.TunnelName != "" && !service.IsTunnelName(t.TunnelName) {
+		c.fault(at, tunnelNameRule, c.cfg.source.show(at, t.TunnelName))
 	}
-	for _, other := range names(c.cfg.Tunnels) {
-		o := c.cfg.Tunnels[other]
-		if other < name && o.Instance == t.Instance && o.topic() == t.topic() && t.TunnelName != "" {
-			c.fault(join(path, "tunnel_name"), "is the tunnel of tunnels.%s too: each would get a part of the records; give them tunnels of their own", other)
-		}
+	if at := join(path, "client_tag"); !subscriber.ValidClientTag(t.ClientTag) {
+		c.fault(at, "is %s; take at most %d printable ASCII characters", c.cfg.source.show(at, t.ClientTag), subscriber.MaxClientTag)
 	}
-	interval := cmp.Or(t.HeartbeatInterval, subscriber.DefaultHeartbeatInterval)
-	timeout := cmp.Or(t.HeartbeatTimeout, subscriber.DefaultHeartbeatTimeout)
-	if timeout >= time.Second && timeout.Truncate(time.Second) <= interval {
+	c.consumer(path, name, t)
+	interval, timeout := subscriber.Config{Preset: subscriber.Preset(t.Preset), HeartbeatInterval: t.HeartbeatInterval, HeartbeatTimeout: t.HeartbeatTimeout}.Heartbeats()
+	if least := subscriber.MinHeartbeatTimeout(interval); timeout >= time.Second && timeout.Truncate(time.Second) < least {
 		at := "heartbeat_timeout"
 		if t.HeartbeatTimeout == 0 {
 			at = "heartbeat_interval"
 		}
-		c.fault(join(path, at), "heartbeat_timeout (%v, in whole seconds) must be more than heartbeat_interval (%v), or channels are lost between two heartbeats", timeout, interval)
+		c.fault(join(path, at), "heartbeat_timeout is %v and heartbeat_interval %v: the timeout, in whole seconds, must be at least %v, or one heartbeat that gets no answer costs the channels; three times the interval is a good choice", timeout, interval, least)
 		c.because(join(path, "heartbeat_timeout"), join(path, "heartbeat_interval"))
 	}
+	c.polls(path, t)
 	c.spec(join(path, "tunnel"), t.Tunnel)
 	inFlight := cmp.Or(t.MaxInFlight, subscriber.DefaultMaxInFlight)
 	for _, b := range names(t.Batchers) {
@@ -163,9 +169,23 @@ func (c *checker) tunnel(path, name string, t Tunnel) {
 	c.failure(join(path, "failure"), t)
 }
 
+// consumer checks that no two pipelines consume one tunnel. It is called in the
+// order of names.
+func (c *checker) consumer(path, name string, t Tunnel) {
+	if t.TableName == "" || t.TunnelName == "" {
+		return
+	}
+	key := consumed{c.atService(t.Instance), t.topic()}
+	if first, ok := c.consumers[key]; ok {
+		c.fault(join(path, "tunnel_name"), "is the tunnel of %s too: each would get a part of the records; give them tunnels of their own", join("tunnels", first))
+		return
+	}
+	c.consumers[key] = name
+}
+
 func (c *checker) reference(path, instance string) {
 	if _, ok := c.cfg.Instances[instance]; !ok && instance != "" && len(c.cfg.Instances) > 0 {
-		c.fault(path, "no instance is called %q%s", instance, suggest(instance, names(c.cfg.Instances), "instances"))
+		c.fault(path, "no instance is called %s%s", c.cfg.source.show(path, instance), suggest(instance, c.instances, "instances"))
 		c.because("instances")
 	}
 }
@@ -185,11 +205,32 @@ func (c *checker) spec(path string, s TunnelSpec) {
 	}
 	start, _, err := s.start()
 	if err != nil {
-		c.fault(join(path, "start"), "is %q; it must be latest, earliest or a time such as 2026-01-31T00:00:00Z", s.Start)
+		at := join(path, "start")
+		c.fault(at, "is %s; it must be latest, earliest or a time such as 2026-01-31T00:00:00Z", c.cfg.source.show(at, s.Start))
+	}
+	for _, k := range []struct {
+		key string
+		at  time.Time
+	}{{"start", start}, {"end", s.End}} {
+		if !k.at.IsZero() && (!k.at.After(time.Unix(0, 0)) || k.at.Year() > lastYear) {
+			c.fault(join(path, k.key), "is %v; it must be after the beginning of 1970, from which the service counts, and before the end of %d", k.at.Format(time.RFC3339), lastYear)
+		}
 	}
 	if !s.End.IsZero() && !s.End.After(start) {
 		c.fault(join(path, "end"), "must be after start")
 		c.because(join(path, "start"))
+	}
+}
+
+// lastYear is the last whole one that the service's nanoseconds since 1970 can tell.
+const lastYear = 2261
+
+// polls checks the pauses between reads against each other.
+func (c *checker) polls(path string, t Tunnel) {
+	longest := cmp.Or(t.MaxPollInterval, subscriber.DefaultMaxPollInterval)
+	if t.MinPollInterval > longest {
+		c.fault(join(path, "min_poll_interval"), "is %v; it must not exceed max_poll_interval, which is %v", t.MinPollInterval, longest)
+		c.because(join(path, "max_poll_interval"))
 	}
 }
 
@@ -213,11 +254,24 @@ func (c *checker) failure(path string, t Tunnel) {
 	}
 	dl := f.DeadLetter
 	if dl == nil {
-		if f.Attempts != 0 {
-			c.fault(join(path, "attempts"), "has no effect without dead_letter: messages are tried again for ever; add dead_letter")
-			c.because(join(path, "dead_letter"))
+		for _, k := range []struct {
+			key string
+			set bool
+		}{{"attempts", f.Attempts != 0}, {"give_up_after", f.GiveUpAfter != 0}, {"stop_after", f.StopAfter != nil}} {
+			if k.set {
+				c.fault(join(path, k.key), "has no effect without dead_letter: messages are tried again for ever; add dead_letter")
+				c.because(join(path, "dead_letter"))
+			}
 		}
 		return
+	}
+	if f.GiveUpAfter > 0 && f.GiveUpAfter < initial {
+		c.fault(join(path, "give_up_after"), "is %v, shorter than the pause before the second attempt (backoff_initial, %v): no message would get one in time; raise it, or lower backoff_initial", f.GiveUpAfter, initial)
+		c.because(join(path, "backoff_initial"))
+	}
+	if s := f.StopAfter; s != nil && s.Of > 0 && s.Letters >= s.Of {
+		c.fault(join(join(path, "stop_after"), "letters"), "is %d among %d messages: it would never be exceeded; make it less than of", s.Letters, s.Of)
+		c.because(join(join(path, "stop_after"), "of"))
 	}
 	path = join(path, "dead_letter")
 	switch {
@@ -238,10 +292,10 @@ func (c *checker) failure(path string, t Tunnel) {
 		c.fault(join(path, "publisher"), "has no effect with table; it says whose topic it is")
 	}
 	c.reference(join(path, "instance"), dl.Instance)
-	if !tableName.MatchString(dl.Table) {
-		c.fault(join(path, "table"), tableNameRule, dl.Table)
+	if !service.IsTableName(dl.Table) {
+		c.fault(join(path, "table"), tableNameRule, c.cfg.source.show(join(path, "table"), dl.Table))
 	}
-	if dl.Table == t.TableName && cmp.Or(dl.Instance, t.Instance) == t.Instance {
+	if dl.Table == t.TableName && c.atService(cmp.Or(dl.Instance, t.Instance)) == c.atService(t.Instance) {
 		c.fault(join(path, "table"), "is the table whose changes are handled: its dead letters would come back as changes; take another one")
 	}
 }

@@ -30,8 +30,9 @@ type Config struct {
 // source is the file behind a Config, so that faults that only show later, when
 // handlers and publishers come in, can name its lines too.
 type source struct {
-	file  string
-	lines map[string]int // by path
+	file      string
+	lines     map[string]int    // by path
+	templates map[string]string // the text of values that the environment had a part in, by path
 }
 
 // Instance is a Tablestore instance and how to reach it.
@@ -53,6 +54,12 @@ type Instance struct {
 
 	// Name of a credentials provider registered with RegisterCredentials; it replaces the three keys above.
 	Credentials string `yaml:"credentials"`
+
+	// How requests are signed; v4 needs region.
+	SignatureVersion string `yaml:"signature_version" enum:"v2,v4" default:"v2"`
+
+	// Region of the instance, for signature_version: v4.
+	Region string `yaml:"region"`
 
 	// Accepts http:// endpoints that are not on this machine.
 	AllowInsecure bool `yaml:"allow_insecure" default:"false"`
@@ -81,11 +88,23 @@ type Tunnel struct {
 	// Tunnel clients that this pipeline connects; the service spreads channels over all clients.
 	WorkerSize int `yaml:"worker_size" min:"1" default:"1"`
 
-	// Silence after which the service gives a client's channels away; whole seconds, more than heartbeat_interval.
+	// Settings that go together: fleet, where several processes consume the tunnel, has heartbeat_interval 5s and heartbeat_timeout 20s unless they are given.
+	Preset string `yaml:"preset" enum:"fleet" default:"none"`
+
+	// Silence after which the service gives a client's channels away; whole seconds, at least a third more than heartbeat_interval; three times is good.
 	HeartbeatTimeout time.Duration `yaml:"heartbeat_timeout" min:"1s" default:"300s"`
 
 	// Time between two heartbeats that carry no news.
 	HeartbeatInterval time.Duration `yaml:"heartbeat_interval" min:"1ms" default:"30s"`
+
+	// Names this process at the service: ids of its clients begin with it. In Kubernetes the host's name is the Pod's.
+	ClientTag string `yaml:"client_tag" default:"the host's name"`
+
+	// Tunnel clients that all processes have together, for an alert on fewer; it changes nothing else.
+	ExpectedClients int `yaml:"expected_clients" min:"1" default:"not known"`
+
+	// Time between two questions to the service who reads which channel of the tunnel; 0: it is not asked.
+	TunnelViewInterval time.Duration `yaml:"tunnel_view_interval" min:"1s" zero:"never" default:"15s"`
 
 	// Order of delivery: per primary key, of the whole channel, or none.
 	Ordering string `yaml:"ordering" enum:"key,channel,none" default:"key"`
@@ -99,14 +118,23 @@ type Tunnel struct {
 	// Longest time between two commits of a channel while there is something to commit.
 	CheckpointInterval time.Duration `yaml:"checkpoint_interval" min:"1ms" default:"5s"`
 
+	// Shortest pause between two reads of a channel that was read to its end.
+	MinPollInterval time.Duration `yaml:"min_poll_interval" min:"1ms" default:"20ms"`
+
 	// Longest pause between two reads of an idle channel.
 	MaxPollInterval time.Duration `yaml:"max_poll_interval" min:"1ms" default:"1s"`
+
+	// Reads a second that may find nothing, over all channels of this pipeline; beyond it pauses grow.
+	EmptyReadsPerSecond int `yaml:"empty_reads_per_second" min:"1" default:"100"`
 
 	// How long a drain waits for handlers.
 	CloseTimeout time.Duration `yaml:"close_timeout" min:"1ms" default:"10s"`
 
 	// What the tunnel is like and whether to create it.
 	Tunnel TunnelSpec `yaml:"tunnel"`
+
+	// What the other pipelines do when this one ends by itself (its tunnel is gone or expired, or failure.stop_after is exceeded): continue, or stop, and Run returns the error.
+	OnEnd string `yaml:"on_end" enum:"continue,stop" default:"continue"`
 
 	// Payload format: json, cloudevents, debezium, raw, none, or a name registered with RegisterPayload.
 	Payload string `yaml:"payload" default:"json"`
@@ -126,7 +154,7 @@ type Tunnel struct {
 
 // TunnelSpec says whether a tunnel is created when it is missing, and how.
 type TunnelSpec struct {
-	// Creates the tunnel when it is missing; the other keys here are for that.
+	// Creates the tunnel when it is missing, at the start or because it was deleted later; the other keys here are for that.
 	Create bool `yaml:"create" default:"false"`
 
 	// All rows and then all changes, only changes, or all rows once.
@@ -138,6 +166,12 @@ type TunnelSpec struct {
 	// When set, changes after this time are not delivered and the tunnel ends; a time as for start.
 	End time.Time `yaml:"end" default:"never"`
 }
+
+// The values of Tunnel.OnEnd.
+const (
+	onEndContinue = "continue"
+	onEndStop     = "stop"
+)
 
 // Processors bounds the processing step.
 type Processors struct {
@@ -163,7 +197,11 @@ type Batcher struct {
 	MaxBytes int64 `yaml:"max_bytes" unit:"bytes" min:"1" default:"no limit"`
 
 	// Splits a batch that failed as a whole, to find the messages that make it fail.
-	Isolate bool `yaml:"isolate" default:"false"`
+	Isolate bool `yaml:"isolate" zero:"NoIsolate" default:"true with failure.dead_letter, else false"`
+
+	// NoIsolate is what isolate: false is in code: no batch is split, although
+	// there is a dead-letter target.
+	NoIsolate bool `yaml:"-"`
 
 	// Publishes the batches, instead of a handler in code.
 	Forward *Target `yaml:"forward"`
@@ -181,8 +219,14 @@ type Target struct {
 // Failure is the failure policy of a pipeline. By default a message that fails
 // is tried again for ever; it holds back later changes of its own key.
 type Failure struct {
-	// Failed attempts after which a message becomes a dead letter. Only with dead_letter.
+	// Failed attempts after which a message becomes a dead letter, if others succeeded meanwhile. Those of an outage do not count. Only with dead_letter.
 	Attempts int `yaml:"attempts" min:"1" default:"5"`
+
+	// How long a message may go on failing before it becomes a dead letter although nothing else succeeds; 0: as long as that lasts. Only with dead_letter.
+	GiveUpAfter time.Duration `yaml:"give_up_after" min:"1ms" zero:"never" default:"10m"`
+
+	// A brake: stops the pipeline when more messages than that become dead letters. Only with dead_letter.
+	StopAfter *StopAfter `yaml:"stop_after" default:"off"`
 
 	// Pause after the first failure of a message; it doubles with each further one.
 	BackoffInitial time.Duration `yaml:"backoff_initial" min:"1ms" default:"100ms"`
@@ -193,6 +237,18 @@ type Failure struct {
 	// Where a message goes after its last attempt, to be acked then. Absent: nowhere, it is tried again for ever.
 	DeadLetter *DeadLetterTarget `yaml:"dead_letter" default:"hold for ever"`
 }
+
+// StopAfter is the limit of dead letters beyond which a pipeline is stopped.
+type StopAfter struct {
+	// Dead letters that are allowed among the last messages.
+	Letters int `yaml:"letters" min:"1" required:"true"`
+
+	// How many of the last messages that is about; more than letters.
+	Of int `yaml:"of" min:"2" required:"true"`
+}
+
+// NeverGiveUp is a Failure.GiveUpAfter without end, as 0 is in a file.
+const NeverGiveUp time.Duration = -1
 
 // DeadLetterTarget is where dead letters go: either Topic or Table is set.
 type DeadLetterTarget struct {
@@ -213,6 +269,7 @@ type DeadLetterTarget struct {
 // subscriber and batching.
 const (
 	DefaultAttempts       = 5
+	DefaultGiveUpAfter    = 10 * time.Minute
 	DefaultBackoffInitial = 100 * time.Millisecond
 	DefaultBackoffMax     = 30 * time.Second
 	DefaultPublisher      = "default"
@@ -246,15 +303,16 @@ func (t Tunnel) ordering() subscriber.Ordering {
 	return subscriber.OrderByKey
 }
 
-// settings is the batching package's form of b, without a handler.
-func (b Batcher) settings() batching.Batcher {
+// settings is the batching package's form of b, without a handler. isolate is
+// what an absent isolate means.
+func (b Batcher) settings(isolate bool) batching.Batcher {
 	return batching.Batcher{
 		Size:        b.BatchSize,
 		MaxBytes:    b.MaxBytes,
 		Timeout:     b.BatchTimeout,
 		Idle:        b.BatchIdle,
 		Concurrency: b.Concurrency,
-		Isolate:     b.Isolate,
+		Isolate:     b.Isolate || isolate && !b.NoIsolate,
 	}
 }
 
@@ -271,7 +329,7 @@ func (t Tunnel) targets() []targetRef {
 	}
 	for _, b := range names(t.Batchers) {
 		if to := t.Batchers[b].Forward; to != nil {
-			refs = append(refs, targetRef{"batchers." + b + ".forward", to.publisher()})
+			refs = append(refs, targetRef{join(join("batchers", b), "forward"), to.publisher()})
 		}
 	}
 	if dl := t.Failure.DeadLetter; dl != nil && dl.Topic != "" {

@@ -1,15 +1,16 @@
 package router
 
 import (
-	"context"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // MetadataDeadLetter is the metadata key that marks a published dead letter;
@@ -23,12 +24,17 @@ type DeadLetter struct {
 	Pipeline string `json:"pipeline"` // its name in the configuration
 	ID       string `json:"id"`       // the message's UUID
 
+	// Identity tells the letter from those of other records: the UUID of its
+	// record. It differs from ID if the payload format gives messages UUIDs of its
+	// own, which may repeat. Empty: as ID.
+	Identity string `json:"identity,omitempty"`
+
 	Table    string `json:"table"`
 	Tunnel   string `json:"tunnel"`
 	Channel  string `json:"channel"`
 	Type     string `json:"type"`               // put, update or delete
 	Key      string `json:"key"`                // the primary key's values as a JSON array
-	Sequence string `json:"sequence,omitempty"` // as subscriber.Sequence.String; empty for base data
+	Sequence string `json:"sequence,omitempty"` // as ots.Sequence.String; empty for base data
 
 	Error    string    `json:"error"` // of the last attempt
 	Attempts int       `json:"attempts"`
@@ -38,20 +44,22 @@ type DeadLetter struct {
 	Payload  []byte            `json:"payload"`  // as the message came
 
 	// Record is the typed record behind the message, if there was one.
-	Record *subscriber.Record `json:"-"`
+	Record *ots.Record `json:"-"`
 }
 
-// letterJSON is DeadLetter with a Record that JSON can hold.
+// letterJSON is DeadLetter with what JSON cannot hold of it beside it.
 type letterJSON struct {
 	*letterFields
 	Record *storedRecord `json:"record,omitempty"`
+	Exact  *exactText    `json:"exact,omitempty"`
 }
 
 type letterFields DeadLetter
 
 // MarshalJSON implements json.Marshaler.
 func (l *DeadLetter) MarshalJSON() ([]byte, error) {
-	return json.Marshal(letterJSON{(*letterFields)(l), storeRecord(l.Record)})
+	readable, exact := exactOf(l, math.MaxInt)
+	return json.Marshal(letterJSON{(*letterFields)(readable), storeRecord(l.Record), exact})
 }
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -60,20 +68,24 @@ func (l *DeadLetter) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &j); err != nil {
 		return fmt.Errorf("reading a dead letter: %w", err)
 	}
+	j.Exact.restore(l)
 	var err error
 	l.Record, err = j.Record.restore()
 	return err
 }
 
+// identity returns what the letter is kept under.
+func (l *DeadLetter) identity() string { return cmp.Or(l.Identity, l.ID) }
+
 // Message returns the message as it came to the pipeline, with its record
-// (subscriber.RecordFromMessage).
+// (ots.RecordFromMessage).
 func (l *DeadLetter) Message() *message.Message {
 	msg := message.NewMessage(l.ID, l.Payload)
 	for k, v := range l.Metadata {
 		msg.Metadata[k] = v
 	}
 	if l.Record != nil {
-		subscriber.WithRecord(msg, l.Record)
+		ots.WithRecord(msg, l.Record)
 	}
 	return msg
 }
@@ -91,28 +103,6 @@ func ParseDeadLetter(payload []byte) (*DeadLetter, error) {
 		return nil, errNoLetter
 	}
 	return l, nil
-}
-
-// topicLetters publishes dead letters.
-type topicLetters struct {
-	publisher message.Publisher
-	topic     string
-}
-
-// put publishes the letter. Its UUID is that of the message, so that a consumer can
-// tell when it comes twice.
-func (t *topicLetters) put(ctx context.Context, l *DeadLetter) error {
-	payload, err := json.Marshal(l)
-	if err != nil {
-		return fmt.Errorf("encode a dead letter: %w", err)
-	}
-	msg := message.NewMessage(l.ID, payload)
-	msg.Metadata[MetadataDeadLetter] = l.Pipeline
-	msg.SetContext(ctx)
-	if err := t.publisher.Publish(t.topic, msg); err != nil {
-		return fmt.Errorf("publish to %q: %w", t.topic, err)
-	}
-	return nil
 }
 
 // now is the time as dead letters have it: a table keeps milliseconds.

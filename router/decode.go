@@ -3,7 +3,6 @@ package router
 import (
 	"fmt"
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
 
@@ -26,7 +25,7 @@ type decoder struct {
 }
 
 func newDecoder(file string, lookup func(string) (string, bool)) *decoder {
-	return &decoder{lookup: lookup, source: &source{file: file, lines: make(map[string]int)}, bad: make(map[string]bool)}
+	return &decoder{lookup: lookup, source: &source{file: file, lines: make(map[string]int), templates: make(map[string]string)}, bad: make(map[string]bool)}
 }
 
 func (d *decoder) fault(line int, path, format string, args ...any) {
@@ -42,18 +41,6 @@ func (d *decoder) known(path string) bool {
 		}
 	}
 	return d.bad[""]
-}
-
-func parent(path string) string {
-	i := strings.LastIndexByte(path, '.')
-	return path[:max(i, 0)]
-}
-
-func join(path, key string) string {
-	if path == "" {
-		return key
-	}
-	return path + "." + key
 }
 
 var (
@@ -80,7 +67,7 @@ func (d *decoder) value(node *yaml.Node, v reflect.Value, path string, tag refle
 			return
 		}
 		v.Set(reflect.New(t.Elem()))
-		d.structure(node, v.Elem(), path)
+		d.value(node, v.Elem(), path, tag)
 	default:
 		d.scalar(node, v, path, tag)
 	}
@@ -96,71 +83,35 @@ func resolve(node *yaml.Node) *yaml.Node {
 
 func isNull(node *yaml.Node) bool { return node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" }
 
-// entry is one key of a mapping with its value.
-type entry struct{ key, value *yaml.Node }
-
-// entries returns the keys of a mapping. It reports keys that come twice, and
-// puts in what "<<" merges, behind the mapping's own keys.
-func (d *decoder) entries(node *yaml.Node, path string) []entry {
-	if isNull(node) {
-		return nil
+// tagged reports a tag that is not one of YAML's own, and whether there is one.
+// The tag is not shown: it may be a secret that begins with an exclamation mark.
+func (d *decoder) tagged(node *yaml.Node, path string) bool {
+	if node.Style&yaml.TaggedStyle == 0 || strings.HasPrefix(node.ShortTag(), "!!") {
+		return false
 	}
-	if node.Kind != yaml.MappingNode {
-		d.fault(node.Line, path, "is %s; it must be a mapping (key: value)", describe(node))
-		return nil
-	}
-	var own []entry
-	var merged []*yaml.Node
-	seen := make(map[string]int)
-	for i := 0; i+1 < len(node.Content); i += 2 {
-		key, value := resolve(node.Content[i]), node.Content[i+1]
-		switch first, twice := seen[key.Value]; {
-		case key.Kind != yaml.ScalarNode || isNull(key) || key.Value == "":
-			d.fault(key.Line, path, "has a key that is not a name")
-			continue
-		case key.ShortTag() == "!!merge":
-			merged = append(merged, resolve(value))
-			continue
-		case twice:
-			d.fault(key.Line, join(path, key.Value), "is given twice, first on line %d", first)
-			continue
-		}
-		seen[key.Value] = key.Line
-		own = append(own, entry{key, value})
-	}
-	for _, m := range merged {
-		own = d.merge(own, m, path, seen)
-	}
-	return own
+	d.fault(node.Line, path, "has a tag that means nothing here; leave it out, or put a value that begins with ! in quotes")
+	return true
 }
 
-// merge adds the entries of m, a mapping or a list of mappings, whose keys are
-// not there yet.
-func (d *decoder) merge(own []entry, m *yaml.Node, path string, seen map[string]int) []entry {
-	sources := []*yaml.Node{m}
-	if m.Kind == yaml.SequenceNode {
-		sources = m.Content
-	}
-	for _, source := range sources {
-		source = resolve(source)
-		if source.Kind != yaml.MappingNode {
-			d.fault(source.Line, path, "merges %s; << takes mappings", describe(source))
-			continue
-		}
-		for i := 0; i+1 < len(source.Content); i += 2 {
-			key := resolve(source.Content[i])
-			if key.ShortTag() == "!!merge" {
-				d.fault(key.Line, path, "merges a mapping that merges another one; name both in a list: <<: [*a, *b]")
-				continue
-			}
-			if _, ok := seen[key.Value]; !ok {
-				seen[key.Value] = key.Line
-				own = append(own, entry{key, source.Content[i+1]})
-			}
-		}
-	}
-	return own
+// hidden reports a key that has no value, in a mapping that has secrets: such a
+// key is what comes of a secret with a comma that is not in quotes.
+func (d *decoder) hidden(line int, path string) {
+	d.fault(line, path, "has an unknown key without a value, which is not shown; if it is a part of a secret, put that in quotes")
 }
+
+// hasSecrets reports whether t is a struct that has a secret.
+func hasSecrets(t reflect.Type) bool {
+	for i := 0; t.Kind() == reflect.Struct && i < t.NumField(); i++ {
+		if t.Field(i).Tag.Get("secret") != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// isTemplate reports whether key, at the top of the file, is one that holds what
+// the file itself uses by way of anchors, and that nothing else looks at.
+func isTemplate(path, key string) bool { return path == "" && strings.HasPrefix(key, "x-") }
 
 // structure decodes a mapping with fixed keys.
 func (d *decoder) structure(node *yaml.Node, v reflect.Value, path string) {
@@ -171,7 +122,7 @@ func (d *decoder) structure(node *yaml.Node, v reflect.Value, path string) {
 	targets := make(map[string]target)
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
-		if !f.IsExported() {
+		if !f.IsExported() || f.Tag.Get("yaml") == "-" {
 			continue
 		}
 		targets[f.Tag.Get("yaml")] = target{f, v.Field(i)}
@@ -180,12 +131,23 @@ func (d *decoder) structure(node *yaml.Node, v reflect.Value, path string) {
 		}
 	}
 	given := make(map[string]*yaml.Node)
-	for _, e := range d.entries(node, path) {
+	for _, e := range d.entries(node, path, v.Type()) {
 		name := e.key.Value
 		at := join(path, name)
 		t, ok := targets[name]
 		if !ok {
-			d.fault(e.key.Line, at, "unknown key%s", suggest(name, names(targets), "keys here"))
+			if isTemplate(path, name) {
+				continue
+			}
+			if hasSecrets(v.Type()) && isNull(e.value) {
+				d.hidden(e.key.Line, path)
+				continue
+			}
+			kind := "keys here"
+			if path == "" {
+				kind = "keys here, besides x-...,"
+			}
+			d.fault(e.key.Line, join(path, shorten(name)), "unknown key%s", suggest(name, names(targets), kind))
 			if meant := nearest(name, names(targets)); meant != "" {
 				d.bad[join(path, targets[meant].field.Tag.Get("yaml"))] = true
 			}
@@ -200,8 +162,14 @@ func (d *decoder) structure(node *yaml.Node, v reflect.Value, path string) {
 		d.source.lines[join(path, canonical)] = e.key.Line
 		d.source.lines[at] = e.key.Line
 		d.value(e.value, t.value, at, t.field.Tag)
+		if opposite := t.field.Tag.Get("zero"); t.value.Kind() == reflect.Bool && opposite != "" {
+			v.FieldByName(opposite).SetBool(!t.value.Bool())
+		}
 		if d.bad[at] {
 			d.bad[join(path, canonical)] = true
+		}
+		if text, ok := d.source.templates[at]; ok {
+			d.source.templates[join(path, canonical)] = text
 		}
 	}
 }
@@ -209,78 +177,12 @@ func (d *decoder) structure(node *yaml.Node, v reflect.Value, path string) {
 // named decodes a mapping whose keys are names of the user's.
 func (d *decoder) named(node *yaml.Node, v reflect.Value, path string) {
 	v.Set(reflect.MakeMap(v.Type()))
-	for _, e := range d.entries(node, path) {
+	for _, e := range d.entries(node, path, v.Type()) {
 		at := join(path, e.key.Value)
 		d.source.lines[at] = e.key.Line
 		element := reflect.New(v.Type().Elem()).Elem()
 		d.structure(resolve(e.value), element, at)
 		v.SetMapIndex(reflect.ValueOf(e.key.Value), element)
-	}
-}
-
-// scalar decodes a single value.
-func (d *decoder) scalar(node *yaml.Node, v reflect.Value, path string, tag reflect.StructTag) {
-	want := expected(v.Type(), tag)
-	if node.Kind != yaml.ScalarNode {
-		d.fault(node.Line, path, "is %s; it must be %s", describe(node), want)
-		return
-	}
-	if isNull(node) {
-		d.fault(node.Line, path, "is empty; give %s, or leave the key out", want)
-		return
-	}
-	secret := tag.Get("secret") != ""
-	text, expanded, err := expand(node.Value, d.lookup)
-	if err != nil {
-		d.fault(node.Line, path, "%s", err)
-		return
-	}
-	quoted := func() string {
-		switch {
-		case secret:
-			return "a text that is not shown"
-		case expanded:
-			return strconv.Quote(text) + " (" + node.Value + ")"
-		}
-		return strconv.Quote(text)
-	}
-	// What is in quotes is a text, unless it came out of the environment, where
-	// everything is one.
-	isText := node.ShortTag() == "!!str" || node.ShortTag() == "!!timestamp"
-	typed := !expanded && node.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
-
-	switch v.Kind() {
-	case reflect.String:
-		if !isText && !expanded {
-			d.fault(node.Line, path, "is %s; it must be a text, so put it in quotes", describe(node))
-			return
-		}
-		v.SetString(text)
-	case reflect.Bool:
-		b, err := parseBool(text)
-		switch {
-		case err != nil:
-			d.fault(node.Line, path, "is %s; it must be %s", quoted(), want)
-			return
-		case typed:
-			d.fault(node.Line, path, "is the text %s; it must be %s, without quotes", quoted(), want)
-			return
-		}
-		v.SetBool(b)
-	default:
-		// A duration is a text as well as a number.
-		number := v.Type() != durationType && v.Type() != timeType && tag.Get("unit") == ""
-		switch err := parseNumber(text, v, tag); {
-		case err != nil:
-			d.fault(node.Line, path, "is %s; it must be %s", quoted(), want)
-			return
-		case typed && number:
-			d.fault(node.Line, path, "is the text %s; it must be %s, without quotes", quoted(), want)
-			return
-		}
-	}
-	if text := outOfBounds(v, tag); text != "" {
-		d.fault(node.Line, path, "is %s; %s", quoted(), text)
 	}
 }
 

@@ -73,7 +73,7 @@ func sections(t *testing.T) []section {
 func fields(typ reflect.Type) func(func(reflect.StructField) bool) {
 	return func(yield func(reflect.StructField) bool) {
 		for i := range typ.NumField() {
-			if f := typ.Field(i); f.IsExported() && !yield(f) {
+			if f := typ.Field(i); f.IsExported() && f.Tag.Get("yaml") != "-" && !yield(f) {
 				return
 			}
 		}

@@ -32,6 +32,12 @@
 // A shutdown, a lost channel, a cancelled context and a call-back (an earlier change of the
 // key failed) are no failures: they are not counted, and nobody is told.
 //
+// # Ends
+//
+// A pipeline whose tunnel is gone or expired ends alone, at the start or later, and so does one that
+// exceeds failure.stop_after; one whose tunnel was read to its end, as BaseData is, is done. The others
+// run on, unless on_end says stop. Run returns when all have ended, with what ended them.
+//
 // # Names
 //
 // What a file cannot hold is registered in code under a name: publishers

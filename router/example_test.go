@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -16,6 +17,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/health"
 	"github.com/watermill-ots/watermill-ots/metrics"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/router"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
@@ -53,7 +55,7 @@ func Example() {
 	}
 	err = r.Handle("orders", router.Handlers{
 		Process: func(msg *message.Message) error {
-			order, _ := subscriber.RecordFromMessage(msg)
+			order, _ := ots.RecordFromMessage(msg)
 			switch amount, ok := order.Column("amount"); {
 			case !ok:
 				return errors.New("an order without an amount")
@@ -73,10 +75,10 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	order := func(id, amount int64) *subscriber.Record {
-		return &subscriber.Record{
-			PrimaryKey: []subscriber.Column{{Name: "id", Value: subscriber.IntegerValue(id)}},
-			Columns:    []subscriber.Cell{{Name: "amount", Value: subscriber.IntegerValue(amount)}},
+	order := func(id, amount int64) *ots.Record {
+		return &ots.Record{
+			PrimaryKey: []ots.Column{{Name: "id", Value: ots.IntegerValue(id)}},
+			Columns:    []ots.Cell{{Name: "amount", Value: ots.IntegerValue(amount)}},
 		}
 	}
 	noAmount := order(4, 0)
@@ -126,8 +128,8 @@ func ExampleLoad() {
 func ExampleRouter_Replay() {
 	r := service() // New and Handle
 	defer r.Close()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	if len(os.Args) > 1 && os.Args[1] == "replay" {
 		done, err := r.Replay(ctx, "orders")
 		fmt.Printf("%d handled, %d failed again, %d left alone\n", done.Succeeded, done.Failed, done.Skipped)
@@ -153,8 +155,8 @@ func ExampleRouter_ReplayMessage() {
 		return
 	}
 	replays.AddConsumerHandler("replay", "dead-letters", deadLetters, r.ReplayMessage)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	if err := replays.Run(ctx); err != nil {
 		log.Print(err)
 	}
@@ -183,6 +185,8 @@ func ExampleRouter_Observe() {
 			for _, p := range pipelines {
 				m.AddSubscriber(p.Subscriber)
 				h.AddSubscriber(p.Subscriber)
+				m.AddCheck(p.Name, p.Ready) // it has ended, or nothing succeeds
+				h.AddCheck(p.Name, p.Ready)
 				if p.Batching != nil {
 					m.AddBatching(p.Name, p.Batching)
 					h.AddBatching(p.Name, p.Batching)
@@ -195,7 +199,9 @@ func ExampleRouter_Observe() {
 		log.Print(err)
 		return
 	}
-	if err := r.Run(context.Background()); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	if err := r.Run(ctx); err != nil {
 		log.Print(err)
 	}
 }

@@ -1,5 +1,22 @@
 package router
 
+import (
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+// SetAnewPause sets the first pause between two tries to create a tunnel anew.
+func SetAnewPause(r *Router, d time.Duration) { r.anewPause = d }
+
+// SetPatience sets how long pipelines that are subscribed wait for the others.
+func SetPatience(r *Router, d time.Duration) { r.patience = d }
+
+// SubscriberConfig returns what the subscriber of a tunnel is made with.
+func SubscriberConfig(r *Router, tunnel string) subscriber.Config { return r.subscriberConfig(tunnel) }
+
 // Stopping reports whether the drain has begun.
 func Stopping(r *Router) bool {
 	select {
@@ -7,5 +24,22 @@ func Stopping(r *Router) bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// Join and Parent are the functions on paths.
+var (
+	Join   = join
+	Parent = parent
+)
+
+// PanicLog is panicLog.
+type PanicLog struct{ log panicLog }
+
+// Contain is panicLog.contain, to be deferred.
+func (p *PanicLog) Contain(logger watermill.LoggerAdapter, name string) {
+	if v := recover(); v != nil {
+		defer p.log.contain(logger, name)
+		panic(v)
 	}
 }

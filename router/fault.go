@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/watermill-ots/watermill-ots/internal/oneline"
 )
 
 var (
@@ -21,7 +23,7 @@ var (
 type Fault struct {
 	File string // empty for a configuration made in code
 	Line int    // from 1; 0 when it belongs to no line
-	Path string // keys from the top, joined by dots, such as "tunnels.orders.batchers.s3"; empty for the whole file
+	Path string // keys from the top, joined by dots, such as tunnels.orders.batchers.s3, and quoted where a name has a dot itself; empty for the whole file
 	Text string // what is wrong, and what to do
 
 	because []string // other paths that this follows from: when they are faulty themselves, this is not reported
@@ -77,6 +79,17 @@ func (s *source) locate(f Fault) Fault {
 			return f
 		}
 	}
+}
+
+// show returns a value as an error shows it. What a variable of the environment
+// contains may be a secret in the wrong place: its name is shown instead.
+func (s *source) show(path, value string) string {
+	if s != nil {
+		if template, ok := s.templates[path]; ok {
+			return oneline.Text(template, maxShown) + ", whose value is not shown"
+		}
+	}
+	return strconv.Quote(shorten(value))
 }
 
 // configError makes an error of faults, nil if there are none.

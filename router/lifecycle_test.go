@@ -12,9 +12,11 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+	"github.com/cenkalti/backoff/v4"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/router"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
@@ -28,15 +30,16 @@ func TestRunFailsAtOnce(t *testing.T) {
 		is         error
 		names      string
 	}{
-		{"wrong_key", strings.Replace(good, testbed.KeySecret, "other", 1), subscriber.ErrAuth, "tunnels.numbers"},
+		{"wrong_key", strings.Replace(good, testbed.KeySecret, "other", 1), ots.ErrAuth, "tunnels.numbers"},
 		{"no_such_table", strings.Replace(good, "table_name: "+testbed.Table, "table_name: none", 1), nil, "tunnels.numbers"},
-		{"no_such_tunnel", strings.Replace(strings.Replace(good, "tunnel_name: "+testbed.Tunnel, "tunnel_name: none", 1), "tunnel: {create: true, type: Stream}", "", 1), subscriber.ErrTunnelGone, "none"},
-		{"one_of_two", good + "  second: {instance: main, table_name: " + testbed.Table + ", tunnel_name: none}\n", subscriber.ErrTunnelGone, "tunnels.second"},
+		{"no_such_tunnel", strings.Replace(strings.Replace(good, "tunnel_name: "+testbed.Tunnel, "tunnel_name: none", 1), "tunnel: {create: true, type: Stream}", "", 1), ots.ErrTunnelGone, "none"},
+		{"one_of_two", strings.Replace(good, "instances:", "instances:\n  other: {name: "+testbed.Instance+", endpoint: \""+bed.Emulator.Endpoint()+
+			"\", access_key_id: "+testbed.KeyID+", access_key_secret: wrong}", 1) + "  second: {instance: other, table_name: " + testbed.Table + ", tunnel_name: none}\n", ots.ErrAuth, "tunnels.second"},
 		{"dead_letter_table_unreachable", strings.Replace(good, "instances:", "instances:\n  far: {name: x, endpoint: \"http://127.0.0.1:1\", access_key_id: a, access_key_secret: b}", 1) +
 			"    failure: {dead_letter: {instance: far, table: dead}}\n", nil, "tunnels.numbers.failure.dead_letter"},
 		{"dead_letter_table_with_a_wrong_key", strings.Replace(good, "instances:", "instances:\n  other: {name: "+testbed.Instance+", endpoint: \""+bed.Emulator.Endpoint()+
 			"\", access_key_id: "+testbed.KeyID+", access_key_secret: wrong}", 1) +
-			"    failure: {dead_letter: {instance: other, table: dead}}\n", subscriber.ErrAuth, "tunnels.numbers.failure.dead_letter"},
+			"    failure: {dead_letter: {instance: other, table: dead}}\n", ots.ErrAuth, "tunnels.numbers.failure.dead_letter"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := build(t, c.yaml)
@@ -150,28 +153,6 @@ func TestTheEndOfTheContextDrains(t *testing.T) {
 	}
 }
 
-func TestADeletedTunnelEndsRunWithItsError(t *testing.T) {
-	bed := testbed.New(t, emulator.Options{})
-	r := build(t, fileFor(bed, ""))
-	if err := r.Handle("numbers", router.Handlers{Process: noProcess}); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- r.Run(context.Background()) }() // ends when all subscriptions have
-	<-r.Running()
-	if _, err := bed.Tunnels.DeleteTunnel(&tunnel.DeleteTunnelRequest{TableName: testbed.Table, TunnelName: testbed.Tunnel}); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-ended:
-		if !errors.Is(err, subscriber.ErrTunnelGone) {
-			t.Errorf("Run: %v", err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Error("Run goes on")
-	}
-}
-
 // logLines is a logger that keeps what it and its descendants are told.
 type logLines struct {
 	all  *lockedLines
@@ -239,12 +220,12 @@ func TestDebugLogsRequestsWithoutSecrets(t *testing.T) {
 
 func TestCredentialsOfAProviderServeTunnelAndTable(t *testing.T) {
 	bed := testbed.New(t, emulator.Options{})
-	yaml := strings.Replace(fileFor(bed, "    failure: {attempts: 1, dead_letter: {table: dead}}\n"),
+	yaml := strings.Replace(fileFor(bed, "    failure: {dead_letter: {table: dead}}\n"),
 		"access_key_id: "+testbed.KeyID+"\n    access_key_secret: "+testbed.KeySecret, "credentials: ram", 1)
 	r := build(t, yaml)
 	var mu sync.Mutex
 	asked, inside := 0, 0
-	err := r.RegisterCredentials("ram", subscriber.CredentialsProviderFunc(func(context.Context) (subscriber.Credentials, error) {
+	err := r.RegisterCredentials("ram", ots.CredentialsProviderFunc(func(context.Context) (ots.Credentials, error) {
 		mu.Lock()
 		asked++
 		inside++
@@ -253,12 +234,12 @@ func TestCredentialsOfAProviderServeTunnelAndTable(t *testing.T) {
 		}
 		mu.Unlock()
 		defer func() { mu.Lock(); inside--; mu.Unlock() }()
-		return subscriber.Credentials{AccessKeyID: testbed.KeyID, AccessKeySecret: testbed.KeySecret}, nil
+		return ots.Credentials{AccessKeyID: testbed.KeyID, AccessKeySecret: testbed.KeySecret}, nil
 	}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Handle("numbers", router.Handlers{Process: func(*message.Message) error { return errPoison }}); err != nil {
+	if err := r.Handle("numbers", router.Handlers{Process: func(*message.Message) error { return backoff.Permanent(errPoison) }}); err != nil {
 		t.Fatal(err)
 	}
 	start(t, r)
@@ -293,38 +274,6 @@ func TestTwoTunnelsOfOneTable(t *testing.T) {
 				t.Errorf("%s: %s came in the order %v", name, testbed.Key(i), v)
 			}
 		}
-	}
-}
-
-func TestADeletedTunnelLeavesTheOthersAlone(t *testing.T) {
-	bed := testbed.New(t, emulator.Options{})
-	first := fileFor(bed, "")
-	second := strings.SplitN(first, "  numbers:\n", 2)[1]
-	log := logLines{all: new(lockedLines)}
-	r := buildLogging(t, first+"  doomed:\n"+strings.Replace(second, "tunnel_name: "+testbed.Tunnel, "tunnel_name: doomed", 1), log)
-	j := newJournal()
-	if err := r.Handle("numbers", router.Handlers{Process: func(msg *message.Message) error { j.add(msg); return nil }}); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Handle("doomed", router.Handlers{Process: noProcess}); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- r.Run(context.Background()) }() // ends with Close
-	<-r.Running()
-	if _, err := bed.Tunnels.DeleteTunnel(&tunnel.DeleteTunnelRequest{TableName: testbed.Table, TunnelName: "doomed"}); err != nil {
-		t.Fatal(err)
-	}
-	testbed.Eventually(t, 20*time.Second, "the pipeline of the deleted tunnel has ended", func() bool {
-		return strings.Contains(log.text(), "Subscription ended")
-	})
-	bed.PutAll(3, 1)
-	testbed.Eventually(t, 20*time.Second, "the other pipeline goes on", func() bool { return j.count() == 3 })
-	if err := r.Close(); !errors.Is(err, subscriber.ErrTunnelGone) {
-		t.Errorf("Close: %v", err)
-	}
-	if err := <-ended; !errors.Is(err, subscriber.ErrTunnelGone) {
-		t.Errorf("Run: %v", err)
 	}
 }
 

@@ -1,18 +1,26 @@
 package router
 
 import (
+	"errors"
 	"fmt"
+	"sync"
+	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
 // Observers watch the pipelines, for metrics and health checks. All are
-// optional. With package metrics:
+// optional. One that panics does not change what happens to messages: the panic is
+// logged with its stack, at most once a minute. With package metrics:
 //
 //	err := r.Observe(router.Observers{OnAck: m.OnAck(), OnBatch: m.OnBatch, Start: func(pipelines []router.Observed) error {
 //		for _, p := range pipelines {
 //			m.AddSubscriber(p.Subscriber)
+//			m.AddCheck(p.Name, p.Ready)
 //			if p.Batching != nil {
 //				m.AddBatching(p.Name, p.Batching)
 //			}
@@ -21,14 +29,15 @@ import (
 //	}})
 type Observers struct {
 	// Start is called by Run once, with all pipelines sorted by name, before
-	// anything is connected. An error ends Run with it.
+	// anything is connected. An error ends Run with it, and so does a panic, as an
+	// *ack.PanicError.
 	Start func(pipelines []Observed) error
 
 	// OnAck is subscriber.Config.OnAck of all pipelines.
 	OnAck func(subscriber.Acked)
 
 	// OnBatch is called by Observe for each pipeline that has batchers, and returns
-	// its batching.Config.OnBatch.
+	// its batching.Config.OnBatch. A panic is the error of Observe, an *ack.PanicError.
 	OnBatch func(pipeline string) func(batching.Handled)
 }
 
@@ -38,6 +47,28 @@ type Observed struct {
 	Name       string
 	Subscriber *subscriber.Subscriber
 	Batching   *batching.Batching // nil without batchers
+
+	pipeline *pipeline
+}
+
+// Ready returns nil while the pipeline does its work, and else why it does not:
+// it is not subscribed yet, or its tunnel is made anew; nothing succeeds in Process (the
+// error is a *batching.Outage); or the pipeline was ended alone. Batchers that are down show in
+// Batching.Stats. It is what health.AddCheck and metrics.AddCheck take.
+func (o Observed) Ready() error {
+	if o.pipeline == nil {
+		return nil
+	}
+	if err := o.pipeline.ended(); err != nil {
+		return err
+	}
+	if o.pipeline.waits.Load() {
+		return errors.New("not subscribed to its tunnel yet; the log and the subscriber's Status say why")
+	}
+	if outage := o.pipeline.gate.state(); outage != nil {
+		return fmt.Errorf("process: %w", outage)
+	}
+	return nil
 }
 
 // Observe sets the observers. It may be called once, before Run. What Test sends
@@ -45,8 +76,15 @@ type Observed struct {
 func (r *Router) Observe(o Observers) error {
 	onBatch := make(map[string]func(batching.Handled))
 	for _, name := range names(r.cfg.Tunnels) {
-		if o.OnBatch != nil && len(r.cfg.Tunnels[name].Batchers) > 0 {
+		if o.OnBatch == nil || len(r.cfg.Tunnels[name].Batchers) == 0 {
+			continue
+		}
+		err := r.observer("Observers.OnBatch", func() error {
 			onBatch[name] = o.OnBatch(name)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("observing the batches of %s: %w", join("tunnels", name), err)
 		}
 	}
 	r.mu.Lock()
@@ -96,14 +134,75 @@ func (r *Router) tellStart(subs []*subscription) error {
 	start := r.observers.Start
 	pipelines := make([]Observed, len(subs))
 	for i, s := range subs {
-		pipelines[i] = Observed{Name: s.name, Subscriber: s.subscriber, Batching: r.pipelines[s.name].batches}
+		pipelines[i] = Observed{Name: s.name, Subscriber: s.subscriber, Batching: s.pipeline.batches, pipeline: s.pipeline}
 	}
 	r.mu.Unlock()
 	if start == nil {
 		return nil
 	}
-	if err := start(pipelines); err != nil {
+	if err := r.observer("Observers.Start", func() error { return start(pipelines) }); err != nil {
 		return fmt.Errorf("starting the observers: %w", err)
 	}
 	return nil
+}
+
+// observer calls an observer that may refuse. Its panic is its error, and logged here
+// for the stack, which the error does not show.
+func (r *Router) observer(name string, call func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			panicked := ack.NewPanicError(name, v)
+			logPanic(r.logger, panicked, nil)
+			err = panicked
+		}
+	}()
+	return call()
+}
+
+// onAck returns Observers.OnAck for the subscribers, nil without one. The caller
+// holds mu.
+func (r *Router) onAck() func(subscriber.Acked) {
+	f := r.observers.OnAck
+	if f == nil {
+		return nil
+	}
+	return func(a subscriber.Acked) {
+		defer r.ackPanics.contain(r.logger, "Observers.OnAck")
+		f(a)
+	}
+}
+
+// panicLog logs the panics of a callback that is called for each message: at most
+// one of them in each panicLogInterval, with the number of those before that were not logged.
+type panicLog struct {
+	mu     sync.Mutex
+	last   time.Time // when one was logged
+	hidden int       // since then
+}
+
+const panicLogInterval = time.Minute
+
+// contain recovers a panic. It is deferred.
+func (l *panicLog) contain(logger watermill.LoggerAdapter, name string) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	l.mu.Lock()
+	now := time.Now()
+	due, hidden := l.last.IsZero() || now.Sub(l.last) >= panicLogInterval, l.hidden
+	if due {
+		l.last, l.hidden = now, 0
+	} else {
+		l.hidden++
+	}
+	l.mu.Unlock()
+	if due {
+		logPanic(logger, ack.NewPanicError(name, v), watermill.LogFields{"not_logged": hidden})
+	}
+}
+
+// logPanic logs a panic of the user's code with its stack.
+func logPanic(logger watermill.LoggerAdapter, panicked *ack.PanicError, fields watermill.LogFields) {
+	logger.Error("Observer panicked", panicked, fields.Add(watermill.LogFields{"stack": string(panicked.Stack)}))
 }

@@ -13,7 +13,8 @@ import (
 )
 
 // whole is a configuration in which every key is set, so that any line of it
-// can be broken.
+// can be broken; but for signature_version and region, which TestParse_signature
+// has.
 const whole = `instances:
   main:
     name: my-instance
@@ -76,6 +77,10 @@ tunnels:
     tunnel_name: audit
     forward: {topic: audit}
     failure: {dead_letter: {publisher: kafka, topic: dead}}
+    preset: fleet
+    client_tag: audit-0
+    expected_clients: 3
+    tunnel_view_interval: 30s
 `
 
 func setEnv(t *testing.T) {
@@ -138,6 +143,7 @@ func TestParse(t *testing.T) {
 			Instance: "main", TableName: "pxy_test", TunnelName: "audit",
 			Forward: &router.Target{Topic: "audit"},
 			Failure: router.Failure{DeadLetter: &router.DeadLetterTarget{Publisher: "kafka", Topic: "dead"}},
+			Preset:  "fleet", ClientTag: "audit-0", ExpectedClients: 3, TunnelViewInterval: 30 * time.Second,
 		}
 		if !reflect.DeepEqual(got.Tunnels["audit"], wantAudit) {
 			t.Errorf("audit\n got %+v\nwant %+v", got.Tunnels["audit"], wantAudit)
@@ -241,6 +247,8 @@ func FuzzParse(f *testing.F) {
 	f.Add(whole)
 	f.Add("instances: &a {b: *a}\ntunnels: {<<: [*a, *a]}\n")
 	f.Add("instances: {? [x] : y, <<: 1}\n---\n")
+	f.Add("x-a: &a {<<: *a}\ntunnels: {t.u: *a, \"\\n\": !x {batchers: {a: ${B}}}}\n")
+	f.Add("tunnels: {t: {table_name: '${A:-{${B:-$${c}}}}', access: \"${A:-{\", x: *s}}\n")
 	f.Add("tunnels: {t: {tunnel: {end: 2030-01-31}, batchers: {\"\": {}}}}\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		_, err := router.Parse("f.yaml", []byte(text))

@@ -1,21 +1,24 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
 // pipeline is the way of a tunnel's messages from the subscriber to their
 // outcome, which is what handle returns:
 //
-//	failure policy ▸ router's middlewares ▸ tunnel's middlewares ▸ batches ▸ slots ▸ Process
-//	                                                               (or forward)
+//	failure policy ▸ router's middlewares ▸ tunnel's middlewares ▸ batches ▸ gate ▸ slots ▸ Process
+//	                                                                              (or forward)
 //
 // The chain is put together here and not by message.Router, which orders
 // middlewares by the time they were added, so that its order is always the
@@ -26,7 +29,11 @@ type pipeline struct {
 	chain  message.HandlerFunc // all but the policy
 	handle message.HandlerFunc // all
 
-	batches *batching.Batching // nil without batchers
+	stop    context.CancelFunc    // gives back what waits
+	endErr  atomic.Pointer[error] // why the pipeline was ended alone
+	waits   atomic.Bool           // Run is to subscribe, and has not yet
+	gate    *gate                 // nil in Test
+	batches *batching.Batching    // nil without batchers
 }
 
 // parts is what a pipeline is made of.
@@ -38,7 +45,9 @@ type parts struct {
 	publishers  map[string]message.Publisher
 	letters     letterbox // nil: messages are tried again for ever
 	onBatch     func(batching.Handled)
-	stopping    <-chan struct{}
+	stops       context.Context // ends when the Router stops
+	end         func(error)     // ends this pipeline alone
+	trial       bool            // nothing is held back: each message is tried at once
 	logger      watermill.LoggerAdapter
 	watch       watch
 }
@@ -52,19 +61,27 @@ type watch struct {
 
 // newPipeline puts the parts, which have been checked, together.
 func newPipeline(p parts) (*pipeline, error) {
+	stops, stop := context.WithCancel(p.stops)
 	pl := &pipeline{
 		name:   p.name,
-		policy: newPolicy(p.name, p.cfg.Failure, p.letters, p.handlers.Failed, p.stopping, p.logger),
+		policy: newPolicy(p, stops.Done()),
+		stop:   stop,
 	}
-	h := withSlots(processing(p.handlers.Process), p.cfg.Processors.Concurrency)
+	h := withSlots(processing(p.handlers.Process), p.cfg.Processors.Concurrency, stops.Done())
+	if to := p.cfg.Forward; to != nil {
+		h = forwarding(h, p.publishers[to.publisher()], to.Topic)
+	}
+	if !p.trial {
+		pl.gate = newGate(stops.Done(), p.logger)
+		h = pl.gate.around(h)
+	}
 	if len(p.cfg.Batchers) > 0 {
 		var err error
 		if pl.batches, err = batching.New(p.batching(), p.logger); err != nil {
+			stop()
 			return nil, fmt.Errorf("tunnels.%s.batchers: %w", p.name, err)
 		}
 		h = pl.batches.Middleware(h)
-	} else if to := p.cfg.Forward; to != nil {
-		h = forwarding(h, p.publishers[to.publisher()], to.Topic)
 	}
 	h = settlingDrops(h, p.watch.drop)
 	for _, m := range backwards(p.handlers.Middlewares) {
@@ -73,6 +90,7 @@ func newPipeline(p parts) (*pipeline, error) {
 	for _, m := range backwards(p.middlewares) {
 		h = m(h)
 	}
+	pl.policy.down = pl.batcherDown
 	pl.chain, pl.handle = h, pl.policy.middleware(h)
 	return pl, nil
 }
@@ -91,12 +109,14 @@ func (p parts) batching() batching.Config {
 		Batchers:    make(map[string]batching.Batcher, len(p.cfg.Batchers)),
 		MaxInFlight: p.cfg.MaxInFlight,
 		OnBatch:     p.onBatch,
+		NameOf:      nameOf,
 		// The Router closes the batches when no handler waits for them any
 		// more, or has given up waiting.
 		CloseTimeout: closeGrace,
 	}
 	for name, b := range p.cfg.Batchers {
-		settings := b.settings()
+		settings := b.settings(p.cfg.Failure.DeadLetter != nil)
+		settings.Probe = !p.trial
 		settings.Handler = p.handlers.Batches[name]
 		if to := b.Forward; to != nil {
 			settings.Handler = batching.PublishTo(p.publishers[to.publisher()], to.Topic)
@@ -131,8 +151,14 @@ func processing(process func(*message.Message) error) message.HandlerFunc {
 	}
 }
 
-// withSlots lets at most n messages into h at once.
-func withSlots(h message.HandlerFunc, n int) message.HandlerFunc {
+// nameOf names a message in the log.
+func nameOf(msg *message.Message) string {
+	return cmp.Or(msg.Metadata.Get(subscriber.MetadataKey), msg.UUID)
+}
+
+// withSlots lets at most n messages into h at once. Those that wait are given
+// back when the pipeline stops.
+func withSlots(h message.HandlerFunc, n int, stopping <-chan struct{}) message.HandlerFunc {
 	if n == 0 {
 		return h
 	}
@@ -140,11 +166,28 @@ func withSlots(h message.HandlerFunc, n int) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		select {
 		case slots <- struct{}{}:
-			defer func() { <-slots }()
-			return h(msg)
-		case <-msg.Context().Done():
-			return nil, fmt.Errorf("waiting for a processor: %w", context.Cause(msg.Context()))
+		default:
+			if err := awaitSlot(msg, slots, stopping); err != nil {
+				return nil, err
+			}
 		}
+		defer func() { <-slots }()
+		if isClosed(stopping) { // a slot freed by the stop must not start another call
+			return nil, fmt.Errorf("waiting for a processor: %w", errGivenBack)
+		}
+		return h(msg)
+	}
+}
+
+func awaitSlot(msg *message.Message, slots chan<- struct{}, stopping <-chan struct{}) error {
+	defer parked(msg)()
+	select {
+	case slots <- struct{}{}:
+		return nil
+	case <-stopping:
+		return fmt.Errorf("waiting for a processor: %w", errGivenBack)
+	case <-msg.Context().Done():
+		return fmt.Errorf("waiting for a processor: %w", context.Cause(msg.Context()))
 	}
 }
 
@@ -194,8 +237,41 @@ func (p *pipeline) attempt(msg *message.Message) error {
 	return err
 }
 
+// batcherDown reports whether nothing succeeds in one of the batchers, and
+// messages wait for that to end.
+func (p *pipeline) batcherDown() bool {
+	if p.batches == nil {
+		return false
+	}
+	for _, st := range p.batches.Stats() {
+		if !st.DownSince.IsZero() && st.Waiting+st.Handling > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// end notes why the pipeline ends alone, and gives back what waits in it. It
+// reports whether this is the first reason.
+func (p *pipeline) end(err error) bool {
+	if !p.endErr.CompareAndSwap(nil, &err) {
+		return false
+	}
+	p.stop()
+	return true
+}
+
+// ended returns why the pipeline was ended alone, nil if it was not.
+func (p *pipeline) ended() error {
+	if err := p.endErr.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // close ends the pipeline's batches.
 func (p *pipeline) close() error {
+	p.stop()
 	if p.batches == nil {
 		return nil
 	}

@@ -6,33 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime/debug"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v4"
 
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
-
-// PanicError is what becomes of a panic in Process or in a middleware: the
-// message's failure.
-type PanicError struct {
-	Value any    // what was passed to panic
-	Stack []byte // the goroutine's stack, as from runtime/debug.Stack
-}
-
-// Error implements error. It has the value but not the stack, since error texts
-// end up in dead letters.
-func (e *PanicError) Error() string { return fmt.Sprintf("handler panicked: %v", e.Value) }
-
-// Unwrap returns the value when it is an error.
-func (e *PanicError) Unwrap() error {
-	err, _ := e.Value.(error)
-	return err
-}
 
 // letterTimeout bounds the writing of one dead letter.
 const letterTimeout = 30 * time.Second
@@ -45,28 +31,39 @@ type letterbox interface {
 
 // policy is a pipeline's failure policy, the outermost part of it. A failed
 // message is nacked, and the subscriber delivers it again, in order and with
-// its backoff; after enough attempts the message becomes a dead letter and is acked.
+// its backoff. A message becomes a dead letter and is acked when it fails by
+// itself: it has failed often enough while others succeeded, it has been failing
+// for giveUpAfter, or its error says so (backoff.Permanent).
 //
-// What counts as a failed attempt is judged in one place, verdictOf.
+// What counts as a failed attempt is judged in one place, verdictOf, and whose
+// failure it is in another, attempts.
 type policy struct {
-	pipeline string
-	letters  letterbox // nil: messages are tried again for ever
-	attempts int
-	failed   func(*message.Message, error) // nil: nobody is told
-	stopping <-chan struct{}
-	counts   *counts
-	logger   watermill.LoggerAdapter
+	pipeline    string
+	letters     letterbox // nil: messages are tried again for ever
+	attempts    int
+	giveUpAfter time.Duration                 // 0: never
+	failed      func(*message.Message, error) // nil: not called
+	stopping    <-chan struct{}
+	counts      *attempts
+	down        func() bool // whether a batcher of the pipeline is down; nil: none ever is
+	brake       *brake
+	succeeded   atomic.Uint64 // messages
+	logger      watermill.LoggerAdapter
 }
 
-func newPolicy(name string, f Failure, letters letterbox, failed func(*message.Message, error), stopping <-chan struct{}, logger watermill.LoggerAdapter) *policy {
+func newPolicy(p parts, stopping <-chan struct{}) *policy {
+	f := p.cfg.Failure
+	giveUpAfter := max(0, cmp.Or(f.GiveUpAfter, DefaultGiveUpAfter))
 	return &policy{
-		pipeline: name,
-		letters:  letters,
-		attempts: cmp.Or(f.Attempts, DefaultAttempts),
-		failed:   failed,
-		stopping: stopping,
-		counts:   newCounts(cmp.Or(f.BackoffMax, DefaultBackoffMax)),
-		logger:   logger,
+		pipeline:    p.name,
+		letters:     p.letters,
+		attempts:    cmp.Or(f.Attempts, DefaultAttempts),
+		giveUpAfter: giveUpAfter,
+		failed:      p.handlers.Failed,
+		stopping:    stopping,
+		counts:      newAttempts(cmp.Or(f.BackoffMax, DefaultBackoffMax), giveUpAfter),
+		brake:       newBrake(p.name, f.StopAfter, p.end),
+		logger:      p.logger,
 	}
 }
 
@@ -76,12 +73,16 @@ func (p *policy) middleware(h message.HandlerFunc) message.HandlerFunc {
 		came := p.snapshot(msg)
 		produced, err := guarded(h, msg)
 		msg.SetContext(came.ctx)
-		switch verdictOf(came.ctx, err) {
+		switch p.verdict(came.ctx, err) {
 		case succeeded:
-			p.counts.forget(came.id)
+			p.succeeded.Add(1)
+			if p.counts.some.Load() { // else the record need not be decoded
+				p.counts.forget(came.identity(msg))
+			}
+			p.brake.note(false)
 			return produced, nil
 		case takenBack:
-			// Nobody waits for the outcome; an error would only be logged.
+			// The outcome is ignored; an error would only be logged.
 			return nil, nil
 		case interrupted:
 			return nil, err
@@ -93,26 +94,34 @@ func (p *policy) middleware(h message.HandlerFunc) message.HandlerFunc {
 // arrival is a message as it came: Process may change it.
 type arrival struct {
 	ctx      context.Context
-	id       string
+	id       string // UUID
 	payload  message.Payload
 	metadata message.Metadata
 }
 
-// snapshot keeps what a dead letter needs. The payload is not copied:
-// replacing it, as handlers do, leaves this one as it was.
+// snapshot keeps what a dead letter needs. Handlers may change the payload in place.
 func (p *policy) snapshot(msg *message.Message) arrival {
 	a := arrival{ctx: msg.Context(), id: msg.UUID}
 	if p.letters != nil {
-		a.payload, a.metadata = msg.Payload, maps.Clone(msg.Metadata)
+		a.payload, a.metadata = slices.Clone(msg.Payload), maps.Clone(msg.Metadata)
 	}
 	return a
+}
+
+// identity returns the record's identity, by which attempts are counted. msg has
+// the context again with which it came, but Process may have changed its UUID.
+func (a arrival) identity(msg *message.Message) string {
+	if r, ok := ots.RecordFromMessage(msg); ok && r.UUID != "" {
+		return r.UUID
+	}
+	return a.id
 }
 
 // guarded calls h and makes an error of a panic.
 func guarded(h message.HandlerFunc, msg *message.Message) (produced []*message.Message, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: debug.Stack()}
+			err = ack.NewPanicError("handler", v)
 		}
 	}()
 	return h(msg)
@@ -128,8 +137,23 @@ const (
 	takenBack           // not counted, and the subscriber ignores the outcome
 )
 
-// verdictOf judges the outcome err of a message that came with ctx.
+// errGivenBack is the outcome of a message that the pipeline gives back to the
+// subscriber unhandled, since it stops.
+var errGivenBack = errors.New("the pipeline stops")
+
+// verdict judges the outcome err of a message that came with ctx.
+func (p *policy) verdict(ctx context.Context, err error) verdict {
+	if errors.Is(err, batching.ErrClosed) && isClosed(p.stopping) {
+		return interrupted
+	}
+	return verdictOf(ctx, err)
+}
+
+// verdictOf judges the outcome err of a message that came with ctx. Whether the
+// message was interrupted is read from its own context and from what this
+// pipeline returned: a call of the handler's own that was cancelled is a failure.
 func verdictOf(ctx context.Context, err error) verdict {
+	var f *batching.Failure
 	switch {
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), ack.ErrCalledBack):
 		return takenBack
@@ -137,8 +161,9 @@ func verdictOf(ctx context.Context, err error) verdict {
 		return succeeded
 	case errors.Is(ctx.Err(), context.Canceled):
 		return interrupted // the channel is lost, or the time to drain is over
-	case errors.Is(err, context.Canceled),
-		errors.Is(err, batching.ErrClosed), errors.Is(err, batching.ErrCloseTimeout), errors.Is(err, batching.ErrAllEnded):
+	case errors.Is(err, errGivenBack), errors.Is(err, ack.ErrCalledBack):
+		return interrupted
+	case errors.As(err, &f) && f.Interrupted:
 		return interrupted
 	}
 	return failed
@@ -148,31 +173,54 @@ func verdictOf(ctx context.Context, err error) verdict {
 // a dead letter.
 func (p *policy) failure(msg *message.Message, came arrival, err error) error {
 	p.tell(msg, err)
-	if p.letters == nil {
+	if p.letters == nil || isClosed(p.stopping) {
+		// While it stops, what a handler needs may be closing as well. The message
+		// is redelivered after the start.
 		return err
 	}
-	select {
-	case <-p.stopping:
-		// What a handler needs may be closing as well. The message comes again
-		// after the start.
-		return err
-	default:
-	}
-	n := p.counts.add(came.id, time.Now())
-	if n < p.attempts {
+	j := p.counts.failed(came.identity(msg), p.evidence(err), time.Now())
+	reason := p.reason(j, err)
+	if reason == "" || p.brake.holds() {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(came.ctx, letterTimeout)
 	defer cancel()
-	letter := p.letter(msg, came, err, n)
-	fields := watermill.LogFields{"message_uuid": letter.ID, "key": letter.Key, "attempts": n}
+	letter := p.letter(msg, came, err, max(1, j.attempts))
+	fields := watermill.LogFields{"message_uuid": letter.ID, "key": letter.Key, "attempts": letter.Attempts, "reason": reason}
 	if putErr := p.letters.put(ctx, letter); putErr != nil {
 		// The message stays: it is tried again, and so is the letter.
-		return fmt.Errorf("keeping a dead letter after %d attempts: %w; the message failed with: %w", n, putErr, err)
+		return fmt.Errorf("keeping a dead letter after %d attempts: %w; the message failed with: %w", letter.Attempts, putErr, err)
 	}
-	p.counts.forget(came.id)
+	p.counts.forget(letter.Identity)
 	p.logger.Error("Message became a dead letter", err, fields)
+	p.brake.note(true)
 	return nil
+}
+
+// evidence is what err tells about whose failure it is.
+func (p *policy) evidence(err error) evidence {
+	transient := ack.IsTransient(err)
+	if f := new(batching.Failure); errors.As(err, &f) {
+		return evidence{place: f.Batcher, own: f.Alone && !transient, before: f.Before, after: f.After}
+	}
+	// What fails outside of the batches while a batcher is down may have the same
+	// cause, and few others come as far, whose outcome would tell.
+	n := p.succeeded.Load()
+	return evidence{own: !transient && (p.down == nil || !p.down()), before: n, after: n}
+}
+
+// reason says why the message is given up, "" if it is not.
+func (p *policy) reason(j judgement, err error) string {
+	var permanent *backoff.PermanentError
+	switch {
+	case errors.As(err, &permanent):
+		return "its error is permanent"
+	case j.witness && j.attempts >= p.attempts:
+		return "it failed while others succeeded"
+	case p.giveUpAfter > 0 && j.age >= p.giveUpAfter:
+		return "it has been failing for give_up_after"
+	}
+	return ""
 }
 
 // letter makes a dead letter of a message.
@@ -180,6 +228,7 @@ func (p *policy) letter(msg *message.Message, came arrival, err error, attempts 
 	l := &DeadLetter{
 		Pipeline: p.pipeline,
 		ID:       came.id,
+		Identity: came.identity(msg),
 		Error:    err.Error(),
 		Attempts: attempts,
 		FailedAt: now(),
@@ -192,7 +241,7 @@ func (p *policy) letter(msg *message.Message, came arrival, err error, attempts 
 		Key:      came.metadata[subscriber.MetadataKey],
 	}
 	// The record knows better: metadata is the Unmarshaler's, which may be the user's.
-	if r, ok := subscriber.RecordFromMessage(msg); ok {
+	if r, ok := ots.RecordFromMessage(msg); ok {
 		l.Record = r
 		l.Table, l.Tunnel, l.Channel = r.Table, r.Tunnel, r.Channel
 		l.Type, l.Key = r.Type.String(), r.KeyText()
@@ -211,7 +260,8 @@ func (p *policy) tell(msg *message.Message, err error) {
 	}
 	defer func() {
 		if v := recover(); v != nil {
-			p.logger.Error("Handlers.Failed panicked", &PanicError{Value: v}, watermill.LogFields{"stack": string(debug.Stack())})
+			panicked := ack.NewPanicError("Handlers.Failed", v)
+			p.logger.Error("Handlers.Failed panicked", panicked, watermill.LogFields{"stack": string(panicked.Stack)})
 		}
 	}()
 	p.failed(msg, err)

@@ -2,26 +2,32 @@ package router
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"sync"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
-	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// Replayed counts what Replay did.
+// Replayed counts what Replay did with the rows of the table.
 type Replayed struct {
 	Succeeded int // handled, and removed from the table
 	Failed    int // failed again; the table has the new error and the number of attempts
-	Skipped   int // not handled, since an earlier letter of the same key failed, or Replay was stopped
+	Skipped   int // not handled: an earlier letter of the same key failed or was skipped, another Replay works on it, or this one was stopped
+	Foreign   int // not letters, or damaged ones; they stay as they are, and the log names each
 }
 
-// replayPage is how many letters are handled at once.
-const replayPage = 200
+const (
+	// replayPage is how many letters are handled at once.
+	replayPage = maxBatchWrite
+	// replayBytes bounds the sections of the letters that are handled at once; a
+	// letter that has more is handled alone.
+	replayBytes = 32 << 20
+)
 
 // Replay handles the dead letters in a tunnel's dead-letter table once more,
 // through the tunnel's own pipeline: middlewares, Process, batches. Letters come
@@ -30,6 +36,15 @@ const replayPage = 200
 //
 // A replayed change comes after changes of its row that were handled since it
 // failed: handlers that overwrite should compare Sequence.
+//
+// Several Replays may run at once, in any number of processes: each letter is claimed
+// in the table before it is handled, and only by one of them. A Replay
+// leaves alone what another one has claimed, and what comes after it of the
+// same key; a letter that two of them wanted at the same moment may be left
+// for the next Replay. The claims of a Replay that crashed end after ClaimLease.
+//
+// Rows that are not letters are skipped. When Replay has been through the table, it deletes
+// the parts of large letters that a crash has left behind.
 //
 // Replay needs no Run, and may be called while Run does its work. It ends with an
 // error when ctx ends, the Router is closed or the table cannot be read or written;
@@ -54,10 +69,10 @@ func (r *Router) Replay(ctx context.Context, tunnel string) (Replayed, error) {
 		return Replayed{}, err
 	}
 	r.mu.Lock()
-	rp := &replay{pipeline: p, table: r.letterTable(tunnel), cfg: t, failed: make(map[string]bool)}
+	rp := newReplay(p, r.letterTable(tunnel), t)
 	r.mu.Unlock()
 	if err := rp.run(ctx); err != nil {
-		return rp.count, fmt.Errorf("replay tunnels.%s: %w", tunnel, err)
+		return rp.count, fmt.Errorf("replay %s: %w", join("tunnels", tunnel), err)
 	}
 	return rp.count, nil
 }
@@ -72,168 +87,128 @@ func (r *Router) readyPipeline(tunnel string) (*pipeline, error) {
 	return r.pipeline(tunnel)
 }
 
-// replay is one Replay.
+// replay is one Replay. It is used by one goroutine.
 type replay struct {
 	pipeline *pipeline
 	table    *tableLetters
+	claims   *claims
 	cfg      Tunnel
 	count    Replayed
-	failed   map[string]bool // ordering keys with a failure
+	blocked  map[string]bool // ordering keys with a letter that was not handled
 }
 
-// run goes through the table. A failed letter stays at its place, behind which the next
-// page begins, so it comes to an end.
+func newReplay(p *pipeline, table *tableLetters, cfg Tunnel) *replay {
+	return &replay{
+		pipeline: p, table: table, cfg: cfg, blocked: make(map[string]bool),
+		claims: &claims{table: table, id: rand.Text(), lease: ClaimLease},
+	}
+}
+
+// run goes through the table. A letter that is not handled stays at its place, behind which
+// the next page begins, so it comes to an end.
 func (rp *replay) run(ctx context.Context) error {
+	if err := rp.table.verify(ctx); err != nil {
+		return fmt.Errorf("the dead-letter table %s: %w", rp.table.table, err)
+	}
 	var from *tablestore.PrimaryKey
 	for {
 		letters, next, err := rp.table.page(ctx, rp.pipeline.name, from, replayPage)
 		if err != nil {
 			return err
 		}
-		if err := rp.page(ctx, letters); err != nil {
-			return err
+		for len(letters) > 0 && ctx.Err() == nil {
+			n := replayable(letters)
+			if err := rp.some(ctx, letters[:n]); err != nil {
+				return err
+			}
+			letters = letters[n:]
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if next == nil {
-			return nil
+			break
 		}
 		from = next
 	}
+	if err := rp.table.sweep(ctx, rp.pipeline.name); err != nil {
+		return fmt.Errorf("deleting parts that belong to no letter: %w", err)
+	}
+	return nil
 }
 
-// page handles some letters side by side.
-func (rp *replay) page(ctx context.Context, letters []*DeadLetter) error {
-	var tried []*DeadLetter
-	var messages []*message.Message
-	var keys []string
-	for _, l := range letters {
-		msg := l.Message()
-		key := orderingKey(msg, rp.cfg)
-		if key != "" && rp.failed[key] {
-			rp.count.Skipped++
-			continue
+// replayable returns how many of the letters, at least one, are small enough to
+// be handled at once.
+func replayable(letters []*kept) int {
+	size := letters[0].size
+	for i, k := range letters[1:] {
+		if size += k.size; size > replayBytes {
+			return i + 1
 		}
-		tried, messages, keys = append(tried, l), append(messages, msg), append(keys, key)
+	}
+	return len(letters)
+}
+
+// key is the letter's ordering key: of its columns, which are there before a
+// packed letter is read.
+func (rp *replay) key(k *kept) string {
+	switch rp.cfg.ordering() {
+	case subscriber.Unordered:
+		return ""
+	case subscriber.OrderByChannel:
+		return "channel " + k.Channel
+	}
+	return k.key
+}
+
+// skip counts a letter that is not handled. Later ones of its key are not handled either.
+func (rp *replay) skip(k *kept) {
+	rp.count.Skipped++
+	rp.block(k)
+}
+
+func (rp *replay) block(k *kept) {
+	if key := rp.key(k); key != "" {
+		rp.blocked[key] = true
+	}
+}
+
+// foreign counts and names a row that is not a letter, or a damaged one. Later changes of a damaged
+// letter's key are skipped until the row is repaired or removed.
+func (rp *replay) foreign(k *kept, reason error) {
+	rp.count.Foreign++
+	if !errors.Is(reason, errForeignRow) {
+		rp.block(k)
+	}
+	rp.table.logger.Error("A row of the dead-letter table is skipped", reason, watermill.LogFields{"table": rp.table.table, "row": k.name()})
+}
+
+// some handles some letters side by side.
+func (rp *replay) some(ctx context.Context, letters []*kept) error {
+	held, err := rp.claim(ctx, letters)
+	if err != nil {
+		return err
+	}
+	if len(held) == 0 {
+		return nil
+	}
+	handling, keeping := rp.claims.keep(ctx, held)
+	defer keeping.end()
+	held, err = rp.unpack(handling, held)
+	if err != nil {
+		return errors.Join(err, rp.release(ctx, held))
+	}
+	messages, keys := make([]*message.Message, len(held)), make([]string, len(held))
+	for i, k := range held {
+		messages[i], keys[i] = k.Message(), rp.key(k)
 	}
 	f := feed{handle: rp.pipeline.attempt}
 	var errs []error
-	for i, err := range f.run(ctx, messages, keys, false) {
-		errs = append(errs, rp.settle(ctx, tried[i], keys[i], err))
+	for i, err := range f.run(handling, messages, keys, false) {
+		errs = append(errs, rp.settle(handling, held[i], err))
+	}
+	if ctx.Err() == nil && handling.Err() != nil {
+		errs = append(errs, context.Cause(handling))
 	}
 	return errors.Join(errs...)
-}
-
-// settle writes down what became of a letter.
-func (rp *replay) settle(ctx context.Context, l *DeadLetter, key string, err error) error {
-	stopped := ctx.Err() != nil
-	// What was handled is removed even if the replay is being stopped.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), letterTimeout)
-	defer cancel()
-	switch {
-	case err == nil:
-		rp.count.Succeeded++
-		return rp.table.remove(ctx, l)
-	case stopped, errors.Is(err, ack.ErrCalledBack), verdictOf(ctx, err) == interrupted:
-		rp.count.Skipped++
-		rp.failed[key] = true
-		return nil
-	}
-	rp.count.Failed++
-	rp.failed[key] = true
-	again := *l
-	again.Error, again.Attempts, again.FailedAt = err.Error(), l.Attempts+1, now()
-	return rp.table.put(ctx, &again)
-}
-
-// ReplayMessage handles a published dead letter once more, through the pipeline that
-// it came from. It is a handler for a subscription to the topic of the dead
-// letters, such as
-//
-//	r.Watermill().AddConsumerHandler("replay", "dead-letters", sub, r.ReplayMessage)
-//
-// and returns the error of the attempt. The letter does not wait in its batch for
-// others. Order and further attempts are those of that subscription. The
-// message's context bounds the attempt.
-func (r *Router) ReplayMessage(msg *message.Message) error {
-	return r.replayMessages(msg.Context(), []*message.Message{msg})[0]
-}
-
-// ReplayMessages handles published dead letters once more, each once, through the
-// pipelines that they came from: those of one primary key in the given order, one after the
-// other, all others side by side, in batches. It returns what became of each, nil
-// for success; after a failure the later letters of that key are left alone, and
-// their errors wrap ack.ErrCalledBack. Messages are neither acked nor nacked, and their contexts
-// do not matter: many subscribers end them with the ack.
-//
-// It needs no Run, and may be called while Run does its work. What is not done when ctx ends or
-// the Router is closed fails.
-func (r *Router) ReplayMessages(ctx context.Context, messages ...*message.Message) []error {
-	done, err := r.use("replay messages")
-	if err != nil {
-		errs := make([]error, len(messages))
-		for i := range errs {
-			errs[i] = err
-		}
-		return errs
-	}
-	defer done()
-	ctx, cancel := r.bound(ctx)
-	defer cancel()
-	return r.replayMessages(ctx, messages)
-}
-
-// replayMessages handles dead letters in one feed for each pipeline.
-func (r *Router) replayMessages(ctx context.Context, messages []*message.Message) []error {
-	errs := make([]error, len(messages))
-	type feeding struct {
-		pipeline *pipeline
-		places   []int // in messages
-		messages []*message.Message
-		keys     []string
-	}
-	feedings := make(map[string]*feeding)
-	for i, msg := range messages {
-		l, p, err := r.letterOf(msg)
-		if err != nil {
-			errs[i] = fmt.Errorf("replay message %s: %w", msg.UUID, err)
-			continue
-		}
-		f := feedings[l.Pipeline]
-		if f == nil {
-			f = &feeding{pipeline: p}
-			feedings[l.Pipeline] = f
-		}
-		again := l.Message()
-		again.SetContext(ctx) // for what it carries, such as a trace
-		if l.Record != nil {
-			subscriber.WithRecord(again, l.Record)
-		}
-		f.places, f.messages, f.keys = append(f.places, i), append(f.messages, again), append(f.keys, orderingKey(again, r.cfg.Tunnels[l.Pipeline]))
-	}
-	var wg sync.WaitGroup
-	for _, f := range feedings {
-		wg.Go(func() { // ends with its attempts, which ctx bounds
-			feed := feed{handle: f.pipeline.attempt}
-			for i, err := range feed.run(ctx, f.messages, f.keys, false) {
-				errs[f.places[i]] = err
-			}
-		})
-	}
-	wg.Wait()
-	return errs
-}
-
-// letterOf reads a published dead letter, and finds its pipeline.
-func (r *Router) letterOf(msg *message.Message) (*DeadLetter, *pipeline, error) {
-	l, err := ParseDeadLetter(msg.Payload)
-	if err != nil {
-		return nil, nil, err
-	}
-	if _, ok := r.cfg.Tunnels[l.Pipeline]; !ok {
-		return nil, nil, r.unknownTunnel("ReplayMessage", l.Pipeline)
-	}
-	p, err := r.readyPipeline(l.Pipeline)
-	return l, p, err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -14,6 +15,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -46,9 +49,10 @@ type Router struct {
 
 	closeTimeout time.Duration // the longest of all pipelines
 
-	running  chan struct{} // closed when all pipelines are subscribed
-	stopping chan struct{}
-	stopOnce sync.Once
+	running  chan struct{}   // closed when all pipelines are subscribed, or have ended
+	stopping <-chan struct{} // closed by stop
+	stops    context.Context // ends by stop; those of the pipelines' own stops derive of it
+	stop     context.CancelFunc
 
 	mu          sync.Mutex // guards what follows
 	asked       bool       // Watermill was called
@@ -58,16 +62,25 @@ type Router struct {
 	handlers    map[string]Handlers
 	middlewares []message.HandlerMiddleware
 	publishers  map[string]message.Publisher
-	payloads    map[string]subscriber.Unmarshaler
-	credentials map[string]subscriber.CredentialsProvider
-	observed    bool // Observe was called
+	payloads    map[string]ots.Unmarshaler
+	credentials map[string]ots.CredentialsProvider
+	letterKeys  map[string]*service.CredentialsCache // of the calls to dead-letter tables, by instance; made when first needed
+	observed    bool                                 // Observe was called
 	observers   Observers
 	onBatch     map[string]func(batching.Handled) // by tunnel
+	ackPanics   panicLog                          // has a lock of its own
 	pipelines   map[string]*pipeline
 	subscribers map[string]*subscriber.Subscriber // of Run, by tunnel; once running is closed it does not change
 	uses        int                               // calls of Replay and Test under way; none begins once closed is set
 	unused      chan struct{}                     // closed once closed is set and uses is zero
 	closeUnused sync.Once
+
+	patience  time.Duration // startPatience
+	anewPause time.Duration // the constant
+
+	connecting sync.WaitGroup // the goroutines of subscribe; end waits
+	ending     sync.WaitGroup // the goroutines that drain pipelines whose brake tripped; end waits
+	following  sync.WaitGroup // the goroutines of follow; end waits
 
 	done chan struct{} // closed when Run has returned, if it ever began
 	err  error         // what Run returned; read it after done
@@ -99,15 +112,18 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 		cfg: cfg, logger: logger, watermill: wm, closeTimeout: closeTimeout,
 		transports:  make(map[string]http.RoundTripper, len(cfg.Instances)),
 		running:     make(chan struct{}),
-		stopping:    make(chan struct{}),
 		handlers:    make(map[string]Handlers),
 		publishers:  make(map[string]message.Publisher),
 		payloads:    formats(),
-		credentials: make(map[string]subscriber.CredentialsProvider),
+		credentials: make(map[string]ots.CredentialsProvider),
 		pipelines:   make(map[string]*pipeline),
 		unused:      make(chan struct{}),
+		patience:    startPatience,
+		anewPause:   anewPause,
 		done:        make(chan struct{}),
 	}
+	r.stops, r.stop = context.WithCancel(context.Background())
+	r.stopping = r.stops.Done()
 	for name, in := range cfg.Instances {
 		r.transports[name] = newTransport(in)
 		if in.Debug {
@@ -158,13 +174,17 @@ func (r *Router) AddMiddleware(m ...message.HandlerMiddleware) {
 
 // RegisterPublisher gives a publisher the name by which forward and dead_letter
 // know it. The Router does not close it.
+//
+// A publisher with a method MaxPayloadBytes() int that returns more than 0, such as
+// package publisher's, takes messages up to that size only. Dead letters may be larger:
+// Run and Replay refuse it as their target.
 func (r *Router) RegisterPublisher(name string, pub message.Publisher) error {
 	return register(r, "publisher", name, r.publishers, pub, pub == nil)
 }
 
 // formats returns the payload formats that have names from the start.
-func formats() map[string]subscriber.Unmarshaler {
-	return map[string]subscriber.Unmarshaler{
+func formats() map[string]ots.Unmarshaler {
+	return map[string]ots.Unmarshaler{
 		DefaultPayload: subscriber.JSON{},
 		"cloudevents":  subscriber.CloudEvents{},
 		"debezium":     subscriber.Debezium{},
@@ -175,14 +195,14 @@ func formats() map[string]subscriber.Unmarshaler {
 
 // RegisterPayload gives an Unmarshaler the name by which payload knows it. The
 // names json, cloudevents, debezium, raw and none are taken.
-func (r *Router) RegisterPayload(name string, u subscriber.Unmarshaler) error {
+func (r *Router) RegisterPayload(name string, u ots.Unmarshaler) error {
 	return register(r, "payload format", name, r.payloads, u, u == nil)
 }
 
 // RegisterCredentials gives a provider the name by which an instance's
 // credentials know it.
-func (r *Router) RegisterCredentials(name string, p subscriber.CredentialsProvider) error {
-	return register[subscriber.CredentialsProvider](r, "credentials provider", name, r.credentials, newSerialCredentials(p), p == nil)
+func (r *Router) RegisterCredentials(name string, p ots.CredentialsProvider) error {
+	return register[ots.CredentialsProvider](r, "credentials provider", name, r.credentials, newSerialCredentials(p), p == nil)
 }
 
 func register[V any](r *Router, kind, name string, into map[string]V, v V, isNil bool) error {
@@ -220,7 +240,8 @@ func (r *Router) faulty(faults ...Fault) error {
 	return configError(faults)
 }
 
-// Running returns a channel that is closed when all pipelines are subscribed.
+// Running returns a channel that is closed when all pipelines are subscribed, but for those that have
+// ended already, and those that cannot reach the service for 10 seconds: they join later. It stays open when all have ended.
 func (r *Router) Running() chan struct{} { return r.running }
 
 // Watermill returns a message.Router to run the pipelines, for plugins,
@@ -243,11 +264,17 @@ func (r *Router) Watermill() *message.Router {
 // handled at once, what is out may finish for close_timeout, what was acked is committed,
 // and the service is told that the clients end.
 //
-// It returns nil after a clean drain, and when it is stopped while it connects. It fails at once when a tunnel has no
-// handlers or a registered name is missing (*ConfigError), and when a tunnel
-// cannot be subscribed to; nothing runs then. When a tunnel is deleted or expires
-// meanwhile, the others go on, and Run returns that error in the end. Run can
-// be called once.
+// A pipeline whose tunnel is gone or expired, at the start or later, ends alone, unless tunnel.create makes the tunnel
+// anew; so does one that exceeds failure.stop_after. The log says so at once, and so do the subscriber's Status,
+// Observed.Ready and the metrics; the others go on, unless on_end says stop. A pipeline whose tunnel was read to
+// its end, as a BaseData tunnel is, has done its work.
+//
+// Run returns when all pipelines have ended, and the further handlers of Watermill, if there are any: nil after a clean drain, when all tunnels were read to
+// their ends, and when it is stopped while it connects; else what ended pipelines by themselves and
+// what the drain left unsettled. It fails at once, and nothing runs then, when a tunnel has no
+// handlers or a registered name is missing (*ConfigError), and when a tunnel cannot be subscribed to
+// for another reason than that it is gone. A pipeline that takes longer than 10 seconds to be subscribed to, because its
+// service cannot be reached, does not hold up the others: it joins later, or ends alone. Run can be called once.
 func (r *Router) Run(ctx context.Context) error {
 	if err := r.beginRun(); err != nil {
 		return err
@@ -322,9 +349,6 @@ func (r *Router) unlessStopping(err error) error {
 	return err
 }
 
-// stop starts the drain.
-func (r *Router) stop() { r.stopOnce.Do(func() { close(r.stopping) }) }
-
 // Close drains as the end of Run's context does, waits for it and returns what
 // Run returns. It takes at most the longest close_timeout and some seconds for the last
 // calls to the service. Without Run it releases what Replay or Test used. It may be called
@@ -391,6 +415,12 @@ func (r *Router) release() error {
 	}
 	for _, name := range names(pipelines) {
 		errs = append(errs, pipelines[name].close())
+	}
+	r.mu.Lock()
+	keys := slices.Collect(maps.Values(r.letterKeys))
+	r.mu.Unlock()
+	for _, k := range keys {
+		k.Close(service.CredentialsGrace)
 	}
 	for _, t := range r.transports {
 		if c, ok := t.(interface{ CloseIdleConnections() }); ok {

@@ -15,8 +15,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/router"
-	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
 // fileFor is a configuration with times short enough for tests. more is
@@ -84,7 +84,7 @@ func buildLogging(t *testing.T, yaml string, logger watermill.LoggerAdapter) *ro
 
 // version is the number that the testbed's rows carry.
 func version(msg *message.Message) int64 {
-	rec, ok := subscriber.RecordFromMessage(msg)
+	rec, ok := ots.RecordFromMessage(msg)
 	if !ok {
 		return -1
 	}

@@ -2,15 +2,106 @@ package router
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/watermill-ots/watermill-ots/internal/oneline"
 )
+
+// scalar decodes a single value.
+func (d *decoder) scalar(node *yaml.Node, v reflect.Value, path string, tag reflect.StructTag) {
+	want := expected(v.Type(), tag)
+	secret := tag.Get("secret") != ""
+	switch {
+	case node.Kind != yaml.ScalarNode:
+		d.fault(node.Line, path, "is %s; it must be %s", describe(node), want)
+		return
+	case d.tagged(node, path):
+		return
+	case isNull(node) && secret:
+		d.fault(node.Line, path, "is empty; give %s, or leave the key out; one that begins with # or & must be in quotes", want)
+		return
+	case isNull(node):
+		d.fault(node.Line, path, "is empty; give %s, or leave the key out", want)
+		return
+	}
+	x, err := expand(node.Value, d.lookup)
+	if err != nil {
+		d.fault(node.Line, path, "%s", err)
+		return
+	}
+	if x.fromEnv {
+		d.source.templates[path] = node.Value
+	}
+	quoted := "a text that is not shown"
+	if !secret {
+		quoted = d.quoted(node, path, x)
+	}
+	// What is in quotes is a text, unless it came out of the environment, where
+	// everything is one.
+	isText := node.ShortTag() == "!!str" || node.ShortTag() == "!!timestamp"
+	const marked = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+	typed := !x.changed && (node.Style&marked != 0 || isText && node.Style&yaml.TaggedStyle != 0)
+
+	switch v.Kind() {
+	case reflect.String:
+		if !isText && !x.changed {
+			d.fault(node.Line, path, "is %s; it must be a text, so put it in quotes", describe(node))
+			return
+		}
+		v.SetString(x.text)
+	case reflect.Bool:
+		b, err := parseBool(x.text)
+		if !d.parsed(node, path, err, typed, quoted, want) {
+			return
+		}
+		v.SetBool(b)
+	default:
+		// A duration is a text as well as a number.
+		number := v.Type() != durationType && v.Type() != timeType && tag.Get("unit") == ""
+		if !d.parsed(node, path, parseNumber(x.text, v, tag), typed && number, quoted, want) {
+			return
+		}
+	}
+	if v.CanInt() && v.IsZero() && tag.Get("zero") != "" { // a meaning of its own, where an absent key means the default
+		v.SetInt(off)
+		return
+	}
+	if text := outOfBounds(v, tag); text != "" {
+		d.fault(node.Line, path, "is %s; %s", quoted, text)
+	}
+}
+
+// off is what 0 in a file becomes where the field tag gives it a meaning.
+const off = -1
+
+// parsed reports a value that is not what is wanted, or is so only as a text.
+func (d *decoder) parsed(node *yaml.Node, path string, err error, isText bool, quoted, want string) bool {
+	switch {
+	case err != nil:
+		d.fault(node.Line, path, "is %s; it must be %s", quoted, want)
+	case isText:
+		d.fault(node.Line, path, "is the text %s; it must be %s, without quotes", quoted, want)
+	}
+	return err == nil && !isText
+}
+
+// quoted returns a non-secret value as errors show it.
+func (d *decoder) quoted(node *yaml.Node, path string, x expansion) string {
+	switch {
+	case x.changed && x.text == "":
+		return "empty (" + oneline.Text(node.Value, maxShown) + ")"
+	case x.changed && !x.fromEnv:
+		return strconv.Quote(shorten(x.text)) + " (" + oneline.Text(node.Value, maxShown) + ")"
+	}
+	return d.source.show(path, x.text)
+}
 
 // expected says what values a field takes, for people.
 func expected(t reflect.Type, tag reflect.StructTag) string {
@@ -59,19 +150,29 @@ func parseNumber(text string, v reflect.Value, tag reflect.StructTag) error {
 		v.SetInt(n)
 		return err
 	}
+	if digits := strings.TrimLeft(text, "+-"); len(digits) > 1 && digits[0] == '0' {
+		return errors.New("octal for some readers of YAML, decimal for others")
+	}
 	n, err := strconv.ParseInt(text, 10, v.Type().Bits())
 	v.SetInt(n)
 	return err
 }
 
-// parseDuration takes Go durations and bare numbers, which are seconds.
+// longestDuration bounds durations, so that sums of them do not overflow.
+const longestDuration = 876000 * time.Hour // 100 years
+
+// parseDuration takes Go durations and bare numbers, which are seconds. The result is
+// somewhat more than longestDuration for all that is longer.
 func parseDuration(text string) (time.Duration, error) {
-	if s, err := strconv.ParseFloat(text, 64); err == nil {
-		d := s * float64(time.Second)
-		if math.IsNaN(d) || math.Abs(d) > math.MaxInt64/2 {
-			return 0, errors.New("too long")
+	if strings.ContainsAny(text, "_xXiI") { // forms of ParseFloat that no other number here has: 1_000, 0x1p4, Inf
+		return 0, errors.New("neither a duration nor a number")
+	}
+	if s, err := strconv.ParseFloat(text, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		if math.IsNaN(s) {
+			return 0, errors.New("not a number")
 		}
-		return time.Duration(d), nil
+		limit := longestDuration.Seconds() + 1
+		return time.Duration(min(max(s, -limit), limit) * float64(time.Second)), nil
 	}
 	return time.ParseDuration(text)
 }
@@ -108,6 +209,9 @@ func outOfBounds(v reflect.Value, tag reflect.StructTag) string {
 			return strings.TrimPrefix(suggest(v.String(), all, "possible values"), "; ")
 		}
 	}
+	if v.Type() == durationType && v.Int() > int64(longestDuration) {
+		return "it must be at most 876000h, which is 100 years"
+	}
 	least := tag.Get("min")
 	if least == "" {
 		return ""
@@ -126,7 +230,7 @@ func outOfBounds(v reflect.Value, tag reflect.StructTag) string {
 		}
 		low = n
 	}
-	if v.Int() >= low {
+	if v.Int() >= low || v.Int() == off && tag.Get("zero") != "" {
 		return ""
 	}
 	text := "it must be at least " + least
@@ -134,33 +238,4 @@ func outOfBounds(v reflect.Value, tag reflect.StructTag) string {
 		text += " (leave the key out for the default: " + def + ")"
 	}
 	return text
-}
-
-// variable matches an escaped opening, a reference, or an opening that begins none.
-var variable = regexp.MustCompile(`\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}|\$\{`)
-
-// expand replaces the references to the environment in text. The errors name variables
-// and never their content.
-func expand(text string, lookup func(string) (string, bool)) (out string, expanded bool, err error) {
-	out = variable.ReplaceAllStringFunc(text, func(ref string) string {
-		expanded = true
-		if ref == "$${" {
-			return "${"
-		}
-		m := variable.FindStringSubmatch(ref)
-		if m[1] == "" {
-			err = errors.New("has a ${ that begins no ${VARIABLE} or ${VARIABLE:-default}; write $${ for a plain ${")
-			return ""
-		}
-		value, set := lookup(m[1])
-		switch {
-		case set && (value != "" || m[2] == ""):
-			return value
-		case m[2] != "":
-			return m[3]
-		}
-		err = fmt.Errorf("the environment variable %s is not set; set it, or give a default: ${%s:-default}", m[1], m[1])
-		return ""
-	})
-	return out, expanded, err
 }

@@ -85,6 +85,9 @@ func schema(t *testing.T) []byte {
 		if len(required) > 0 {
 			def["required"] = required
 		}
+		if s.typ.Name() == "Config" { // templates for anchors
+			def["patternProperties"] = object{"^x-": true}
+		}
 		if s.typ.Name() == "Batcher" { // a name alone is a batcher with all defaults
 			def["type"] = []string{"object", "null"}
 		}

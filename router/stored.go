@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // storedRecord is the JSON form of a record in dead letters. Unlike the
@@ -45,7 +45,7 @@ type storedValue struct {
 }
 
 // storeRecord returns nil for nil.
-func storeRecord(r *subscriber.Record) *storedRecord {
+func storeRecord(r *ots.Record) *storedRecord {
 	if r == nil {
 		return nil
 	}
@@ -63,7 +63,7 @@ func storeRecord(r *subscriber.Record) *storedRecord {
 	return s
 }
 
-func storeCells(cells []subscriber.Cell) []storedCell {
+func storeCells(cells []ots.Cell) []storedCell {
 	var out []storedCell
 	for _, c := range cells {
 		out = append(out, storedCell{Name: c.Name, Value: storeValue(c.Value), Type: uint8(c.Type), Timestamp: c.Timestamp})
@@ -71,9 +71,9 @@ func storeCells(cells []subscriber.Cell) []storedCell {
 	return out
 }
 
-func storeValue(v subscriber.Value) storedValue {
+func storeValue(v ots.Value) storedValue {
 	s := storedValue{Kind: v.Kind().String()}
-	if text := v.String(); v.Kind() == subscriber.KindBinary || !utf8.ValidString(text) {
+	if text := v.String(); v.Kind() == ots.KindBinary || !utf8.ValidString(text) {
 		s.Bytes = v.Bytes()
 	} else {
 		s.Text = text
@@ -82,15 +82,15 @@ func storeValue(v subscriber.Value) storedValue {
 }
 
 // restore makes a record of s again, as of a first delivery. It returns nil for nil.
-func (s *storedRecord) restore() (*subscriber.Record, error) {
+func (s *storedRecord) restore() (*ots.Record, error) {
 	if s == nil {
 		return nil, nil
 	}
-	r := &subscriber.Record{
+	r := &ots.Record{
 		Instance: s.Instance, Table: s.Table, Tunnel: s.Tunnel, Channel: s.Channel,
 		UUID:     s.UUID,
-		Type:     subscriber.RecordType(s.Type),
-		Sequence: subscriber.Sequence(s.Sequence),
+		Type:     ots.RecordType(s.Type),
+		Sequence: ots.Sequence(s.Sequence),
 		Attempt:  1,
 	}
 	key, err := restoreCells(s.PrimaryKey)
@@ -98,7 +98,7 @@ func (s *storedRecord) restore() (*subscriber.Record, error) {
 		return nil, err
 	}
 	for _, c := range key {
-		r.PrimaryKey = append(r.PrimaryKey, subscriber.Column{Name: c.Name, Value: c.Value})
+		r.PrimaryKey = append(r.PrimaryKey, ots.Column{Name: c.Name, Value: c.Value})
 	}
 	if r.Columns, err = restoreCells(s.Columns); err != nil {
 		return nil, err
@@ -107,44 +107,44 @@ func (s *storedRecord) restore() (*subscriber.Record, error) {
 	return r, err
 }
 
-func restoreCells(stored []storedCell) ([]subscriber.Cell, error) {
-	var cells []subscriber.Cell
+func restoreCells(stored []storedCell) ([]ots.Cell, error) {
+	var cells []ots.Cell
 	for _, s := range stored {
 		v, err := s.Value.restore()
 		if err != nil {
 			return nil, fmt.Errorf("reading column %q of a stored record: %w", s.Name, err)
 		}
-		cells = append(cells, subscriber.Cell{Name: s.Name, Value: v, Type: subscriber.CellType(s.Type), Timestamp: s.Timestamp})
+		cells = append(cells, ots.Cell{Name: s.Name, Value: v, Type: ots.CellType(s.Type), Timestamp: s.Timestamp})
 	}
 	return cells, nil
 }
 
-func (s storedValue) restore() (subscriber.Value, error) {
+func (s storedValue) restore() (ots.Value, error) {
 	switch s.Kind {
-	case subscriber.KindNone.String():
-		return subscriber.Value{}, nil
-	case subscriber.KindInteger.String():
+	case ots.KindNone.String():
+		return ots.Value{}, nil
+	case ots.KindInteger.String():
 		n, err := strconv.ParseInt(s.Text, 10, 64)
-		return subscriber.IntegerValue(n), err
-	case subscriber.KindDouble.String():
+		return ots.IntegerValue(n), err
+	case ots.KindDouble.String():
 		f, err := strconv.ParseFloat(s.Text, 64)
-		return subscriber.DoubleValue(f), err
-	case subscriber.KindBoolean.String():
+		return ots.DoubleValue(f), err
+	case ots.KindBoolean.String():
 		b, err := strconv.ParseBool(s.Text)
-		return subscriber.BooleanValue(b), err
-	case subscriber.KindString.String():
+		return ots.BooleanValue(b), err
+	case ots.KindString.String():
 		if s.Bytes != nil {
-			return subscriber.StringValue(string(s.Bytes)), nil
+			return ots.StringValue(string(s.Bytes)), nil
 		}
-		return subscriber.StringValue(s.Text), nil
-	case subscriber.KindBinary.String():
-		return subscriber.BinaryValue(s.Bytes), nil
+		return ots.StringValue(s.Text), nil
+	case ots.KindBinary.String():
+		return ots.BinaryValue(s.Bytes), nil
 	}
-	return subscriber.Value{}, fmt.Errorf("unknown kind %q", s.Kind)
+	return ots.Value{}, fmt.Errorf("unknown kind %q", s.Kind)
 }
 
 // encodeRecord returns the JSON form of r, "" for nil.
-func encodeRecord(r *subscriber.Record) (string, error) {
+func encodeRecord(r *ots.Record) (string, error) {
 	if r == nil {
 		return "", nil
 	}
@@ -153,7 +153,7 @@ func encodeRecord(r *subscriber.Record) (string, error) {
 }
 
 // decodeRecord reads what encodeRecord wrote.
-func decodeRecord(text string) (*subscriber.Record, error) {
+func decodeRecord(text string) (*ots.Record, error) {
 	if text == "" {
 		return nil, nil
 	}

@@ -10,30 +10,31 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	_ "github.com/watermill-ots/watermill-ots/internal/nofailfiles"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-func genValue() *rapid.Generator[subscriber.Value] {
+func genValue() *rapid.Generator[ots.Value] {
 	return rapid.OneOf(
-		rapid.Map(rapid.Int64(), subscriber.IntegerValue),
-		rapid.Map(rapid.Float64(), subscriber.DoubleValue),
-		rapid.Map(rapid.Bool(), subscriber.BooleanValue),
-		rapid.Map(rapid.String(), subscriber.StringValue),
-		rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) subscriber.Value { return subscriber.StringValue(string(b)) }),
-		rapid.Map(rapid.SliceOf(rapid.Byte()), subscriber.BinaryValue),
-		rapid.Just(subscriber.Value{}),
-		rapid.SampledFrom([]subscriber.Value{subscriber.DoubleValue(math.Inf(1)), subscriber.DoubleValue(math.Inf(-1)), subscriber.IntegerValue(math.MinInt64)}),
+		rapid.Map(rapid.Int64(), ots.IntegerValue),
+		rapid.Map(rapid.Float64(), ots.DoubleValue),
+		rapid.Map(rapid.Bool(), ots.BooleanValue),
+		rapid.Map(rapid.String(), ots.StringValue),
+		rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) ots.Value { return ots.StringValue(string(b)) }),
+		rapid.Map(rapid.SliceOf(rapid.Byte()), ots.BinaryValue),
+		rapid.Just(ots.Value{}),
+		rapid.SampledFrom([]ots.Value{ots.DoubleValue(math.Inf(1)), ots.DoubleValue(math.Inf(-1)), ots.IntegerValue(math.MinInt64)}),
 	)
 }
 
-func genCells() *rapid.Generator[[]subscriber.Cell] {
-	cell := rapid.Custom(func(t *rapid.T) subscriber.Cell {
-		return subscriber.Cell{
+func genCells() *rapid.Generator[[]ots.Cell] {
+	cell := rapid.Custom(func(t *rapid.T) ots.Cell {
+		return ots.Cell{
 			Name: rapid.String().Draw(t, "name"), Value: genValue().Draw(t, "value"),
-			Type: subscriber.CellType(rapid.IntRange(0, 2).Draw(t, "type")), Timestamp: rapid.Int64().Draw(t, "timestamp"),
+			Type: ots.CellType(rapid.IntRange(0, 2).Draw(t, "type")), Timestamp: rapid.Int64().Draw(t, "timestamp"),
 		}
 	})
-	return rapid.Map(rapid.SliceOfN(cell, 0, 4), func(c []subscriber.Cell) []subscriber.Cell {
+	return rapid.Map(rapid.SliceOfN(cell, 0, 4), func(c []ots.Cell) []ots.Cell {
 		if len(c) == 0 {
 			return nil // empty and absent are the same
 		}
@@ -44,19 +45,21 @@ func genCells() *rapid.Generator[[]subscriber.Cell] {
 // A dead letter gives back the very record that failed.
 func TestDeadLetter_keeps_any_record(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := &subscriber.Record{
+		r := &ots.Record{
 			Instance: "i", Table: "t", Tunnel: "u", Channel: "c", UUID: "id", Attempt: 1,
-			Type:     subscriber.RecordType(rapid.IntRange(1, 3).Draw(t, "type")),
-			Sequence: subscriber.Sequence{Epoch: rapid.Int32().Draw(t, "epoch"), Timestamp: rapid.Int64().Draw(t, "timestamp"), RowIndex: rapid.Int32().Draw(t, "row")},
+			Type:     ots.RecordType(rapid.IntRange(1, 3).Draw(t, "type")),
+			Sequence: ots.Sequence{Epoch: rapid.Int32().Draw(t, "epoch"), Timestamp: rapid.Int64().Draw(t, "timestamp"), RowIndex: rapid.Int32().Draw(t, "row")},
 			Columns:  genCells().Draw(t, "columns"),
 			Origin:   genCells().Draw(t, "origin"),
 		}
 		for _, v := range rapid.SliceOfN(genValue(), 1, 4).Draw(t, "key") {
-			r.PrimaryKey = append(r.PrimaryKey, subscriber.Column{Name: "k", Value: v})
+			r.PrimaryKey = append(r.PrimaryKey, ots.Column{Name: "k", Value: v})
 		}
+		bytes := rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) })
 		l := &DeadLetter{
-			Pipeline: "p", ID: "id", Table: "t", Error: "boom", Attempts: 3, FailedAt: time.UnixMilli(1).UTC(),
-			Metadata: map[string]string{"a": "b"}, Payload: rapid.SliceOfN(rapid.Byte(), 1, 50).Draw(t, "payload"), Record: r,
+			Pipeline: "p", ID: "x" + bytes.Draw(t, "id"), Identity: bytes.Draw(t, "identity"), Table: "t", Type: bytes.Draw(t, "typ"), Key: bytes.Draw(t, "text"),
+			Error: "boom", Attempts: 3, FailedAt: time.UnixMilli(1).UTC(),
+			Metadata: rapid.MapOf(bytes, bytes).Draw(t, "metadata"), Payload: rapid.SliceOfN(rapid.Byte(), 1, 50).Draw(t, "payload"), Record: r,
 		}
 		b, err := json.Marshal(l)
 		if err != nil {
@@ -67,7 +70,7 @@ func TestDeadLetter_keeps_any_record(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !reflect.DeepEqual(got, l) {
-			t.Fatalf("got %+v of %+v", got.Record, l.Record)
+			t.Fatalf("got %+v of %+v", got, l)
 		}
 		text, err := encodeRecord(r)
 		if err != nil {

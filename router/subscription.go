@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -11,24 +12,33 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// subscription is a pipeline's subscription, with messages or with a handler.
+// subscription is a pipeline's subscription, with messages or with a handler. It may be
+// several subscriptions of its subscriber, one after the other: one whose tunnel was
+// deleted is followed by one to the tunnel that was made anew.
 type subscription struct {
 	name, topic string
 	subscriber  *subscriber.Subscriber
-	messages    <-chan *message.Message // for a message.Router
-	done        <-chan struct{}         // with a handler: closed when all is over
-	stop        func()                  // starts the drain of all
+	pipeline    *pipeline
+	start       starter
+	done        <-chan struct{} // of the last start: closed when all of it is over. Set by connect
+	stop        func()          // starts the drain of all
+
+	messages chan *message.Message // for a message.Router, which reads it until it is closed
+	over     chan struct{}         // closed before messages is
 }
+
+// starter subscribes to the tunnel. done is closed when that is over.
+type starter func(ctx context.Context, s *subscription) (done <-chan struct{}, err error)
 
 var _ message.Subscriber = (*subscription)(nil)
 
 // Subscribe returns the messages that are subscribed to already. The end of ctx
 // means that somebody closes the message.Router, which then does not always
-// call Close; or that this subscription has ended by itself, because its tunnel
-// is gone, and that must not stop the others.
+// call Close; or that this subscription is over by itself, and that must not stop
+// the others.
 func (s *subscription) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
 	context.AfterFunc(ctx, func() {
-		if s.subscriber.Err() == nil {
+		if !isClosed(s.over) {
 			s.stop()
 		}
 	})
@@ -41,20 +51,11 @@ func (s *subscription) Close() error {
 	return s.subscriber.Close()
 }
 
-// end drains the subscription, and tells what ended it before.
-func (s *subscription) end() error {
-	if err := errors.Join(s.subscriber.Close(), s.subscriber.Err()); err != nil {
-		return fmt.Errorf("tunnels.%s: %w", s.name, err)
-	}
-	return nil
-}
-
 // handleAll runs the pipelines in the subscribers' own loops, until ctx ends and
-// all have drained. No message is handled before all are subscribed.
+// all have drained, or all have ended by themselves. No message is handled before all are subscribed.
 func (r *Router) handleAll(ctx context.Context) (err error) {
-	subs, err := r.subscribe(ctx, func(ctx context.Context, s *subscription) (err error) {
-		p := r.pipelines[s.name]
-		s.done, err = s.subscriber.Handle(ctx, s.topic, func(msg *message.Message) error {
+	subs, err := r.subscriptions(func(ctx context.Context, s *subscription) (<-chan struct{}, error) {
+		return s.subscriber.Handle(ctx, s.topic, func(msg *message.Message) error {
 			select {
 			case <-r.running:
 			default:
@@ -62,27 +63,32 @@ func (r *Router) handleAll(ctx context.Context) (err error) {
 					return err
 				}
 			}
-			_, err := p.handle(msg)
+			_, err := s.pipeline.handle(msg)
 			return err
 		})
-		return err
 	})
 	defer func() { err = errors.Join(err, r.end(subs)) }()
-	if err != nil || ctx.Err() != nil { // what was subscribed to meanwhile is ended
+	if err != nil {
+		return err
+	}
+	began, err := r.subscribe(ctx, subs)
+	if err != nil || r.stops.Err() != nil || len(began.alive) == 0 { // what was subscribed to meanwhile is ended
 		return err
 	}
 	close(r.running)
-	for _, s := range subs {
-		<-s.done
-	}
+	r.followAll(ctx, began)
+	r.following.Wait()
 	return nil
 }
 
-// awaitRunning waits until all pipelines are subscribed.
+// awaitRunning waits until all pipelines are subscribed. What waits when the Router
+// stops before that is given back at once: the drain waits for it.
 func (r *Router) awaitRunning(ctx context.Context) error {
 	select {
 	case <-r.running:
 		return nil
+	case <-r.stopping:
+		return fmt.Errorf("waiting for the other tunnels: %w", errGivenBack)
 	case <-ctx.Done():
 		return fmt.Errorf("waiting for the other tunnels: %w", context.Cause(ctx))
 	}
@@ -92,21 +98,30 @@ func (r *Router) awaitRunning(ctx context.Context) error {
 // it has started when one of its subscriptions fails, so it only gets
 // subscriptions that have succeeded.
 func (r *Router) runWatermill(ctx context.Context) (err error) {
-	subs, err := r.subscribe(ctx, func(ctx context.Context, s *subscription) (err error) {
-		s.messages, err = s.subscriber.Subscribe(ctx, s.topic)
-		return err
+	subs, err := r.subscriptions(func(ctx context.Context, s *subscription) (<-chan struct{}, error) {
+		messages, err := s.subscriber.Subscribe(ctx, s.topic)
+		if err != nil {
+			return nil, err
+		}
+		done := make(chan struct{})
+		go func() { defer close(done); r.relay(s, messages) }() // ends with the subscription; follow or end waits
+		return done, nil
 	})
 	defer func() { err = errors.Join(err, r.end(subs)) }()
-	if err != nil || ctx.Err() != nil { // what was subscribed to meanwhile is ended
+	if err != nil {
 		return err
 	}
-	for _, s := range subs {
-		p := r.pipelines[s.name]
+	began, err := r.subscribe(ctx, subs)
+	if err != nil || r.stops.Err() != nil || len(began.alive) == 0 { // what was subscribed to meanwhile is ended
+		return err
+	}
+	for _, s := range slices.Concat(began.alive, began.late) {
 		r.watermill.AddConsumerHandler(s.name, s.topic, s, func(msg *message.Message) error {
-			_, err := p.handle(msg)
+			_, err := s.pipeline.handle(msg)
 			return err
 		})
 	}
+	r.followAll(ctx, began)
 	ended := make(chan struct{})
 	var told sync.WaitGroup
 	told.Go(func() { // ends with message.Router's start or end
@@ -124,41 +139,33 @@ func (r *Router) runWatermill(ctx context.Context) (err error) {
 	return nil
 }
 
-// end drains what still runs, and tells what ended it.
-func (r *Router) end(subs []*subscription) error {
-	r.stop()
-	var errs []error
-	for _, s := range subs {
-		errs = append(errs, s.end())
+// relay hands the messages of one subscription to the message.Router, which goes on
+// reading when another subscription follows. Nothing is taken before that Router
+// runs: if it never does, the message would never be settled.
+func (r *Router) relay(s *subscription, messages <-chan *message.Message) {
+	select {
+	case <-r.running:
+		for msg := range messages {
+			s.messages <- msg
+		}
+	case <-r.stopping:
+		for msg := range messages { // on offer when the drain began
+			msg.Nack()
+		}
 	}
-	return errors.Join(errs...)
 }
 
-// subscribe subscribes to all tunnels side by side. On an error the
-// subscriptions that were made are returned too, to be ended.
-func (r *Router) subscribe(ctx context.Context, start func(context.Context, *subscription) error) ([]*subscription, error) {
-	subs, err := r.subscriptions()
+// subscriptions makes the subscriptions of all tunnels, sorted by name, shows them to the
+// observers, and connects nothing. On an error those that were made are returned too, to be ended.
+func (r *Router) subscriptions(start starter) ([]*subscription, error) {
+	subs, err := r.newSubscriptions(start)
 	if err != nil {
 		return subs, err
 	}
-	if err := r.tellStart(subs); err != nil {
-		return subs, err
-	}
-	errs := make([]error, len(subs))
-	var wg sync.WaitGroup
-	for i, s := range subs {
-		wg.Go(func() { // ends with the calls in it, which ctx bounds
-			if err := r.unlessStopping(r.connect(ctx, s, start)); err != nil {
-				errs[i] = fmt.Errorf("tunnels.%s: %w", s.name, err)
-			}
-		})
-	}
-	wg.Wait()
-	return subs, errors.Join(errs...)
+	return subs, r.tellStart(subs)
 }
 
-// subscriptions makes the subscriptions of all tunnels, sorted by name, and connects nothing.
-func (r *Router) subscriptions() ([]*subscription, error) {
+func (r *Router) newSubscriptions(start starter) ([]*subscription, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var subs []*subscription
@@ -166,24 +173,13 @@ func (r *Router) subscriptions() ([]*subscription, error) {
 	for _, name := range names(r.cfg.Tunnels) {
 		sub, err := subscriber.New(r.subscriberConfig(name), r.logger)
 		if err != nil {
-			return subs, fmt.Errorf("tunnels.%s: %w", name, err)
+			return subs, fmt.Errorf("%s: %w", join("tunnels", name), err)
 		}
 		r.subscribers[name] = sub
-		subs = append(subs, &subscription{name: name, topic: r.cfg.Tunnels[name].topic(), subscriber: sub, stop: r.stop})
+		subs = append(subs, &subscription{
+			name: name, topic: r.cfg.Tunnels[name].topic(), subscriber: sub, pipeline: r.pipelines[name],
+			start: start, stop: r.stop, messages: make(chan *message.Message), over: make(chan struct{}),
+		})
 	}
 	return subs, nil
-}
-
-// connect creates the tunnel if that is asked for, and starts the subscription.
-func (r *Router) connect(ctx context.Context, s *subscription, start func(context.Context, *subscription) error) error {
-	if r.cfg.Tunnels[s.name].Tunnel.Create {
-		// SubscribeInitialize takes no context; Close ends it.
-		unlink := context.AfterFunc(ctx, func() { _ = s.subscriber.Close() }) // end returns the same error
-		err := s.subscriber.SubscribeInitialize(s.topic)
-		unlink()
-		if err != nil {
-			return err
-		}
-	}
-	return start(ctx, s)
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/watermill-ots/watermill-ots/internal/oneline"
 )
 
 // suggest ends an error text about a name that is not among known ones: with
@@ -16,19 +18,60 @@ func suggest(name string, known []string, kind string) string {
 	if len(known) == 0 {
 		return "; there are no " + kind
 	}
-	known = slices.Sorted(slices.Values(known))
-	return "; " + kind + " are: " + strings.Join(known, ", ")
+	known = sorted(known)
+	more := ""
+	if len(known) > maxListed {
+		more = " and " + strconv.Itoa(len(known)-maxListed) + " more"
+		known = known[:maxListed]
+	}
+	return "; " + kind + " are: " + oneline.Text(strings.Join(known, ", "), maxListed*maxShown) + more
 }
+
+const (
+	// maxListed bounds the names that an error lists.
+	maxListed = 30
+
+	// maxCompared bounds the names that are compared with one that is wrong, and
+	// maxComparedLen their length: a file with thousands of wrong names is read
+	// in no time, too.
+	maxCompared    = 300
+	maxComparedLen = 64
+)
 
 // nearest returns the known name that is few typing errors away from name, or "".
 func nearest(name string, known []string) string {
+	if len(name) > maxComparedLen || len(known) > maxCompared {
+		return ""
+	}
 	best, least := "", max(1, len(name)/3)+1
-	for _, k := range slices.Sorted(slices.Values(known)) {
+	for _, k := range sorted(known) {
+		if len(k)-len(name) >= least || len(name)-len(k) >= least {
+			continue // so many letters are missing at least
+		}
 		if d := distance(strings.ToLower(name), strings.ToLower(k)); d < least {
 			best, least = k, d
 		}
 	}
 	return best
+}
+
+// sorted returns all in order, and all themselves if they are so already.
+func sorted(all []string) []string {
+	if slices.IsSorted(all) {
+		return all
+	}
+	return slices.Sorted(slices.Values(all))
+}
+
+// maxShown bounds the bytes of a value that an error shows.
+const maxShown = 100
+
+// shorten returns the beginning of a value, to be quoted in an error.
+func shorten(text string) string {
+	if len(text) <= maxShown {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxShown], "") + "…"
 }
 
 // distance counts the letters to insert, delete, replace or swap with their

@@ -3,40 +3,31 @@ package router
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"net/http"
-	"strings"
 	"time"
 
-	"github.com/aliyun/aliyun-tablestore-go-sdk/common"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
 const (
 	tableCallTimeout = 20 * time.Second
-	// tableTries is how often a call is tried that fails in a way that passes.
+	// tableTries is how often a call is tried that fails transiently.
 	tableTries = 3
 	tablePause = 100 * time.Millisecond // before the second try; doubles
 )
 
 // tableClient makes calls of the table API of one instance, for dead-letter
 // tables. Safe for concurrent use.
-type tableClient struct {
-	instance  Instance
-	transport http.RoundTripper
-	creds     *credentialsCache
-}
+type tableClient struct{ service.TableClient }
 
-// call makes one call with a client of the SDK, tied to ctx. f must be
-// idempotent: it is called again after failures that pass.
-func (c *tableClient) call(ctx context.Context, f func(*tablestore.TableStoreClient) error) error {
+// call makes one call, tied to ctx. f must be idempotent: it is called again after
+// failures that are transient.
+func (c *tableClient) call(ctx context.Context, op string, f func(*tablestore.TableStoreClient) error) error {
 	pause := tablePause
 	for try := 1; ; try++ {
-		err := c.callOnce(ctx, f)
-		if err == nil || try == tableTries || !passing(err) || ctx.Err() != nil {
+		err := c.Call(ctx, op, f)
+		if err == nil || try == tableTries || ctx.Err() != nil || !service.Passing(err) {
 			return err
 		}
 		timer := time.NewTimer(pause)
@@ -50,81 +41,57 @@ func (c *tableClient) call(ctx context.Context, f func(*tablestore.TableStoreCli
 	}
 }
 
-func (c *tableClient) callOnce(ctx context.Context, f func(*tablestore.TableStoreClient) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, tableCallTimeout, fmt.Errorf("no answer within %v: %w", tableCallTimeout, context.DeadlineExceeded))
-	defer cancel()
-	cred, err := c.creds.get(ctx)
-	if err != nil {
-		return fmt.Errorf("asking for credentials: %w", err)
+// maxBatchWrite is how many rows the service takes in one BatchWriteRow.
+const maxBatchWrite = 200
+
+// writeRows writes rows of one table, each on its own, and returns the error of each. Rows
+// that fail transiently are retried, so the changes must be idempotent.
+func (c *tableClient) writeRows(ctx context.Context, changes []tablestore.RowChange) []error {
+	errs := make([]error, len(changes))
+	for first := 0; first < len(changes); first += maxBatchWrite {
+		last := min(first+maxBatchWrite, len(changes))
+		c.writeBatch(ctx, changes[first:last], errs[first:last])
 	}
-	// The SDK's calls take no context and its retries sleep through
-	// everything. So a client is made for each call, a few small structs,
-	// whose transport has the call's context, and it does not retry (zero RetryTimes).
-	config := &tablestore.TableStoreConfig{Transport: &contextTransport{ctx: ctx, base: c.transport}}
-	client := tablestore.NewClientWithConfig(strings.TrimRight(c.instance.Endpoint, "/"), c.instance.Name, "", "", "", config,
-		tablestore.SetCredentialsProvider(fixedCredentials{common.DefaultCredentials{
-			AccessKeyID: cred.AccessKeyID, AccessKeySecret: cred.AccessKeySecret, SecurityToken: cred.SecurityToken,
-		}}))
-	if err := f(client); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+	return errs
+}
+
+// writeBatch is writeRows for as many rows as a request holds.
+func (c *tableClient) writeBatch(ctx context.Context, changes []tablestore.RowChange, errs []error) {
+	left := make([]int, len(changes)) // the rows whose outcome is not final
+	for i := range left {
+		left[i] = i
+	}
+	const op = "BatchWriteRow"
+	err := c.call(ctx, op, func(client *tablestore.TableStoreClient) error {
+		req := new(tablestore.BatchWriteRowRequest)
+		for _, i := range left {
+			req.AddRowChange(changes[i])
 		}
-		if hasCode(err, codeAuthFailed, codeNoPermission) {
-			c.creds.forget()
-			return fmt.Errorf("%w: %w", subscriber.ErrAuth, err)
+		resp, err := client.BatchWriteRow(req)
+		if err != nil {
+			return err
 		}
-		return err
-	}
-	return nil
-}
-
-// fixedCredentials are the SDK's view of credentials that were asked for.
-type fixedCredentials struct{ common.DefaultCredentials }
-
-func (f fixedCredentials) GetCredentials() common.Credentials { return &f.DefaultCredentials }
-
-// contextTransport ties the requests of one call to its context.
-type contextTransport struct {
-	ctx  context.Context
-	base http.RoundTripper
-}
-
-// RoundTrip implements http.RoundTripper.
-func (t *contextTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	return t.base.RoundTrip(req.WithContext(t.ctx))
-}
-
-// Codes of the table API.
-const (
-	codeObjectNotExist     = "OTSObjectNotExist"
-	codeObjectAlreadyExist = "OTSObjectAlreadyExist"
-	codePartitionLoading   = "OTSPartitionUnavailable"
-	codeTableNotReady      = "OTSTableNotReady"
-	codeAuthFailed         = "OTSAuthFailed"
-	codeNoPermission       = "OTSNoPermissionAccess"
-)
-
-// hasCode reports whether err is an answer of the service with one of the codes.
-func hasCode(err error, codes ...string) bool {
-	var oe *tablestore.OtsError
-	if !errors.As(err, &oe) {
-		return false
-	}
-	for _, code := range codes {
-		if oe.Code == code {
-			return true
+		var again []int
+		var failure error
+		for _, results := range resp.TableToRowsResult { // one table
+			for _, result := range results {
+				i := left[result.Index]
+				errs[i] = nil
+				if result.IsSucceed {
+					continue
+				}
+				errs[i] = service.TableError(op, 0, result.Error.Code, result.Error.Message, resp.RequestId)
+				if service.Passing(errs[i]) {
+					again, failure = append(again, i), errs[i]
+				}
+			}
 		}
+		left = again
+		return failure
+	})
+	for _, i := range left {
+		errs[i] = err // of the last try, which says more than an earlier answer
 	}
-	return false
-}
-
-// passing reports whether a call that failed so may succeed when it is made again.
-func passing(err error) bool {
-	var oe *tablestore.OtsError
-	if !errors.As(err, &oe) {
-		return !errors.Is(err, context.Canceled)
-	}
-	return oe.HttpStatusCode >= 500 || hasCode(err, codePartitionLoading, codeTableNotReady)
 }
 
 // deadLetterInstance is the name of the instance that holds t's dead-letter table.

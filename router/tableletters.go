@@ -2,150 +2,216 @@ package router
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 )
 
 // Columns of a dead-letter table. The first three are its primary key: letters
-// of one pipeline lie together, in the order of the changes. The last part makes
-// writing a letter twice write one row.
+// of one pipeline lie together, in the order of the changes. The last part is the
+// letter's identity, so that writing a letter twice writes one row.
 const (
 	columnPipeline = "pipeline"
 	columnSequence = "sequence"
 	columnID       = "id"
 
-	columnTable    = "table"
-	columnTunnel   = "tunnel"
-	columnChannel  = "channel"
-	columnType     = "type"
-	columnKey      = "key"
-	columnError    = "error"
-	columnAttempts = "attempts"
-	columnFailedAt = "failed_at" // ms since 1970
-	columnMetadata = "metadata"  // JSON
-	columnPayload  = "payload"   // binary
-	columnRecord   = "record"    // JSON; absent without a typed record
+	columnUUID         = "uuid"     // the message's, where it is not the id
+	columnIdentity     = "identity" // absent unless id is its hash
+	columnTable        = "table"
+	columnTunnel       = "tunnel"
+	columnChannel      = "channel"
+	columnType         = "type"
+	columnKey          = "key"
+	columnError        = "error"
+	columnAttempts     = "attempts"
+	columnFailedAt     = "failed_at"     // ms since 1970
+	columnMetadata     = "metadata"      // JSON
+	columnPayload      = "payload"       // binary; absent if empty
+	columnRecord       = "record"        // JSON; absent without a typed record
+	columnExact        = "exact"         // JSON, exactText; absent if there is none
+	columnParts        = "parts"         // JSON, packing: where the last four are if they do not fit here
+	columnClaim        = "claim"         // whose Replay works on the letter
+	columnClaimedUntil = "claimed_until" // ms since 1970
 )
 
-// maxErrorText bounds the error in a row; the service takes 2 MiB a column.
-const maxErrorText = 16 << 10
+// Sizes of a row, within the service's limits: 1 KiB a string of a primary key, 2 MiB a
+// column, 4 MiB a request.
+const (
+	maxRowID      = 512      // bytes of an identity that is a key as it is; parts add to it
+	maxPipeline   = 1 << 10  // bytes of a pipeline's name
+	maxErrorText  = 16 << 10 // bytes of the error in a row
+	maxText       = 32 << 10 // bytes of every other text in a row; the largest primary key has less
+	maxSection    = 2 << 20  // bytes of metadata, payload or record in a column
+	maxInlineSize = 3 << 20  // bytes of all three in one row
+)
 
 // tableLetters keeps dead letters in a Tablestore table.
+//
+// A letter is one row. What does not fit into it is in part rows, which are
+// written before the row and deleted after it: whatever is cut off in between, a
+// row that is there has all its parts.
 type tableLetters struct {
 	client *tableClient
 	table  string
+	logger watermill.LoggerAdapter
 }
 
-// prepare creates the table when it is missing.
-func (t *tableLetters) prepare(ctx context.Context) error {
-	exists := func(c *tablestore.TableStoreClient) error {
-		_, err := c.DescribeTable(&tablestore.DescribeTableRequest{TableName: t.table})
-		return err
-	}
-	err := t.client.call(ctx, exists)
-	if hasCode(err, codeObjectNotExist) {
-		err = t.client.call(ctx, t.create)
-		if hasCode(err, codeObjectAlreadyExist) { // somebody was faster
-			err = nil
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("preparing the dead-letter table %s: %w", t.table, err)
-	}
-	return nil
-}
-
-func (t *tableLetters) create(c *tablestore.TableStoreClient) error {
-	meta := &tablestore.TableMeta{TableName: t.table}
-	for _, name := range []string{columnPipeline, columnSequence, columnID} {
-		meta.AddPrimaryKeyColumn(name, tablestore.PrimaryKeyType_STRING)
-	}
-	_, err := c.CreateTable(&tablestore.CreateTableRequest{
-		TableMeta:          meta,
-		TableOption:        &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1},
-		ReservedThroughput: &tablestore.ReservedThroughput{},
-	})
-	return err
-}
-
-func (t *tableLetters) key(l *DeadLetter) *tablestore.PrimaryKey {
+// rowKey is a primary key of the table.
+func rowKey(pipeline, sequence, id string) *tablestore.PrimaryKey {
 	key := new(tablestore.PrimaryKey)
-	key.AddPrimaryKeyColumn(columnPipeline, l.Pipeline)
-	key.AddPrimaryKeyColumn(columnSequence, l.Sequence)
-	key.AddPrimaryKeyColumn(columnID, l.ID)
+	key.AddPrimaryKeyColumn(columnPipeline, pipeline)
+	key.AddPrimaryKeyColumn(columnSequence, sequence)
+	key.AddPrimaryKeyColumn(columnID, id)
 	return key
 }
 
-// put writes the letter, over an older one of the same message.
-func (t *tableLetters) put(ctx context.Context, l *DeadLetter) error {
-	metadata, err := json.Marshal(l.Metadata)
-	if err != nil {
-		return fmt.Errorf("encode the metadata of a dead letter: %w", err)
+// rowID returns the letter's identity as the key holds it.
+func (l *DeadLetter) rowID() string {
+	id := l.identity()
+	if id != "" && len(id) <= maxRowID && utf8.ValidString(id) {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func (t *tableLetters) key(l *DeadLetter) *tablestore.PrimaryKey {
+	return rowKey(l.Pipeline, l.Sequence, l.rowID())
+}
+
+// sections are what may be large in a letter, in the order in which a packed
+// letter has it.
+type sections struct{ metadata, payload, record, exact []byte }
+
+func (s *sections) all() []*[]byte {
+	return []*[]byte{&s.metadata, &s.payload, &s.record, &s.exact}
+}
+
+// fit reports whether the sections fit into the letter's row.
+func (s *sections) fit() bool {
+	total := 0
+	for _, section := range s.all() {
+		if len(*section) > maxSection {
+			return false
+		}
+		total += len(*section)
+	}
+	return total <= maxInlineSize
+}
+
+// sectionsOf encodes the large part of a letter. The rest is in readable.
+func sectionsOf(l *DeadLetter) (readable *DeadLetter, s *sections, err error) {
+	named := *l
+	named.Identity = l.identity()
+	readable, exact := exactOf(&named, maxText)
+	s = &sections{payload: l.Payload}
+	if s.metadata, err = json.Marshal(readable.Metadata); err != nil {
+		return nil, nil, fmt.Errorf("encode the metadata of a dead letter: %w", err)
 	}
 	record, err := encodeRecord(l.Record)
 	if err != nil {
-		return fmt.Errorf("encode the record of a dead letter: %w", err)
+		return nil, nil, fmt.Errorf("encode the record of a dead letter: %w", err)
 	}
-	err = t.client.call(ctx, func(c *tablestore.TableStoreClient) error {
-		row := &tablestore.PutRowChange{TableName: t.table, PrimaryKey: t.key(l)}
-		row.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
-		for name, text := range map[string]string{
-			columnTable: l.Table, columnTunnel: l.Tunnel, columnChannel: l.Channel, columnType: l.Type, columnKey: l.Key,
-			columnError: clip(l.Error, maxErrorText), columnMetadata: string(metadata),
-		} {
-			row.AddColumn(name, text)
+	s.record = []byte(record)
+	if exact != nil {
+		if s.exact, err = json.Marshal(exact); err != nil {
+			return nil, nil, fmt.Errorf("encode the texts of a dead letter: %w", err)
 		}
-		if record != "" {
-			row.AddColumn(columnRecord, record)
+	}
+	return readable, s, nil
+}
+
+// put writes the letter, over an older one of the same record.
+func (t *tableLetters) put(ctx context.Context, l *DeadLetter) error {
+	readable, s, err := sectionsOf(l)
+	if err != nil {
+		return err
+	}
+	row := &tablestore.PutRowChange{TableName: t.table, PrimaryKey: t.key(l)}
+	row.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
+	addTexts(row, l, readable)
+	if s.fit() {
+		addSections(row, s)
+	} else {
+		parts, err := t.writeParts(ctx, l, s)
+		if err != nil {
+			return fmt.Errorf("write to the dead-letter table %s: %w", t.table, err)
 		}
-		row.AddColumn(columnAttempts, int64(l.Attempts))
-		row.AddColumn(columnFailedAt, l.FailedAt.UnixMilli())
-		row.AddColumn(columnPayload, l.Payload)
+		row.AddColumn(columnParts, parts)
+	}
+	err = t.client.call(ctx, "PutRow", func(c *tablestore.TableStoreClient) error {
 		_, err := c.PutRow(&tablestore.PutRowRequest{PutRowChange: row})
 		return err
 	})
 	if err != nil {
+		// Parts are left behind. The row may be there all the same, if only the answer was lost.
 		return fmt.Errorf("write to the dead-letter table %s: %w", t.table, err)
 	}
 	return nil
 }
 
-// clip shortens text to n bytes at most, between two characters, and makes it
-// UTF-8, since the service takes nothing else as a string.
-func clip(text string, n int) string {
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	if len(text) <= n {
-		return text
+// addTexts adds the columns that every letter has.
+func addTexts(row *tablestore.PutRowChange, l, readable *DeadLetter) {
+	id := l.rowID()
+	if l.ID != id {
+		row.AddColumn(columnUUID, readable.ID)
 	}
-	for n > 0 && !utf8.RuneStart(text[n]) {
-		n--
+	if l.identity() != id {
+		row.AddColumn(columnIdentity, readable.identity())
 	}
-	return text[:n]
+	row.AddColumn(columnTable, readable.Table)
+	row.AddColumn(columnTunnel, readable.Tunnel)
+	row.AddColumn(columnChannel, readable.Channel)
+	row.AddColumn(columnType, readable.Type)
+	row.AddColumn(columnKey, readable.Key)
+	row.AddColumn(columnError, clip(l.Error, maxErrorText))
+	row.AddColumn(columnAttempts, int64(l.Attempts))
+	row.AddColumn(columnFailedAt, l.FailedAt.UnixMilli())
 }
 
-// remove deletes the letter.
-func (t *tableLetters) remove(ctx context.Context, l *DeadLetter) error {
-	err := t.client.call(ctx, func(c *tablestore.TableStoreClient) error {
-		row := &tablestore.DeleteRowChange{TableName: t.table, PrimaryKey: t.key(l)}
-		row.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
-		_, err := c.DeleteRow(&tablestore.DeleteRowRequest{DeleteRowChange: row})
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("delete from the dead-letter table %s: %w", t.table, err)
+// addSections adds the columns of a letter that is not packed.
+func addSections(row *tablestore.PutRowChange, s *sections) {
+	row.AddColumn(columnMetadata, string(s.metadata))
+	if len(s.payload) > 0 {
+		row.AddColumn(columnPayload, s.payload)
+	}
+	if len(s.record) > 0 {
+		row.AddColumn(columnRecord, string(s.record))
+	}
+	if len(s.exact) > 0 {
+		row.AddColumn(columnExact, string(s.exact))
+	}
+}
+
+// restore puts the sections into l.
+func (s *sections) restore(l *DeadLetter) error {
+	if err := json.Unmarshal(s.metadata, &l.Metadata); err != nil {
+		return fmt.Errorf("letter %s has malformed metadata: %w", l.ID, err)
+	}
+	var err error
+	if l.Record, err = decodeRecord(string(s.record)); err != nil {
+		return fmt.Errorf("letter %s: %w", l.ID, err)
+	}
+	l.Payload = s.payload
+	if len(s.exact) > 0 {
+		exact := new(exactText)
+		if err := json.Unmarshal(s.exact, exact); err != nil {
+			return fmt.Errorf("letter %s has malformed texts: %w", l.ID, err)
+		}
+		exact.restore(l)
 	}
 	return nil
 }
 
-// page reads up to limit letters of the pipeline behind from, which is the
+// page reads up to limit rows of the pipeline behind from, which is the
 // start for nil, and where the next page begins: nil at the end.
-func (t *tableLetters) page(ctx context.Context, pipeline string, from *tablestore.PrimaryKey, limit int) ([]*DeadLetter, *tablestore.PrimaryKey, error) {
+func (t *tableLetters) page(ctx context.Context, pipeline string, from *tablestore.PrimaryKey, limit int) ([]*kept, *tablestore.PrimaryKey, error) {
 	if from == nil {
 		from = new(tablestore.PrimaryKey)
 		from.AddPrimaryKeyColumn(columnPipeline, pipeline)
@@ -154,13 +220,25 @@ func (t *tableLetters) page(ctx context.Context, pipeline string, from *tablesto
 	}
 	end := new(tablestore.PrimaryKey)
 	end.AddPrimaryKeyColumn(columnPipeline, pipeline)
-	end.AddPrimaryKeyColumnWithMaxValue(columnSequence)
-	end.AddPrimaryKeyColumnWithMaxValue(columnID)
+	end.AddPrimaryKeyColumn(columnSequence, partsSequence) // parts come behind all letters
+	end.AddPrimaryKeyColumnWithMinValue(columnID)
+	rows, next, err := t.read(ctx, from, end, limit)
+	if err != nil {
+		return nil, nil, err
+	}
+	letters := make([]*kept, len(rows))
+	for i, row := range rows {
+		letters[i] = keptOf(row)
+	}
+	return letters, next, nil
+}
 
+// read reads up to limit rows of a range, some of their columns if any are named, and where the next read begins.
+func (t *tableLetters) read(ctx context.Context, from, end *tablestore.PrimaryKey, limit int, columns ...string) ([]*tablestore.Row, *tablestore.PrimaryKey, error) {
 	var resp *tablestore.GetRangeResponse
-	err := t.client.call(ctx, func(c *tablestore.TableStoreClient) (err error) {
+	err := t.client.call(ctx, "GetRange", func(c *tablestore.TableStoreClient) (err error) {
 		resp, err = c.GetRange(&tablestore.GetRangeRequest{RangeRowQueryCriteria: &tablestore.RangeRowQueryCriteria{
-			TableName: t.table, StartPrimaryKey: from, EndPrimaryKey: end,
+			TableName: t.table, StartPrimaryKey: from, EndPrimaryKey: end, ColumnsToGet: columns,
 			Direction: tablestore.FORWARD, MaxVersion: 1, Limit: int32(limit),
 		}})
 		return err
@@ -168,53 +246,8 @@ func (t *tableLetters) page(ctx context.Context, pipeline string, from *tablesto
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the dead-letter table %s: %w", t.table, err)
 	}
-	letters := make([]*DeadLetter, 0, len(resp.Rows))
-	for _, row := range resp.Rows {
-		l, err := letterOf(row)
-		if err != nil {
-			return nil, nil, fmt.Errorf("read the dead-letter table %s: %w", t.table, err)
-		}
-		letters = append(letters, l)
-	}
-	return letters, resp.NextStartPrimaryKey, nil
+	return resp.Rows, resp.NextStartPrimaryKey, nil
 }
 
-// errForeignRow is what a row gives that was not written as a dead letter.
-var errForeignRow = errors.New("the row is no dead letter")
-
-// letterOf makes a letter of its row.
-func letterOf(row *tablestore.Row) (*DeadLetter, error) {
-	text := make(map[string]string)
-	numbers := make(map[string]int64)
-	l := new(DeadLetter)
-	for _, c := range row.PrimaryKey.PrimaryKeys {
-		text[c.ColumnName], _ = c.Value.(string)
-	}
-	for _, c := range row.Columns {
-		switch v := c.Value.(type) {
-		case string:
-			text[c.ColumnName] = v
-		case int64:
-			numbers[c.ColumnName] = v
-		case []byte:
-			if c.ColumnName == columnPayload {
-				l.Payload = v
-			}
-		}
-	}
-	l.Pipeline, l.Sequence, l.ID = text[columnPipeline], text[columnSequence], text[columnID]
-	l.Table, l.Tunnel, l.Channel = text[columnTable], text[columnTunnel], text[columnChannel]
-	l.Type, l.Key, l.Error = text[columnType], text[columnKey], text[columnError]
-	l.Attempts, l.FailedAt = int(numbers[columnAttempts]), time.UnixMilli(numbers[columnFailedAt]).UTC()
-	if l.Pipeline == "" || l.ID == "" {
-		return nil, errForeignRow
-	}
-	if err := json.Unmarshal([]byte(text[columnMetadata]), &l.Metadata); err != nil {
-		return nil, fmt.Errorf("letter %s has malformed metadata: %w", l.ID, err)
-	}
-	var err error
-	if l.Record, err = decodeRecord(text[columnRecord]); err != nil {
-		return nil, fmt.Errorf("letter %s: %w", l.ID, err)
-	}
-	return l, nil
-}
+// millis is a time of the table.
+func millis(n int64) time.Time { return time.UnixMilli(n).UTC() }

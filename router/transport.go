@@ -1,27 +1,24 @@
 package router
 
 import (
-	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
 )
+
+// maxIdle is how many idle connections an instance without a pool size keeps: whatever was opened.
+const maxIdle = 1024
 
 // newTransport returns the HTTP transport that all calls to an instance share.
 //
 // The number of connections is what pool_size and pool_max_overflow bound. A
 // call beyond it waits for a connection until its context ends.
 func newTransport(in Instance) *http.Transport {
-	t := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:   10 * time.Second,
-		ExpectContinueTimeout: time.Second,
-		MaxIdleConnsPerHost:   1024, // there is one host; without a pool size, whatever was opened is kept
-		IdleConnTimeout:       90 * time.Second,
-	}
+	t := service.NewTransport(maxIdle)
 	if in.PoolSize > 0 {
 		t.MaxIdleConnsPerHost = in.PoolSize
 		t.MaxConnsPerHost = in.PoolSize + in.PoolMaxOverflow
@@ -44,6 +41,8 @@ var shown = map[string]bool{
 	"x-ots-date":         true,
 	"x-ots-instancename": true,
 	"x-ots-requestid":    true,
+	"x-ots-signdate":     true,
+	"x-ots-signregion":   true,
 	"x-ots-contenttype":  true,
 	"user-agent":         true,
 	"content-type":       true,

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -24,7 +25,7 @@ type Outcome struct {
 	// one would come again after that.
 	Err error
 
-	// Dropped says that Process returned ErrDrop, or the payload format subscriber.ErrSkip.
+	// Dropped says that Process returned ErrDrop, or the payload format ots.ErrSkip.
 	Dropped bool
 
 	// Batch is the batch that the message was in, nil if it came to none. Messages of
@@ -35,7 +36,7 @@ type Outcome struct {
 // TestRecords makes messages of records, as the subscriber would, and calls
 // Test. What a record lacks of instance, table, tunnel, type and attempt is
 // filled in. UUIDs are "record-1", "record-2", ... unless the record or the payload format has them.
-func (r *Router) TestRecords(ctx context.Context, tunnel string, records ...*subscriber.Record) ([]Outcome, error) {
+func (r *Router) TestRecords(ctx context.Context, tunnel string, records ...*ots.Record) ([]Outcome, error) {
 	t, ok := r.cfg.Tunnels[tunnel]
 	if !ok {
 		return nil, r.unknownTunnel("TestRecords", tunnel)
@@ -45,7 +46,7 @@ func (r *Router) TestRecords(ctx context.Context, tunnel string, records ...*sub
 	unmarshaler, ok := r.payloads[format]
 	r.mu.Unlock()
 	if !ok {
-		return nil, fmt.Errorf("test tunnels.%s: %w: no payload format called %q is registered", tunnel, ErrInvalidConfig, format)
+		return nil, fmt.Errorf("test %s: %w: no payload format called %q is registered", join("tunnels", tunnel), ErrInvalidConfig, format)
 	}
 	outcomes := make([]Outcome, len(records))
 	var messages []*message.Message
@@ -55,19 +56,19 @@ func (r *Router) TestRecords(ctx context.Context, tunnel string, records ...*sub
 		filled.Instance = cmp.Or(rec.Instance, r.cfg.Instances[t.Instance].Name)
 		filled.Table = cmp.Or(rec.Table, t.TableName)
 		filled.Tunnel = cmp.Or(rec.Tunnel, t.TunnelName)
-		filled.Type = cmp.Or(rec.Type, subscriber.Put)
+		filled.Type = cmp.Or(rec.Type, ots.Put)
 		filled.Attempt = cmp.Or(rec.Attempt, 1)
 		filled.UUID = cmp.Or(rec.UUID, fmt.Sprintf("record-%d", i+1))
 		msg, err := unmarshaler.Unmarshal(&filled)
 		switch {
-		case errors.Is(err, subscriber.ErrSkip):
+		case errors.Is(err, ots.ErrSkip):
 			outcomes[i].Dropped = true
 			continue
 		case err != nil:
-			return nil, fmt.Errorf("test tunnels.%s: record %d: %w", tunnel, i+1, err)
+			return nil, fmt.Errorf("test %s: record %d: %w", join("tunnels", tunnel), i+1, err)
 		}
 		msg.UUID = cmp.Or(msg.UUID, filled.UUID)
-		subscriber.WithRecord(msg, &filled)
+		ots.WithRecord(msg, &filled)
 		messages, places = append(messages, msg), append(places, i)
 	}
 	tried, err := r.Test(ctx, tunnel, messages...)
@@ -126,7 +127,7 @@ func (r *Router) Test(ctx context.Context, tunnel string, messages ...*message.M
 	outcomes, keys := make([]Outcome, len(messages)), make([]string, len(messages))
 	for i, msg := range messages {
 		if found[msg] != nil {
-			return nil, fmt.Errorf("test tunnels.%s: message %d is given twice", tunnel, i+1)
+			return nil, fmt.Errorf("test %s: message %d is given twice", join("tunnels", tunnel), i+1)
 		}
 		outcomes[i].Message, keys[i] = msg, orderingKey(msg, r.cfg.Tunnels[tunnel])
 		found[msg] = &outcomes[i]
@@ -149,7 +150,7 @@ func (r *Router) trialPipeline(tunnel string, w watch) (*pipeline, error) {
 		return nil, err
 	}
 	parts := r.parts(tunnel)
-	parts.letters, parts.onBatch, parts.watch = nil, nil, w
+	parts.letters, parts.onBatch, parts.watch, parts.trial = nil, nil, w, true
 	return newPipeline(parts)
 }
 
@@ -167,7 +168,7 @@ func orderingKey(msg *message.Message, t Tunnel) string {
 	case subscriber.OrderByChannel:
 		return "channel " + msg.Metadata.Get(subscriber.MetadataChannel)
 	}
-	if rec, ok := subscriber.RecordFromMessage(msg); ok {
+	if rec, ok := ots.RecordFromMessage(msg); ok {
 		return rec.KeyText()
 	}
 	return msg.Metadata.Get(subscriber.MetadataKey)

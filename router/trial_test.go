@@ -13,27 +13,28 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/router"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
 // row is a record of key k with the number v.
-func row(k string, v int64) *subscriber.Record {
-	return &subscriber.Record{
-		PrimaryKey: []subscriber.Column{{Name: "k", Value: subscriber.StringValue(k)}},
-		Columns:    []subscriber.Cell{{Name: "v", Value: subscriber.IntegerValue(v)}},
+func row(k string, v int64) *ots.Record {
+	return &ots.Record{
+		PrimaryKey: []ots.Column{{Name: "k", Value: ots.StringValue(k)}},
+		Columns:    []ots.Cell{{Name: "v", Value: ots.IntegerValue(v)}},
 	}
 }
 
-func rows(n int) []*subscriber.Record {
-	out := make([]*subscriber.Record, n)
+func rows(n int) []*ots.Record {
+	out := make([]*ots.Record, n)
 	for i := range out {
 		out[i] = row(fmt.Sprintf("k%d", i), int64(i))
 	}
 	return out
 }
 
-func try(t *testing.T, r *router.Router, records ...*subscriber.Record) []router.Outcome {
+func try(t *testing.T, r *router.Router, records ...*ots.Record) []router.Outcome {
 	t.Helper()
 	out, err := r.TestRecords(context.Background(), "numbers", records...)
 	if err != nil {
@@ -248,19 +249,19 @@ func TestPipeline(t *testing.T) {
 	})
 }
 
-type unmarshalFunc func(*subscriber.Record) (*message.Message, error)
+type unmarshalFunc func(*ots.Record) (*message.Message, error)
 
-func (f unmarshalFunc) Unmarshal(r *subscriber.Record) (*message.Message, error) { return f(r) }
+func (f unmarshalFunc) Unmarshal(r *ots.Record) (*message.Message, error) { return f(r) }
 
 func TestTest(t *testing.T) {
 	t.Run("gives_the_typed_record_and_the_metadata", func(t *testing.T) {
-		var got *subscriber.Record
+		var got *ots.Record
 		r := handle(t, "", router.Handlers{Process: func(msg *message.Message) error {
-			got, _ = subscriber.RecordFromMessage(msg)
+			got, _ = ots.RecordFromMessage(msg)
 			return nil
 		}})
 		out := try(t, r, row("a", 7))
-		if got == nil || got.Table != "changes" || got.Tunnel != "consumer" || got.Instance != "i" || got.Type != subscriber.Put || got.Attempt != 1 {
+		if got == nil || got.Table != "changes" || got.Tunnel != "consumer" || got.Instance != "i" || got.Type != ots.Put || got.Attempt != 1 {
 			t.Errorf("record %+v", got)
 		}
 		if m := out[0].Message; m.Metadata.Get(subscriber.MetadataKey) != `["a"]` || string(m.Payload) != `{"type":"put","key":{"k":"a"},"columns":{"v":7}}` {
@@ -277,9 +278,9 @@ func TestTest(t *testing.T) {
 	})
 	t.Run("drops_records_that_the_payload_format_skips", func(t *testing.T) {
 		r := handle(t, "    payload: odd\n", router.Handlers{Process: noProcess})
-		err := r.RegisterPayload("odd", unmarshalFunc(func(rec *subscriber.Record) (*message.Message, error) {
+		err := r.RegisterPayload("odd", unmarshalFunc(func(rec *ots.Record) (*message.Message, error) {
 			if v, _ := rec.Column("v"); v.Int64()%2 == 0 {
-				return nil, fmt.Errorf("an even value: %w", subscriber.ErrSkip)
+				return nil, fmt.Errorf("an even value: %w", ots.ErrSkip)
 			}
 			return message.NewMessage("odd-"+rec.UUID, nil), nil
 		}))

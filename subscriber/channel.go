@@ -2,6 +2,7 @@ package subscriber
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -11,7 +12,8 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/cenkalti/backoff/v4"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // channelRun is one ownership of a channel, from the OPEN that a client
@@ -26,25 +28,28 @@ import (
 //	   lost, from anywhere: fenced, nothing is committed or reported
 //
 // Goroutines: main (life cycle and commits) starts and awaits the reader, the
-// deliverer and the watchers of messages that take long.
+// deliverer and the watchers of messages that take long. main calls no code of the
+// user's but the logger and the backoffs, so nothing but the service holds up commits and drains.
 //
 // Invariants:
-//   - stored and sequence, the last stored checkpoint, belong to main.
+//   - stored and sequence, the last stored checkpoint, belong to main, as do
+//     commitFailing, commitError, commitUntil and patience.
 //   - No read begins once readCtx is cancelled, nothing is delivered once the
 //     tracker drains, nothing committed once ctx is cancelled.
 //   - The run is reported ended only when all its goroutines have ended.
 type channelRun struct {
 	sub     *subscription
 	session *session
+	lease   *lease // of the session
 	conn    *conn
 	logger  watermill.LoggerAdapter
 
-	tracker *ack.Tracker
-	lane    *ack.Lane
+	tracker *ledger.Tracker
+	lane    *ledger.Lane
 	uuids   *uuids
 	records recordDecoder // of whoever delivers, as
 	plain   *plainJSON    // nil where another Unmarshaler makes the messages
-	scratch Record        // the record that is unmarshalled, where nobody keeps it
+	scratch ots.Record    // the record that is unmarshalled, where nobody keeps it
 
 	ctx    context.Context // cancelled, with why, when the channel is lost or done
 	cancel context.CancelCauseFunc
@@ -57,8 +62,13 @@ type channelRun struct {
 
 	failed chan error // capacity 1: the reader gave up
 
-	stored   string // token of the last stored checkpoint
-	sequence int64  // and its number
+	stored        string    // token of the last stored checkpoint
+	sequence      int64     // and its number
+	commitFailing bool      // a checkpoint call failed, or none was made yet
+	commitError   error     // of the last one that failed
+	commitUntil   time.Time // the end of the last commit's time; zero before it
+	patience      patience  // of checkpoint calls
+	lostOnce      sync.Once // the channel's rest before it is opened again is decided
 
 	leader   leader                   // with a handler, in the deliverer's place
 	offered  atomic.Pointer[delivery] // what the deliverer waits for somebody to take
@@ -67,6 +77,7 @@ type channelRun struct {
 
 	counts counts
 	status runStatus
+	calls  atomic.Int64 // of the handler that go on; and runOver
 
 	mu       sync.Mutex
 	failures map[uint64]*failure // of records that failed and are not acked, by Attempt.ID
@@ -84,8 +95,8 @@ const (
 func newChannelRun(s *session, c *conn) *channelRun {
 	sub := s.sub
 	r := &channelRun{
-		sub: sub, session: s, conn: c,
-		logger:   s.logger.With(watermill.LogFields{"channel_id": c.id, "client_id": c.clientID}),
+		sub: sub, session: s, lease: s.transport.lease, conn: c,
+		logger:   s.logger, // main gives it the channel's fields
 		uuids:    newUUIDs(sub.tunnelID, c.id),
 		draining: make(chan struct{}),
 		recalled: make(chan struct{}, 1),
@@ -97,7 +108,7 @@ func newChannelRun(s *session, c *conn) *channelRun {
 		r.plain = new(plainJSON)
 	}
 	r.lane = sub.window.Open()
-	r.tracker = ack.New(sub.cfg.Ordering.tracker(), c.id, r.lane)
+	r.tracker = ledger.New(sub.cfg.Ordering.tracker(), c.id, r.lane)
 	r.ctx, r.cancel = context.WithCancelCause(s.ctx)
 	r.readCtx, r.stopRead = context.WithCancel(r.ctx)
 	sub.enter(r)
@@ -125,8 +136,16 @@ func (r *channelRun) fence(cause error) {
 	r.cancel(cause)
 }
 
+// leaseOver reports whether the channel may be another client's already. No handler is
+// called and no message offered then. The code that finds that ends the session (expire),
+// whose timer may be late when the process was suspended.
+func (r *channelRun) leaseOver(now time.Time) bool { return r.lease != nil && r.lease.over(now) }
+
 // abandon fences the tracker and ends the contexts of messages in flight.
 func (r *channelRun) abandon(cause error) {
+	if position, _ := r.position(); position != 0 { // before the tracker forgets what is in flight
+		r.status.fenced.CompareAndSwap(0, position)
+	}
 	live := r.tracker.Fence()
 	endAll(live, cause)
 	r.counts.add(countAbandoned, len(live))
@@ -135,25 +154,53 @@ func (r *channelRun) abandon(cause error) {
 
 // main owns the run.
 func (r *channelRun) main() {
+	// Not in newChannelRun, which is called under a lock: a logger is the user's.
+	r.logger = r.logger.With(watermill.LogFields{"channel_id": r.conn.id, "client_id": r.conn.clientID})
 	r.logger.Info("Channel opened", nil)
 	end := r.work()
 	r.fence(errSessionOver) // nothing is live unless the channel was lost; ends the goroutines
+	r.countStrays()
 	r.outcomes.close()
-	r.outcomes.watchers.Wait()
+	if !endsWithin(&r.outcomes.watchers, handlersGrace/2) {
+		r.logger.Error("Config.NackBackoff or Config.OnAck goes on although the channel is over; it is left alone", context.Cause(r.ctx), nil)
+	}
 	r.lane.Close()
+	if n := r.tracker.Uncommitted(); n > 0 {
+		r.sub.notCommitted(n, r.whyNotCommitted())
+	}
+	r.sub.outages.gone(r.conn.id)
 	r.logger.Info("Channel ended", watermill.LogFields{"end": end.String()})
 	r.sub.leave(r, end)
 	r.conn.runEnded(r, end)
 }
 
+// whyNotCommitted is the last failure of a commit, or why the channel ended.
+func (r *channelRun) whyNotCommitted() error {
+	switch {
+	case r.commitError == nil:
+		return r.channelError("checkpoint", context.Cause(r.ctx))
+	case context.Cause(r.ctx) == errDrainOver: // which is about messages, and broke the call off
+		return r.channelError("checkpoint", errNoLastCommit)
+	}
+	return r.channelError("checkpoint", r.commitError)
+}
+
+var errNoLastCommit = fmt.Errorf("no answer within %v after CloseTimeout", lastCommitTimeout)
+
 func (r *channelRun) work() runEnd {
+	if !r.rest(r.session.reopenIn(r.conn.id)) { // drained or lost before it was opened
+		if r.ctx.Err() != nil {
+			return endLost
+		}
+		return endClosed
+	}
 	token, err := r.openCheckpoint()
 	switch {
 	case r.ctx.Err() != nil:
 		return endLost
 	case err != nil: // drained before anything was read, or a fault that reading would meet again
-		if classify(err) == fatal {
-			r.pauseReopening()
+		if r.readCtx.Err() == nil && classify(err) == fatal {
+			r.pauseReopening("getcheckpoint")
 		}
 		return endClosed
 	case token == tunnel.FinishTag:
@@ -161,73 +208,86 @@ func (r *channelRun) work() runEnd {
 	}
 
 	base := isBase(token)
-	r.opened(base)
+	told := r.opened(base)
 
 	var loops sync.WaitGroup
-	defer loops.Wait()
+	defer r.awaitLoops(&loops)
 	defer r.cancel(errSessionOver)
 	loops.Add(2)
-	go func() { defer loops.Done(); r.read(token) }() // ends with readCtx, at the finish token, or when it gives up
+	go func() { // ends with readCtx, at the finish token, or when it gives up
+		defer loops.Done()
+		if r.awaitTold(told) {
+			r.read(token)
+		}
+	}()
 	if r.sub.handler == nil {
-		go func() { defer loops.Done(); r.deliver() }() // ends with ctx, or when the tracker drains
+		go r.deliver(loops.Done) // ends with ctx, or when the tracker drains
 	} else {
 		r.startLeader(loops.Done)
 	}
+	return r.live(base)
+}
 
+// live commits what is acked until the channel ends or drains.
+func (r *channelRun) live(base bool) runEnd {
 	// The first one comes at any time, lest channels that were opened together
 	// commit together, each on a connection of its own.
 	interval := r.sub.cfg.CheckpointInterval
 	every := time.NewTimer(rand.N(interval) + 1)
 	defer every.Stop()
 	var pauses backoff.BackOff // nil while commits succeed
-	var retryAt time.Time
-	dog := &watchdog{run: r}
-	looks := time.NewTicker(max(r.sub.cfg.StuckAfter/looksPerStuck, time.Millisecond))
-	defer looks.Stop()
 	for {
 		select {
 		case <-r.ctx.Done():
 			return endLost
 		case now := <-every.C:
-			every.Reset(interval)
-			if now.Before(retryAt) {
-				continue
-			}
 			if err := r.commit(); err != nil {
 				r.commitFailed(err)
 				if pauses == nil {
 					pauses = r.sub.cfg.ReadBackoff()
 				}
-				retryAt = now.Add(nextPause(pauses))
+				every.Reset(commitPause(pauses, err))
 			} else {
 				pauses = nil
+				every.Reset(max(0, interval-time.Since(now)))
 				r.status.committed.Store(now.UnixNano())
 			}
-		case now := <-looks.C:
-			dog.look(now)
 		case <-r.tracker.Done():
-			end := r.finish()
-			if end == endTerminated {
-				r.tell(Phase{Kind: ChannelFinished, Base: base})
-			}
-			return end
+			return r.tellEnd(r.finish(), base)
 		case <-r.draining:
-			return r.finishDrain()
+			return r.tellEnd(r.finishDrain(), base)
 		case <-r.failed:
 			r.drain()
-			end := r.finishDrain()
-			r.pauseReopening()
+			end := r.tellEnd(r.finishDrain(), base)
+			r.pauseReopening("readrecords")
 			return end
 		}
 	}
 }
 
+// tellEnd tells OnPhase when the channel ended because it was read to its end.
+func (r *channelRun) tellEnd(end runEnd, base bool) runEnd {
+	if end == endTerminated {
+		r.tell(Phase{Kind: ChannelFinished, Base: base})
+	}
+	return end
+}
+
+// awaitLoops waits for the goroutines that read and deliver. They end with ctx, which
+// has ended, unless the user's Unmarshaler does not return: that is left alone, lest
+// the session, and Close, wait for it. It can change nothing any more.
+func (r *channelRun) awaitLoops(loops *sync.WaitGroup) {
+	if !endsWithin(loops, handlersGrace) {
+		r.logger.Error("The Unmarshaler goes on although its channel is over; it is left alone", context.Cause(r.ctx), nil)
+	}
+}
+
 // pauseReopening waits before a channel that cannot be read is given back: the
 // service hands it out again at once, and a fault that lasts would make it go
-// round at the speed of the ticks.
-func (r *channelRun) pauseReopening() {
+// round at the speed of the ticks. op is the call that fails.
+func (r *channelRun) pauseReopening(op string) {
 	r.status.reopening.Store(true)
-	timer := time.NewTimer(r.session.reopenPause(r.conn.id))
+	timer := time.NewTimer(r.session.reopenPause(r.conn.id, op))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -236,20 +296,25 @@ func (r *channelRun) pauseReopening() {
 	}
 }
 
-// opened tells what the channel's opening means. The stream of a BaseAndStream
-// tunnel is handed out only when all base channels are TERMINATED [facts 4.1].
-func (r *channelRun) opened(base bool) {
-	r.tell(Phase{Kind: ChannelOpened, Base: base})
-	if r.sub.tunnelType == BaseAndStream && !base {
-		r.sub.streamStarted.Do(func() { r.tell(Phase{Kind: StreamStarted}) })
+// rest waits before a channel is opened that was refused a moment ago. It is false when
+// the channel drains or is lost before.
+func (r *channelRun) rest(d time.Duration) bool {
+	if d <= 0 {
+		return true
 	}
+	r.status.reopening.Store(true)
+	defer r.status.reopening.Store(false)
+	return r.pause(d)
 }
 
-func (r *channelRun) tell(p Phase) {
-	if f := r.sub.cfg.OnPhase; f != nil {
-		p.Topic, p.Channel = r.sub.topic, r.conn.id
-		f(p)
+// opened tells what the channel's opening means; told is closed when that is known. The stream
+// of a BaseAndStream tunnel is handed out only when all base channels are TERMINATED [facts 4.1].
+func (r *channelRun) opened(base bool) (told <-chan struct{}) {
+	told = r.tell(Phase{Kind: ChannelOpened, Base: base})
+	if r.sub.tunnelType == BaseAndStream && !base {
+		r.sub.streamStarted.Do(func() { told = r.tell(Phase{Kind: StreamStarted}) })
 	}
+	return told
 }
 
 // isBase reports whether a token is one of base data: it has no iterator. A
@@ -274,7 +339,7 @@ func (r *channelRun) finish() runEnd {
 			return endLost
 		case <-r.draining:
 			return r.finishDrain()
-		case <-time.After(nextPause(pauses)):
+		case <-time.After(commitPause(pauses, err)):
 		}
 	}
 }
@@ -307,7 +372,8 @@ func (r *channelRun) finishDrain() runEnd {
 	if !ok {
 		return end
 	}
-	pauses, until := r.sub.cfg.ReadBackoff(), time.Now().Add(lastCommitTimeout)
+	pauses := r.sub.cfg.ReadBackoff()
+	r.commitUntil = time.Now().Add(lastCommitTimeout)
 	for {
 		err := r.store(token, position)
 		if err == nil {
@@ -317,8 +383,8 @@ func (r *channelRun) finishDrain() runEnd {
 		if r.ctx.Err() != nil {
 			return endLost
 		}
-		pause := nextPause(pauses)
-		if time.Now().Add(pause).After(until) {
+		pause := commitPause(pauses, err)
+		if time.Now().Add(pause).After(r.commitUntil) {
 			return endClosed
 		}
 		select {
@@ -328,9 +394,6 @@ func (r *channelRun) finishDrain() runEnd {
 		}
 	}
 }
-
-// lastCommitTimeout bounds the tries of the last commit of a drain.
-const lastCommitTimeout = 5 * time.Second
 
 // String names the end for the log.
 func (e runEnd) String() string {

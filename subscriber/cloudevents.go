@@ -2,11 +2,14 @@ package subscriber
 
 import (
 	"cmp"
+	"fmt"
 	"time"
 	"unicode"
 	"unicode/utf16"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // DefaultTypePrefix begins the types of CloudEvents.
@@ -37,10 +40,10 @@ type CloudEvents struct {
 	Source string
 }
 
-var _ Unmarshaler = CloudEvents{}
+var _ ots.Unmarshaler = CloudEvents{}
 
 // Unmarshal makes a message with the event as its payload. It never fails.
-func (c CloudEvents) Unmarshal(r *Record) (*message.Message, error) {
+func (c CloudEvents) Unmarshal(r *ots.Record) (*message.Message, error) {
 	id := r.UUID
 	if id == "" { // a record that no subscriber delivers, in a test; an event must have an id
 		id = newUUIDs(r.Table+"/"+r.Tunnel, r.Channel).of(r.Type, r.Sequence, r.KeyText())
@@ -49,13 +52,13 @@ func (c CloudEvents) Unmarshal(r *Record) (*message.Message, error) {
 }
 
 // messageWith makes a message whose payload and metadata share the memory of b.
-func messageWith(uuid string, b []byte, r *Record) *message.Message {
+func messageWith(uuid string, b []byte, r *ots.Record) *message.Message {
 	msg := message.NewMessage(uuid, b[:len(b):len(b)])
 	setMetadataIn(msg, r, b)
 	return msg
 }
 
-func (c CloudEvents) append(b []byte, r *Record, id string) []byte {
+func (c CloudEvents) append(b []byte, r *ots.Record, id string) []byte {
 	b = append(b, `{"specversion":"1.0","id":`...)
 	b = appendString(b, id)
 	b = append(b, `,"source":`...)
@@ -93,7 +96,7 @@ func subject(key string) string {
 				b = append(make([]byte, 0, len(key)+16), key[:i]...)
 			}
 			for _, unit := range utf16.AppendRune(nil, r) {
-				b = appendHex(append(b, `\u`...), uint64(unit), 4)
+				b = fmt.Appendf(b, `\u%04x`, unit)
 			}
 		case b != nil:
 			b = append(b, string(r)...)

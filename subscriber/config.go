@@ -4,29 +4,66 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
+	"math"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
+	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // Defaults of Config: the only place where these numbers stand.
 const (
-	DefaultWorkerSize         = 1
-	DefaultHeartbeatInterval  = 30 * time.Second
-	DefaultHeartbeatTimeout   = 300 * time.Second
-	DefaultMaxInFlight        = 4096
-	DefaultMaxInFlightBytes   = 64 << 20
-	DefaultCheckpointInterval = 5 * time.Second
-	DefaultMaxPollInterval    = time.Second
-	DefaultCloseTimeout       = 10 * time.Second
-	DefaultStuckAfter         = 5 * time.Minute
+	DefaultWorkerSize          = 1
+	DefaultHeartbeatInterval   = 30 * time.Second
+	DefaultHeartbeatTimeout    = 300 * time.Second
+	DefaultMaxInFlight         = 4096
+	DefaultMaxInFlightBytes    = 64 << 20
+	DefaultCheckpointInterval  = 5 * time.Second
+	DefaultMinPollInterval     = 20 * time.Millisecond
+	DefaultMaxPollInterval     = time.Second
+	DefaultEmptyReadsPerSecond = 100
+	DefaultCloseTimeout        = 10 * time.Second
+	DefaultStuckAfter          = 5 * time.Minute
+	DefaultTunnelViewInterval  = 15 * time.Second
 )
+
+// leastDuration is the shortest duration that a field of Config takes. What is shorter was
+// meant to have another unit.
+const leastDuration = time.Millisecond
+
+const tooShort = "Config.%s is %v: it must be at least %v; a number alone counts nanoseconds, so give it a unit, such as %d*time.Second"
+
+// NoTunnelView switches Config.TunnelViewInterval off.
+const NoTunnelView time.Duration = -1
+
+// Preset names settings that go together. Fields that are set themselves win.
+type Preset string
+
+// PresetFleet is for tunnels that several processes consume, as replicas in
+// Kubernetes do: channels of a process that was killed come back within 20 s
+// instead of 5 minutes, and a rolling update moves them within seconds. It sets
+// HeartbeatInterval to 5 s and HeartbeatTimeout to 20 s, so that a client sends
+// 0.2 heartbeats a second instead of 0.03.
+const PresetFleet Preset = "fleet"
+
+// What PresetFleet sets.
+const (
+	FleetHeartbeatInterval = 5 * time.Second
+	FleetHeartbeatTimeout  = 20 * time.Second
+)
+
+// Heartbeats returns the HeartbeatInterval and the HeartbeatTimeout that c means, by its
+// fields, its Preset and the defaults.
+func (c Config) Heartbeats() (interval, timeout time.Duration) {
+	if c.Preset == PresetFleet {
+		return cmp.Or(c.HeartbeatInterval, FleetHeartbeatInterval), cmp.Or(c.HeartbeatTimeout, FleetHeartbeatTimeout)
+	}
+	return cmp.Or(c.HeartbeatInterval, DefaultHeartbeatInterval), cmp.Or(c.HeartbeatTimeout, DefaultHeartbeatTimeout)
+}
 
 // Ordering is the promise about the order in which records are delivered.
 type Ordering uint8
@@ -56,18 +93,19 @@ func (o Ordering) String() string {
 	return fmt.Sprintf("Ordering(%d)", uint8(o))
 }
 
-func (o Ordering) tracker() ack.Ordering {
+func (o Ordering) tracker() ledger.Ordering {
 	switch o {
 	case OrderByChannel:
-		return ack.ByChannel
+		return ledger.ByChannel
 	case Unordered:
-		return ack.Unordered
+		return ledger.Unordered
 	}
-	return ack.ByKey
+	return ledger.ByKey
 }
 
 // Config configures a Subscriber. Endpoint, Instance and credentials are
-// required; every other zero field means its default.
+// required; every other zero field means its default. What shows a Config (fmt with any
+// verb, JSON, slog) shows no secret.
 type Config struct {
 	// Endpoint is the URL of the instance, such as
 	// "https://my-instance.cn-hangzhou.ots.aliyuncs.com". Plain http is only
@@ -84,7 +122,15 @@ type Config struct {
 
 	// Credentials gives credentials that change over time (STS, RAM role). It
 	// is asked again shortly before they expire.
-	Credentials CredentialsProvider
+	Credentials ots.CredentialsProvider
+
+	// SignatureVersion is how requests are signed. SignatureV4 needs Region.
+	// Default SignatureV2.
+	SignatureVersion ots.SignatureVersion
+
+	// Region is the region of the instance, such as "cn-hangzhou", for
+	// SignatureV4; empty otherwise.
+	Region string
 
 	// AllowInsecure permits http:// endpoints outside loopback.
 	AllowInsecure bool
@@ -98,14 +144,36 @@ type Config struct {
 	// enough unless fairness between processes asks for more. Default 1.
 	WorkerSize int
 
+	// Preset chooses the defaults of HeartbeatInterval and HeartbeatTimeout: PresetFleet
+	// where several processes consume the tunnel. Empty: those below.
+	Preset Preset
+
+	// ClientTag names this process at the service: ids of its clients begin with it,
+	// in a TunnelView and in the console. At most 128 printable ASCII characters. Default:
+	// the host's name, which in Kubernetes is the Pod's.
+	ClientTag string
+
+	// ExpectedClients is how many tunnel clients all processes that consume the tunnel
+	// have together, for an alert on fewer. It changes nothing else. Default 0: not known.
+	ExpectedClients int
+
+	// TunnelViewInterval is the time between two questions to the service how the
+	// tunnel is, with the channels of other consumers: two small calls. A fleet's processes
+	// each ask up to four times less often. Default 15 s; NoTunnelView: never.
+	TunnelViewInterval time.Duration
+
 	// HeartbeatInterval is the time between two heartbeats that carry no
 	// news; news travel at once. Default 30 s.
 	HeartbeatInterval time.Duration
 
 	// HeartbeatTimeout is how long after the last heartbeat the service gives
-	// the client's channels away. It travels in whole seconds and must exceed
-	// HeartbeatInterval by more than 200 ms. Shorter means that the channels of a dead process come
-	// back sooner. Default 300 s.
+	// the client's channels away. It travels in whole seconds. Shorter means that
+	// the channels of a dead process come back sooner.
+	//
+	// What it leaves after HeartbeatInterval has to do for three heartbeats, so that one
+	// that gets no answer does not cost the session: it must exceed HeartbeatInterval by a
+	// third, and by 600 ms. Three times HeartbeatInterval or more is a good choice: then
+	// each of the three may take as long as two thirds of an interval. Default 300 s.
 	HeartbeatTimeout time.Duration
 
 	// Ordering is what is promised about the order of delivery. Default OrderByKey.
@@ -121,15 +189,26 @@ type Config struct {
 	MaxInFlightBytes int64
 
 	// Unmarshaler makes messages of records. Default JSON{}.
-	Unmarshaler Unmarshaler
+	Unmarshaler ots.Unmarshaler
 
 	// CheckpointInterval is the longest time between two commits of a channel
 	// while there is something to commit. Default 5 s.
 	CheckpointInterval time.Duration
 
+	// MinPollInterval is the shortest pause between two reads of a channel that
+	// has been read to its end. While there is more to read there is no pause.
+	// Default 20 ms, or MaxPollInterval if that is shorter.
+	MinPollInterval time.Duration
+
 	// MaxPollInterval is the longest pause between two reads of an idle
-	// channel. Full pages are read without any pause. Default 1 s.
+	// channel, unless EmptyReadsPerSecond makes it longer. Default 1 s.
 	MaxPollInterval time.Duration
+
+	// EmptyReadsPerSecond bounds the reads that find nothing, of all channels of a
+	// Subscribe together: beyond it the pauses of all of them grow. Reads that
+	// find records do not count, so a Subscribe makes at most so many reads a second, and
+	// one for each change. Default 100.
+	EmptyReadsPerSecond int
 
 	// CloseTimeout bounds how long a drain waits for handlers: at Close, when
 	// Subscribe's context is cancelled, and when the service moves a channel
@@ -138,7 +217,8 @@ type Config struct {
 
 	// NackBackoff makes the pauses before a nacked message comes again, a new
 	// one for each message that fails. Default: 100 ms doubling up to 30 s.
-	// backoff.Stop is taken as "the longest pause so far".
+	// backoff.Stop is taken as the longest pause so far of that message, or 30 s if it
+	// comes first.
 	NackBackoff func() backoff.BackOff
 
 	// ReadBackoff makes the pauses after failed reads and checkpoints. Default: 50 ms doubling up to 5 s.
@@ -153,13 +233,15 @@ type Config struct {
 	StuckAfter time.Duration
 
 	// OnPhase, when set, is told of turns in the life of a subscription: base
-	// data done, channels opened and finished. It is called by the channel's own
-	// goroutine, which goes on when it returns; several channels may call at once.
+	// data done, channels opened and finished. It is called in a goroutine of its
+	// own, one call after the other in each subscription. A channel is read only when it has
+	// returned from that channel's opening; nothing else waits for it. It may call Close. A
+	// panic is logged.
 	OnPhase func(Phase)
 
 	// OnAlarm, when set, is told of what a person should look at: handlers that
 	// are stuck, records that soon get older than the log. Each alarm is also
-	// logged as an error. Called like OnPhase.
+	// logged as an error. Called like OnPhase, and beside it; nothing waits for it.
 	OnAlarm func(Alarm)
 
 	// OnAck, when set, is told of each ack that counts, by the goroutine that
@@ -167,7 +249,9 @@ type Config struct {
 	// It is made for histograms; see package metrics.
 	OnAck func(Acked)
 
-	// Tunnel is what SubscribeInitialize creates when the tunnel is missing.
+	// Tunnel is what SubscribeInitialize creates when the tunnel is missing. A
+	// tunnel that exists must be of the type that it names, if it names one; that
+	// it starts or ends at another time is logged.
 	Tunnel TunnelSpec
 }
 
@@ -183,7 +267,8 @@ const (
 
 // TunnelSpec says what tunnel SubscribeInitialize creates.
 type TunnelSpec struct {
-	// Type is the tunnel's type. Default BaseAndStream.
+	// Type is the tunnel's type. Default BaseAndStream where a tunnel is created, and
+	// any type where one exists.
 	Type TunnelType
 
 	// Start is from when on changes are delivered: not before what the
@@ -201,12 +286,14 @@ type TunnelSpec struct {
 // withDefaults returns a copy with every zero field set to its default.
 func (c Config) withDefaults() Config {
 	c.WorkerSize = cmp.Or(c.WorkerSize, DefaultWorkerSize)
-	c.HeartbeatInterval = cmp.Or(c.HeartbeatInterval, DefaultHeartbeatInterval)
-	c.HeartbeatTimeout = cmp.Or(c.HeartbeatTimeout, DefaultHeartbeatTimeout)
+	c.HeartbeatInterval, c.HeartbeatTimeout = c.Heartbeats()
+	c.TunnelViewInterval = cmp.Or(c.TunnelViewInterval, DefaultTunnelViewInterval)
 	c.MaxInFlight = cmp.Or(c.MaxInFlight, DefaultMaxInFlight)
 	c.MaxInFlightBytes = cmp.Or(c.MaxInFlightBytes, DefaultMaxInFlightBytes)
 	c.CheckpointInterval = cmp.Or(c.CheckpointInterval, DefaultCheckpointInterval)
 	c.MaxPollInterval = cmp.Or(c.MaxPollInterval, DefaultMaxPollInterval)
+	c.MinPollInterval = cmp.Or(c.MinPollInterval, min(DefaultMinPollInterval, c.MaxPollInterval))
+	c.EmptyReadsPerSecond = cmp.Or(c.EmptyReadsPerSecond, DefaultEmptyReadsPerSecond)
 	c.CloseTimeout = cmp.Or(c.CloseTimeout, DefaultCloseTimeout)
 	c.StuckAfter = cmp.Or(c.StuckAfter, DefaultStuckAfter)
 	c.Tunnel.Type = cmp.Or(c.Tunnel.Type, BaseAndStream)
@@ -223,7 +310,7 @@ func (c Config) withDefaults() Config {
 		c.ReconnectBackoff = exponential(200*time.Millisecond, 10*time.Second)
 	}
 	if c.Credentials == nil {
-		c.Credentials = staticCredentials{AccessKeyID: c.AccessKeyID, AccessKeySecret: c.AccessKeySecret, SecurityToken: c.SecurityToken}
+		c.Credentials = service.StaticCredentials{AccessKeyID: c.AccessKeyID, AccessKeySecret: c.AccessKeySecret, SecurityToken: c.SecurityToken}
 	}
 	return c
 }
@@ -241,26 +328,27 @@ func exponential(first, longest time.Duration) func() backoff.BackOff {
 	}
 }
 
+// MinHeartbeatTimeout returns the shortest HeartbeatTimeout that goes with a
+// HeartbeatInterval: in whole seconds, with time for three heartbeats after the interval.
+func MinHeartbeatTimeout(interval time.Duration) time.Duration {
+	least := interval + max(interval/heartbeatTries, heartbeatTries*tick)
+	if whole := least.Truncate(time.Second); whole < least {
+		return whole + time.Second
+	}
+	return least
+}
+
 // Validate reports every fault of the configuration in one error; each line
 // names the field and what it takes. It changes nothing.
 func (c Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 
-	if err := c.validateEndpoint(); err != nil {
-		faults = append(faults, err)
-	}
-	if c.Instance == "" {
-		fault("Config.Instance is empty: set the name of the Tablestore instance")
-	}
-	if c.Credentials == nil {
-		if c.AccessKeyID == "" {
-			fault("Config.AccessKeyID is empty: set it, or Config.Credentials")
-		}
-		if c.AccessKeySecret == "" {
-			fault("Config.AccessKeySecret is empty: set it, or Config.Credentials")
-		}
-	}
+	faults = append(faults, service.Connection{
+		Endpoint: c.Endpoint, Instance: c.Instance, AllowInsecure: c.AllowInsecure,
+		AccessKeyID: c.AccessKeyID, AccessKeySecret: c.AccessKeySecret, Credentials: c.Credentials,
+		SignatureVersion: c.SignatureVersion, Region: c.Region,
+	}.Faults()...)
 	if c.WorkerSize < 0 {
 		fault("Config.WorkerSize is %d: it counts tunnel clients, 1 or more", c.WorkerSize)
 	}
@@ -280,20 +368,43 @@ func (c Config) Validate() error {
 		{"HeartbeatInterval", c.HeartbeatInterval},
 		{"HeartbeatTimeout", c.HeartbeatTimeout},
 		{"CheckpointInterval", c.CheckpointInterval},
+		{"MinPollInterval", c.MinPollInterval},
 		{"MaxPollInterval", c.MaxPollInterval},
 		{"CloseTimeout", c.CloseTimeout},
 		{"StuckAfter", c.StuckAfter},
 	} {
 		if d.value < 0 {
 			fault("Config.%s is %v: it must not be negative (zero means the default)", d.field, d.value)
+		} else if d.value > 0 && d.value < leastDuration {
+			fault(tooShort, d.field, d.value, leastDuration, d.value)
 		}
 	}
-	interval, timeout := cmp.Or(c.HeartbeatInterval, DefaultHeartbeatInterval), cmp.Or(c.HeartbeatTimeout, DefaultHeartbeatTimeout)
+	if longest := cmp.Or(c.MaxPollInterval, DefaultMaxPollInterval); longest > 0 && c.MinPollInterval > longest {
+		fault("Config.MinPollInterval is %v: it must not exceed Config.MaxPollInterval (%v)", c.MinPollInterval, longest)
+	}
+	if c.EmptyReadsPerSecond < 0 {
+		fault("Config.EmptyReadsPerSecond is %d: it counts reads, 1 or more", c.EmptyReadsPerSecond)
+	}
+	if c.TunnelViewInterval < 0 && c.TunnelViewInterval != NoTunnelView {
+		fault("Config.TunnelViewInterval is %v: it must not be negative (zero means the default, NoTunnelView never)", c.TunnelViewInterval)
+	} else if c.TunnelViewInterval > 0 && c.TunnelViewInterval < leastDuration {
+		fault(tooShort, "TunnelViewInterval", c.TunnelViewInterval, leastDuration, c.TunnelViewInterval)
+	}
+	if c.ExpectedClients < 0 {
+		fault("Config.ExpectedClients is %d: it counts tunnel clients, 0 means that it is not known", c.ExpectedClients)
+	}
+	if c.Preset != "" && c.Preset != PresetFleet {
+		fault("Config.Preset is %q: leave it empty or take PresetFleet (%q)", c.Preset, PresetFleet)
+	}
+	if !ValidClientTag(c.ClientTag) {
+		fault("Config.ClientTag is %q: take at most %d printable ASCII characters", c.ClientTag, MaxClientTag)
+	}
+	interval, timeout := c.Heartbeats()
 	if interval > 0 && timeout > 0 {
 		if timeout < time.Second {
 			fault("Config.HeartbeatTimeout is %v: the service counts whole seconds, 1s or more", timeout)
-		} else if timeout.Truncate(time.Second)-tick <= interval {
-			fault("Config.HeartbeatTimeout (%v, in whole seconds) must exceed Config.HeartbeatInterval (%v) by more than %v, or the service gives the channels away between two heartbeats", timeout, interval, tick)
+		} else if least := MinHeartbeatTimeout(interval); timeout.Truncate(time.Second) < least {
+			fault("Config.HeartbeatTimeout is %v and Config.HeartbeatInterval %v: the timeout, in whole seconds, must be at least %v, or one heartbeat that gets no answer costs the channels; three times the interval is a good choice", timeout, interval, least)
 		}
 	}
 	faults = append(faults, c.Tunnel.validate()...)
@@ -303,33 +414,9 @@ func (c Config) Validate() error {
 	return fmt.Errorf("subscriber configuration: %w", errors.Join(faults...))
 }
 
-func (c Config) validateEndpoint() error {
-	if c.Endpoint == "" {
-		return errors.New(`Config.Endpoint is empty: set the instance's URL, such as "https://my-instance.cn-hangzhou.ots.aliyuncs.com"`)
-	}
-	// What is quoted is the part that holds no secret: keys are pasted into URLs.
-	u, err := url.Parse(c.Endpoint)
-	switch {
-	case err != nil:
-		return errors.New("Config.Endpoint is no URL: it must be http(s):// and a host")
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" && u.Host != "":
-		return fmt.Errorf("Config.Endpoint has more than http(s):// and the host %q: it must have no path, query, fragment or user", u.Host)
-	case u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Errorf("Config.Endpoint is %q: it must be a URL with http(s):// and a host", c.Endpoint)
-	}
-	if u.Scheme == "http" && !c.AllowInsecure && !isLoopback(u.Hostname()) {
-		return fmt.Errorf("Config.Endpoint is %q: plain http is only taken for loopback addresses; use https, or set Config.AllowInsecure", c.Endpoint)
-	}
-	return nil
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
-}
+// firstOffset and lastOffset bound the times that the service's offsets can tell: they are nanoseconds since
+// 1970, of which 0 stands for none.
+var firstOffset, lastOffset = time.Unix(0, 1), time.Unix(0, math.MaxInt64)
 
 func (s TunnelSpec) validate() (faults []error) {
 	switch s.Type {
@@ -339,6 +426,14 @@ func (s TunnelSpec) validate() (faults []error) {
 	}
 	if s.Earliest && !s.Start.IsZero() {
 		faults = append(faults, errors.New("Config.Tunnel.Earliest and Config.Tunnel.Start exclude each other"))
+	}
+	for _, at := range []struct {
+		field string
+		time  time.Time
+	}{{"Start", s.Start}, {"End", s.End}} {
+		if !at.time.IsZero() && (at.time.Before(firstOffset) || at.time.After(lastOffset)) {
+			faults = append(faults, fmt.Errorf("Config.Tunnel.%s is %v: it must be after the beginning of 1970, from which the service counts, and before %d", at.field, at.time, lastOffset.Year()))
+		}
 	}
 	if !s.End.IsZero() && !s.End.After(s.Start) {
 		faults = append(faults, fmt.Errorf("Config.Tunnel.End (%v) must be after Config.Tunnel.Start (%v)", s.End, s.Start))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,7 +12,9 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
+	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // validConfig has what is required and nothing else.
@@ -45,7 +48,7 @@ func TestConfig_each_fault_names_its_field(t *testing.T) {
 		"instance empty":              {func(c *Config) { c.Instance = "" }, "Config.Instance is empty"},
 		"key id empty":                {func(c *Config) { c.AccessKeyID = "" }, "Config.AccessKeyID is empty"},
 		"key secret empty":            {func(c *Config) { c.AccessKeySecret = "" }, "Config.AccessKeySecret is empty"},
-		"keys of a provider":          {func(c *Config) { c.AccessKeyID, c.AccessKeySecret, c.Credentials = "", "", staticCredentials{} }, ""},
+		"keys of a provider":          {func(c *Config) { c.AccessKeyID, c.AccessKeySecret, c.Credentials = "", "", service.StaticCredentials{} }, ""},
 		"worker size":                 {func(c *Config) { c.WorkerSize = -1 }, "Config.WorkerSize is -1"},
 		"max in flight":               {func(c *Config) { c.MaxInFlight = -1 }, "Config.MaxInFlight is -1"},
 		"max in flight bytes":         {func(c *Config) { c.MaxInFlightBytes = -1 }, "Config.MaxInFlightBytes is -1"},
@@ -54,14 +57,26 @@ func TestConfig_each_fault_names_its_field(t *testing.T) {
 		"heartbeat timeout":           {func(c *Config) { c.HeartbeatTimeout = -1 }, "Config.HeartbeatTimeout is -1ns"},
 		"checkpoint interval":         {func(c *Config) { c.CheckpointInterval = -1 }, "Config.CheckpointInterval is -1ns"},
 		"max poll interval":           {func(c *Config) { c.MaxPollInterval = -1 }, "Config.MaxPollInterval is -1ns"},
+		"min poll interval":           {func(c *Config) { c.MinPollInterval = -1 }, "Config.MinPollInterval is -1ns"},
+		"min poll above max":          {func(c *Config) { c.MinPollInterval, c.MaxPollInterval = 3*time.Second, 2*time.Second }, "must not exceed Config.MaxPollInterval (2s)"},
+		"min poll above the default":  {func(c *Config) { c.MinPollInterval = 3 * time.Second }, "must not exceed Config.MaxPollInterval (1s)"},
+		"min poll is max poll":        {func(c *Config) { c.MinPollInterval, c.MaxPollInterval = time.Second, time.Second }, ""},
+		"max poll below min default":  {func(c *Config) { c.MaxPollInterval = 5 * time.Millisecond }, ""},
+		"empty reads":                 {func(c *Config) { c.EmptyReadsPerSecond = -1 }, "Config.EmptyReadsPerSecond is -1"},
+		"start before 1970":           {func(c *Config) { c.Tunnel.Start = time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC) }, "Config.Tunnel.Start is 1960-01-01"},
+		"start at 1970":               {func(c *Config) { c.Tunnel.Start = time.Unix(0, 0) }, "Config.Tunnel.Start is 1970-01-01"},
+		"start beyond nanoseconds":    {func(c *Config) { c.Tunnel.Start = time.Date(2300, 1, 1, 0, 0, 0, 0, time.UTC) }, "Config.Tunnel.Start is 2300"},
+		"end before 1970":             {func(c *Config) { c.Tunnel.End = time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC) }, "Config.Tunnel.End is 1960-01-01"},
+		"end beyond nanoseconds":      {func(c *Config) { c.Tunnel.End = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC) }, "Config.Tunnel.End is 9999"},
 		"close timeout":               {func(c *Config) { c.CloseTimeout = -1 }, "Config.CloseTimeout is -1ns"},
-		"timeout not above interval":  {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = 10*time.Second, 10*time.Second }, "must exceed Config.HeartbeatInterval (10s)"},
-		"timeout in whole seconds":    {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = 10*time.Second, 10900*time.Millisecond }, "must exceed Config.HeartbeatInterval (10s)"},
-		"timeout just above interval": {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = 10*time.Second, 11*time.Second }, ""},
+		"timeout not above interval":  {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = 10*time.Second, 10*time.Second }, "Config.HeartbeatInterval 10s: the timeout, in whole seconds, must be at least 14s"},
+		"timeout in whole seconds":    {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = 9*time.Second, 11900*time.Millisecond }, "must be at least 12s"},
+		"timeout a third above":       {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = 30*time.Second, 40*time.Second }, ""},
+		"timeout less above":          {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = 30*time.Second, 39*time.Second }, "must be at least 40s"},
 		"timeout below a second":      {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = time.Millisecond, 999*time.Millisecond }, "Config.HeartbeatTimeout is 999ms"},
-		"timeout a tick above":        {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = 800*time.Millisecond, time.Second }, "by more than 200ms"},
-		"interval above the default":  {func(c *Config) { c.HeartbeatInterval = 301 * time.Second }, "must exceed"},
-		"timeout below the default":   {func(c *Config) { c.HeartbeatTimeout = 30 * time.Second }, "must exceed"},
+		"timeout a tick above":        {func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = 401*time.Millisecond, time.Second }, "must be at least 2s"},
+		"interval above the default":  {func(c *Config) { c.HeartbeatInterval = 226 * time.Second }, "must be at least 5m2s"},
+		"timeout below the default":   {func(c *Config) { c.HeartbeatTimeout = 30 * time.Second }, "must be at least 40s"},
 		"tunnel type":                 {func(c *Config) { c.Tunnel.Type = "Both" }, `Config.Tunnel.Type is "Both"`},
 		"tunnel type given":           {func(c *Config) { c.Tunnel.Type = Stream }, ""},
 		"start and earliest":          {func(c *Config) { c.Tunnel.Start, c.Tunnel.Earliest = time.Unix(1, 0), true }, "Config.Tunnel.Earliest and Config.Tunnel.Start"},
@@ -89,6 +104,29 @@ func TestConfig_each_fault_names_its_field(t *testing.T) {
 				t.Errorf("New returned %v, Validate %v", newErr, err)
 			}
 		})
+	}
+}
+
+func TestConfig_duration_without_a_unit_is_a_fault(t *testing.T) {
+	set := reflect.ValueOf(&Config{}).Elem()
+	durations := 0
+	for i := range set.NumField() {
+		if set.Field(i).Type() != reflect.TypeFor[time.Duration]() {
+			continue
+		}
+		durations++
+		name := set.Type().Field(i).Name
+		for value, fault := range map[time.Duration]bool{1: true, 30: true, time.Millisecond - 1: true, time.Millisecond: false} {
+			cfg := validConfig()
+			reflect.ValueOf(&cfg).Elem().Field(i).Set(reflect.ValueOf(value))
+			err := cfg.Validate()
+			if told := err != nil && strings.Contains(err.Error(), "Config."+name+" is "+value.String()+": it must be at least 1ms"); told != fault {
+				t.Errorf("%s of %v: %v", name, value, err)
+			}
+		}
+	}
+	if durations < 7 {
+		t.Errorf("Config has %d durations: the test does not see them", durations)
 	}
 }
 
@@ -130,12 +168,16 @@ func TestConfig_zero_fields_mean_their_defaults(t *testing.T) {
 	c := validConfig().withDefaults()
 	if c.WorkerSize != 1 || c.HeartbeatInterval != 30*time.Second || c.HeartbeatTimeout != 300*time.Second ||
 		c.Ordering != OrderByKey || c.MaxInFlight != 4096 || c.MaxInFlightBytes != 64<<20 ||
-		c.CheckpointInterval != 5*time.Second || c.MaxPollInterval != time.Second || c.CloseTimeout != 10*time.Second ||
+		c.CheckpointInterval != 5*time.Second || c.MinPollInterval != 20*time.Millisecond || c.MaxPollInterval != time.Second ||
+		c.EmptyReadsPerSecond != 100 || c.CloseTimeout != 10*time.Second ||
 		c.Tunnel.Type != BaseAndStream || c.Unmarshaler != (JSON{}) {
 		t.Errorf("defaults are %+v", c)
 	}
+	if shorter := (Config{MaxPollInterval: 5 * time.Millisecond}).withDefaults(); shorter.MinPollInterval != 5*time.Millisecond {
+		t.Errorf("below MaxPollInterval 5ms, MinPollInterval is %v", shorter.MinPollInterval)
+	}
 	cred, err := c.Credentials.Credentials(context.Background())
-	if err != nil || cred != (Credentials{AccessKeyID: "id", AccessKeySecret: "hush-hush"}) {
+	if err != nil || cred != (ots.Credentials{AccessKeyID: "id", AccessKeySecret: "hush-hush"}) {
 		t.Errorf("credentials are %v, %v", cred, err)
 	}
 	if err := (validConfig().withDefaults()).Validate(); err != nil {
@@ -148,7 +190,7 @@ func TestConfig_fields_that_are_set_stay(t *testing.T) {
 	in := Config{
 		WorkerSize: 2, HeartbeatInterval: 3, HeartbeatTimeout: 4, MaxInFlight: 5, MaxInFlightBytes: 6, CheckpointInterval: 7, MaxPollInterval: 8,
 		CloseTimeout: 9, Tunnel: TunnelSpec{Type: BaseData}, NackBackoff: own, ReadBackoff: own, ReconnectBackoff: own,
-		Credentials: staticCredentials{AccessKeyID: "other"},
+		Credentials: service.StaticCredentials{AccessKeyID: "other"},
 	}
 	c := in.withDefaults()
 	if c.WorkerSize != 2 || c.HeartbeatInterval != 3 || c.HeartbeatTimeout != 4 || c.MaxInFlight != 5 || c.MaxInFlightBytes != 6 ||
@@ -195,9 +237,9 @@ func TestNextPause_takes_Stop_for_a_long_pause(t *testing.T) {
 func TestOrdering_has_names_and_a_trackers_counterpart(t *testing.T) {
 	for o, want := range map[Ordering]struct {
 		name    string
-		tracker ack.Ordering
+		tracker ledger.Ordering
 	}{
-		OrderByKey: {"key", ack.ByKey}, OrderByChannel: {"channel", ack.ByChannel}, Unordered: {"none", ack.Unordered}, 7: {"Ordering(7)", ack.ByKey},
+		OrderByKey: {"key", ledger.ByKey}, OrderByChannel: {"channel", ledger.ByChannel}, Unordered: {"none", ledger.Unordered}, 7: {"Ordering(7)", ledger.ByKey},
 	} {
 		if o.String() != want.name || o.tracker() != want.tracker {
 			t.Errorf("%d is %q, %v", o, o, o.tracker())
@@ -226,7 +268,7 @@ func TestNew_takes_the_given_transport_and_trims_the_endpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if own, ok := s.endpoint.base.(*http.Transport); !ok || own != s.own || s.endpoint.url != "https://inst.cn-hangzhou.ots.aliyuncs.com" {
+	if own, ok := s.endpoint.base.(pooled); !ok || own.Transport != s.own || s.endpoint.url != "https://inst.cn-hangzhou.ots.aliyuncs.com" {
 		t.Errorf("transport %T, url %s", s.endpoint.base, s.endpoint.url)
 	}
 	f := new(fakeService)

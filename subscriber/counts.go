@@ -7,7 +7,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
+	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // counter names one thing that is counted. Effects stand before their causes,
@@ -106,14 +108,14 @@ const (
 
 // failedCallOf returns what failed: the operation, and the service's code or one of ours.
 func failedCallOf(op string, err error) failedCall {
-	var se *ServiceError
+	var se *ots.ServiceError
 	var ne net.Error
 	switch {
 	case errors.As(err, &se):
 		return failedCall{se.Op, se.Code}
 	case errors.Is(err, errPage):
 		return failedCall{"readrecords", codeMalformed}
-	case errors.Is(err, errCredentials):
+	case errors.Is(err, service.ErrCredentials):
 		return failedCall{op, codeCredentials}
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
 		return failedCall{op, codeTimeout}
@@ -137,7 +139,7 @@ func (r *channelRun) countPage(p *page, pause time.Duration) {
 }
 
 // noteDelivered counts a message that was taken from the output.
-func (r *channelRun) noteDelivered(a ack.Attempt) {
+func (r *channelRun) noteDelivered(a ledger.Attempt) {
 	if a.Number() > 1 {
 		r.counts.inc(countRedelivered)
 	} else {
@@ -161,11 +163,9 @@ func (r *channelRun) noteAcked(d *delivery) {
 	f(a)
 }
 
-// noteError counts a call that failed, unless we gave it up ourselves.
+// noteError counts a call that failed. What we gave up ourselves does not count:
+// the caller knows by the context of the call.
 func (s *subscription) noteError(op string, err error) *Failure {
-	if classify(err) == cancelled {
-		return nil
-	}
 	call := failedCallOf(op, err)
 	f := &Failure{Time: time.Now(), Op: call.op, Code: call.code, Error: err.Error()}
 	s.mu.Lock()
@@ -181,13 +181,12 @@ func (s *subscription) noteError(op string, err error) *Failure {
 	return f
 }
 
-// noteError counts a failed call of the channel.
+// noteError counts a failed call of the channel. The caller has seen that the
+// run had not ended when it failed.
 func (r *channelRun) noteError(op string, err error) {
 	f := r.sub.noteError(op, err)
-	if f == nil {
-		return
-	}
 	r.status.lastError.Store(f)
+	r.status.calls.failed(f, classify(err))
 	switch f.Op {
 	case "readrecords":
 		r.counts.inc(countReadsFailed)
@@ -202,6 +201,7 @@ func (s *subscription) enter(r *channelRun) {
 	r.status.opened = time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.comesBack(r)
 	if s.runs == nil {
 		s.runs = make(map[*channelRun]struct{})
 	}
@@ -224,6 +224,7 @@ func (s *subscription) leave(r *channelRun, end runEnd) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.runs, r)
+	s.leaves(r, end)
 	s.tally.addCounts(&r.counts)
 }
 
@@ -247,6 +248,7 @@ type clientSlot struct {
 	session   *session // nil between sessions
 	sessions  int      // begun so far
 	lastError *Failure
+	lastBeat  time.Time // when the last heartbeat of sessions before was sent that was answered
 }
 
 // sessionBegins notes the session of client n.
@@ -273,6 +275,11 @@ func (s *subscription) sessionEnds(n int, err error) {
 	defer s.mu.Unlock()
 	slot := &s.clients[n]
 	s.tally.addCounts(&slot.session.transport.counts)
+	slot.session.transport.mu.Lock()
+	if ok := slot.session.transport.beat.ok; !ok.IsZero() {
+		slot.lastBeat = ok
+	}
+	slot.session.transport.mu.Unlock()
 	slot.session = nil
 	if f != nil {
 		slot.lastError = f
@@ -280,15 +287,24 @@ func (s *subscription) sessionEnds(n int, err error) {
 }
 
 func (c clientSlot) status(n int) ClientStatus {
-	st := ClientStatus{Worker: n, Reconnects: max(0, c.sessions-1), LastError: c.lastError}
+	st := ClientStatus{Worker: n, Reconnects: max(0, c.sessions-1), LastError: c.lastError, LastHeartbeat: c.lastBeat}
 	if c.session == nil {
 		return st
 	}
 	t := c.session.transport
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	st.ClientID, st.LastHeartbeat, st.FailingHeartbeats = t.clientID, t.beat.ok, t.beat.failures
-	st.Connected = t.clientID != "" && !t.released && time.Since(t.beat.ok) < t.timeout
+	st.ClientID, st.FailingHeartbeats = t.clientID, t.beat.failures
+	if !t.beat.ok.IsZero() {
+		st.LastHeartbeat = t.beat.ok
+	}
+	if st.FailingHeartbeats > 0 {
+		st.FailingSince = t.beat.failing
+	}
+	if f := c.session.lastFailure.Load(); f != nil {
+		st.LastError = f
+	}
+	st.Connected = t.clientID != "" && !t.released && !t.lease.over(time.Now())
 	return st
 }
 
@@ -299,6 +315,9 @@ type endedSubscriptions struct {
 	errors map[failedCall]uint64
 	fatal  error // the last one
 	held   int   // messages that drains gave up
+
+	uncommitted int // acked messages that drains could not commit
+	commitError error
 }
 
 // add takes in a subscription that has ended, whose last status is given.
@@ -318,6 +337,10 @@ func (e *endedSubscriptions) add(sub *subscription, last SubscriptionStatus) {
 		e.errors[call] += n
 	}
 	e.held += sub.held
+	e.uncommitted += sub.uncommitted
+	if e.commitError == nil {
+		e.commitError = sub.commitError
+	}
 	if sub.err != nil {
 		e.fatal = sub.err
 	}

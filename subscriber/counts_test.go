@@ -7,13 +7,15 @@ import (
 	"net"
 	"os"
 	"testing"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
 func TestFailedCallOf_names_the_operation_and_a_code(t *testing.T) {
 	for want, err := range map[failedCall]error{
 		{"checkpoint", "OTSServerBusy"}: fmt.Errorf("wrapped: %w", newServiceError("checkpoint", 503, "OTSServerBusy", "busy", "")),
 		{"readrecords", codeMalformed}:  &ChannelError{Op: "decode", Err: pageError(7, errors.New("cut off"))},
-		{"op", codeCredentials}:         fmt.Errorf("op: %w: %w", errCredentials, context.DeadlineExceeded),
+		{"op", codeCredentials}:         fmt.Errorf("op: %w: %w", service.ErrCredentials, context.DeadlineExceeded),
 		{"op", codeTimeout}:             fmt.Errorf("no answer within 5s: %w", context.DeadlineExceeded),
 		{"op", codeNetwork}:             errors.New("connection refused"),
 	} {
@@ -32,7 +34,6 @@ func TestNoteError_tells_a_bounded_number_of_codes_apart(t *testing.T) {
 	for i := range n {
 		sub.noteError("op", newServiceError("readrecords", 500, fmt.Sprint("Code", i), "", ""))
 	}
-	sub.noteError("op", context.Canceled) // given up by ourselves
 	if len(sub.errors) > maxFailedCalls+1 {
 		t.Errorf("%d codes are kept", len(sub.errors))
 	}

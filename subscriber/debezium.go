@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // Debezium is an Unmarshaler whose payload is an envelope in the style of
@@ -38,22 +40,22 @@ import (
 // payload of a redelivery differs; the UUID does not.
 type Debezium struct{}
 
-var _ Unmarshaler = Debezium{}
+var _ ots.Unmarshaler = Debezium{}
 
 // Unmarshal makes a message with the envelope as its payload. It never fails.
-func (Debezium) Unmarshal(r *Record) (*message.Message, error) {
+func (Debezium) Unmarshal(r *ots.Record) (*message.Message, error) {
 	return messageWith("", appendEnvelope(make([]byte, 0, 192+sizeHint(r)), r, time.Now()), r), nil
 }
 
-func appendEnvelope(b []byte, r *Record, now time.Time) []byte {
+func appendEnvelope(b []byte, r *ots.Record, now time.Time) []byte {
 	b = append(b, `{"before":`...)
-	if len(r.Origin) > 0 || r.Type == Delete {
+	if len(r.Origin) > 0 || r.Type == ots.Delete {
 		b = appendImage(b, r.PrimaryKey, r.Origin)
 	} else {
 		b = append(b, "null"...)
 	}
 	b = append(b, `,"after":`...)
-	if r.Type == Delete {
+	if r.Type == ots.Delete {
 		b = append(b, "null"...)
 	} else {
 		b = appendImage(b, r.PrimaryKey, r.Columns)
@@ -86,13 +88,13 @@ func appendEnvelope(b []byte, r *Record, now time.Time) []byte {
 }
 
 // operation is Debezium's letter for the change.
-func operation(r *Record) byte {
+func operation(r *ots.Record) byte {
 	switch {
-	case r.Type == Delete:
+	case r.Type == ots.Delete:
 		return 'd'
 	case r.Sequence.IsZero():
 		return 'r'
-	case r.Type == Update || len(r.Origin) > 0:
+	case r.Type == ots.Update || len(r.Origin) > 0:
 		return 'u'
 	}
 	return 'c'
@@ -100,17 +102,17 @@ func operation(r *Record) byte {
 
 // appendImage writes a row: the primary key, the newest version of each column,
 // and null for each column that was removed and not written.
-func appendImage(b []byte, key []Column, cells []Cell) []byte {
-	image := make([]Cell, 0, len(key)+len(cells))
+func appendImage(b []byte, key []ots.Column, cells []ots.Cell) []byte {
+	image := make([]ots.Cell, 0, len(key)+len(cells))
 	for _, c := range key {
-		image = append(image, Cell{Name: c.Name, Value: c.Value})
+		image = append(image, ots.Cell{Name: c.Name, Value: c.Value})
 	}
 	for _, c := range cells {
 		switch c.Type {
-		case CellPut:
+		case ots.CellPut:
 			image = append(image, c)
-		case CellDeleteAllVersions:
-			image = append(image, Cell{Name: c.Name, Timestamp: math.MinInt64}) // null; any value is newer
+		case ots.CellDeleteAllVersions:
+			image = append(image, ots.Cell{Name: c.Name, Timestamp: math.MinInt64}) // null; any value is newer
 		}
 	}
 	return append(appendNewest(append(b, '{'), image), '}')

@@ -15,6 +15,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -76,7 +77,7 @@ func receiveNone(t *testing.T, messages <-chan *message.Message, d time.Duration
 
 // name is "key/version" of a message.
 func name(msg *message.Message) string {
-	r, ok := subscriber.RecordFromMessage(msg)
+	r, ok := ots.RecordFromMessage(msg)
 	if !ok {
 		return "no record"
 	}
@@ -106,11 +107,11 @@ func TestMessage_carries_record_payload_and_metadata(t *testing.T) {
 	_, messages := subscribe(t, b, nil)
 	put(t, b, "a", 1)
 	msg := receive(t, messages)
-	r, ok := subscriber.RecordFromMessage(msg)
+	r, ok := ots.RecordFromMessage(msg)
 	if !ok {
 		t.Fatal("no record in the message's context")
 	}
-	if r.Instance != testbed.Instance || r.Table != testbed.Table || r.Tunnel != testbed.Tunnel || r.Channel == "" || r.Type != subscriber.Put || r.Attempt != 1 {
+	if r.Instance != testbed.Instance || r.Table != testbed.Table || r.Tunnel != testbed.Tunnel || r.Channel == "" || r.Type != ots.Put || r.Attempt != 1 {
 		t.Errorf("record is %+v", r)
 	}
 	if age := time.Since(time.UnixMicro(r.Sequence.Timestamp)); age < 0 || age > time.Minute {
@@ -186,7 +187,7 @@ func TestL3_nacked_record_comes_again_before_its_successors_with_its_attempt_cou
 	for attempt := 1; attempt <= 4; attempt++ {
 		msg := receive(t, messages)
 		wantName(t, msg, "a/1")
-		if r, _ := subscriber.RecordFromMessage(msg); r.Attempt != attempt {
+		if r, _ := ots.RecordFromMessage(msg); r.Attempt != attempt {
 			t.Errorf("delivery %d has Attempt %d", attempt, r.Attempt)
 		}
 		if attempt < 4 {
@@ -245,7 +246,7 @@ func TestL8_failing_message_holds_back_only_its_key_and_the_checkpoint(t *testin
 	var changed time.Time
 	for others < 300 || poisoned < 5 {
 		msg := receive(t, messages)
-		r, _ := subscriber.RecordFromMessage(msg)
+		r, _ := ots.RecordFromMessage(msg)
 		if r.PrimaryKey[0].Value.String() == "poison" {
 			wantName(t, msg, "poison/1")
 			changed = time.UnixMicro(r.Sequence.Timestamp)

@@ -4,7 +4,9 @@
 //
 // A topic is "table/tunnel". Each Subscribe connects tunnel clients of its own;
 // the service shares the tunnel's channels among all clients of the tunnel, in
-// this process and in others.
+// this process and in others. Where there are several processes, set
+// Config.Preset to PresetFleet: at the defaults the channels of a process that
+// is killed stand still for 5 minutes.
 //
 // # What is promised
 //
@@ -43,15 +45,28 @@
 //
 // # Failures of the service
 //
-// Calls that fail in a way that passes are tried again with backoff, for ever,
-// and logged. A lost session is connected again. A tunnel that is deleted or
+// At the start, what cannot succeed fails at once (credentials that are refused, no such
+// table or tunnel, a tunnel that has expired or is of another type), and while the service
+// is busy, throttles, cannot be reached or does not answer in time, Subscribe tries again
+// with backoff, which it logs once, until it succeeds, its context ends or Close is called.
+//
+// Later, calls that fail are tried again with backoff, without limit, and logged. A lost
+// session is connected again. A tunnel that is deleted or
 // expired closes the output; Err tells why.
+//
+// # Ends
+//
+// An output closes, or Handle's done, when its context ends, at Close, when the tunnel is deleted or
+// expires, and when a tunnel that has an end was read to it, as BaseData is. A message.Router
+// makes no difference between them: RunRouter runs one and returns what went wrong.
 //
 // # Watching
 //
 // Status tells what goes on: clients, channels with their lag and what they have
-// in flight, the records that fail and why, and counters of everything. RPO asks
-// the service for its own view. Packages metrics and health show them to
+// in flight, the records that fail and why, the calls that fail without success
+// (Trouble), and counters of everything. It also has the tunnel as the service sees it
+// (TunnelView): who reads each channel, in this process or in others, and which
+// channels nobody reads. RPO asks the service for its own view. Packages metrics and health show them to
 // Prometheus, to a kubelet and to people; OnPhase, OnAlarm and OnAck in Config are told as
 // things happen.
 package subscriber

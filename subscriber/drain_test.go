@@ -2,6 +2,7 @@ package subscriber
 
 import (
 	"context"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,14 +11,14 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
 )
 
 // idleSession is a session whose service answers nothing of use.
 func idleSession() *session {
 	return newSession(&subscription{
 		cfg: Config{Unmarshaler: None{}}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)),
-		started: time.Now(), ctx: context.Background(), values: context.Background(), stopping: context.Background(), window: ack.NewWindow(1000, 1000),
+		started: time.Now(), ctx: context.Background(), values: context.Background(), stopping: context.Background(), window: ledger.NewWindow(1000, 1000),
 	}, watermill.NopLogger{})
 }
 
@@ -35,12 +36,55 @@ func TestL7_session_that_stops_opens_no_channel(t *testing.T) {
 	})
 }
 
+// reportingTo is a state machine that does something while it takes a status.
+type reportingTo func(*tunnel.ChannelStatus)
+
+func (r reportingTo) UpdateStatus(st *tunnel.ChannelStatus) { r(st) }
+
+// The service may hand a channel out again before the state machine has dropped the
+// conn of the run that gave it back.
+func TestL7_run_that_begins_while_the_one_before_is_reported_ends_with_the_session(t *testing.T) {
+	for name, end := range map[string]func(*conn){"drains": (*conn).drain, "is lost": (*conn).lose} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := idleSession()
+				s.sub.endpoint = fakeEndpoint(fakeTunnel(0))
+				c := &conn{session: s, id: "c1", clientID: "client-1"}
+				again := sync.OnceFunc(func() {
+					c.NotifyStatus(&tunnel.ChannelStatus{ChannelId: "c1", Version: 9, Status: protocol.ChannelStatus_OPEN})
+				})
+				c.state = reportingTo(func(*tunnel.ChannelStatus) { again() })
+				c.NotifyStatus(&tunnel.ChannelStatus{ChannelId: "c1", Version: 1, Status: protocol.ChannelStatus_OPEN})
+				first := c.active()
+				time.Sleep(time.Second)
+				first.drain()
+				time.Sleep(time.Second)
+				second := c.active()
+				if second == nil || second == first {
+					t.Fatal("the channel was not opened again")
+				}
+				s.stop(end)
+				ended := make(chan struct{})
+				go func() { s.runs.Wait(); close(ended) }()
+				select {
+				case <-ended:
+				case <-time.After(time.Minute):
+					t.Error("the run goes on although its session has ended")
+					s.cancel(errSessionOver)
+					<-ended
+				}
+				s.cancel(errSessionOver)
+			})
+		})
+	}
+}
+
 func TestL7_drain_waits_for_CloseTimeout_and_no_longer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := idleSession()
 		r := newChannelRun(s, &conn{session: s, id: "c1"})
 		p := mustDecode(t, wirePage("t", nil, someRecord(1)))
-		r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
+		r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
 		a, now, ok := r.next(&settler{run: r}, time.Now())
 		if !ok {
 			t.Fatal("the record is not delivered")

@@ -12,7 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
 )
 
 // TestL3_later_records_of_a_key_end_first: records of one key wait in batches, one
@@ -27,7 +27,7 @@ func TestL3_later_records_of_a_key_end_first(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sub := &subscription{cfg: Config{}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)), ctx: context.Background(), values: context.Background(), window: ack.NewWindow(10, 1000), output: make(chan *message.Message), stopping: context.Background()}
+				sub := &subscription{cfg: Config{}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)), ctx: context.Background(), values: context.Background(), window: ledger.NewWindow(10, 1000), output: make(chan *message.Message), stopping: context.Background()}
 				s := newSession(sub, watermill.NopLogger{})
 				r := newChannelRun(s, &conn{session: s, id: "c1"})
 				defer r.cancel(errSessionOver)
@@ -36,7 +36,7 @@ func TestL3_later_records_of_a_key_end_first(t *testing.T) {
 					wire = append(wire, someRecord(1))
 				}
 				p := mustDecode(t, wirePage("t", nil, wire...))
-				r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
+				r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
 				var first *delivery
 				var ended []int
 				for i := range 4 {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 var (
@@ -17,16 +19,8 @@ var (
 	// ErrNotSubscribed is returned by RPO for a topic without a subscription.
 	ErrNotSubscribed = errors.New("no subscription to this topic")
 
-	// ErrTunnelExpired means that the log the tunnel still needed is gone (the
-	// service keeps it for the stream's retention, at most 7 days). The tunnel
-	// is of no use any more; create another one.
-	ErrTunnelExpired = errors.New("tunnel expired")
-
-	// ErrTunnelGone means that the table or the tunnel does not exist (any more).
-	ErrTunnelGone = errors.New("no such table or tunnel")
-
-	// ErrAuth means that the service refused the credentials.
-	ErrAuth = errors.New("credentials refused")
+	// ErrTunnelType means that a tunnel is of another type than Config.Tunnel names.
+	ErrTunnelType = errors.New("tunnel of another type")
 
 	// ErrDrainTimeout is wrapped by the error of Close when messages were still
 	// unsettled after CloseTimeout, or when their channel was lost before. They
@@ -34,11 +28,18 @@ var (
 	// end with a cause that wraps it and context.Canceled.
 	ErrDrainTimeout = errors.New("messages still unsettled at the end of the drain")
 
+	// ErrNotCommitted is wrapped by the error of Close when messages were acked and the
+	// checkpoint that says so could not be stored: the service did not answer or
+	// refused it, or the channel was lost while draining. They are redelivered.
+	ErrNotCommitted = errors.New("acked messages are not committed, they will be redelivered")
+
 	// ErrChannelLost is the cancellation cause of a message's context when its
 	// channel went to another client or the session ended: whatever its
 	// handler does, the record is delivered again elsewhere.
 	// It wraps context.Canceled, so that nobody takes what a handler returns then for
 	// a failure of the message: neither the Router's log nor a PoisonQueue that asks.
+	// This package does not look for it in what a handler returns: the message's
+	// context says whether it was cancelled.
 	ErrChannelLost = fmt.Errorf("tunnel channel lost: %w", context.Canceled)
 
 	// ErrSettled is the cancellation cause of a message's context after Ack or Nack.
@@ -48,40 +49,6 @@ var (
 // errDrainOver is the cancellation cause of messages that a drain gave up. Like
 // ErrChannelLost it counts as a cancellation, which the error of Close must not.
 var errDrainOver = fmt.Errorf("%w: %w", ErrDrainTimeout, context.Canceled)
-
-// ServiceError is an error answer of the Tablestore service, or what the SDK says
-// with a code of the service (its text then does not say that the service
-// answered so). Match it with errors.As; Unwrap gives ErrTunnelExpired,
-// ErrTunnelGone or ErrAuth where the code means that.
-type ServiceError struct {
-	Op        string // the operation, such as "readrecords"
-	Status    int    // HTTP status, 0 if unknown
-	Code      string // the service's code, such as "OTSParameterInvalid"
-	Message   string
-	RequestID string // to be named in a support ticket
-
-	is    error
-	local bool // the code is the SDK's or ours, not one that the service sent
-}
-
-// Error implements error.
-func (e *ServiceError) Error() string {
-	s := e.Op + ": "
-	if !e.local {
-		s += "the service answered "
-	}
-	s += e.Code
-	if e.Message != "" {
-		s += ": " + e.Message
-	}
-	if e.RequestID != "" {
-		s += " (request " + e.RequestID + ")"
-	}
-	return s
-}
-
-// Unwrap returns the sentinel that the code stands for, or nil.
-func (e *ServiceError) Unwrap() error { return e.is }
 
 // ChannelError is what happened to one channel of a tunnel.
 type ChannelError struct {
@@ -102,7 +69,10 @@ func (e *ChannelError) Error() string {
 // Unwrap returns the cause.
 func (e *ChannelError) Unwrap() error { return e.Err }
 
-// class says what an error of a call means for who made it.
+// class says what an error of a call means for its caller. There is no class for
+// calls that we gave up ourselves: their own context says that. An error that
+// wraps context.Canceled may come from a transport or a CredentialsProvider whose
+// own call was cancelled, and is as good a reason to retry as any other.
 type class uint8
 
 const (
@@ -112,32 +82,18 @@ const (
 	mismatch               // checkpoint with an unexpected sequence number
 	auth                   // the credentials were refused; others may be given
 	fatal                  // the tunnel is of no use: gone or expired
-	cancelled              // we gave up ourselves
-)
-
-// Codes beyond those that the SDK names [facts 1.7].
-const (
-	codeAuthFailed       = "OTSAuthFailed"
-	codeNoPermission     = "OTSNoPermissionAccess"
-	codeServerBusy       = "OTSServerBusy"
-	codeQuotaExhausted   = "OTSQuotaExhausted"
-	codeNotEnoughCU      = "OTSNotEnoughCapacityUnit"
-	codeCUExhausted      = "OTSCapacityUnitExhausted"
-	codeObjectNotExist   = "OTSObjectNotExist"
-	codeUnknownServerErr = "OTSUnknown"
+	gap                    // a part of the log is gone
 )
 
 // classify maps an error of a service call to its class. It is the only place
 // that knows what a code means.
 func classify(err error) class {
-	var se *ServiceError
+	var se *ots.ServiceError
 	if errors.As(err, &se) {
-		return classifyCode(se.Code)
-	}
-	for _, given := range []error{context.Canceled, errSessionOver, ErrClosed} {
-		if errors.Is(err, given) {
-			return cancelled
+		if se.Means == ots.ErrGap {
+			return gap
 		}
+		return classifyCode(se.Code)
 	}
 	return retry
 }
@@ -148,11 +104,11 @@ func classifyCode(code string) class {
 		return lost
 	case tunnel.ErrCodeSequenceNotMatch:
 		return mismatch
-	case tunnel.ErrCodeTunnelExpired, tunnel.ErrCodeParamInvalid, codeObjectNotExist:
+	case tunnel.ErrCodeTunnelExpired, tunnel.ErrCodeParamInvalid, service.CodeObjectNotExist:
 		return fatal
-	case tunnel.ErrCodePermissionDenied, codeAuthFailed, codeNoPermission:
+	case tunnel.ErrCodePermissionDenied, service.CodeAuthFailed, service.CodeNoPermission:
 		return auth
-	case codeServerBusy, codeQuotaExhausted, codeNotEnoughCU, codeCUExhausted:
+	case service.CodeServerBusy, service.CodeQuotaExhausted, service.CodeNotEnoughCU, service.CodeCUExhausted:
 		return throttled
 	}
 	return retry
@@ -160,29 +116,27 @@ func classifyCode(code string) class {
 
 // sentinel returns what a code stands for. For calls about one channel
 // OTSParameterInvalid may as well mean the channel or its token.
-func sentinel(op, code string) error {
+func sentinel(op, code, message string) error {
+	if service.IsTrimmed(code, message) {
+		return ots.ErrGap
+	}
 	switch code {
 	case tunnel.ErrCodeTunnelExpired:
-		return ErrTunnelExpired
-	case tunnel.ErrCodeParamInvalid, codeObjectNotExist:
+		return ots.ErrTunnelExpired
+	case tunnel.ErrCodeParamInvalid, service.CodeObjectNotExist:
 		if op == "readrecords" || op == "getcheckpoint" || op == "checkpoint" {
 			return nil
 		}
-		return ErrTunnelGone
-	case tunnel.ErrCodePermissionDenied, codeAuthFailed, codeNoPermission:
-		return ErrAuth
+		return ots.ErrTunnelGone
+	case tunnel.ErrCodePermissionDenied, service.CodeAuthFailed, service.CodeNoPermission:
+		return ots.ErrAuth
 	}
 	return nil
 }
 
-func newServiceError(op string, status int, code, message, requestID string) *ServiceError {
-	if code == "" {
-		code = codeUnknownServerErr
-		if message == "" {
-			message = strings.TrimSpace(fmt.Sprintf("HTTP status %d %s", status, http.StatusText(status)))
-		}
-	}
-	return &ServiceError{Op: op, Status: status, Code: code, Message: message, RequestID: requestID, is: sentinel(op, code)}
+// newServiceError returns the error of an answer of the tunnel API.
+func newServiceError(op string, status int, code, message, requestID string) *ots.ServiceError {
+	return service.NewError(op, status, code, message, requestID, sentinel(op, code, message))
 }
 
 // fromSDK gives an error of the SDK our form. The SDK returns *url.Error around what
@@ -193,14 +147,14 @@ func fromSDK(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var se *ServiceError
+	var se *ots.ServiceError
 	if errors.As(err, &se) {
 		return se
 	}
 	var te *tunnel.TunnelError
 	if errors.As(err, &te) {
 		se := newServiceError(op, 0, te.Code, te.Message, te.RequestId)
-		se.local = te.RequestId == "" || te.Code == tunnel.ErrCodeClientError
+		se.Local = te.RequestId == "" || te.Code == tunnel.ErrCodeClientError
 		return se
 	}
 	var ce *callError

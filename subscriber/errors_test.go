@@ -10,10 +10,13 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 
 	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 func TestClassify_each_code_of_the_service(t *testing.T) {
@@ -23,12 +26,12 @@ func TestClassify_each_code_of_the_service(t *testing.T) {
 	}{
 		"OTSResourceGone":            {lost, nil},
 		"OTSSequenceNumberNotMatch":  {mismatch, nil},
-		"OTSTunnelExpired":           {fatal, ErrTunnelExpired},
-		"OTSParameterInvalid":        {fatal, ErrTunnelGone},
-		"OTSObjectNotExist":          {fatal, ErrTunnelGone},
-		"OTSPermissionDenied":        {auth, ErrAuth},
-		"OTSAuthFailed":              {auth, ErrAuth},
-		"OTSNoPermissionAccess":      {auth, ErrAuth},
+		"OTSTunnelExpired":           {fatal, ots.ErrTunnelExpired},
+		"OTSParameterInvalid":        {fatal, ots.ErrTunnelGone},
+		"OTSObjectNotExist":          {fatal, ots.ErrTunnelGone},
+		"OTSPermissionDenied":        {auth, ots.ErrAuth},
+		"OTSAuthFailed":              {auth, ots.ErrAuth},
+		"OTSNoPermissionAccess":      {auth, ots.ErrAuth},
 		"OTSServerBusy":              {throttled, nil},
 		"OTSQuotaExhausted":          {throttled, nil},
 		"OTSNotEnoughCapacityUnit":   {throttled, nil},
@@ -49,7 +52,7 @@ func TestClassify_each_code_of_the_service(t *testing.T) {
 		if got := classify(&ChannelError{Err: fmt.Errorf("wrapped: %w", err)}); got != want.class {
 			t.Errorf("%q wrapped is of class %d, want %d", code, got, want.class)
 		}
-		for _, sentinel := range []error{ErrTunnelExpired, ErrTunnelGone, ErrAuth, ErrClosed} {
+		for _, sentinel := range []error{ots.ErrTunnelExpired, ots.ErrTunnelGone, ots.ErrAuth, ErrClosed} {
 			if errors.Is(err, sentinel) != (sentinel == want.is) {
 				t.Errorf("%q: errors.Is %q is %t", code, sentinel, errors.Is(err, sentinel))
 			}
@@ -62,16 +65,12 @@ func TestClassify_what_is_no_answer_of_the_service(t *testing.T) {
 		err  error
 		want class
 	}{
-		"network":          {errNetwork, retry},
-		"EOF":              {io.ErrUnexpectedEOF, retry},
-		"deadline":         {context.DeadlineExceeded, retry},
-		"credentials":      {errNoCredentials, retry},
-		"malformed page":   {errPage, retry},
-		"cancelled":        {context.Canceled, cancelled},
-		"session over":     {errSessionOver, cancelled},
-		"channel lost":     {ErrChannelLost, cancelled},
-		"drain over":       {errDrainOver, cancelled},
-		"subscriber close": {ErrClosed, cancelled},
+		"network":        {errNetwork, retry},
+		"EOF":            {io.ErrUnexpectedEOF, retry},
+		"deadline":       {context.DeadlineExceeded, retry},
+		"cancelled":      {context.Canceled, retry}, // by somebody else: our own contexts say what we gave up
+		"credentials":    {service.ErrNoCredentials, retry},
+		"malformed page": {errPage, retry},
 	} {
 		if got := classify(fmt.Errorf("op: %w", c.err)); got != c.want {
 			t.Errorf("%s is of class %d, want %d", name, got, c.want)
@@ -88,7 +87,7 @@ func TestErrors_tell_what_was_attempted_on_what(t *testing.T) {
 	if got, want := ce.Error(), "orders/audit channel c1: read: "+se.Error(); got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	var asService *ServiceError
+	var asService *ots.ServiceError
 	if !errors.As(error(ce), &asService) || asService != se {
 		t.Error("the service's error is not within the channel's")
 	}
@@ -107,13 +106,30 @@ func TestErrors_tell_what_was_attempted_on_what(t *testing.T) {
 	}
 }
 
+func TestServiceError_shows_what_an_answer_says_in_one_short_line(t *testing.T) {
+	for _, c := range []struct{ code, message, id, want string }{
+		{"OTS\nx", "two\nlines", "r\r", `connect: the service answered OTS\nx: two\nlines (request r\r)`},
+		{"a\x00b", "", "", `connect: the service answered a\x00b`},
+		{"\xff\xfe", "忙", "", `connect: the service answered \xff\xfe: 忙`},
+		{strings.Repeat("c", 101), strings.Repeat("m", 3000), "", "connect: the service answered " + strings.Repeat("c", 100) + "…: " + strings.Repeat("m", 2000) + "…"},
+	} {
+		se := newServiceError("connect", 500, c.code, c.message, c.id)
+		if se.Error() != c.want {
+			t.Errorf("got %q, want %q", se, c.want)
+		}
+		if call := failedCallOf("connect", se); call.code != se.Code || len(call.code) > 110 {
+			t.Errorf("it is counted as %q", call)
+		}
+	}
+}
+
 func TestFromSDK_gives_each_of_its_errors_our_form(t *testing.T) {
 	if fromSDK("read", nil) != nil {
 		t.Error("nil is an error")
 	}
 	err := fromSDK("connect", &tunnel.TunnelError{Code: tunnel.ErrCodeTunnelExpired, Message: "m", RequestId: "r"})
-	var se *ServiceError
-	if !errors.As(err, &se) || se.Op != "connect" || se.RequestID != "r" || !errors.Is(err, ErrTunnelExpired) {
+	var se *ots.ServiceError
+	if !errors.As(err, &se) || se.Op != "connect" || se.RequestID != "r" || !errors.Is(err, ots.ErrTunnelExpired) {
 		t.Errorf("a TunnelError became %v", err)
 	}
 	for want, te := range map[string]*tunnel.TunnelError{
@@ -145,17 +161,20 @@ func TestCall_is_never_retried_by_the_SDK(t *testing.T) {
 		reply reply
 		want  class
 	}{
-		"EOF":          {reply{err: io.EOF}, retry},
-		"reset":        {reply{err: errors.New("read: Connection reset by peer")}, retry},
-		"deadline":     {reply{err: context.DeadlineExceeded}, retry},
-		"unavailable":  {unavailable, retry},
-		"busy":         {errorReply(503, codeServerBusy), throttled},
-		"gone":         {gone, lost},
-		"empty error":  {reply{status: 503}, retry},
-		"proxy":        {reply{status: 502, body: []byte("<html>EOF</html>")}, retry},
-		"empty answer": {reply{}, retry},
-		"silence":      {reply{hang: true}, retry},
-		"redirect":     {reply{status: http.StatusFound}, retry},
+		"EOF":           {reply{err: io.EOF}, retry},
+		"reset":         {reply{err: errors.New("read: Connection reset by peer")}, retry},
+		"refused":       {reply{err: errors.New("dial tcp: connect: connection refused")}, retry},
+		"reset by peer": {reply{err: errors.New("read: connection reset by peer")}, retry},
+		"closed idle":   {reply{err: errors.New("http: server closed idle connection")}, retry},
+		"deadline":      {reply{err: context.DeadlineExceeded}, retry},
+		"unavailable":   {unavailable, retry},
+		"busy":          {errorReply(503, service.CodeServerBusy), throttled},
+		"gone":          {gone, lost},
+		"empty error":   {reply{status: 503}, retry},
+		"proxy":         {reply{status: 502, body: []byte("<html>EOF</html>")}, retry},
+		"empty answer":  {reply{}, retry},
+		"silence":       {reply{hang: true}, retry},
+		"redirect":      {reply{status: http.StatusFound}, retry},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -180,11 +199,13 @@ func TestCall_is_never_retried_by_the_SDK(t *testing.T) {
 
 func TestErrors_of_a_subscriber_hold_no_secret(t *testing.T) {
 	for name, r := range map[string]reply{
-		"auth": errorReply(403, codeAuthFailed), "network": {err: errNetwork}, "gone": errorReply(400, tunnel.ErrCodeParamInvalid), "busy": errorReply(503, codeServerBusy),
+		"auth": errorReply(403, service.CodeAuthFailed), "network": {err: errNetwork}, "gone": errorReply(400, tunnel.ErrCodeParamInvalid), "busy": errorReply(503, service.CodeServerBusy),
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			s := fakeSubscriber(t, new(fakeService).always("describe", r), nil)
-			_, err := s.Subscribe(context.Background(), "table/tunnel")
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			_, err := s.Subscribe(ctx, "table/tunnel")
 			if err == nil || !strings.Contains(err.Error(), "table/tunnel") || strings.Contains(err.Error(), "hush") {
 				t.Errorf("%s: %v", name, err)
 			}

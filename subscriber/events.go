@@ -60,9 +60,12 @@ const (
 	// records without another word from the service: the checkpoint then points
 	// to a part of the log that is gone.
 	RetentionNear
+	// Gap: changes are lost, because the stream's log was trimmed before they were
+	// read. The subscription ends with a *GapError.
+	Gap
 )
 
-// String returns "handler stuck", "output stuck" or "retention near".
+// String returns "handler stuck", "output stuck", "retention near" or "gap".
 func (k AlarmKind) String() string {
 	switch k {
 	case HandlerStuck:
@@ -71,6 +74,8 @@ func (k AlarmKind) String() string {
 		return "output stuck"
 	case RetentionNear:
 		return "retention near"
+	case Gap:
+		return "gap"
 	}
 	return "AlarmKind(" + strconv.Itoa(int(k)) + ")"
 }
@@ -81,23 +86,35 @@ type Alarm struct {
 	Kind    AlarmKind
 	Topic   string
 	Channel string
-	Key     string // primary key of the record, as a JSON array
+	Key     string // primary key of the record, as a JSON array; of the oldest one if there are more
 	Attempt int    // of the delivery that is stuck
+	// Count is how many messages of the channel are stuck, for HandlerStuck; else 1.
+	Count int
+	// Keys are those of the oldest of them, at most five, with Key the first.
+	Keys []string
 	// Age is how long the message is with its handler or waits to be taken; for
 	// RetentionNear, how long ago the record was written.
 	Age time.Duration
 	// Retention is how long the stream keeps records, for RetentionNear.
 	Retention time.Duration
-	// Stacks are the stacks of the goroutines that run Watermill handlers, for
-	// HandlerStuck; at most 64 KiB.
+	// Stacks are the stacks of the goroutines that run handlers, for HandlerStuck: of
+	// the Router's, of those of Subscriber.Handle, and of batch handlers; without any, those of the
+	// program. Each stack is there once, with the number of goroutines that have it; at most 64 KiB.
 	Stacks string
 }
 
 // Error makes an Alarm usable as an error.
 func (a *Alarm) Error() string {
+	if a.Kind == Gap {
+		return fmt.Sprintf("%s channel %s: %s: changes are lost, the stream does not keep them any more", a.Topic, a.Channel, a.Kind)
+	}
 	s := fmt.Sprintf("%s channel %s: %s: record %s", a.Topic, a.Channel, a.Kind, a.Key)
 	switch a.Kind {
 	case HandlerStuck:
+		if a.Count > 1 {
+			return fmt.Sprintf("%s channel %s: %s: %d records are with their handlers for too long, the oldest, %s, for %v (attempt %d)",
+				a.Topic, a.Channel, a.Kind, a.Count, a.Key, a.Age.Round(time.Millisecond), a.Attempt)
+		}
 		return s + fmt.Sprintf(" is with its handler for %v (attempt %d)", a.Age.Round(time.Millisecond), a.Attempt)
 	case OutputStuck:
 		return s + fmt.Sprintf(" waits to be taken from the output for %v", a.Age.Round(time.Millisecond))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -41,7 +42,7 @@ func TestOnPhase_tells_once_that_the_stream_starts_before_its_first_change(t *te
 	_, messages := subscribe(t, b, func(c *subscriber.Config) { c.OnPhase = phases.add })
 	for stream := 0; stream < 1; {
 		msg := receive(t, messages)
-		r, _ := subscriber.RecordFromMessage(msg)
+		r, _ := ots.RecordFromMessage(msg)
 		if !r.Sequence.IsZero() {
 			stream++
 			if !slices.ContainsFunc(phases.get(), func(p subscriber.Phase) bool { return p.Kind == subscriber.StreamStarted }) {

@@ -2,6 +2,7 @@ package subscriber_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -32,17 +34,15 @@ func Example() {
 	if err := sub.SubscribeInitialize("orders/to-warehouse"); err != nil { // creates the tunnel when missing
 		log.Fatal(err)
 	}
-	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 15 * time.Second}, watermill.NopLogger{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	handled := make(chan struct{})
 	batches, err := batching.New(batching.Config{Batchers: map[string]batching.Batcher{
 		"default": {Size: 100, Timeout: time.Second, Handler: func(ctx context.Context, b *batching.Batch) error {
 			for _, msg := range b.Messages {
 				fmt.Println(msg.Metadata.Get(subscriber.MetadataKey), string(msg.Payload))
 			}
-			close(handled)
 			return nil // acks all; an error brings them again, b.Fail only one
 		}},
 	}}, nil)
@@ -51,11 +51,7 @@ func Example() {
 	}
 	router.AddMiddleware(batches.Middleware)
 	router.AddConsumerHandler("orders", "orders/to-warehouse", sub, func(msg *message.Message) error { return nil })
-	go func() {
-		<-handled
-		router.Close() // drains, commits, disconnects
-	}()
-	if err := router.Run(context.Background()); err != nil {
+	if err := subscriber.RunRouter(context.Background(), router, sub); err != nil { // until all rows are handled
 		log.Fatal(err)
 	}
 	// Unordered output:
@@ -81,7 +77,7 @@ func ExampleSubscriber_Handle() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var handled sync.WaitGroup
 	handled.Add(2)
-	save := func(_ context.Context, order *subscriber.Record) error {
+	save := func(_ context.Context, order *ots.Record) error {
 		defer handled.Done()
 		amount, _ := order.Column("amount")
 		fmt.Println(order.PrimaryKey[0].Value, amount)
@@ -90,13 +86,16 @@ func ExampleSubscriber_Handle() {
 	go func() { handled.Wait(); cancel() }() // ends with the second call of save
 
 	done, err := sub.Handle(ctx, "orders/to-warehouse", func(msg *message.Message) error {
-		order, _ := subscriber.RecordFromMessage(msg)
+		order, _ := ots.RecordFromMessage(msg)
 		return save(msg.Context(), order) // nil acks; an error or a panic brings it again
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	<-done // ctx has ended, everything is settled and committed
+	<-done // ctx has ended, or the tunnel
+	if err := errors.Join(sub.Err(), sub.Close()); err != nil {
+		log.Fatal(err) // the tunnel is gone or expired; messages were unsettled
+	}
 	// Unordered output:
 	// 1 250
 	// 2 90

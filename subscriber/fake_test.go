@@ -19,6 +19,8 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
 // reply is how the fake service answers one call. The zero reply is an empty 200.
@@ -126,9 +128,9 @@ func (f *fakeService) bodies(op string) (bodies [][]byte) {
 func fakeEndpoint(f *fakeService) *endpoint {
 	e := &endpoint{
 		url: "http://ots.test", instance: "inst", base: f, timeout: maxCallTimeout,
-		creds: newCredentialsCache(staticCredentials{AccessKeyID: "id", AccessKeySecret: "hush-hush"}, watermill.NopLogger{}),
+		creds: service.NewCredentialsCache(service.StaticCredentials{AccessKeyID: "id", AccessKeySecret: "hush-hush"}, watermill.NopLogger{}),
 	}
-	if _, err := e.creds.get(context.Background()); err != nil {
+	if _, err := e.creds.Get(context.Background()); err != nil {
 		panic(err)
 	}
 	return e
@@ -153,6 +155,10 @@ func unmarshal(t *testing.T, b []byte, m protoadapt.MessageV1) {
 // errorReply is an error answer as the service makes it.
 func errorReply(status int, code string) reply {
 	message := "message of " + code
+	return reply{status: status, body: marshal(&protocol.Error{Code: &code, Message: &message})}
+}
+
+func messageReply(status int, code, message string) reply {
 	return reply{status: status, body: marshal(&protocol.Error{Code: &code, Message: &message})}
 }
 

@@ -15,10 +15,11 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // update is the record of the examples of formats in docs/payload.md.
-func update() *Record {
+func update() *ots.Record {
 	r := *payloads["An update"]
 	r.Instance, r.Table, r.Tunnel, r.Channel = "shop", "orders", "audit", "c1"
 	r.UUID = "ab602e8a-626b-85b4-91ed-8c52e818580e"
@@ -45,7 +46,7 @@ func example(t *testing.T, heading string) string {
 }
 
 // payload is what an Unmarshaler makes of r.
-func payload(t testing.TB, u Unmarshaler, r *Record) string {
+func payload(t testing.TB, u ots.Unmarshaler, r *ots.Record) string {
 	t.Helper()
 	msg, err := u.Unmarshal(r)
 	if err != nil {
@@ -78,7 +79,7 @@ func TestCloudEvents_id_is_the_uuid_of_the_message(t *testing.T) {
 
 func TestCloudEvents_of_base_data_have_no_time_and_settings_are_taken(t *testing.T) {
 	r := update()
-	r.Type, r.Sequence, r.Origin, r.Columns = Put, Sequence{}, nil, nil
+	r.Type, r.Sequence, r.Origin, r.Columns = ots.Put, ots.Sequence{}, nil, nil
 	got := payload(t, CloudEvents{TypePrefix: "org.example", Source: "/orders?a&\"b\""}, r)
 	want := `{"specversion":"1.0","id":"ab602e8a-626b-85b4-91ed-8c52e818580e","source":"/orders?a&\"b\"","type":"org.example.put",` +
 		`"subject":"[7,\"eu\"]","datacontenttype":"application/json","data":{"type":"put","key":{"id":7,"region":"eu"},"columns":{}}}`
@@ -89,7 +90,7 @@ func TestCloudEvents_of_base_data_have_no_time_and_settings_are_taken(t *testing
 
 func TestCloudEvents_subject_has_no_forbidden_characters_and_means_the_key(t *testing.T) {
 	for _, key := range []string{"plain", "é😀", "a\x00b", "\x7f", "\u0080\u009f", "\ufffe", "\U0001fffe", "\ufdd0x", "\\u007f\x7f", ""} {
-		r := &Record{Type: Put, PrimaryKey: []Column{{"k", StringValue(key)}}}
+		r := &ots.Record{Type: ots.Put, PrimaryKey: []ots.Column{{Name: "k", Value: ots.StringValue(key)}}}
 		var event struct{ Subject string }
 		if err := json.Unmarshal([]byte(payload(t, CloudEvents{}, r)), &event); err != nil {
 			t.Fatal(err)
@@ -116,25 +117,27 @@ func TestDebezium_envelope_is_as_documented(t *testing.T) {
 }
 
 func TestDebezium_tells_what_is_known_of_each_change(t *testing.T) {
-	key := []Column{{"id", IntegerValue(7)}}
-	put := func(name string, v int64) Cell { return Cell{Name: name, Value: IntegerValue(v), Timestamp: 5} }
-	seq := Sequence{1, 1700000002123456, 0}
+	key := []ots.Column{{Name: "id", Value: ots.IntegerValue(7)}}
+	put := func(name string, v int64) ots.Cell {
+		return ots.Cell{Name: name, Value: ots.IntegerValue(v), Timestamp: 5}
+	}
+	seq := ots.Sequence{Epoch: 1, Timestamp: 1700000002123456, RowIndex: 0}
 	for _, c := range []struct {
 		what              string
-		record            Record
+		record            ots.Record
 		op, before, after string
 	}{
-		{"base data", Record{Type: Put, Columns: []Cell{put("a", 1)}}, "r", `null`, `{"id":7,"a":1}`},
-		{"a put", Record{Type: Put, Sequence: seq, Columns: []Cell{put("a", 1)}}, "c", `null`, `{"id":7,"a":1}`},
-		{"a put without columns", Record{Type: Put, Sequence: seq}, "c", `null`, `{"id":7}`},
-		{"a put over a row", Record{Type: Put, Sequence: seq, Columns: []Cell{put("b", 2)}, Origin: []Cell{put("a", 1)}}, "u", `{"id":7,"a":1}`, `{"id":7,"b":2}`},
-		{"an update", Record{Type: Update, Sequence: seq, Columns: []Cell{put("a", 1)}}, "u", `null`, `{"id":7,"a":1}`},
-		{"an update that removes", Record{Type: Update, Sequence: seq, Columns: []Cell{
-			{Name: "a", Type: CellDeleteAllVersions}, {Name: "a", Type: CellDeleteAllVersions}, {Name: "b", Type: CellDeleteOneVersion, Timestamp: 5}, put("c", 3),
+		{"base data", ots.Record{Type: ots.Put, Columns: []ots.Cell{put("a", 1)}}, "r", `null`, `{"id":7,"a":1}`},
+		{"a put", ots.Record{Type: ots.Put, Sequence: seq, Columns: []ots.Cell{put("a", 1)}}, "c", `null`, `{"id":7,"a":1}`},
+		{"a put without columns", ots.Record{Type: ots.Put, Sequence: seq}, "c", `null`, `{"id":7}`},
+		{"a put over a row", ots.Record{Type: ots.Put, Sequence: seq, Columns: []ots.Cell{put("b", 2)}, Origin: []ots.Cell{put("a", 1)}}, "u", `{"id":7,"a":1}`, `{"id":7,"b":2}`},
+		{"an update", ots.Record{Type: ots.Update, Sequence: seq, Columns: []ots.Cell{put("a", 1)}}, "u", `null`, `{"id":7,"a":1}`},
+		{"an update that removes", ots.Record{Type: ots.Update, Sequence: seq, Columns: []ots.Cell{
+			{Name: "a", Type: ots.CellDeleteAllVersions}, {Name: "a", Type: ots.CellDeleteAllVersions}, {Name: "b", Type: ots.CellDeleteOneVersion, Timestamp: 5}, put("c", 3),
 		}}, "u", `null`, `{"id":7,"a":null,"c":3}`},
-		{"an update that replaces", Record{Type: Update, Sequence: seq, Columns: []Cell{{Name: "a", Type: CellDeleteAllVersions}, put("a", 4)}}, "u", `null`, `{"id":7,"a":4}`},
-		{"a delete", Record{Type: Delete, Sequence: seq}, "d", `{"id":7}`, `null`},
-		{"a delete with old columns", Record{Type: Delete, Sequence: seq, Origin: []Cell{put("a", 1)}}, "d", `{"id":7,"a":1}`, `null`},
+		{"an update that replaces", ots.Record{Type: ots.Update, Sequence: seq, Columns: []ots.Cell{{Name: "a", Type: ots.CellDeleteAllVersions}, put("a", 4)}}, "u", `null`, `{"id":7,"a":4}`},
+		{"a delete", ots.Record{Type: ots.Delete, Sequence: seq}, "d", `{"id":7}`, `null`},
+		{"a delete with old columns", ots.Record{Type: ots.Delete, Sequence: seq, Origin: []ots.Cell{put("a", 1)}}, "d", `{"id":7,"a":1}`, `null`},
 	} {
 		c.record.PrimaryKey = key
 		var got struct {
@@ -154,18 +157,18 @@ func TestDebezium_tells_what_is_known_of_each_change(t *testing.T) {
 func TestFormats_of_any_record_are_valid_JSON(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.String()
-		r := &Record{
+		r := &ots.Record{
 			Instance: text.Draw(t, "instance"), Table: text.Draw(t, "table"), Tunnel: text.Draw(t, "tunnel"), Channel: text.Draw(t, "channel"),
-			Type: RecordType(rapid.IntRange(1, 3).Draw(t, "type")), PrimaryKey: []Column{{text.Draw(t, "key"), StringValue(text.Draw(t, "value"))}},
-			Sequence: Sequence{Timestamp: rapid.Int64Range(0, math.MaxInt32*1e6).Draw(t, "time")},
+			Type: ots.RecordType(rapid.IntRange(1, 3).Draw(t, "type")), PrimaryKey: []ots.Column{{Name: text.Draw(t, "key"), Value: ots.StringValue(text.Draw(t, "value"))}},
+			Sequence: ots.Sequence{Timestamp: rapid.Int64Range(0, math.MaxInt32*1e6).Draw(t, "time")},
 		}
 		for range rapid.IntRange(0, 40).Draw(t, "cells") {
-			r.Columns = append(r.Columns, Cell{
-				Name: rapid.StringMatching("[ab]{0,3}").Draw(t, "name"), Type: CellType(rapid.IntRange(0, 2).Draw(t, "cell")),
-				Value: StringValue(text.Draw(t, "text")), Timestamp: rapid.Int64Range(0, 3).Draw(t, "version"),
+			r.Columns = append(r.Columns, ots.Cell{
+				Name: rapid.StringMatching("[ab]{0,3}").Draw(t, "name"), Type: ots.CellType(rapid.IntRange(0, 2).Draw(t, "cell")),
+				Value: ots.StringValue(text.Draw(t, "text")), Timestamp: rapid.Int64Range(0, 3).Draw(t, "version"),
 			})
 		}
-		for _, u := range []Unmarshaler{CloudEvents{}, Debezium{}} {
+		for _, u := range []ots.Unmarshaler{CloudEvents{}, Debezium{}} {
 			msg, err := u.Unmarshal(r)
 			if err != nil || !json.Valid(msg.Payload) {
 				t.Fatalf("%T: %v, %s", u, err, msg.Payload)
@@ -186,15 +189,15 @@ func TestRaw_payload_has_the_bytes_of_the_wire(t *testing.T) {
 
 func TestRaw_any_record_decodes_to_what_it_held(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		want := &Record{Type: Update, PrimaryKey: []Column{{"id", IntegerValue(rapid.Int64().Draw(t, "id"))}}, Sequence: Sequence{1, 2, 3}}
+		want := &ots.Record{Type: ots.Update, PrimaryKey: []ots.Column{{Name: "id", Value: ots.IntegerValue(rapid.Int64().Draw(t, "id"))}}, Sequence: ots.Sequence{Epoch: 1, Timestamp: 2, RowIndex: 3}}
 		for range rapid.IntRange(0, 5).Draw(t, "cells") {
-			v := rapid.SampledFrom([]Value{IntegerValue(-1), DoubleValue(math.Inf(-1)), BooleanValue(true), StringValue("\xff"), BinaryValue(nil), BinaryValue([]byte{0, 1})}).Draw(t, "value")
-			c := Cell{Name: rapid.String().Draw(t, "name"), Value: v, Timestamp: rapid.Int64Range(1, 9).Draw(t, "version")}
-			switch c.Type = CellType(rapid.IntRange(0, 2).Draw(t, "type")); c.Type {
-			case CellDeleteAllVersions:
-				c.Value, c.Timestamp = Value{}, 0
-			case CellDeleteOneVersion:
-				c.Value = Value{}
+			v := rapid.SampledFrom([]ots.Value{ots.IntegerValue(-1), ots.DoubleValue(math.Inf(-1)), ots.BooleanValue(true), ots.StringValue("\xff"), ots.BinaryValue(nil), ots.BinaryValue([]byte{0, 1})}).Draw(t, "value")
+			c := ots.Cell{Name: rapid.String().Draw(t, "name"), Value: v, Timestamp: rapid.Int64Range(1, 9).Draw(t, "version")}
+			switch c.Type = ots.CellType(rapid.IntRange(0, 2).Draw(t, "type")); c.Type {
+			case ots.CellDeleteAllVersions:
+				c.Value, c.Timestamp = ots.Value{}, 0
+			case ots.CellDeleteOneVersion:
+				c.Value = ots.Value{}
 			}
 			want.Columns = append(want.Columns, c)
 		}
@@ -242,7 +245,7 @@ func TestNone_payload_is_empty(t *testing.T) {
 func BenchmarkFormats(b *testing.B) {
 	r := benchRecord(5)
 	r.UUID = "ab602e8a-626b-85b4-91ed-8c52e818580e"
-	for name, u := range map[string]Unmarshaler{"JSON": JSON{}, "CloudEvents": CloudEvents{}, "Debezium": Debezium{}, "Raw": Raw{}, "None": None{}} {
+	for name, u := range map[string]ots.Unmarshaler{"JSON": JSON{}, "CloudEvents": CloudEvents{}, "Debezium": Debezium{}, "Raw": Raw{}, "None": None{}} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

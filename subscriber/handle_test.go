@@ -16,6 +16,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -180,7 +181,7 @@ func TestHandle_refuses_a_missing_handler_and_what_Subscribe_refuses(t *testing.
 	if _, err := s.Handle(context.Background(), testbed.Topic, nil); err == nil || !strings.Contains(err.Error(), "handler is nil") {
 		t.Errorf("without a handler: %v", err)
 	}
-	if _, err := s.Handle(context.Background(), testbed.Topic, func(*message.Message) error { return nil }); !errors.Is(err, subscriber.ErrTunnelGone) {
+	if _, err := s.Handle(context.Background(), testbed.Topic, func(*message.Message) error { return nil }); !errors.Is(err, ots.ErrTunnelGone) {
 		t.Errorf("without a tunnel: %v", err)
 	}
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
 const (
@@ -33,10 +35,13 @@ const (
 	burstFirst  = 250 * time.Millisecond
 	burstLength = 4
 
-	// heartbeatTimeout bounds one real heartbeat.
+	// heartbeatTimeout bounds one real heartbeat. It may also take no more than a
+	// third of what HeartbeatTimeout leaves after HeartbeatInterval, so that there is
+	// time for two more when one gets no answer.
 	heartbeatTimeout = 10 * time.Second
-	// releaseTimeout bounds the call that ends a client at the service.
-	releaseTimeout = 5 * time.Second
+	heartbeatTries   = 3
+	// connectTimeout bounds the call that makes a client known.
+	connectTimeout = 10 * time.Second
 )
 
 // workerTransport is the RoundTripper under the SDK's tunnel worker. It makes
@@ -52,17 +57,23 @@ const (
 // Invariants:
 //   - beat.ok is when the last heartbeat that the service answered was sent; the
 //     service counts from a later moment, and timeout is lossMargin less than
-//     the service's. So a client that considers itself lost at the first tick after
-//     beat.ok+timeout does so before the service gives its channels away.
+//     the service's. The lease ends at beat.ok+timeout: so a client considers itself
+//     lost before the service gives its channels away.
+//   - Nothing but the service's answer holds a heartbeat up: credentials are renewed
+//     by a goroutine of their own.
 //   - A failed heartbeat is never answered locally: the next ticks report the
 //     failure, or try again when the pause after it is over.
 type workerTransport struct {
 	base     http.RoundTripper
-	creds    *credentialsCache
+	creds    *service.CredentialsCache
+	region   string          // as the endpoint has it
 	ctx      context.Context // of the session; cancelled when it has to end at once
 	logger   watermill.LoggerAdapter
+	tag      string // Config.ClientTag
 	interval time.Duration
 	timeout  time.Duration
+	longest  time.Duration // of one heartbeat
+	lease    *lease        // of the client
 
 	// connected is closed by the first heartbeat: from then on the worker has a
 	// state machine, and Shutdown may be called without a race.
@@ -78,6 +89,11 @@ type workerTransport struct {
 
 	counts    counts
 	noteError func(op string, err error) // told of heartbeats that failed; nil: nobody
+
+	noteConnected func() // called when the service has admitted the client; nil: not called
+
+	renewing   atomic.Bool    // credentials are being renewed
+	background sync.WaitGroup // that goroutine, which ends with ctx; the session waits for it
 }
 
 // beat is what is known of the real heartbeats.
@@ -86,9 +102,11 @@ type beat struct {
 	next   time.Time // when the next one is due without news
 	report string    // what it reported, in canonical form
 	answer []byte    // what the service answered
+	listed string    // the channels in that, in canonical form
 	burst  int       // how many more follow soon
 
 	failures int
+	failing  time.Time // when the first of these was sent
 	err      error     // of the last one, nil once one succeeds
 	retryAt  time.Time // not before, after a failure
 }
@@ -102,10 +120,13 @@ func lossMargin(interval, timeout time.Duration) time.Duration {
 }
 
 func newWorkerTransport(ctx context.Context, e *endpoint, interval, timeout time.Duration, logger watermill.LoggerAdapter) *workerTransport {
+	timeout = timeout.Truncate(time.Second) // connect tells the service whole seconds
+	timeout -= lossMargin(interval, timeout)
 	return &workerTransport{
-		base: e.base, creds: e.creds, ctx: ctx, logger: logger, interval: interval,
-		// Connect tells the service whole seconds.
-		timeout:   timeout.Truncate(time.Second) - lossMargin(interval, timeout.Truncate(time.Second)),
+		base: e.base, creds: e.creds, region: e.region, ctx: ctx, logger: logger, interval: interval,
+		timeout:   timeout,
+		longest:   min(heartbeatTimeout, (timeout-interval)/heartbeatTries),
+		lease:     newLease(),
 		connected: make(chan struct{}),
 	}
 }
@@ -121,8 +142,15 @@ func (t *workerTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return answer(req, http.StatusOK, []byte{0x0a, 0x00, 0x10, 0x00}), nil
 	case "shutdown":
 		return t.shutdown(req)
+	case "connect":
+		if t.tag != "" {
+			if err := retag(req, t.tag, t.creds.SDK(t.region).GetCredentials()); err != nil {
+				return nil, &callError{err: err}
+			}
+		}
+		fallthrough
 	default:
-		return t.pass(req, maxCallTimeout)
+		return t.pass(req, connectTimeout)
 	}
 }
 
@@ -155,7 +183,7 @@ func (t *workerTransport) pass(req *http.Request, timeout time.Duration) (*http.
 	case !ok:
 		se := answerError(op, resp, body)
 		if classify(se) == auth {
-			t.creds.forget()
+			t.creds.Forget()
 		}
 		if se.Code == tunnel.ErrCodeServerUnavailable || heartbeatMayPass(op, se) {
 			return nil, &callError{err: se}
@@ -186,6 +214,10 @@ func (t *workerTransport) noteClient(body []byte, sent time.Time) {
 	t.clientID = r.GetClientId()
 	t.beat.ok = sent
 	t.mu.Unlock()
+	t.lease.renew(sent, t.timeout)
+	if t.noteConnected != nil {
+		t.noteConnected()
+	}
 }
 
 func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
@@ -203,24 +235,32 @@ func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 	switch {
 	case t.ctx.Err() != nil: // or the worker would go on ticking until the deadline
 		return resourceGone(req, context.Cause(t.ctx).Error()), nil
-	case !now.Before(deadline):
-		return resourceGone(req, fmt.Sprintf("no heartbeat was answered for %v", t.timeout)), nil
+	case t.lease.over(now):
+		return resourceGone(req, t.lapsed().Error()), nil
 	case b.err != nil && now.Before(b.retryAt):
 		return nil, &callError{err: b.err}
 	case b.err == nil && b.answer != nil && report == b.report && now.Before(b.next) && !poked:
 		return answer(req, http.StatusOK, b.answer), nil
 	}
-	resp, err := t.pass(req, min(heartbeatTimeout, deadline.Sub(now)))
-	b.note(now, report, resp, err, t.interval)
+	resp, err := t.pass(req, min(t.longest, t.lease.left(now)))
+	b.note(now, report, resp, err, t.interval, t.longest)
 	t.count(err == nil && success(resp), err)
-	if err != nil {
+	if err != nil && t.ctx.Err() == nil {
 		t.logger.Info("Heartbeat failed", watermill.LogFields{"err": fromSDK("heartbeat", err).Error(), "failures": b.failures, "lost_at": deadline})
 	}
 	t.mu.Lock()
 	t.beat = b
 	t.mu.Unlock()
+	if b.ok.Equal(now) {
+		t.lease.renew(now, t.timeout)
+	}
 	t.renewCredentials()
 	return resp, err
+}
+
+// lapsed is why the lease is over.
+func (t *workerTransport) lapsed() error {
+	return fmt.Errorf("no heartbeat was answered for %v", t.timeout)
 }
 
 // count counts a heartbeat. One that the service refuses ends the session, whose
@@ -231,28 +271,36 @@ func (t *workerTransport) count(ok bool, err error) {
 		return
 	}
 	t.counts.inc(countHeartbeatsFailed)
-	if err != nil && t.noteError != nil {
+	if err != nil && t.noteError != nil && t.ctx.Err() == nil {
 		t.noteError("heartbeat", fromSDK("heartbeat", err))
 	}
 }
 
 // renewCredentials is for the next heartbeat, as the SDK signs before it calls
-// the transport. It holds the worker up for at most an interval, so that a
-// provider that does not answer cannot cost the session.
+// the transport. A provider that takes its time holds up no heartbeat.
 func (t *workerTransport) renewCredentials() {
-	ctx, cancel := context.WithTimeout(t.ctx, t.interval)
-	defer cancel()
-	if _, err := t.creds.get(ctx); err != nil && t.ctx.Err() == nil {
-		t.logger.Error("Heartbeats cannot be signed", err, nil)
+	if t.creds.Fresh() || !t.renewing.CompareAndSwap(false, true) {
+		return
 	}
+	t.background.Go(func() { // ends with the provider's answer or with t.ctx
+		defer t.renewing.Store(false)
+		if _, err := t.creds.Get(t.ctx); err != nil && t.ctx.Err() == nil {
+			t.logger.Error("Heartbeats cannot be signed", err, nil)
+		}
+	})
 }
 
 // note updates b with the outcome of a heartbeat that was sent at the given time.
-func (b *beat) note(sent time.Time, report string, resp *http.Response, err error, interval time.Duration) {
+// After a failure the next one follows after a pause that grows, but is no longer than longest:
+// what is left of the lease is divided by that.
+func (b *beat) note(sent time.Time, report string, resp *http.Response, err error, interval, longest time.Duration) {
 	if err != nil || !success(resp) {
+		if b.failures == 0 {
+			b.failing = sent
+		}
 		b.failures++
 		b.err = err
-		b.retryAt = sent.Add(min(interval, burstFirst<<min(b.failures, 6)))
+		b.retryAt = sent.Add(min(interval, longest, burstFirst<<min(b.failures, 6)))
 		return
 	}
 	body, readErr := io.ReadAll(resp.Body)
@@ -261,10 +309,11 @@ func (b *beat) note(sent time.Time, report string, resp *http.Response, err erro
 		b.err = readErr
 		return
 	}
-	if b.answer == nil || report != b.report || !bytes.Equal(body, b.answer) || b.err != nil {
+	listed := channelsOf(body)
+	if b.answer == nil || report != b.report || listed != b.listed || b.err != nil {
 		b.burst = burstLength
 	}
-	b.ok, b.report, b.answer, b.err, b.failures = sent, report, body, nil, 0
+	b.ok, b.report, b.answer, b.listed, b.err, b.failures = sent, report, body, listed, nil, 0
 	pause := interval
 	if b.burst > 0 {
 		pause = min(interval, burstFirst<<(burstLength-b.burst))
@@ -278,6 +327,9 @@ func (b *beat) note(sent time.Time, report string, resp *http.Response, err erro
 func (t *workerTransport) poke() { t.poked.Store(true) }
 
 func (t *workerTransport) shutdown(req *http.Request) (*http.Response, error) {
+	if t.ctx.Err() != nil { // session.release makes the call
+		return nil, &callError{err: context.Cause(t.ctx)}
+	}
 	resp, err := t.pass(req, releaseTimeout)
 	if err == nil && success(resp) {
 		t.mu.Lock()
@@ -287,11 +339,18 @@ func (t *workerTransport) shutdown(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// client returns the client id of the session, and whether the service was told that it ended.
-func (t *workerTransport) client() (id string, released bool) {
+// client returns the client id of the session, empty before the service gave one.
+func (t *workerTransport) client() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.clientID, t.released
+	return t.clientID
+}
+
+// isReleased reports whether the service was told that the client ended.
+func (t *workerTransport) isReleased() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.released
 }
 
 // reportOf returns the channels of a heartbeat request in a canonical form.
@@ -305,12 +364,29 @@ func reportOf(req *http.Request) (string, error) {
 	if err := proto.Unmarshal(body, protoadapt.MessageV2Of(&hb)); err != nil {
 		return "", fmt.Errorf("heartbeat request: %w", err)
 	}
-	lines := make([]string, len(hb.Channels))
-	for i, c := range hb.Channels { // the SDK sends them in the order of a map
+	return canonical(hb.Channels), nil
+}
+
+// channelsOf returns the channels of a heartbeat's answer in a canonical form: the
+// service may list the same ones in another order each time, which is no news. A body
+// that does not decode stands for itself: the SDK reports what is wrong with it.
+func channelsOf(body []byte) string {
+	var hb protocol.HeartbeatResponse
+	if err := proto.Unmarshal(body, protoadapt.MessageV2Of(&hb)); err != nil {
+		return string(body)
+	}
+	return canonical(hb.Channels)
+}
+
+// canonical is the same text for the same channels in any order: the SDK sends them in
+// the order of a map.
+func canonical(channels []*protocol.Channel) string {
+	lines := make([]string, len(channels))
+	for i, c := range channels {
 		lines[i] = c.GetChannelId() + " " + strconv.FormatInt(c.GetVersion(), 10) + " " + c.GetStatus().String()
 	}
 	slices.Sort(lines)
-	return strings.Join(lines, "\n"), nil
+	return strings.Join(lines, "\n")
 }
 
 // resourceGone is the service's answer to a client that it does not know any more.

@@ -14,6 +14,9 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/internal/service/servicetest"
 )
 
 // worker drives a workerTransport as the SDK's worker does: connect, then a
@@ -159,6 +162,22 @@ func TestHeartbeat_the_order_of_the_channels_is_no_news(t *testing.T) {
 	})
 }
 
+func TestHeartbeat_the_order_of_the_channels_in_an_answer_is_no_news(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, n := new(fakeService), 0
+		f.on("heartbeat", func([]byte) reply {
+			if n++; n%2 == 0 {
+				return heartbeatReply("c1:1:OPEN", "c2:1:OPEN")
+			}
+			return heartbeatReply("c2:1:OPEN", "c1:1:OPEN")
+		})
+		w := newWorker(t, f, 30*time.Second, 300*time.Second)
+		w.report = []string{"c1:1:OPEN", "c2:1:OPEN"}
+		w.tickFor(2 * time.Minute)
+		w.wantSent("two minutes", 0, 400*ms, 1000*ms, 2000*ms, 4000*ms, 34*time.Second, 64*time.Second, 94*time.Second)
+	})
+}
+
 func TestHeartbeat_a_changed_answer_starts_the_burst_anew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answer := heartbeatReply("c1:1:OPEN")
@@ -188,10 +207,10 @@ func TestHeartbeat_a_failure_is_reported_at_every_tick_and_tried_again_with_paus
 		"network":     {err: errNetwork},
 		"EOF":         {err: io.ErrUnexpectedEOF},
 		"unavailable": unavailable,
-		"busy":        errorReply(http.StatusServiceUnavailable, codeServerBusy),
+		"busy":        errorReply(http.StatusServiceUnavailable, service.CodeServerBusy),
 		"internal":    errorReply(http.StatusInternalServerError, "OTSInternalServerError"),
 		"proxy":       {status: http.StatusBadGateway, body: []byte("<html>")},
-		"auth":        errorReply(http.StatusForbidden, codeAuthFailed),
+		"auth":        errorReply(http.StatusForbidden, service.CodeAuthFailed),
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -323,7 +342,7 @@ func TestL4_heartbeat_the_client_is_lost_before_the_service_gives_its_channels_a
 func TestHeartbeat_the_time_counts_from_when_a_heartbeat_was_sent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := heartbeatReply("c1:1:OPEN")
-		slow.after = 8 * time.Second
+		slow.after = 2 * time.Second
 		answered := false
 		f := new(fakeService).on("heartbeat", func([]byte) reply {
 			if answered {
@@ -332,11 +351,11 @@ func TestHeartbeat_the_time_counts_from_when_a_heartbeat_was_sent(t *testing.T) 
 			answered = true
 			return slow
 		})
-		w := newWorker(t, f, 9*time.Second, 10*time.Second)
+		w := newWorker(t, f, time.Second, 10*time.Second)
 		if _, _, err := w.beat(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2*time.Second - lossMargin(9*time.Second, 10*time.Second) - ms)
+		time.Sleep(8*time.Second - lossMargin(time.Second, 10*time.Second) - ms)
 		if _, _, err := w.beat(); err == nil {
 			t.Error("the failed heartbeat is hidden")
 		}
@@ -365,7 +384,7 @@ func TestHeartbeat_ends_with_the_session(t *testing.T) {
 		w.tickFor(time.Second)
 		w.cancel(errSessionOver)
 		if list, status, err := w.beat(); err != nil || status != http.StatusGone || list[0] != tunnel.ErrCodeResourceGone {
-			t.Errorf("after the session's end a tick gives %v, %d, %v; the worker goes on", list, status, err)
+			t.Errorf("after the session's end a tick servicetest.Gives %v, %d, %v; the worker goes on", list, status, err)
 		}
 	})
 }
@@ -383,12 +402,40 @@ func TestHeartbeat_one_that_hangs_is_given_up_with_the_session(t *testing.T) {
 func TestHeartbeat_slow_credentials_provider_does_not_cost_the_session(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorker(t, new(fakeService), 3*time.Second, 10*time.Second)
-		cache, _, _ := scripted(t, gives("a", time.Hour), hanging)
-		wantCredentials(t, cache, "a")
+		cache, _, _ := servicetest.Scripted(t, servicetest.Gives("a", time.Hour), servicetest.Hanging)
+		servicetest.WantCredentials(t, cache, "a")
 		w.transport.creds = cache
 		time.Sleep(time.Second)
 		w.tickFor(59 * time.Minute) // the last minute begins
+		began := time.Now()
+		w.beat()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("a heartbeat waited %v for the provider", took)
+		}
 		w.tickFor(50 * time.Second)
+		w.cancel(errSessionOver)
+		w.transport.background.Wait()
+		cache.Close(time.Second)
+	})
+}
+
+func TestHeartbeats_go_on_while_the_provider_hangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorker(t, new(fakeService), time.Second, 30*time.Second)
+		cache, _, _ := servicetest.Scripted(t, servicetest.Gives("a", 10*time.Second), servicetest.Hanging)
+		servicetest.WantCredentials(t, cache, "a")
+		w.transport.creds = cache
+		for range 150 { // the credentials expire meanwhile
+			began := time.Now()
+			w.beat()
+			if took := time.Since(began); took != 0 {
+				t.Fatalf("a heartbeat took %v, %v after the start", took, time.Since(w.start))
+			}
+			time.Sleep(tick)
+		}
+		w.cancel(errSessionOver)
+		w.transport.background.Wait()
+		cache.Close(time.Second)
 	})
 }
 
@@ -396,22 +443,24 @@ func TestHeartbeat_refused_credentials_are_replaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(fakeService)
 		w := newWorker(t, f, time.Second, 10*time.Second)
-		cache, s, _ := scripted(t, gives("a", 0), gives("b", 0))
-		wantCredentials(t, cache, "a")
+		cache, s, _ := servicetest.Scripted(t, servicetest.Gives("a", 0), servicetest.Gives("b", 0))
+		servicetest.WantCredentials(t, cache, "a")
 		w.transport.creds = cache
 		time.Sleep(time.Minute - 51*time.Second)
-		f.always("heartbeat", errorReply(http.StatusForbidden, codeAuthFailed))
-		if _, _, err := w.beat(); err == nil || s.questions() != 2 {
-			t.Errorf("error %v, %d questions to the provider; want the failure, and new credentials for the next heartbeat", err, s.questions())
+		f.always("heartbeat", errorReply(http.StatusForbidden, service.CodeAuthFailed))
+		_, _, err := w.beat()
+		synctest.Wait()
+		if err == nil || s.Questions() != 2 {
+			t.Errorf("error %v, %d questions to the provider; want the failure, and new credentials for the next heartbeat", err, s.Questions())
 		}
-		wantCredentials(t, cache, "b")
+		servicetest.WantCredentials(t, cache, "b")
 	})
 }
 
 func TestWorkerTransport_connect_gives_the_client_id(t *testing.T) {
 	w := newWorker(t, new(fakeService), time.Second, 10*time.Second)
-	if id, released := w.transport.client(); id != "client-1" || released {
-		t.Errorf("client is %q, released %t", id, released)
+	if id := w.transport.client(); id != "client-1" || w.transport.isReleased() {
+		t.Errorf("client is %q, released %t", id, w.transport.isReleased())
 	}
 	w.service.always("connect", reply{})
 	if _, err := call(w.transport, "connect", nil); err == nil {
@@ -454,7 +503,7 @@ func TestWorkerTransport_a_client_counts_as_released_only_when_the_service_said_
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorker(t, new(fakeService).always("shutdown", c.reply), time.Second, 10*time.Second)
 				_, err := call(w.transport, "shutdown", nil)
-				if _, released := w.transport.client(); released != c.released {
+				if released := w.transport.isReleased(); released != c.released {
 					t.Errorf("released is %t after %v", released, err)
 				}
 				if took := time.Since(w.start); took > releaseTimeout {

@@ -25,7 +25,7 @@ func cpuTime(t *testing.T) time.Duration {
 // hour of the bubble's time: a look every millisecond would be 3.6 million looks.
 func TestL6_waiting_channel_costs_no_CPU(t *testing.T) {
 	for name, start := range map[string]func(r *channelRun, done func()){
-		"with_Subscribe": func(r *channelRun, done func()) { go func() { defer done(); r.deliver() }() },
+		"with_Subscribe": func(r *channelRun, done func()) { go r.deliver(done) },
 		"with_Handle":    func(r *channelRun, done func()) { r.startLeader(done) },
 	} {
 		t.Run(name, func(t *testing.T) {

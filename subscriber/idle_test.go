@@ -8,7 +8,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 func TestL6_relief_of_an_idle_leader_sleeps_until_handlers_are_called(t *testing.T) {
@@ -17,7 +18,7 @@ func TestL6_relief_of_an_idle_leader_sleeps_until_handlers_are_called(t *testing
 		release := make(chan struct{})
 		var handled atomic.Int32
 		s.sub.handler = func(msg *message.Message) error {
-			if r, _ := RecordFromMessage(msg); r.PrimaryKey[0].Value.Int64() == 0 {
+			if r, _ := ots.RecordFromMessage(msg); r.PrimaryKey[0].Value.Int64() == 0 {
 				<-release
 			}
 			handled.Add(1)
@@ -32,7 +33,7 @@ func TestL6_relief_of_an_idle_leader_sleeps_until_handlers_are_called(t *testing
 			t.Error("the relief looks on, although there is nothing to do")
 		}
 		p := mustDecode(t, wirePage("t", nil, someRecord(0), someRecord(1), someRecord(2)))
-		r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
+		r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
 		time.Sleep(time.Second)
 		if n := handled.Load(); n != 2 {
 			t.Errorf("%d records are handled beside the one whose handler blocks, want 2", n)

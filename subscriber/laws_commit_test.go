@@ -16,6 +16,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -60,7 +61,7 @@ type haltingJSON struct {
 	reached, resume chan struct{}
 }
 
-func (h *haltingJSON) Unmarshal(r *subscriber.Record) (*message.Message, error) {
+func (h *haltingJSON) Unmarshal(r *ots.Record) (*message.Message, error) {
 	if v, _ := r.Column("v"); v.Int64() == 2 {
 		h.once.Do(func() {
 			close(h.reached)
@@ -102,7 +103,7 @@ func TestL1_L2_checkpoint_whose_answer_is_lost_is_found_and_the_next_ones_follow
 	for v := 1; v <= 2; v++ {
 		put(t, b, "a", v)
 		msg := receive(t, messages)
-		r, _ := subscriber.RecordFromMessage(msg)
+		r, _ := ots.RecordFromMessage(msg)
 		changed = time.UnixMicro(r.Sequence.Timestamp)
 		msg.Ack()
 		testbed.Eventually(t, 5*time.Second, "the acked record is committed", func() bool {
@@ -142,7 +143,7 @@ func TestL2_uuid_is_what_anybody_can_compute(t *testing.T) {
 	_, messages := subscribe(t, b, nil)
 	put(t, b, "a", 1)
 	msg := receive(t, messages)
-	r, _ := subscriber.RecordFromMessage(msg)
+	r, _ := ots.RecordFromMessage(msg)
 	var row plainbuffer.Row
 	key := plainbuffer.AppendPrimaryKey(nil, []plainbuffer.Cell{{Name: "k", Value: plainbuffer.StringValue("a"), HasValue: true}})
 	if err := plainbuffer.Decode(key, &row); err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -27,7 +28,7 @@ func TestL8_failed_record_pauses_while_other_keys_flow(t *testing.T) {
 	})
 	put(t, b, "poison", 1)
 	first := receive(t, messages)
-	held, _ := subscriber.RecordFromMessage(first)
+	held, _ := ots.RecordFromMessage(first)
 	failed := time.Now()
 	first.Nack()
 	time.Sleep(100 * time.Millisecond) // the pause has begun
@@ -40,7 +41,7 @@ func TestL8_failed_record_pauses_while_other_keys_flow(t *testing.T) {
 	if took := time.Since(failed); took < pause {
 		t.Errorf("it came again after %v, want %v at least", took, pause)
 	}
-	if r, _ := subscriber.RecordFromMessage(again); r.Attempt != 2 || held.Attempt != 1 {
+	if r, _ := ots.RecordFromMessage(again); r.Attempt != 2 || held.Attempt != 1 {
 		t.Errorf("attempt %d, and %d in the record that the first handler holds", r.Attempt, held.Attempt)
 	}
 	again.Ack()
@@ -82,7 +83,7 @@ func TestL8_record_that_failed_keeps_its_pauses_when_it_is_called_back(t *testin
 // refuseOnce refuses the first record that it sees.
 type refuseOnce struct{ once sync.Once }
 
-func (u *refuseOnce) Unmarshal(r *subscriber.Record) (msg *message.Message, err error) {
+func (u *refuseOnce) Unmarshal(r *ots.Record) (msg *message.Message, err error) {
 	u.once.Do(func() { err = errors.New("refused") })
 	if err != nil {
 		return nil, err

@@ -9,16 +9,17 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
 // keeper is an Unmarshaler that keeps its records, as it may.
 type keeper struct {
 	mu   sync.Mutex
-	kept map[string]*subscriber.Record // by what their UUIDs were
+	kept map[string]*ots.Record // by what their UUIDs were
 }
 
-func (k *keeper) Unmarshal(r *subscriber.Record) (*message.Message, error) {
+func (k *keeper) Unmarshal(r *ots.Record) (*message.Message, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.kept[r.UUID] = r
@@ -29,7 +30,7 @@ func TestL2_records_that_an_Unmarshaler_keeps_stay_as_they_were(t *testing.T) {
 	const keys = 20
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
-	k := &keeper{kept: make(map[string]*subscriber.Record)}
+	k := &keeper{kept: make(map[string]*ots.Record)}
 	_, messages := subscribe(t, b, func(c *subscriber.Config) { c.Unmarshaler = k })
 	b.PutAll(keys, 1)
 	for range keys {
@@ -37,7 +38,7 @@ func TestL2_records_that_an_Unmarshaler_keeps_stay_as_they_were(t *testing.T) {
 		k.mu.Lock()
 		kept := k.kept[msg.UUID]
 		k.mu.Unlock()
-		asked, ok := subscriber.RecordFromMessage(msg)
+		asked, ok := ots.RecordFromMessage(msg)
 		if !ok || asked.UUID != msg.UUID || asked.Attempt != 1 || asked.KeyText() != string(msg.Payload) {
 			t.Errorf("the message of %s has the record %s, attempt %d", msg.Payload, asked.KeyText(), asked.Attempt)
 		}

@@ -3,6 +3,8 @@ package subscriber
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
 )
 
 // leader is who calls the handlers of a channel, when it is read by Handle.
@@ -68,9 +70,16 @@ func (r *channelRun) startLeader(done func()) {
 }
 
 // lead hands records to their handlers, until nothing is delivered any more or
-// another goroutine leads.
+// another goroutine leads. When an Unmarshaler ends the goroutine (runtime.Goexit),
+// another one leads; when a handler does that in its call, the relief sees to it.
 func (r *channelRun) lead() {
 	l := &r.leader
+	leads := true
+	defer func() {
+		if leads {
+			r.sub.handlers.Go(r.lead) // as startLeader's
+		}
+	}()
 	acked := &settler{run: r}
 	defer acked.look(last)
 	soon := func(d *delivery, failure error) {
@@ -82,8 +91,10 @@ func (r *channelRun) lead() {
 	}
 	now := time.Now() // read once a record
 	for {
+		r.awaitStrays()
 		a, at, ok := r.next(acked, now)
 		if !ok {
+			leads = false
 			close(l.over)
 			return
 		}
@@ -94,15 +105,12 @@ func (r *channelRun) lead() {
 		}
 		r.noteDelivered(a)
 		if l.quick.Load() < l.asked.Load() {
-			r.sub.handlers.Go(func() { // ends with the handler
-				began := time.Now()
-				r.handle(d, msg, r.settle)
-				l.took(time.Since(began))
-			})
+			r.sub.handlers.Go(func() { r.handleAside(d, msg) }) // ends with the handler
 			now = time.Now()
 			continue
 		}
 		call := l.turn.Add(1)
+		leads = false // for sure
 		if l.rests.Load() {
 			select {
 			case l.wake <- struct{}{}:
@@ -114,9 +122,22 @@ func (r *channelRun) lead() {
 		if !l.turn.CompareAndSwap(call, call+1) {
 			return
 		}
+		leads = true
 		now = time.Now()
 		l.called(now.Sub(r.sub.started) - d.at)
 	}
+}
+
+// handleAside calls a handler in a goroutine of its own, which may have begun late: after
+// the process was suspended, say.
+func (r *channelRun) handleAside(d *delivery, msg *message.Message) {
+	began := time.Now()
+	if r.leaseOver(began) {
+		r.session.expire()
+		return
+	}
+	r.handle(d, msg, r.settle)
+	r.leader.took(time.Since(began))
 }
 
 // took counts a handler that took so long in a goroutine of its own.

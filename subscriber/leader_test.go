@@ -14,7 +14,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // leadRun is a channel whose records, one for each key, go to h. In the bubble
@@ -27,10 +28,10 @@ func leadRun(t *testing.T, keys int, h func(key string)) (end func()) {
 func leadRunTelling(t *testing.T, onAck func(Acked), keys int, h func(key string)) (end func()) {
 	sub := &subscription{
 		cfg: Config{Unmarshaler: None{}, OnAck: onAck}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)), started: time.Now(), copies: true,
-		ctx: context.Background(), values: context.Background(), window: ack.NewWindow(1000, 1000),
+		ctx: context.Background(), values: context.Background(), window: ledger.NewWindow(1000, 1000),
 	}
 	sub.handler = func(msg *message.Message) error {
-		r, _ := RecordFromMessage(msg)
+		r, _ := ots.RecordFromMessage(msg)
 		h(r.PrimaryKey[0].Value.String())
 		return nil
 	}
@@ -41,7 +42,7 @@ func leadRunTelling(t *testing.T, onAck func(Acked), keys int, h func(key string
 		wire[i] = someRecord(int64(i))
 	}
 	p := mustDecode(t, wirePage("t", nil, wire...))
-	r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
+	r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
 	ended := make(chan struct{})
 	r.leader.quick.Store(quickInARow)
 	r.startLeader(func() { close(ended) })

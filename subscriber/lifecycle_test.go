@@ -3,7 +3,6 @@ package subscriber_test
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -23,14 +23,6 @@ import (
 func TestSubscribe_bad_input(t *testing.T) {
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
-	closedPort := func() string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return "http://" + l.Addr().String()
-	}()
 	for _, tc := range []struct {
 		name   string
 		topic  string
@@ -41,12 +33,12 @@ func TestSubscribe_bad_input(t *testing.T) {
 		{name: "no slash in the topic", topic: "orders", is: subscriber.ErrTopic, says: []string{`"orders"`, "table/tunnel"}},
 		{name: "no table in the topic", topic: "/changes", is: subscriber.ErrTopic, says: []string{"table's name is empty"}},
 		{name: "no tunnel in the topic", topic: "orders/", is: subscriber.ErrTopic, says: []string{"tunnel's name is empty"}},
-		{name: "unknown table", topic: "nowhere/" + testbed.Tunnel, is: subscriber.ErrTunnelGone, says: []string{"nowhere/" + testbed.Tunnel, "SubscribeInitialize"}},
-		{name: "unknown tunnel", topic: testbed.Table + "/nothing", is: subscriber.ErrTunnelGone, says: []string{testbed.Table + "/nothing", "SubscribeInitialize"}},
-		{name: "wrong secret", change: func(c *subscriber.Config) { c.AccessKeySecret = "wrong-secret" }, is: subscriber.ErrAuth, says: []string{"AccessKeySecret", testbed.Topic}},
-		{name: "wrong key", change: func(c *subscriber.Config) { c.AccessKeyID = "wrong-id" }, is: subscriber.ErrAuth, says: []string{"AccessKeyID", testbed.Topic}},
-		{name: "wrong instance", change: func(c *subscriber.Config) { c.Instance = "elsewhere" }, is: subscriber.ErrAuth, says: []string{"elsewhere"}},
-		{name: "unreachable endpoint", change: func(c *subscriber.Config) { c.Endpoint = closedPort }, says: []string{"Config.Endpoint", closedPort, "connection refused"}},
+		{name: "unknown table", topic: "nowhere/" + testbed.Tunnel, is: ots.ErrTunnelGone, says: []string{"nowhere/" + testbed.Tunnel, "SubscribeInitialize"}},
+		{name: "unknown tunnel", topic: testbed.Table + "/nothing", is: ots.ErrTunnelGone, says: []string{testbed.Table + "/nothing", "SubscribeInitialize"}},
+		{name: "wrong secret", change: func(c *subscriber.Config) { c.AccessKeySecret = "wrong-secret" }, is: ots.ErrAuth, says: []string{"AccessKeySecret", testbed.Topic}},
+		{name: "wrong key", change: func(c *subscriber.Config) { c.AccessKeyID = "wrong-id" }, is: ots.ErrAuth, says: []string{"AccessKeyID", testbed.Topic}},
+		{name: "wrong instance", change: func(c *subscriber.Config) { c.Instance = "elsewhere" }, is: ots.ErrAuth, says: []string{"elsewhere"}},
+		{name: "tunnel of another type", change: func(c *subscriber.Config) { c.Tunnel.Type = subscriber.BaseData }, is: subscriber.ErrTunnelType, says: []string{"Stream", "BaseData", testbed.Topic}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			cfg := testbed.Config(b.Emulator.Endpoint())
@@ -132,7 +124,7 @@ func TestSubscribeInitialize_creates_the_tunnel_once(t *testing.T) {
 	if d.Tunnel.TunnelType != "BaseData" {
 		t.Errorf("the tunnel's type is %s", d.Tunnel.TunnelType)
 	}
-	if err := s.SubscribeInitialize("nowhere/" + testbed.Tunnel); !errors.Is(err, subscriber.ErrTunnelGone) {
+	if err := s.SubscribeInitialize("nowhere/" + testbed.Tunnel); !errors.Is(err, ots.ErrTunnelGone) {
 		t.Errorf("a tunnel of a missing table: %v", err)
 	}
 }
@@ -155,7 +147,7 @@ func TestL5_base_data_ends_after_everything_is_acked_and_the_finish_token_is_com
 	}
 	last.Ack()
 	testbed.Eventually(t, 5*time.Second, "the base channel is TERMINATED", func() bool { return channelStatus(t, b)["TERMINATED"] == 1 })
-	receiveNone(t, messages, 200*time.Millisecond)
+	awaitClosed(t, messages)
 }
 
 func channelStatus(t *testing.T, b *testbed.Bed) map[string]int {
@@ -182,7 +174,7 @@ func TestBaseAndStream_delivers_the_rows_and_then_the_changes(t *testing.T) {
 	for stream := 0; stream < 2; {
 		select {
 		case msg := <-messages:
-			r, _ := subscriber.RecordFromMessage(msg)
+			r, _ := ots.RecordFromMessage(msg)
 			if r.Sequence.IsZero() {
 				if stream > 0 {
 					t.Errorf("base row %s came after a change", name(msg))
@@ -233,7 +225,7 @@ func TestL7_Close_lets_messages_finish_commits_and_frees_the_channels_at_once(t 
 		t.Errorf("delivered while draining: %s", name(msg))
 		msg.Nack()
 	}
-	r, _ := subscriber.RecordFromMessage(second)
+	r, _ := ots.RecordFromMessage(second)
 	for channel, at := range b.Committed(id) {
 		if at.Before(time.UnixMicro(r.Sequence.Timestamp)) {
 			t.Errorf("channel %s is committed up to %v, the acked record is of %v", channel, at, time.UnixMicro(r.Sequence.Timestamp))
@@ -293,7 +285,7 @@ func TestChannels_move_to_a_second_subscriber_after_what_is_in_flight_is_settled
 	channels := make(map[string]bool)
 	for range 20 {
 		msg := receive(t, one)
-		r, _ := subscriber.RecordFromMessage(msg)
+		r, _ := ots.RecordFromMessage(msg)
 		channels[r.Channel] = true
 		msg.Ack()
 	}
@@ -341,7 +333,20 @@ func TestSubscription_ends_and_tells_why_when_its_tunnel_is_deleted(t *testing.T
 	case <-time.After(10 * time.Second):
 		t.Fatal("the output did not close")
 	}
-	if err := s.Err(); !errors.Is(err, subscriber.ErrTunnelGone) || !strings.Contains(err.Error(), testbed.Topic) {
+	if err := s.Err(); !errors.Is(err, ots.ErrTunnelGone) || !strings.Contains(err.Error(), testbed.Topic) {
 		t.Errorf("Err returned %v", err)
+	}
+}
+
+func TestInitialize_of_a_missing_table_says_that_the_table_must_exist(t *testing.T) {
+	b := testbed.New(t, emulator.Options{})
+	s, err := subscriber.New(testbed.Config(b.Emulator.Endpoint()), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	err = s.Initialize(t.Context(), "nowhere/"+testbed.Tunnel)
+	if !errors.Is(err, ots.ErrTunnelGone) || !strings.Contains(err.Error(), "the table must exist") || strings.Contains(err.Error(), "SubscribeInitialize") {
+		t.Errorf("got %v", err)
 	}
 }

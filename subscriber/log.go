@@ -9,6 +9,8 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/watermill-ots/watermill-ots/ack"
 )
 
 // sdkLogConfig makes the SDK write its log lines as JSON at the given writer.
@@ -49,10 +51,12 @@ func (w sdkLogWriter) Write(line []byte) (int, error) {
 // Sync does nothing: lines are passed on as they come.
 func (sdkLogWriter) Sync() error { return nil }
 
-// asError makes an error of a recovered panic's value.
-func asError(recovered any) error {
-	if err, ok := recovered.(error); ok {
-		return err
+// withStack adds the stack of the panic that err is, if it is one. Stacks are in
+// logs only: the texts of errors go further, into Status, metrics and dead letters.
+func withStack(fields watermill.LogFields, err error) watermill.LogFields {
+	var panicked *ack.PanicError
+	if errors.As(err, &panicked) {
+		return fields.Add(watermill.LogFields{"stack": string(panicked.Stack)})
 	}
-	return errors.New(fmt.Sprint(recovered))
+	return fields
 }

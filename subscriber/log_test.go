@@ -77,12 +77,3 @@ func TestSDKLog_no_file_is_written(t *testing.T) {
 		t.Errorf("the working directory has %v, %v", entries, err)
 	}
 }
-
-func TestAsError_keeps_errors(t *testing.T) {
-	if err := asError(errNetwork); err != errNetwork {
-		t.Errorf("got %v", err)
-	}
-	if err := asError("text"); err.Error() != "text" {
-		t.Errorf("got %v", err)
-	}
-}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"slices"
 	"strconv"
 	"sync"
@@ -16,6 +15,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // Keys of the message metadata that an Unmarshaler of this package sets.
@@ -28,23 +29,9 @@ const (
 	MetadataKey       = "ots.key"       // the primary key's values as a JSON array, in key order
 )
 
-// ErrSkip is what an Unmarshaler returns, wrapped or not, for a record that
-// makes no message: it counts as acked.
-var ErrSkip = errors.New("the record makes no message")
-
-// Unmarshaler makes a message of a record. The subscriber sets the message's UUID when
-// it is empty, and its context. An error but ErrSkip counts as a failed
-// message: it is logged and the record comes again after NackBackoff.
-//
-// Unmarshal is called from one goroutine for each channel. The record stays
-// valid for as long as somebody holds it, but see Record on what it pins.
-type Unmarshaler interface {
-	Unmarshal(r *Record) (*message.Message, error)
-}
-
 // copies reports whether an Unmarshaler is known to keep nothing of a Record,
 // nor of the slices and strings in it, in the messages that it makes.
-func copies(u Unmarshaler) bool {
+func copies(u ots.Unmarshaler) bool {
 	switch u.(type) {
 	case JSON, Raw, None, CloudEvents, Debezium:
 		return true
@@ -65,12 +52,12 @@ func copies(u Unmarshaler) bool {
 //   - Done always returns the same channel: done, if WillWait came first, and else inner's.
 type delivery struct {
 	run     *channelRun
-	attempt ack.Attempt
+	attempt ledger.Attempt
 	uuid    string
 	changed int64         // change time of the record, µs since 1970; 0 for base data
 	at      time.Duration // when its turn came, since the subscription started
 
-	record atomic.Pointer[Record] // nil until somebody asks for it
+	record atomic.Pointer[ots.Record] // nil until somebody asks for it
 
 	mu      sync.Mutex
 	ended   error
@@ -80,10 +67,13 @@ type delivery struct {
 	trouble *trouble      // nil when all goes well
 }
 
-// trouble is what only a delivery needs that does not go well. delivery.mu guards it.
+// trouble is what only a delivery needs that does not go well, or that waits
+// outside of its handler. delivery.mu guards it.
 type trouble struct {
-	cause  error // what the first CallBack was told
-	alarms int   // how many times the watchdog reported StuckAfter
+	cause   error         // the cause given to the first CallBack
+	alarms  int           // how many times the watchdog reported StuckAfter
+	parked  bool          // it waits for something other than its handler
+	resumed time.Duration // when that ended, since the subscription started
 }
 
 // since is when the record's turn came: it is offered to the output.
@@ -99,17 +89,18 @@ func (d *delivery) troubled() *trouble {
 
 var (
 	_ ack.Delivery    = (*delivery)(nil)
+	_ ack.Ender       = (*delivery)(nil)
+	_ ack.Drainer     = (*delivery)(nil)
+	_ ack.Parker      = (*delivery)(nil)
 	_ context.Context = (*delivery)(nil)
 )
-
-type recordKey struct{}
 
 // Value answers the keys of the record and of the delivery. The others are the
 // subscription's, but for one that package context asks for to find the
 // cause of an end, or to tie a child to it: only a context of its own answers that.
 func (d *delivery) Value(key any) any {
 	switch key {
-	case recordKey{}:
+	case ots.RecordKey:
 		if t := &d.run.sub.typed; !t.Load() {
 			t.Store(true)
 		}
@@ -130,7 +121,7 @@ func (d *delivery) Value(key any) any {
 }
 
 // recordOf returns the record, the same one each time.
-func (d *delivery) recordOf() *Record {
+func (d *delivery) recordOf() *ots.Record {
 	if rec := d.record.Load(); rec != nil {
 		return rec
 	}
@@ -158,6 +149,7 @@ func (*delivery) Deadline() (deadline time.Time, ok bool) { return time.Time{}, 
 
 // Done implements context.Context.
 func (d *delivery) Done() <-chan struct{} {
+	d.expire()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.done != nil {
@@ -177,8 +169,17 @@ func (d *delivery) WillWait() {
 	}
 }
 
+// expire ends the session if its lease is over: the timer that does so is late when the
+// process was suspended, and nobody may take the context for alive meanwhile.
+func (d *delivery) expire() {
+	if d.run.leaseOver(time.Now()) {
+		d.run.session.expire()
+	}
+}
+
 // Err implements context.Context.
 func (d *delivery) Err() error {
+	d.expire()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -246,6 +247,24 @@ func (d *delivery) failure() error {
 	return errNacked
 }
 
+// Draining is closed when the channel drains.
+func (d *delivery) Draining() <-chan struct{} { return d.run.draining }
+
+// Park says that the message waits for something other than its handler.
+func (d *delivery) Park() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.troubled().parked = true
+}
+
+// Resume says that the handler works on the message again.
+func (d *delivery) Resume() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t := d.troubled()
+	t.parked, t.resumed = false, time.Since(d.run.sub.started)
+}
+
 // Hurry is closed when the message should not be held back any longer.
 func (d *delivery) Hurry() <-chan struct{} { return d.run.tracker.Hurry() }
 
@@ -282,38 +301,25 @@ func endAll(deliveries []any, cause error) {
 	}
 }
 
-// RecordFromMessage returns the typed record that the message was made of. It is
-// false for a message of another source, and for copies made without their context.
-func RecordFromMessage(msg *message.Message) (*Record, bool) {
-	r, ok := msg.Context().Value(recordKey{}).(*Record)
-	return r, ok
-}
-
-// WithRecord gives msg's context a record, as the subscriber does. It is for
-// tests of handlers that call RecordFromMessage.
-func WithRecord(msg *message.Message, r *Record) {
-	msg.SetContext(context.WithValue(msg.Context(), recordKey{}, r))
-}
-
 // setMetadata sets the metadata that every message of a record has.
-func setMetadata(msg *message.Message, r *Record) {
+func setMetadata(msg *message.Message, r *ots.Record) {
 	setMetadataIn(msg, r, make([]byte, 0, 64))
 }
 
 // setMetadataIn is setMetadata with the memory for the texts that have to be
 // made: they are appended to scratch, whose spare capacity the caller gives away.
-func setMetadataIn(msg *message.Message, r *Record, scratch []byte) {
+func setMetadataIn(msg *message.Message, r *ots.Record, scratch []byte) {
 	from := len(scratch)
 	if !r.Sequence.IsZero() {
 		scratch = strconv.AppendInt(scratch, r.Sequence.Timestamp, 10)
 	}
 	key := len(scratch)
-	scratch = appendKey(scratch, r.PrimaryKey)
+	scratch = r.AppendKeyText(scratch)
 	setMetadataTexts(msg, r, r.Type, textOf(scratch[from:key]), textOf(scratch[key:]))
 }
 
 // setMetadataTexts sets the metadata of a record of the given origin. Without a timestamp there is none.
-func setMetadataTexts(msg *message.Message, origin *Record, typ RecordType, timestamp, key string) {
+func setMetadataTexts(msg *message.Message, origin *ots.Record, typ ots.RecordType, timestamp, key string) {
 	msg.Metadata[MetadataTable] = origin.Table
 	msg.Metadata[MetadataTunnel] = origin.Tunnel
 	msg.Metadata[MetadataChannel] = origin.Channel
@@ -326,12 +332,6 @@ func setMetadataTexts(msg *message.Message, origin *Record, typ RecordType, time
 
 // textOf is b as a string without a copy: nobody may write to b any more.
 func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
-
-// KeyText is the primary key as a JSON array of its values, in key order, such
-// as ["u1",7]: the form in metadata, logs and dead letters.
-func (r *Record) KeyText() string {
-	return string(appendKey(make([]byte, 0, 48), r.PrimaryKey))
-}
 
 // uuids makes the UUIDs of one channel's messages.
 //
@@ -365,7 +365,7 @@ func newUUIDs(tunnelID, channelID string) *uuids {
 }
 
 // of returns the UUID of a record with the given key bytes.
-func (u *uuids) of(typ RecordType, seq Sequence, key string) string {
+func (u *uuids) of(typ ots.RecordType, seq ots.Sequence, key string) string {
 	var stack [192]byte
 	b := append(stack[:0], u.seed[:]...)
 	b = append(b, byte(typ))

@@ -14,14 +14,16 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // identity is what a UUID depends on.
 type identity struct {
 	tunnel, channel string
-	typ             RecordType
-	sequence        Sequence
+	typ             ots.RecordType
+	sequence        ots.Sequence
 	key             string
 }
 
@@ -38,7 +40,7 @@ func keyBytes(t testing.TB, cells ...plainbuffer.Cell) string {
 
 func golden(t testing.TB) identity {
 	return identity{
-		"3b3e2d29-6d2e-4b7e-9c3a-0d5f5b7a1c11", "channel-1", Put, Sequence{1, 1700000000123456, 2},
+		"3b3e2d29-6d2e-4b7e-9c3a-0d5f5b7a1c11", "channel-1", ots.Put, ots.Sequence{Epoch: 1, Timestamp: 1700000000123456, RowIndex: 2},
 		keyBytes(t, plainbuffer.Cell{Name: "id", Value: plainbuffer.IntegerValue(7), HasValue: true}),
 	}
 }
@@ -48,9 +50,9 @@ func golden(t testing.TB) identity {
 // the description of the form, by a program that shares no code with this one.
 func TestL2_uuids_are_the_same_in_all_releases(t *testing.T) {
 	stream, base := golden(t), golden(t)
-	base.sequence = Sequence{}
+	base.sequence = ots.Sequence{}
 	deleted := golden(t)
-	deleted.typ, deleted.key = Delete, keyBytes(t,
+	deleted.typ, deleted.key = ots.Delete, keyBytes(t,
 		plainbuffer.Cell{Name: "a", Value: plainbuffer.StringValue("é"), HasValue: true},
 		plainbuffer.Cell{Name: "b", Value: plainbuffer.BinaryValue([]byte{0, 255}), HasValue: true})
 	for want, i := range map[string]identity{
@@ -75,12 +77,12 @@ func TestL2_uuid_differs_with_each_of_its_parts(t *testing.T) {
 	vary("tunnel", func(i *identity) { i.tunnel += "x" })
 	vary("channel", func(i *identity) { i.channel += "x" })
 	vary("border of tunnel and channel", func(i *identity) { i.tunnel, i.channel = i.tunnel+"c", i.channel[1:] })
-	vary("update", func(i *identity) { i.typ = Update })
-	vary("delete", func(i *identity) { i.typ = Delete })
+	vary("update", func(i *identity) { i.typ = ots.Update })
+	vary("delete", func(i *identity) { i.typ = ots.Delete })
 	vary("epoch", func(i *identity) { i.sequence.Epoch++ })
 	vary("timestamp", func(i *identity) { i.sequence.Timestamp++ })
 	vary("row index", func(i *identity) { i.sequence.RowIndex++ })
-	vary("base data", func(i *identity) { i.sequence = Sequence{} })
+	vary("base data", func(i *identity) { i.sequence = ots.Sequence{} })
 	vary("key", func(i *identity) {
 		i.key = keyBytes(t, plainbuffer.Cell{Name: "id", Value: plainbuffer.IntegerValue(8), HasValue: true})
 	})
@@ -108,22 +110,22 @@ func TestUUID_has_the_form_of_RFC_9562_version_8(t *testing.T) {
 	u := newUUIDs("t", "c")
 	seen := make(map[string]bool)
 	for i := range 10000 {
-		id := u.of(Put, Sequence{Timestamp: int64(i)}, "key")
+		id := u.of(ots.Put, ots.Sequence{Timestamp: int64(i)}, "key")
 		if !form.MatchString(id) || seen[id] {
 			t.Fatalf("%d: %s, seen %t", i, id, seen[id])
 		}
 		seen[id] = true
 	}
 	long := make([]byte, 1000) // beyond the buffer on the stack
-	if id := u.of(Put, Sequence{}, string(long)); !form.MatchString(id) {
+	if id := u.of(ots.Put, ots.Sequence{}, string(long)); !form.MatchString(id) {
 		t.Errorf("long key: %s", id)
 	}
 }
 
 func TestMetadata_of_stream_and_base_data(t *testing.T) {
-	r := &Record{
-		Table: "orders", Tunnel: "audit", Channel: "c1", Type: Update, Sequence: Sequence{1, 1700000000123456, 2},
-		PrimaryKey: []Column{{"u", StringValue("u1")}, {"id", IntegerValue(7)}},
+	r := &ots.Record{
+		Table: "orders", Tunnel: "audit", Channel: "c1", Type: ots.Update, Sequence: ots.Sequence{Epoch: 1, Timestamp: 1700000000123456, RowIndex: 2},
+		PrimaryKey: []ots.Column{{Name: "u", Value: ots.StringValue("u1")}, {Name: "id", Value: ots.IntegerValue(7)}},
 	}
 	want := message.Metadata{
 		"ots.table": "orders", "ots.tunnel": "audit", "ots.channel": "c1", "ots.type": "update",
@@ -133,7 +135,7 @@ func TestMetadata_of_stream_and_base_data(t *testing.T) {
 	if err != nil || !maps.Equal(msg.Metadata, want) || msg.UUID != "" {
 		t.Errorf("got %v, UUID %q, %v", msg.Metadata, msg.UUID, err)
 	}
-	r.Sequence = Sequence{}
+	r.Sequence = ots.Sequence{}
 	delete(want, "ots.timestamp")
 	if msg, err = (JSON{}).Unmarshal(r); err != nil || !maps.Equal(msg.Metadata, want) {
 		t.Errorf("base data: got %v, %v", msg.Metadata, err)
@@ -142,12 +144,12 @@ func TestMetadata_of_stream_and_base_data(t *testing.T) {
 
 func TestRecordFromMessage_finds_the_record_or_says_no(t *testing.T) {
 	msg := message.NewMessage("id", nil)
-	if r, ok := RecordFromMessage(msg); ok || r != nil {
+	if r, ok := ots.RecordFromMessage(msg); ok || r != nil {
 		t.Errorf("a message of another source has the record %v", r)
 	}
-	want := new(Record)
-	WithRecord(msg, want)
-	if r, ok := RecordFromMessage(msg); !ok || r != want {
+	want := new(ots.Record)
+	ots.WithRecord(msg, want)
+	if r, ok := ots.RecordFromMessage(msg); !ok || r != want {
 		t.Errorf("got %p, %t; want %p", r, ok, want)
 	}
 }
@@ -173,7 +175,7 @@ func TestMessageContext_has_the_subscriptions_values_and_outlives_its_end(t *tes
 		if v := msg.Context().Value(ctxKey{}); v != "value" {
 			t.Errorf("the value is %v", v)
 		}
-		if r, ok := RecordFromMessage(msg); !ok || r.Table != "table" || r.Tunnel != "tunnel" || r.Channel != "c1" || r.Instance != "inst" || r.Attempt != 1 {
+		if r, ok := ots.RecordFromMessage(msg); !ok || r.Table != "table" || r.Tunnel != "tunnel" || r.Channel != "c1" || r.Instance != "inst" || r.Attempt != 1 {
 			t.Errorf("the record is %+v, %t", r, ok)
 		}
 		cancel()
@@ -196,7 +198,7 @@ func TestMessageContext_ends_with_why(t *testing.T) {
 }
 
 func TestMessageContext_that_is_waited_for_ends_with_why(t *testing.T) {
-	messageContextEndsWithWhy(t, ack.WillWait)
+	messageContextEndsWithWhy(t, func(d ack.Delivery) { d.(ack.Ender).WillWait() })
 }
 
 // TestMessageContext_has_one_Done: whoever wants to wait, and whenever.
@@ -315,7 +317,7 @@ func messageContextEndsWithWhy(t *testing.T, prepare func(ack.Delivery)) {
 // refuser refuses each record a few times, and panics between.
 type refuser struct{ refusals, calls int }
 
-func (r *refuser) Unmarshal(rec *Record) (*message.Message, error) {
+func (r *refuser) Unmarshal(rec *ots.Record) (*message.Message, error) {
 	r.calls++
 	switch {
 	case r.calls > r.refusals:
@@ -334,7 +336,7 @@ func TestL8_record_that_the_unmarshaler_refuses_is_a_failed_message(t *testing.T
 		u := &refuser{refusals: 7}
 		s, messages := flow(t, context.Background(), f, func(c *Config) { c.Unmarshaler = u })
 		msg := <-messages
-		if r, _ := RecordFromMessage(msg); r.Attempt != 8 || u.calls != 8 {
+		if r, _ := ots.RecordFromMessage(msg); r.Attempt != 8 || u.calls != 8 {
 			t.Errorf("attempt %d after %d calls", r.Attempt, u.calls)
 		}
 		if got := stored(t, f); len(got) != 0 {
@@ -353,7 +355,7 @@ func TestL8_record_that_the_unmarshaler_refuses_is_a_failed_message(t *testing.T
 func TestMessage_keeps_the_UUID_of_the_unmarshaler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, messages := flow(t, context.Background(), fakeTunnel(1), func(c *Config) {
-			c.Unmarshaler = unmarshalerFunc(func(*Record) (*message.Message, error) { return message.NewMessage("own", nil), nil })
+			c.Unmarshaler = unmarshalerFunc(func(*ots.Record) (*message.Message, error) { return message.NewMessage("own", nil), nil })
 		})
 		msg := <-messages
 		if msg.UUID != "own" {
@@ -366,18 +368,18 @@ func TestMessage_keeps_the_UUID_of_the_unmarshaler(t *testing.T) {
 	})
 }
 
-type unmarshalerFunc func(*Record) (*message.Message, error)
+type unmarshalerFunc func(*ots.Record) (*message.Message, error)
 
-func (f unmarshalerFunc) Unmarshal(r *Record) (*message.Message, error) { return f(r) }
+func (f unmarshalerFunc) Unmarshal(r *ots.Record) (*message.Message, error) { return f(r) }
 
 func TestL8_nacked_message_leaves_no_backoff_behind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sub := &subscription{cfg: Config{}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)), ctx: context.Background(), values: context.Background(), window: ack.NewWindow(10, 1000), output: make(chan *message.Message)}
+		sub := &subscription{cfg: Config{}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)), ctx: context.Background(), values: context.Background(), window: ledger.NewWindow(10, 1000), output: make(chan *message.Message)}
 		s := newSession(sub, watermill.NopLogger{})
 		r := newChannelRun(s, &conn{session: s, id: "c1"})
 		defer r.cancel(errSessionOver)
 		p := mustDecode(t, wirePage("t", nil, someRecord(1), someRecord(1)))
-		r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
+		r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
 		first, _, _ := r.tracker.Next(time.Now())
 		r.tracker.HandOff(first)
 		second, _, _ := r.tracker.Next(time.Now())
@@ -396,9 +398,9 @@ func TestL8_nacked_message_leaves_no_backoff_behind(t *testing.T) {
 func BenchmarkUUID(b *testing.B) {
 	u := newUUIDs("3b3e2d29-6d2e-4b7e-9c3a-0d5f5b7a1c11", "channel-1")
 	key := keyBytes(b, plainbuffer.Cell{Name: "id", Value: plainbuffer.IntegerValue(7), HasValue: true})
-	seq := Sequence{1, 1700000000123456, 2}
+	seq := ots.Sequence{Epoch: 1, Timestamp: 1700000000123456, RowIndex: 2}
 	b.ReportAllocs()
 	for b.Loop() {
-		u.of(Put, seq, key)
+		u.of(ots.Put, seq, key)
 	}
 }

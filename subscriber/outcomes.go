@@ -8,7 +8,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
 )
 
 // outcomes are the messages of one channel whose outcome the tracker is to be
@@ -104,7 +104,7 @@ func (o *outcomes) close() {
 type settler struct {
 	run      *channelRun // whose messages they are
 	acked    []*delivery
-	attempts []ack.Attempt
+	attempts []ledger.Attempt
 	counted  []bool
 }
 
@@ -122,6 +122,7 @@ func (s *settler) look(l look) bool {
 	for i, d := range s.acked {
 		r.concludeAck(d, s.counted[i])
 	}
+	r.sub.handlersSucceeded(len(s.acked))
 	clear(s.acked) // lest they stay in memory
 	clear(s.attempts)
 	s.acked, s.attempts, s.counted = s.acked[:0], s.attempts[:0], s.counted[:0]
@@ -171,7 +172,9 @@ func (r *channelRun) watch(d *delivery, msg *message.Message) {
 	case <-msg.Acked():
 		r.settle(d, nil)
 	case <-msg.Nacked():
-		r.settle(d, d.failure())
+		failure := d.failure()
+		r.messageNacked(d, msg.UUID, failure)
+		r.settle(d, failure)
 	case <-r.ctx.Done():
 	}
 }
@@ -215,13 +218,7 @@ func (s *subscription) sweep(ctx context.Context) {
 
 // sweepOnce looks at all channels, and reports whether any has messages left.
 func (s *subscription) sweepOnce(acked *settler) (more bool) {
-	s.mu.Lock()
-	runs := make([]*channelRun, 0, len(s.runs))
-	for r := range s.runs {
-		runs = append(runs, r)
-	}
-	s.mu.Unlock()
-	for _, r := range runs {
+	for _, r := range s.openRuns() {
 		acked.run = r
 		acked.look(sweep)
 		more = more || !r.outcomes.empty()

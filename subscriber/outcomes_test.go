@@ -9,7 +9,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
 )
 
 // sweptRun is a channel with so many records, one for each key, and a sweeper. Nothing
@@ -28,7 +28,7 @@ func sweptRun(t *testing.T, records int) *channelRun {
 	}
 	body = append(body, wirePage("t", nil)...)
 	p := mustDecode(t, body)
-	r.tracker.Add(ack.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
+	r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
 	t.Cleanup(func() {
 		r.cancel(errSessionOver)
 		r.outcomes.close()
@@ -42,7 +42,7 @@ func sweptRun(t *testing.T, records int) *channelRun {
 // delivering starts the deliverer, and returns what waits for its end.
 func (r *channelRun) delivering() (await func()) {
 	ended := make(chan struct{})
-	go func() { defer close(ended); r.deliver() }()
+	go r.deliver(func() { close(ended) })
 	return func() { <-ended }
 }
 
@@ -61,9 +61,9 @@ func TestOutcome_is_seen_while_nobody_takes_the_next_message(t *testing.T) {
 				outcome(msg)
 				time.Sleep(sweepInterval)
 				synctest.Wait()
-				want := ack.Stats{InFlight: 1, Live: 1} // the other one, which is offered
+				want := ledger.Stats{InFlight: 1, Live: 1} // the other one, which is offered
 				if name == "nack" {
-					want = ack.Stats{InFlight: 2, Live: 1, Retrying: 1}
+					want = ledger.Stats{InFlight: 2, Live: 1, Retrying: 1}
 				}
 				got := r.tracker.Stats()
 				if got.InFlight != want.InFlight || got.Live != want.Live || got.Retrying != want.Retrying {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // page is one read response. All of it was checked when it came; a record is
@@ -16,9 +17,9 @@ import (
 // than its body.
 //
 // A page stays in memory until its last record is settled and nobody holds a
-// record of it any more.
+// record of it any more. What holds a record of it pins no other page.
 type page struct {
-	origin *Record // Instance, Table, Tunnel and Channel of its records
+	origin *ots.Record // Instance, Table, Tunnel and Channel of its records
 	body   []byte
 	rows   []rowView
 	keys   []string // ordering key of each record: the primary key's bytes
@@ -29,39 +30,69 @@ type page struct {
 	size   int      // bytes of the body
 
 	asked time.Time // when it was asked for
+	came  time.Time // when it had come
 }
 
 // rowView is where a record is in the body of its page.
 type rowView struct {
 	at, size             uint32
 	originAt, originSize uint32
-	typ                  RecordType
+	typ                  ots.RecordType
 }
 
 // record decodes a record, for those who need one only. Not the fast way.
-func (p *page) record(i int) *Record {
-	r := new(Record)
+func (p *page) record(i int) *ots.Record {
+	r := new(ots.Record)
 	new(recordDecoder).decode(p, i, r)
 	return r
 }
 
 // recordDecoder decodes records, one after the other. Their cells come out of
 // slabs, if they are to. Not for concurrent use.
+//
+// Invariant: a slab holds cells of one page only. A cell's name and value are
+// views of its page, and a slab stays in memory as long as one of its cells does: a
+// record that is kept would pin the pages of all that share its slab.
 type recordDecoder struct {
-	slab    int // cells of a slab; 0: each record's cells are on their own
+	slab    int // cells of a slab, at most; 0: each record's cells are on their own
 	row     plainbuffer.Row
-	cells   []Cell
-	columns []Column
+	page    *page // whose cells the slabs hold
+	left    int   // records of the page from the one being decoded on
+	cells   []ots.Cell
+	columns []ots.Column
 }
 
-// slabCells is the usual size of a slab: some dozen records. It stays in memory as long as one of its cells does.
+// slabCells is the usual size of a slab: some dozen records.
 const slabCells = 256
 
-// reuse says that nobody holds a record that was decoded before.
-func (s *recordDecoder) reuse() { s.cells, s.columns = s.cells[:0], s.columns[:0] }
+// reuse lets the next record take the memory of those before it: the caller
+// knows that nothing refers to them any more.
+func (s *recordDecoder) reuse() {
+	clear(s.cells) // or they would pin their page
+	clear(s.columns)
+	s.page, s.cells, s.columns = nil, s.cells[:0], s.columns[:0]
+}
+
+// forget drops the slabs: records that were decoded keep theirs, the decoder pins no page.
+func (s *recordDecoder) forget() { s.page, s.cells, s.columns = nil, nil, nil }
+
+// turnTo begins a page, whose cells get slabs of their own. Memory without a cell in it is used on.
+func (s *recordDecoder) turnTo(p *page) {
+	s.page = p
+	if len(s.cells) > 0 {
+		s.cells = nil
+	}
+	if len(s.columns) > 0 {
+		s.columns = nil
+	}
+}
 
 // decode decodes record i of a page into r.
-func (s *recordDecoder) decode(p *page, i int, r *Record) {
+func (s *recordDecoder) decode(p *page, i int, r *ots.Record) {
+	if s.page != p {
+		s.turnTo(p)
+	}
+	s.left = len(p.rows) - i
 	v := &p.rows[i]
 	*r = *p.origin
 	r.Type = v.typ
@@ -69,13 +100,18 @@ func (s *recordDecoder) decode(p *page, i int, r *Record) {
 	r.PrimaryKey = s.key(s.row.PrimaryKey)
 	r.Columns = s.cellsOf(s.row.Cells)
 	if s.row.HasSequence {
-		r.Sequence = Sequence(s.row.Sequence)
+		r.Sequence = ots.Sequence(s.row.Sequence)
 	}
 	if v.originSize > 0 {
 		s.again(p.body[v.originAt : v.originAt+v.originSize])
 		r.Origin = s.cellsOf(s.row.Cells)
 	}
+	s.row.Reset() // its cells are views of the page
 }
+
+// room returns how many cells a slab gets that begins with a record of n: at most
+// what the rest of the page takes if its records are alike.
+func (s *recordDecoder) room(n, slab int) int { return max(n, min(slab, n*s.left)) }
 
 func (s *recordDecoder) again(row []byte) {
 	if err := plainbuffer.DecodeAgain(row, &s.row); err != nil {
@@ -85,10 +121,14 @@ func (s *recordDecoder) again(row []byte) {
 
 // pageDecoder checks the pages of one channel. Not for concurrent use.
 type pageDecoder struct {
-	origin Record // Instance, Table, Tunnel, Channel, copied into each record
+	origin ots.Record // Instance, Table, Tunnel, Channel, copied into each record
 	row    plainbuffer.Row
 	count  int // records of the last page, to size the next one
 }
+
+// leastRecord is fewer bytes than any record takes in a page. A page of few records that
+// follows a large one gets no more memory than it can use.
+const leastRecord = 32
 
 // errPage marks an answer that is no ReadRecordsResponse.
 var errPage = errors.New("malformed page")
@@ -111,7 +151,9 @@ func (d *pageDecoder) decode(body []byte) (*page, error) {
 	if len(body) > math.MaxUint32 {
 		return nil, pageError(0, errors.New("larger than 4 GiB"))
 	}
-	p := &page{origin: &d.origin, body: body, size: len(body), rows: make([]rowView, 0, d.count), keys: make([]string, 0, d.count)}
+	defer d.row.Reset() // its cells are views of the last record: a channel that is idle would pin its last page
+	count := min(d.count, len(body)/leastRecord)
+	p := &page{origin: &d.origin, body: body, size: len(body), rows: make([]rowView, 0, count), keys: make([]string, 0, count)}
 	hasNext := false
 	for off := 0; off < len(body); {
 		num, typ, n := protowire.ConsumeTag(body[off:])
@@ -189,8 +231,8 @@ func (d *pageDecoder) record(p *page, raw []byte, base int) error {
 		}
 		off += n
 	}
-	typ := RecordType(action)
-	if action > uint64(Delete) || typ < Put {
+	typ := ots.RecordType(action)
+	if action > uint64(ots.Delete) || typ < ots.Put {
 		return pageError(base, fmt.Errorf("record %d: unknown action type %d", len(p.rows), action))
 	}
 	if err := plainbuffer.Decode(row, &d.row); err != nil {
@@ -201,7 +243,7 @@ func (d *pageDecoder) record(p *page, raw []byte, base int) error {
 	}
 	p.keys = append(p.keys, d.row.KeyBytes)
 	if len(p.rows) == 0 {
-		p.base = !d.row.HasSequence || Sequence(d.row.Sequence).IsZero()
+		p.base = !d.row.HasSequence || ots.Sequence(d.row.Sequence).IsZero()
 	}
 	p.newest = d.row.Sequence.Timestamp
 	if len(origin) > 0 {
@@ -213,32 +255,32 @@ func (d *pageDecoder) record(p *page, raw []byte, base int) error {
 	return nil
 }
 
-func (s *recordDecoder) key(cells []plainbuffer.Cell) []Column {
+func (s *recordDecoder) key(cells []plainbuffer.Cell) []ots.Column {
 	if len(cells) > cap(s.columns)-len(s.columns) {
-		s.columns = make([]Column, 0, max(len(cells), s.slab/4))
+		s.columns = make([]ots.Column, 0, s.room(len(cells), s.slab/4))
 	}
 	start := len(s.columns)
 	for i := range cells {
-		s.columns = append(s.columns, Column{Name: cells[i].Name, Value: fromWire(cells[i].Value)})
+		s.columns = append(s.columns, ots.Column{Name: cells[i].Name, Value: fromWire(cells[i].Value)})
 	}
 	return s.columns[start:len(s.columns):len(s.columns)]
 }
 
-func (s *recordDecoder) cellsOf(cells []plainbuffer.Cell) []Cell {
+func (s *recordDecoder) cellsOf(cells []plainbuffer.Cell) []ots.Cell {
 	if len(cells) == 0 {
 		return nil
 	}
 	if len(cells) > cap(s.cells)-len(s.cells) {
-		s.cells = make([]Cell, 0, max(len(cells), s.slab))
+		s.cells = make([]ots.Cell, 0, s.room(len(cells), s.slab))
 	}
 	start := len(s.cells)
 	for i := range cells {
-		c := Cell{Name: cells[i].Name, Type: CellPut, Timestamp: cells[i].Timestamp}
+		c := ots.Cell{Name: cells[i].Name, Type: ots.CellPut, Timestamp: cells[i].Timestamp}
 		switch cells[i].Op {
 		case plainbuffer.DeleteAllVersion:
-			c.Type = CellDeleteAllVersions
+			c.Type = ots.CellDeleteAllVersions
 		case plainbuffer.DeleteOneVersion:
-			c.Type = CellDeleteOneVersion
+			c.Type = ots.CellDeleteOneVersion
 		default: // as in the SDK: a type that is not known counts as a put
 			if cells[i].HasValue { // without one the value is none, not the integer 0
 				c.Value = fromWire(cells[i].Value)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // wireRecord encodes a record as the service sends it. origin may be nil.
@@ -65,7 +66,7 @@ func wirePage(next string, more *bool, records ...*protocol.Record) []byte {
 }
 
 func testDecoder() *pageDecoder {
-	return &pageDecoder{origin: Record{Instance: "inst", Table: "table", Tunnel: "tunnel", Channel: "c1", Attempt: 1}}
+	return &pageDecoder{origin: ots.Record{Instance: "inst", Table: "table", Tunnel: "tunnel", Channel: "c1", Attempt: 1}}
 }
 
 func mustDecode(t testing.TB, body []byte) *page {
@@ -84,24 +85,24 @@ func TestPage_decodes_each_record_type_and_cell(t *testing.T) {
 	if p.next != "next" || p.more == nil || !*p.more || p.size != len(body) || len(p.rows) != 4 || len(p.keys) != 4 {
 		t.Fatalf("page is %+v", p)
 	}
-	origin := Record{Instance: "inst", Table: "table", Tunnel: "tunnel", Channel: "c1", Attempt: 1}
-	key := func(id int64) []Column {
-		return []Column{{"id", IntegerValue(id)}, {"s", StringValue("é")}, {"b", BinaryValue([]byte{0, 255})}}
+	origin := ots.Record{Instance: "inst", Table: "table", Tunnel: "tunnel", Channel: "c1", Attempt: 1}
+	key := func(id int64) []ots.Column {
+		return []ots.Column{{Name: "id", Value: ots.IntegerValue(id)}, {Name: "s", Value: ots.StringValue("é")}, {Name: "b", Value: ots.BinaryValue([]byte{0, 255})}}
 	}
-	want := []Record{origin, origin, origin, origin}
-	seq := Sequence{1, 1700000000123456, 2}
-	want[0].Type, want[0].PrimaryKey, want[0].Sequence = Put, key(1), seq
-	want[0].Columns = []Cell{
-		{"i", IntegerValue(-5), CellPut, 10}, {"d", DoubleValue(2.5), CellPut, 10}, {"t", BooleanValue(true), CellPut, 10},
-		{"s", StringValue("text"), CellPut, 10}, {"b", BinaryValue([]byte("bytes")), CellPut, 10},
+	want := []ots.Record{origin, origin, origin, origin}
+	seq := ots.Sequence{Epoch: 1, Timestamp: 1700000000123456, RowIndex: 2}
+	want[0].Type, want[0].PrimaryKey, want[0].Sequence = ots.Put, key(1), seq
+	want[0].Columns = []ots.Cell{
+		{Name: "i", Value: ots.IntegerValue(-5), Type: ots.CellPut, Timestamp: 10}, {Name: "d", Value: ots.DoubleValue(2.5), Type: ots.CellPut, Timestamp: 10}, {Name: "t", Value: ots.BooleanValue(true), Type: ots.CellPut, Timestamp: 10},
+		{Name: "s", Value: ots.StringValue("text"), Type: ots.CellPut, Timestamp: 10}, {Name: "b", Value: ots.BinaryValue([]byte("bytes")), Type: ots.CellPut, Timestamp: 10},
 	}
-	want[1].Type, want[1].PrimaryKey, want[1].Sequence = Update, key(2), seq
-	want[1].Columns = []Cell{
-		{"i", IntegerValue(7), CellPut, 12}, {"i", IntegerValue(6), CellPut, 11}, {"one", Value{}, CellDeleteOneVersion, 9}, {"all", Value{}, CellDeleteAllVersions, 0},
+	want[1].Type, want[1].PrimaryKey, want[1].Sequence = ots.Update, key(2), seq
+	want[1].Columns = []ots.Cell{
+		{Name: "i", Value: ots.IntegerValue(7), Type: ots.CellPut, Timestamp: 12}, {Name: "i", Value: ots.IntegerValue(6), Type: ots.CellPut, Timestamp: 11}, {Name: "one", Value: ots.Value{}, Type: ots.CellDeleteOneVersion, Timestamp: 9}, {Name: "all", Value: ots.Value{}, Type: ots.CellDeleteAllVersions, Timestamp: 0},
 	}
-	want[1].Origin = []Cell{{"i", IntegerValue(5), CellPut, 8}}
-	want[2].Type, want[2].PrimaryKey, want[2].Sequence = Delete, key(3), seq
-	want[3].Type, want[3].PrimaryKey = Put, key(4) // base data: no sequence
+	want[1].Origin = []ots.Cell{{Name: "i", Value: ots.IntegerValue(5), Type: ots.CellPut, Timestamp: 8}}
+	want[2].Type, want[2].PrimaryKey, want[2].Sequence = ots.Delete, key(3), seq
+	want[3].Type, want[3].PrimaryKey = ots.Put, key(4) // base data: no sequence
 	for i := range want {
 		if !reflect.DeepEqual(*p.record(i), want[i]) {
 			t.Errorf("record %d is\n%+v, want\n%+v", i, *p.record(i), want[i])
@@ -123,7 +124,7 @@ func TestPage_slices_of_one_record_do_not_reach_into_the_next(t *testing.T) {
 	p := mustDecode(t, wirePage("n", nil, fullPage()...))
 	slab := recordDecoder{slab: slabCells}
 	for i := range p.rows {
-		var r Record
+		var r ots.Record
 		slab.decode(p, i, &r)
 		if cap(r.Columns) != len(r.Columns) || cap(r.PrimaryKey) != len(r.PrimaryKey) || cap(r.Origin) != len(r.Origin) {
 			t.Errorf("record %d: an append to its columns would overwrite those of another", i)
@@ -144,7 +145,7 @@ func TestPage_a_decoder_serves_pages_of_any_size_after_each_other(t *testing.T) 
 			t.Fatalf("%d records: %v", n, err)
 		}
 		for i := range p.rows {
-			var r Record
+			var r ots.Record
 			slab.decode(p, i, &r)
 			if r.PrimaryKey[0].Value.Int64() != int64(i) || len(r.Columns) != 0 {
 				t.Fatalf("record %d of %d is %+v", i, n, r)
@@ -156,7 +157,7 @@ func TestPage_a_decoder_serves_pages_of_any_size_after_each_other(t *testing.T) 
 func TestPage_put_cell_without_a_value_has_none(t *testing.T) {
 	row := &plainbuffer.Row{PrimaryKey: []plainbuffer.Cell{wireCell("id", plainbuffer.IntegerValue(1), 0)}, Cells: []plainbuffer.Cell{{Name: "a"}}}
 	p := mustDecode(t, wirePage("n", nil, wireRecord(protocol.ActionType_PUT_ROW, row, nil)))
-	if v, ok := p.record(0).Column("a"); !ok || v.Kind() != KindNone {
+	if v, ok := p.record(0).Column("a"); !ok || v.Kind() != ots.KindNone {
 		t.Errorf("the column is %v of kind %v", v, v.Kind())
 	}
 }
@@ -175,7 +176,7 @@ func TestPage_fields_that_are_not_known_are_skipped(t *testing.T) {
 	body = unknown(body)
 	body = protowire.AppendBytes(protowire.AppendTag(body, fieldRecords, protowire.BytesType), unknown(append(unknown(nil), r...)))
 	body = unknown(protowire.AppendString(protowire.AppendTag(body, fieldNextToken, protowire.BytesType), "n"))
-	if p := mustDecode(t, body); len(p.rows) != 1 || p.next != "n" || p.record(0).PrimaryKey[0].Value != IntegerValue(7) {
+	if p := mustDecode(t, body); len(p.rows) != 1 || p.next != "n" || p.record(0).PrimaryKey[0].Value != ots.IntegerValue(7) {
 		t.Errorf("page is %+v", p)
 	}
 }
@@ -273,7 +274,7 @@ func TestPage_corrupt_rows_are_refused_never_read_as_others(t *testing.T) {
 			for i := range want.rows {
 				got, exp := *p.record(i), *want.record(i)
 				got.Type, exp.Type = 0, 0
-				got.Sequence, exp.Sequence = Sequence{}, Sequence{}
+				got.Sequence, exp.Sequence = ots.Sequence{}, ots.Sequence{}
 				if got.Origin == nil { // its field's number
 					exp.Origin = nil
 				}
@@ -371,7 +372,7 @@ func BenchmarkDecodePage(b *testing.B) {
 			b.Fatal(err)
 		}
 		for i := range p.rows {
-			var r Record
+			var r ots.Record
 			slab.decode(p, i, &r)
 		}
 		n += records

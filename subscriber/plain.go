@@ -6,6 +6,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // plainJSON makes messages of plain records straight from the wire. They are
@@ -24,7 +25,7 @@ const mostPlainText = 64 << 10
 
 // message returns the message of record i of a page, without its UUID, and the record's
 // sequence. It is false for a record that is not plain.
-func (j *plainJSON) message(p *page, i int) (msg *message.Message, seq Sequence, ok bool) {
+func (j *plainJSON) message(p *page, i int) (msg *message.Message, seq ots.Sequence, ok bool) {
 	v := &p.rows[i]
 	if v.originSize > 0 {
 		return nil, seq, false
@@ -52,7 +53,7 @@ func (j *plainJSON) message(p *page, i int) (msg *message.Message, seq Sequence,
 
 // appendPlain is appendRecord for the row of a plain record. It is false, and
 // what it has appended of no use, when the record is not plain.
-func appendPlain(b []byte, typ RecordType, row []byte) (_ []byte, seq Sequence, ok bool) {
+func appendPlain(b []byte, typ ots.RecordType, row []byte) (_ []byte, seq ots.Sequence, ok bool) {
 	w := plainbuffer.WalkAgain(row)
 	var c plainbuffer.Cell
 	b = appendUpToKey(b, typ)
@@ -70,11 +71,11 @@ func appendPlain(b []byte, typ RecordType, row []byte) (_ []byte, seq Sequence, 
 		last = c.Name
 	}
 	b = append(b, '}')
-	seq = Sequence(w.Sequence())
+	seq = ots.Sequence(w.Sequence())
 	return append(appendSequence(b, seq), '}'), seq, true
 }
 
-// appendPlainKey is appendKey for the row of a record.
+// appendPlainKey is ots.Record.AppendKeyText for the row of a record.
 func appendPlainKey(b []byte, row []byte) []byte {
 	w := plainbuffer.WalkAgain(row)
 	var c plainbuffer.Cell
@@ -83,7 +84,7 @@ func appendPlainKey(b []byte, row []byte) []byte {
 		if !first {
 			b = append(b, ',')
 		}
-		b = appendValue(b, fromWire(c.Value))
+		b = fromWire(c.Value).AppendJSON(b)
 	}
 	return append(b, ']')
 }

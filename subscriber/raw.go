@@ -6,6 +6,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // Raw is an Unmarshaler whose payload is the record in PlainBuffer, Tablestore's
@@ -18,10 +19,10 @@ import (
 // skips (unknown extensions, unknown cell types).
 type Raw struct{}
 
-var _ Unmarshaler = Raw{}
+var _ ots.Unmarshaler = Raw{}
 
 // Unmarshal makes a message with the record in PlainBuffer. It never fails.
-func (Raw) Unmarshal(r *Record) (*message.Message, error) {
+func (Raw) Unmarshal(r *ots.Record) (*message.Message, error) {
 	return messageWith("", appendPlainBuffer(make([]byte, 0, 64+sizeHint(r)+cellOverhead*len(r.Columns)), r), r), nil
 }
 
@@ -29,10 +30,10 @@ func (Raw) Unmarshal(r *Record) (*message.Message, error) {
 // typed record (RecordFromMessage, Bind) and nothing else.
 type None struct{}
 
-var _ Unmarshaler = None{}
+var _ ots.Unmarshaler = None{}
 
 // Unmarshal makes a message with metadata alone. It never fails.
-func (None) Unmarshal(r *Record) (*message.Message, error) {
+func (None) Unmarshal(r *ots.Record) (*message.Message, error) {
 	msg := message.NewMessage("", nil)
 	setMetadata(msg, r)
 	return msg, nil
@@ -41,11 +42,11 @@ func (None) Unmarshal(r *Record) (*message.Message, error) {
 // cellOverhead is what PlainBuffer adds to a cell's name and value, beyond JSON's quotes.
 const cellOverhead = 22
 
-func appendPlainBuffer(b []byte, r *Record) []byte {
+func appendPlainBuffer(b []byte, r *ots.Record) []byte {
 	row := plainbuffer.Row{
 		PrimaryKey:  make([]plainbuffer.Cell, len(r.PrimaryKey)),
 		Cells:       make([]plainbuffer.Cell, len(r.Columns)),
-		Delete:      r.Type == Delete,
+		Delete:      r.Type == ots.Delete,
 		HasSequence: !r.Sequence.IsZero(),
 		Sequence:    plainbuffer.Sequence(r.Sequence),
 	}
@@ -54,7 +55,7 @@ func appendPlainBuffer(b []byte, r *Record) []byte {
 	}
 	for i, c := range r.Columns {
 		row.Cells[i] = plainbuffer.Cell{
-			Name: c.Name, Value: toWire(c.Value), HasValue: c.Value.kind != KindNone,
+			Name: c.Name, Value: toWire(c.Value), HasValue: c.Value.Kind() != ots.KindNone,
 			Op: wireOps[c.Type], Timestamp: c.Timestamp, HasTimestamp: c.Timestamp != 0,
 		}
 	}
@@ -62,24 +63,25 @@ func appendPlainBuffer(b []byte, r *Record) []byte {
 }
 
 var wireOps = [...]plainbuffer.Op{
-	CellPut:               plainbuffer.Put,
-	CellDeleteOneVersion:  plainbuffer.DeleteOneVersion,
-	CellDeleteAllVersions: plainbuffer.DeleteAllVersion,
+	ots.CellPut:               plainbuffer.Put,
+	ots.CellDeleteOneVersion:  plainbuffer.DeleteOneVersion,
+	ots.CellDeleteAllVersions: plainbuffer.DeleteAllVersion,
 }
 
 // toWire is the reverse of fromWire, and copies as little.
-func toWire(v Value) plainbuffer.Value {
-	switch v.kind {
-	case KindInteger:
+func toWire(v ots.Value) plainbuffer.Value {
+	switch v.Kind() {
+	case ots.KindInteger:
 		return plainbuffer.IntegerValue(v.Int64())
-	case KindDouble:
+	case ots.KindDouble:
 		return plainbuffer.DoubleValue(v.Float64())
-	case KindBoolean:
+	case ots.KindBoolean:
 		return plainbuffer.BooleanValue(v.Bool())
-	case KindString:
-		return plainbuffer.StringValue(v.data)
-	case KindBinary:
-		return plainbuffer.BinaryValue(unsafe.Slice(unsafe.StringData(v.data), len(v.data)))
+	case ots.KindString:
+		return plainbuffer.StringValue(v.String())
+	case ots.KindBinary:
+		data := v.String()
+		return plainbuffer.BinaryValue(unsafe.Slice(unsafe.StringData(data), len(data)))
 	}
 	return plainbuffer.Value{}
 }

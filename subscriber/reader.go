@@ -7,18 +7,15 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/cenkalti/backoff/v4"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// When the service does not say whether more records are there, a page counts as
-// full above these bounds, as in the SDK [facts 4.6].
-const (
-	fullPageRecords = 500
-	fullPageBytes   = 900 << 10
-)
-
-// minPoll is the shortest pause after a page that was not full.
-const minPoll = 5 * time.Millisecond
+// idlePosition is how often the position of a channel without records is stored. More
+// often would be of no use to anybody: a restart reads from the last record on and
+// finds nothing again. But the position must not get older than what the table's
+// stream keeps, an hour at least, or the service takes the tunnel for expired.
+const idlePosition = 10 * time.Minute
 
 // throttlePause is the least pause when the service says that it is asked too often.
 const throttlePause = time.Second
@@ -27,18 +24,25 @@ const throttlePause = time.Second
 // window has room. It ends at the finish token, with readCtx, or
 // when the channel is lost or of no use.
 func (r *channelRun) read(token string) {
-	decoder := &pageDecoder{origin: Record{
+	decoder := &pageDecoder{origin: ots.Record{
 		Instance: r.sub.cfg.Instance, Table: r.sub.table, Tunnel: r.sub.tunnel, Channel: r.conn.id, Attempt: 1,
 	}}
 	first := true
-	poll := poller{longest: r.sub.cfg.MaxPollInterval, since: time.Now()}
+	// placed is when the tracker was last given a page, and so a position to store. The first
+	// page counts in any case: nothing tells how old the stored position is, and a
+	// consumer that never runs for idlePosition would never store one.
+	var placed time.Time
+	poll := newPoller(&r.sub.polls, &r.sub.cfg, time.Now())
+	defer poll.rest()
 	var pauses backoff.BackOff // nil while reads succeed
+	var patience patience
 	for {
 		if !r.awaitRoom() {
 			return
 		}
-		p, err := r.readPage(decoder, token)
+		p, err := r.readPage(decoder, &patience, token)
 		if err != nil {
+			poll.rest()
 			if pauses == nil {
 				pauses = r.sub.cfg.ReadBackoff()
 			}
@@ -47,16 +51,23 @@ func (r *channelRun) read(token string) {
 			}
 			continue
 		}
+		if first || pauses != nil {
+			r.sub.callSucceeded(r.conn.id, "readrecords")
+		}
 		pauses = nil
 		if first {
 			first = false
-			r.session.readable(r.conn.id)
+			r.session.recovered(r.conn.id, "readrecords")
 		}
 		finish := p.next == tunnel.FinishTag
-		pause := poll.after(p, time.Now())
+		now := time.Now()
+		pause, more := poll.after(p, token, now)
 		r.countPage(p, pause)
-		r.tracker.Add(ack.Page{Token: p.next, Keys: p.keys, Bytes: int64(p.size), Value: p, Finish: finish})
-		r.status.readUpTo(p, pause)
+		if len(p.rows) > 0 || finish || now.Sub(placed) >= idlePosition {
+			r.tracker.Add(ledger.Page{Token: p.next, Keys: p.keys, Bytes: int64(p.size), Value: p, Finish: finish})
+			placed = now
+		}
+		r.status.readUpTo(p, pause, more)
 		if finish {
 			return
 		}
@@ -83,11 +94,13 @@ func (r *channelRun) awaitRoom() bool {
 
 // readPage makes one read. It is not broken off when reading is to stop, only when the run
 // ends: a request that is given up takes its connection with it, which the last commit could have had.
-func (r *channelRun) readPage(decoder *pageDecoder, token string) (*page, error) {
-	asked := time.Now()
-	body, err := r.sub.endpoint.read(r.ctx, &tunnel.ReadRecordRequest{
+func (r *channelRun) readPage(decoder *pageDecoder, patience *patience, token string) (*page, error) {
+	asked, timeout := time.Now(), patience.timeout(r.sub.endpoint.timeout)
+	defer r.status.calls.begins(asked)()
+	body, err := r.sub.endpoint.read(r.ctx, timeout, &tunnel.ReadRecordRequest{
 		TunnelId: r.sub.tunnelID, ClientId: r.conn.clientID, ChannelId: r.conn.id, Token: token,
 	})
+	patience.note(time.Since(asked), timeout)
 	if err != nil {
 		return nil, r.channelError("readrecords", err)
 	}
@@ -95,34 +108,46 @@ func (r *channelRun) readPage(decoder *pageDecoder, token string) (*page, error)
 	if err != nil {
 		return nil, r.channelError("decode", fmt.Errorf("page at token %s: %w", token, err))
 	}
-	p.asked = asked
+	p.asked, p.came = asked, time.Now()
 	return p, nil
 }
 
 // readFailed reports whether the read is to be tried again, after a pause.
 func (r *channelRun) readFailed(err error, pauses backoff.BackOff) bool {
+	if r.ctx.Err() != nil { // the read was given up, or does not matter any more
+		return false
+	}
 	pause := nextPause(pauses)
 	r.noteError("readrecords", err)
 	switch classify(err) {
-	case cancelled:
-		return false
 	case lost:
-		r.lost(err)
+		r.lost("readrecords", err)
 		return false
 	case fatal:
 		// The tunnel is gone or expired, or the token is refused. The next heartbeat tells
 		// the first two; the channel is given back either way.
-		r.logger.Error("Channel cannot be read any more", err, nil)
+		if r.sub.callFailed(r.conn.id, "readrecords", err) {
+			r.logger.Error("Channel cannot be read any more", err, callFields("readrecords", err))
+		} else {
+			r.logger.Debug("Channel cannot be read any more", callDetail("readrecords", err))
+		}
 		r.session.transport.poke()
 		r.failed <- err
+		return false
+	case gap:
+		r.gap(err)
 		return false
 	case throttled:
 		pause = max(pause, throttlePause)
 	}
-	if r.readCtx.Err() != nil {
+	if r.readCtx.Err() != nil || r.sub.stopping.Err() != nil {
 		return false
 	}
-	r.logger.Error("Read failed; it is tried again", err, nil)
+	if r.sub.callFailed(r.conn.id, "readrecords", err) {
+		r.logger.Error("Read failed; it is tried again", err, callFields("readrecords", err))
+	} else {
+		r.logger.Debug("Read failed; it is tried again", callDetail("readrecords", err))
+	}
 	return r.pause(pause)
 }
 
@@ -139,30 +164,4 @@ func (r *channelRun) pause(d time.Duration) bool {
 	case <-r.readCtx.Done():
 		return false
 	}
-}
-
-// poller decides the pause after a page: none while there is more to read, and
-// a share of the time since the last record when there is not. So a record
-// that follows others is seen soon, and an idle channel is asked ever
-// less often, down to once in the longest interval.
-type poller struct {
-	longest time.Duration
-	since   time.Time // of the last record seen
-}
-
-// pollShare: the pause is 1/pollShare of the time that the channel has been idle.
-const pollShare = 8
-
-func (p *poller) after(pg *page, now time.Time) time.Duration {
-	if len(pg.rows) > 0 {
-		p.since = now
-	}
-	full := len(pg.rows) > fullPageRecords || pg.size > fullPageBytes
-	if pg.more != nil {
-		full = *pg.more
-	}
-	if (full || pg.base) && len(pg.rows) > 0 { // a scan of base data has more until it says finished
-		return 0
-	}
-	return min(p.longest, max(minPoll, now.Sub(p.since)/pollShare))
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+
+	"github.com/watermill-ots/watermill-ots/ack"
 )
 
 // RPO is how far a tunnel is, as the service sees it: over all of its
@@ -68,7 +70,7 @@ func (s *Subscriber) tunnelID(topic string) string {
 func (s *Subscriber) recoveryPoint(ctx context.Context, op, id string, get func(*tunnel.TunnelApi, *tunnel.GetRpoRequest) (*tunnel.GetRpoResponse, error)) (point tunnel.TunnelRpoLatency, err error) {
 	defer func() { // the SDK dereferences fields of the answer that may be missing
 		if v := recover(); v != nil {
-			err = fmt.Errorf("%s: the answer is incomplete: %w", op, asError(v))
+			err = fmt.Errorf("%s: the answer is incomplete: %w", op, ack.NewPanicError("the SDK", v))
 		}
 	}()
 	err = s.endpoint.call(ctx, op, func(api *tunnel.TunnelApi) error {

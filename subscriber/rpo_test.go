@@ -10,6 +10,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -44,7 +45,7 @@ func TestRPO_errors_say_what_was_asked(t *testing.T) {
 	}
 	b.Emulator.Inject(emulator.Fault{Operation: "tunnel/getrpobyoffset", Code: "OTSServerBusy"})
 	_, err := s.RPO(t.Context(), testbed.Topic)
-	var se *subscriber.ServiceError
+	var se *ots.ServiceError
 	if !errors.As(err, &se) || se.Op != "getrpobyoffset" || se.Code != "OTSServerBusy" {
 		t.Errorf("the error is %v", err)
 	}

@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 	"github.com/cenkalti/backoff/v4"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/protoadapt"
 )
 
 // session is one connection of one tunnel client, from connect to shutdown. The
@@ -23,20 +22,34 @@ import (
 //   - conns has exactly the conns that have a run; run waits for all of them.
 //   - Once stopping is set no run starts any more.
 //   - The shutdown call is sent only after every run has ended, that is after
-//     its last checkpoint was answered.
+//     its last checkpoint was answered or given up.
+//   - When the transport's lease is over, every run is fenced (law L4), whatever the
+//     worker is doing: expire is called by a timer of its own, and by whoever
+//     finds the lease over before the timer does.
 type session struct {
 	sub    *subscription
 	logger watermill.LoggerAdapter
 
-	transport *workerTransport
-	ctx       context.Context // of the transport and of all runs
-	cancel    context.CancelCauseFunc
+	transport   *workerTransport
+	lastFailure atomic.Pointer[Failure] // of a heartbeat
+	ctx         context.Context         // of the transport and of all runs
+	cancel      context.CancelCauseFunc
 
 	mu       sync.Mutex
 	stopping bool
 	conns    map[*conn]struct{}
-	failing  map[string]backoff.BackOff // channels that could not be read, by id
+	failing  map[string]*reopening // channels that could not be read or committed, by id
 	runs     sync.WaitGroup
+
+	expired sync.Once
+}
+
+// reopening is what is known of a channel that the service lists as ours, and whose
+// calls it refuses.
+type reopening struct {
+	pauses    backoff.BackOff
+	op        string    // the call that failed last
+	notBefore time.Time // when its next run may begin
 }
 
 func newSession(sub *subscription, logger watermill.LoggerAdapter) *session {
@@ -45,24 +58,41 @@ func newSession(sub *subscription, logger watermill.LoggerAdapter) *session {
 		sub: sub, logger: logger, ctx: ctx, cancel: cancel,
 		transport: newWorkerTransport(ctx, sub.endpoint, sub.cfg.HeartbeatInterval, sub.cfg.HeartbeatTimeout, logger),
 		conns:     make(map[*conn]struct{}),
-		failing:   make(map[string]backoff.BackOff),
+		failing:   make(map[string]*reopening),
 	}
-	s.transport.noteError = func(op string, err error) { sub.noteError(op, err) }
+	s.transport.tag = sub.cfg.ClientTag
+	s.transport.noteError = func(op string, err error) { s.lastFailure.Store(sub.noteError(op, err)) }
 	return s
 }
 
-// run connects and works until stop is closed (nil) or the session ends by
+// run connects and works until the subscription stops (nil) or the session ends by
 // itself (its error). When it returns, no goroutine of the session is left, and
 // the service was told that the client ended, if it could be reached.
-func (s *session) run(stop <-chan struct{}) error {
+func (s *session) run() error {
+	defer s.transport.background.Wait()
 	defer s.cancel(errSessionOver)
-	if _, err := s.sub.endpoint.creds.get(s.ctx); err != nil {
+	stopping := s.sub.stopping
+	// Nothing is connected yet: Close need not wait.
+	starting, started := context.WithCancelCause(s.ctx)
+	unlink := context.AfterFunc(stopping, func() { started(errSessionOver) })
+	_, err := s.sub.endpoint.creds.Get(starting)
+	unlink()
+	started(nil)
+	if stopping.Err() != nil {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	worker, err := s.newWorker(s.transport, min(tick, s.sub.cfg.HeartbeatInterval))
 	if err != nil {
 		return fmt.Errorf("tunnel worker: %w", fromSDK("connect", err))
 	}
+	s.transport.background.Go(func() { // ends with s.ctx
+		if s.transport.lease.wait(s.ctx) {
+			s.expire()
+		}
+	})
 	ended := make(chan error, 1)
 	go func() { ended <- worker.ConnectAndWorking() }() // ends with Shutdown, or with s.ctx; received below
 
@@ -71,14 +101,23 @@ func (s *session) run(stop <-chan struct{}) error {
 		err = fromSDK(s.transport.stage(), err)
 		s.stop((*conn).lose)
 		worker.Shutdown()
-	case <-stop:
+	case <-stopping.Done():
 		s.stop((*conn).drain)
 		s.stopWorker(worker, ended)
 		err = nil
 	}
 	s.runs.Wait()
+	s.cancel(errSessionOver)
 	s.release()
 	return err
+}
+
+// expire ends the session at once: its client may be lost. Further calls wait for the first one.
+func (s *session) expire() {
+	s.expired.Do(func() {
+		s.stop((*conn).lose)
+		s.cancel(s.transport.lapsed())
+	})
 }
 
 // stop lets no further run start, and ends each one by end.
@@ -107,6 +146,9 @@ func (s *session) stopWorker(worker tunnel.TunnelWorker, ended <-chan error) {
 	case <-s.transport.connected:
 		select {
 		case <-runsEnded:
+			// The worker would finish its heartbeat before it makes the shutdown call, and that may
+			// take long: both end here, and release makes the call.
+			s.cancel(errSessionOver)
 			worker.Shutdown()
 			<-ended
 		case <-ended: // the client was lost while draining
@@ -162,67 +204,55 @@ func (s *session) admit(c *conn) bool {
 	return true
 }
 
-// reopenPause returns how long a channel that could not be read is kept.
-func (s *session) reopenPause(channelID string) time.Duration {
+// reopenPause returns how long a channel is to rest whose call op the service
+// refused. ReconnectBackoff and what it returns are the user's, so they are not called under
+// mu. That is safe: a channel has one run at a time.
+func (s *session) reopenPause(channelID, op string) time.Duration {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	b, ok := s.failing[channelID]
-	if !ok {
-		b = s.sub.cfg.ReconnectBackoff()
-		s.failing[channelID] = b
-	}
-	return nextPause(b)
-}
-
-// readable ends what reopenPause began: the channel can be read.
-func (s *session) readable(channelID string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.failing, channelID)
-}
-
-// runEnded undoes admit.
-func (s *session) runEnded(c *conn) {
-	s.mu.Lock()
-	delete(s.conns, c)
+	f := s.failing[channelID]
 	s.mu.Unlock()
-	s.runs.Done()
+	if f == nil {
+		f = &reopening{pauses: s.sub.cfg.ReconnectBackoff()}
+	}
+	pause := nextPause(f.pauses)
+	s.mu.Lock()
+	f.op, f.notBefore = op, time.Now().Add(pause)
+	s.failing[channelID] = f
+	s.mu.Unlock()
+	return pause
 }
 
-// release tells the service that the client ended, unless the worker has done
-// so already. The worker only does when its loop sees the end before its next
-// tick; another worker, whose ticks never come, does it for sure.
-func (s *session) release() {
-	id, released := s.transport.client()
-	if id == "" || released {
-		return
+// reopenIn returns how long the next run of a channel has to wait before its first call.
+func (s *session) reopenIn(channelID string) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.failing[channelID]; f != nil {
+		return time.Until(f.notBefore)
 	}
-	connect, err := proto.Marshal(protoadapt.MessageV2Of(&protocol.ConnectResponse{ClientId: &id}))
-	if err != nil {
-		s.logger.Error("Cannot end the tunnel client at the service", err, nil)
-		return
+	return 0
+}
+
+// recovered ends what reopenPause began: a call succeeds that says that what failed is over. A
+// page that was read says so of all but checkpoints.
+func (s *session) recovered(channelID, op string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.failing[channelID]; f != nil && (op == "checkpoint" || f.op != "checkpoint") {
+		delete(s.failing, channelID)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), releaseTimeout)
-	defer cancel()
-	rt := &releaseTransport{
-		workerTransport: newWorkerTransport(ctx, s.sub.endpoint, time.Hour, 2*time.Hour, s.logger),
-		connect:         connect,
-	}
-	worker, err := s.newWorker(rt, time.Hour)
-	if err != nil {
-		s.logger.Error("Cannot end the tunnel client at the service", err, nil)
-		return
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- worker.ConnectAndWorking() }() // ends with Shutdown; received below
-	<-rt.connected                                      // at once: connect is answered locally
-	worker.Shutdown()
-	err = <-ended
-	if _, released := rt.client(); !released && classify(fromSDK("shutdown", err)) != lost {
-		s.logger.Info("Could not end the tunnel client at the service; its channels stay with it until HeartbeatTimeout", watermill.LogFields{
-			"client_id": id, "err": fmt.Sprint(fromSDK("shutdown", err)),
-		})
-	}
+}
+
+// dismiss takes c out of the conns that stop ends. The caller holds c.mu: once it has given
+// that up, c may be admitted again.
+func (s *session) dismiss(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+}
+
+// reporter takes the statuses that conns report: the SDK's state machine.
+type reporter interface {
+	UpdateStatus(*tunnel.ChannelStatus)
 }
 
 // conn is a channel as the SDK's state machine sees it: it takes the statuses
@@ -230,7 +260,8 @@ func (s *session) release() {
 //
 // Invariants:
 //   - version only grows; a status with an older one is ignored. A report of ours has version+1.
-//   - At most one run is active. mu is taken before the session's. Closed is true while there is none, so that the
+//   - At most one run is active, and the session knows c exactly while there is one, so that
+//     stop ends it. mu is taken before the session's. Closed is true while there is none, so that the
 //     state machine drops the conn with its report; a later OPEN starts a new run
 //     in a new conn.
 //   - Once dropped no run starts: the state machine forgot the conn, and notices still
@@ -239,7 +270,7 @@ type conn struct {
 	session  *session
 	id       string
 	clientID string
-	state    *tunnel.TunnelStateMachine
+	state    reporter
 
 	mu      sync.Mutex
 	version int64
@@ -325,8 +356,10 @@ func (c *conn) active() *channelRun {
 
 // runEnded is called by r as its last act.
 func (c *conn) runEnded(r *channelRun, end runEnd) {
+	defer c.session.runs.Done()
 	c.mu.Lock()
 	c.run = nil
+	c.session.dismiss(c)
 	var report *tunnel.ChannelStatus
 	switch end {
 	case endTerminated:
@@ -338,5 +371,4 @@ func (c *conn) runEnded(r *channelRun, end runEnd) {
 	if report != nil {
 		c.state.UpdateStatus(report)
 	}
-	c.session.runEnded(c)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,8 +18,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // fakeTunnel is a fakeService with one tunnel, whose channel c1 is open at the
@@ -26,8 +28,8 @@ import (
 func fakeTunnel(records int) *fakeService {
 	f := new(fakeService)
 	f.always("describe", describeReply("tunnel-1"))
-	clients := 0
-	f.on("connect", func([]byte) reply { clients++; return clientReply(fmt.Sprintf("client-%d", clients)) })
+	var clients atomic.Int64
+	f.on("connect", func([]byte) reply { return clientReply(fmt.Sprintf("client-%d", clients.Add(1))) })
 	f.always("heartbeat", heartbeatReply("c1:1:OPEN"))
 	f.always("getcheckpoint", checkpointReply("t0", 0))
 	f.on("readrecords", func(body []byte) reply {
@@ -127,7 +129,8 @@ func TestSession_commits_what_was_acked_and_then_ends_the_client(t *testing.T) {
 			t.Errorf("stored %v, want t1 once", got)
 		}
 		f.mu.Lock()
-		last := f.calls[len(f.calls)-1]
+		calls := slices.DeleteFunc(slices.Clone(f.calls), func(c fakeCall) bool { return c.op == "DescribeTable" }) // at any time
+		last := calls[len(calls)-1]
 		f.mu.Unlock()
 		var req protocol.ShutdownRequest
 		unmarshal(t, last.body, &req)
@@ -171,8 +174,7 @@ func TestCheckpoint_numbers_count_up_from_the_stored_one(t *testing.T) {
 }
 
 func TestL7_close_is_bounded_whatever_does_not_answer(t *testing.T) {
-	// CloseTimeout, the last commit, and two tries to end the client.
-	bound := DefaultCloseTimeout + lastCommitTimeout + 2*releaseTimeout
+	const bound = DefaultCloseTimeout + 5*time.Second
 	for _, op := range []string{"connect", "heartbeat", "getcheckpoint", "readrecords", "checkpoint", "shutdown"} {
 		t.Run(op, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -191,8 +193,8 @@ func TestL7_close_is_bounded_whatever_does_not_answer(t *testing.T) {
 				time.Sleep(time.Minute) // it hangs in the call
 				closing := make(chan error, 1)
 				go func() { closing <- closeWithin(t, s, bound) }()
-				if err := <-closing; err != nil {
-					t.Error(err)
+				if err := <-closing; op == "checkpoint" && (!errors.Is(err, ErrNotCommitted) || errors.Is(err, ErrDrainTimeout)) || op != "checkpoint" && err != nil {
+					t.Errorf("Close returned %v", err)
 				}
 				if _, open := <-messages; open {
 					t.Error("the output is open")
@@ -208,7 +210,7 @@ func TestL7_close_names_unsettled_messages_also_when_a_checkpoint_hangs(t *testi
 		s := fakeSubscriber(t, f, func(c *Config) { c.HeartbeatTimeout = 5 * time.Minute; c.CloseTimeout = time.Second })
 		messages := subscribeTo(t, s)
 		held := <-messages
-		if err := closeWithin(t, s, time.Second+lastCommitTimeout+2*releaseTimeout); !errors.Is(err, ErrDrainTimeout) {
+		if err := closeWithin(t, s, time.Second+5*time.Second); !errors.Is(err, ErrDrainTimeout) {
 			t.Errorf("Close returned %v", err)
 		}
 		if !errors.Is(context.Cause(held.Context()), ErrDrainTimeout) {
@@ -282,7 +284,7 @@ func TestSession_connects_again_after_the_client_is_gone(t *testing.T) {
 }
 
 func TestSession_tunnel_that_is_gone_closes_the_output_and_tells(t *testing.T) {
-	for code, want := range map[string]error{tunnel.ErrCodeParamInvalid: ErrTunnelGone, tunnel.ErrCodeTunnelExpired: ErrTunnelExpired} {
+	for code, want := range map[string]error{tunnel.ErrCodeParamInvalid: ots.ErrTunnelGone, tunnel.ErrCodeTunnelExpired: ots.ErrTunnelExpired} {
 		t.Run(code, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fakeTunnel(1)
@@ -404,7 +406,7 @@ func TestL4_closing_drains_commits_and_then_reports_close_within_a_tick(t *testi
 func TestConn_a_late_status_of_a_dropped_conn_starts_nothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeTunnel(0)
-		sub := &subscription{cfg: Config{}.withDefaults(), endpoint: fakeEndpoint(f), ctx: context.Background(), values: context.Background(), window: ack.NewWindow(1, 1)}
+		sub := &subscription{cfg: Config{}.withDefaults(), endpoint: fakeEndpoint(f), ctx: context.Background(), values: context.Background(), window: ledger.NewWindow(1, 1)}
 		c := &conn{session: newSession(sub, watermill.NopLogger{}), id: "c1", clientID: "client-1"}
 		if !c.Closed() { // the SDK asks when it drops the channel from its table
 			t.Fatal("a conn without a run is not closed")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -26,7 +27,7 @@ func twoChannels(t *testing.T) *testbed.Bed {
 }
 
 func channelOf(msg *message.Message) string {
-	r, _ := subscriber.RecordFromMessage(msg)
+	r, _ := ots.RecordFromMessage(msg)
 	return r.Channel
 }
 

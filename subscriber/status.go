@@ -10,7 +10,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
 )
 
 // Status is a snapshot of a Subscriber. It holds no secrets, but primary keys
@@ -39,14 +39,17 @@ type SubscriptionStatus struct {
 	Connected bool   `json:"connected"`       // at least one client is
 	Draining  bool   `json:"draining"`        // it stops: nothing more is read or delivered
 	Ended     bool   `json:"ended"`           // its output is closed
-	Fatal     string `json:"fatal,omitempty"` // why it ended by itself: its tunnel is gone or expired
+	Finished  bool   `json:"finished"`        // its tunnel was read to its end, as only a BaseData tunnel or one with an end is
+	Fatal     string `json:"fatal,omitempty"` // why it ended by itself, or could not begin: its tunnel is gone or expired
 
 	InFlight         int   `json:"in_flight"` // records read and not settled, in all channels
 	InFlightBytes    int64 `json:"in_flight_bytes"`
 	MaxInFlight      int   `json:"max_in_flight"` // as configured
 	MaxInFlightBytes int64 `json:"max_in_flight_bytes"`
 
-	// Lag is that of the channel that is farthest behind.
+	// Lag is that of the channel that is farthest behind. While no client is
+	// connected it goes on counting, from where the channels were; without any,
+	// from the last answered heartbeat or from Started.
 	Lag time.Duration `json:"lag_ns"`
 	// Retention is how long the table's stream keeps records; 0 while unknown.
 	Retention time.Duration `json:"retention_ns"`
@@ -54,10 +57,19 @@ type SubscriptionStatus struct {
 	Clients  []ClientStatus  `json:"clients"`
 	Channels []ChannelStatus `json:"channels"` // those that this subscription has, base data first
 
+	// View is the tunnel as the service sees it, with the channels of all consumers:
+	// that of the last look (Config.TunnelViewInterval). Nil before the first one.
+	View *TunnelView `json:"view,omitempty"`
+	// ExpectedClients is Config.ExpectedClients.
+	ExpectedClients int `json:"expected_clients"`
+
 	// Failing are the records that failed and are not acked yet, those with the
 	// most attempts first, at most MaxFailing of FailingTotal.
 	Failing      []FailingRecord `json:"failing"`
 	FailingTotal int             `json:"failing_total"`
+
+	// Trouble is what fails without success; empty while all is well.
+	Trouble []Trouble `json:"trouble"`
 
 	LastError *Failure     `json:"last_error,omitempty"` // newest failure of any call
 	Totals    Totals       `json:"totals"`
@@ -73,8 +85,9 @@ type ClientStatus struct {
 	ClientID  string `json:"client_id,omitempty"` // given by the service; a new one with each session
 	Connected bool   `json:"connected"`           // the service knows the client, as far as the last heartbeat tells
 
-	LastHeartbeat     time.Time `json:"last_heartbeat,omitzero"` // when the last one that was answered was sent
+	LastHeartbeat     time.Time `json:"last_heartbeat,omitzero"` // when the last one that was answered was sent, by an earlier session if need be
 	FailingHeartbeats int       `json:"failing_heartbeats"`      // since then
+	FailingSince      time.Time `json:"failing_since,omitzero"`  // when the first of these was sent
 
 	Reconnects int      `json:"reconnects"` // sessions after the first
 	LastError  *Failure `json:"last_error,omitempty"`
@@ -88,7 +101,7 @@ const (
 	ChannelOpening  ChannelState = "opening"  // its checkpoint is being asked for
 	ChannelOpen     ChannelState = "open"     // it is read
 	ChannelDraining ChannelState = "draining" // it will go to another client, or the subscription stops
-	ChannelFailing  ChannelState = "failing"  // it cannot be read; it is given back after a pause
+	ChannelFailing  ChannelState = "failing"  // the service refuses its calls; it is given back, or opened again, after a pause
 	ChannelEnding   ChannelState = "ending"   // it was lost or is at its end; its messages' contexts have ended
 )
 
@@ -101,13 +114,20 @@ type ChannelStatus struct {
 	Opened   time.Time    `json:"opened"`
 
 	// Position is the time up to which all changes are acked, as far as is
-	// known; zero for base data, and until the first read.
+	// known; zero for base data, and until the first read. A channel that comes
+	// back after its session was lost begins with the position it had.
 	Position time.Time `json:"position,omitzero"`
 	// Lag is how long ago Position is: for a channel that has caught up, the
 	// time since the last read that said so. Until the first read it is the time
 	// since Opened; for base data it is 0. It compares the service's clock with
 	// this machine's, and is never negative.
 	Lag time.Duration `json:"lag_ns"`
+
+	// FailingSince is since when no read of the channel has succeeded although some
+	// were tried; one that is not answered for some seconds counts. Zero: the last one
+	// succeeded. CommitFailingSince is the same of checkpoints.
+	FailingSince       time.Time `json:"failing_since,omitzero"`
+	CommitFailingSince time.Time `json:"commit_failing_since,omitzero"`
 
 	InFlight      int   `json:"in_flight"`
 	InFlightBytes int64 `json:"in_flight_bytes"`
@@ -165,7 +185,7 @@ type Failure struct {
 
 // ErrorCount counts failed calls. What was given up by ourselves does not count.
 type ErrorCount struct {
-	Op    string `json:"op"`   // "connect", "heartbeat", "getcheckpoint", "checkpoint", "readrecords"
+	Op    string `json:"op"`   // "connect", "heartbeat", "getcheckpoint", "checkpoint", "readrecords", "describe"
 	Code  string `json:"code"` // the service's, or "timeout", "network", "credentials", "malformed"; "other" when there were too many
 	Count uint64 `json:"count"`
 }
@@ -213,7 +233,14 @@ func (s *Subscriber) Status() Status {
 	subs := slices.Clone(s.subscriptions)
 	ended := make([]SubscriptionStatus, 0, len(s.ended))
 	for _, topic := range slices.Sorted(maps.Keys(s.ended)) {
-		ended = append(ended, s.ended[topic].status())
+		if _, starts := s.starts[topic]; !starts {
+			ended = append(ended, s.ended[topic].status())
+		}
+	}
+	for _, topic := range slices.Sorted(maps.Keys(s.starts)) {
+		if st, ok := s.startStatus(topic); ok {
+			ended = append(ended, st)
+		}
 	}
 	s.mu.Unlock()
 
@@ -227,28 +254,38 @@ func (s *Subscriber) Status() Status {
 }
 
 func (s *subscription) status(now time.Time) SubscriptionStatus {
+	st, _ := s.statusAndLeft(now)
+	return st
+}
+
+// statusAndLeft returns also the channels that are expected back, which no part of the
+// status holds.
+func (s *subscription) statusAndLeft(now time.Time) (SubscriptionStatus, map[string]leftChannel) {
 	st := SubscriptionStatus{
 		Topic: s.topic, Table: s.table, Tunnel: s.tunnel, TunnelID: s.tunnelID, TunnelType: s.tunnelType, Started: s.started,
 		Draining:    s.stopping.Err() != nil,
 		MaxInFlight: s.cfg.MaxInFlight, MaxInFlightBytes: s.cfg.MaxInFlightBytes,
-		Retention: time.Duration(s.retention.Load()),
-		Channels:  []ChannelStatus{}, Failing: []FailingRecord{},
+		Retention: time.Duration(s.retention.Load()), ExpectedClients: s.cfg.ExpectedClients,
+		Channels: []ChannelStatus{}, Failing: []FailingRecord{},
 	}
 	s.mu.Lock()
 	if s.err != nil {
 		st.Fatal = s.err.Error()
 	}
+	st.Finished = s.finished
+	st.View = s.view
 	sums := s.sums()
 	st.Totals, st.Errors, st.LastError = sums.totals(), errorCounts(s.errors), s.lastError
 	slots := slices.Clone(s.clients)
-	runs := slices.Collect(maps.Keys(s.runs))
 	s.mu.Unlock()
+	runs, left := s.runsAndLeft()
 
 	st.Clients = make([]ClientStatus, len(slots))
 	for n, slot := range slots {
 		st.Clients[n] = slot.status(n)
 		st.Connected = st.Connected || st.Clients[n].Connected
 	}
+	s.expected(left, now, st.Connected)
 	for _, r := range runs {
 		c := r.channelStatus(now)
 		st.Channels = append(st.Channels, c)
@@ -259,6 +296,8 @@ func (s *subscription) status(now time.Time) SubscriptionStatus {
 		st.Failing = append(st.Failing, failing...)
 		st.FailingTotal += n
 	}
+	st.Lag = max(st.Lag, s.lagOfLeft(now, &st, left))
+	st.Trouble = s.troubles(now, &st, runs, left)
 	slices.SortFunc(st.Channels, func(a, b ChannelStatus) int {
 		if a.Base != b.Base {
 			if a.Base {
@@ -272,7 +311,7 @@ func (s *subscription) status(now time.Time) SubscriptionStatus {
 		return cmp.Or(cmp.Compare(b.Attempts, a.Attempts), a.First.Compare(b.First), strings.Compare(a.Key, b.Key))
 	})
 	st.Failing = st.Failing[:min(len(st.Failing), MaxFailing)]
-	return st
+	return st, left
 }
 
 func errorCounts(errs map[failedCall]uint64) []ErrorCount {
@@ -290,6 +329,7 @@ func errorCounts(errs map[failedCall]uint64) []ErrorCount {
 // goroutines write it as they go; times are in nanoseconds since 1970, 0: never.
 type runStatus struct {
 	opened    time.Time
+	before    leftChannel  // what the run before has left
 	begun     atomic.Bool  // the checkpoint is known
 	base      atomic.Bool  // valid once begun
 	newest    atomic.Int64 // change time of the newest record read
@@ -299,6 +339,8 @@ type runStatus struct {
 	blocked   atomic.Bool  // the reader waits for the window
 	reopening atomic.Bool  // it could not be read
 	lastError atomic.Pointer[Failure]
+	calls     callState
+	fenced    atomic.Int64 // position at which the channel was given up; afterwards nothing is in flight
 }
 
 // begins notes that the checkpoint is known.
@@ -309,22 +351,40 @@ func (s *runStatus) begins(base bool) {
 }
 
 // readUpTo notes how far a page takes the channel, once the tracker has it.
-func (s *runStatus) readUpTo(p *page, pause time.Duration) {
+func (s *runStatus) readUpTo(p *page, pause time.Duration, more bool) {
 	s.poll.Store(int64(pause))
+	s.calls.readSucceeded()
 	if p.newest != 0 {
 		s.newest.Store(time.UnixMicro(p.newest).UnixNano())
 	}
-	if pause > 0 {
+	if !more {
 		s.caughtUp.Store(p.asked.UnixNano())
 	}
 }
 
-func (r *channelRun) channelStatus(now time.Time) ChannelStatus {
+// position returns the time up to which all changes are acked, in nanoseconds since
+// 1970 and as far as is known, and what the tracker holds. It is 0 for base data and
+// while nothing is known.
+func (r *channelRun) position() (position int64, held ledger.Stats) {
 	s := &r.status
 	// What was read up to here is read before the tracker is asked: then a record
 	// that the tracker does not have any more is settled, not on its way to it.
-	position := max(s.newest.Load(), s.caughtUp.Load())
-	held := r.tracker.Stats()
+	position = max(s.newest.Load(), s.caughtUp.Load(), s.before.position)
+	held = r.tracker.Stats()
+	switch p, ok := held.Oldest.Page.(*page); {
+	case s.base.Load():
+		return 0, held
+	case s.fenced.Load() != 0:
+		position = s.fenced.Load()
+	case ok:
+		position = time.UnixMicro(p.record(held.Oldest.Index).Sequence.Timestamp).UnixNano()
+	}
+	return position, held
+}
+
+func (r *channelRun) channelStatus(now time.Time) ChannelStatus {
+	s := &r.status
+	position, held := r.position()
 	c := ChannelStatus{
 		ID: r.conn.id, ClientID: r.conn.clientID, State: r.state(), Base: s.base.Load(), Opened: s.opened,
 		InFlight: held.InFlight, InFlightBytes: held.Bytes, WithHandlers: held.Live, Retrying: held.Retrying,
@@ -339,14 +399,14 @@ func (r *channelRun) channelStatus(now time.Time) ChannelStatus {
 		rec := p.record(held.Oldest.Index)
 		c.Oldest = &OldestRecord{
 			Key: rec.KeyText(), Attempts: held.Oldest.Attempts, Failures: held.Oldest.Failures,
-			Age: max(0, now.Sub(p.asked)),
+			Age: max(0, now.Sub(p.came)),
 		}
-		position = time.UnixMicro(rec.Sequence.Timestamp).UnixNano()
 	}
+	c.FailingSince, c.CommitFailingSince = s.calls.failing(now)
 	switch {
 	case c.Base:
 	case position == 0:
-		c.Lag = now.Sub(s.opened)
+		c.Lag = now.Sub(s.since())
 	default:
 		c.Position = time.Unix(0, position)
 		c.Lag = max(0, now.Sub(c.Position))
@@ -378,13 +438,14 @@ func (r *channelRun) state() ChannelState {
 // failure is what is known of a record that failed and is not acked.
 type failure struct {
 	pauses      backoff.BackOff
-	attempt     ack.Attempt // the last one that failed
+	longest     time.Duration  // pause so far
+	attempt     ledger.Attempt // the last one that failed
 	first, last time.Time
 	err         error
 }
 
 // noteFailure notes a nack that counted. The record may have been acked meanwhile.
-func (r *channelRun) noteFailure(a ack.Attempt, cause error) {
+func (r *channelRun) noteFailure(a ledger.Attempt, cause error) {
 	r.counts.inc(countNacked)
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -37,7 +38,7 @@ func TestStatus_counts_what_was_read_delivered_acked_and_nacked(t *testing.T) {
 	b.PutAll(40, 2)
 	for settled, nacked := 0, 0; settled < 80; {
 		msg := receive(t, messages)
-		if r, _ := subscriber.RecordFromMessage(msg); r.Attempt == 1 && nacked < 7 {
+		if r, _ := ots.RecordFromMessage(msg); r.Attempt == 1 && nacked < 7 {
 			nacked++
 			msg.Nack()
 			continue
@@ -45,9 +46,9 @@ func TestStatus_counts_what_was_read_delivered_acked_and_nacked(t *testing.T) {
 		settled++
 		msg.Ack()
 	}
-	testbed.Eventually(t, 5*time.Second, "all acks are counted and committed", func() bool {
+	testbed.Eventually(t, 5*time.Second, "all acks are counted and committed, and a read found nothing more", func() bool {
 		st := only(t, s)
-		return st.Totals.Acked == 80 && st.InFlight == 0 && st.Totals.Checkpoints >= 2
+		return st.Totals.Acked == 80 && st.InFlight == 0 && st.Totals.Checkpoints >= 2 && st.Totals.ReadsEmpty > 0
 	})
 	st := only(t, s)
 	got := st.Totals
@@ -105,12 +106,12 @@ func TestStatus_tells_topic_clients_and_limits(t *testing.T) {
 func TestStatus_lag_is_the_age_of_the_oldest_change_that_is_not_acked(t *testing.T) {
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
-	s, messages := subscribe(t, b, nil)
-	put(t, b, "a", 1)
+	put(t, b, "a", 1) // before any read, which could be asked for before the change and have it all the same
 	put(t, b, "b", 1)
+	s, messages := subscribe(t, b, nil)
 	first, second := receive(t, messages), receive(t, messages)
 	second.Ack()
-	rec, _ := subscriber.RecordFromMessage(first)
+	rec, _ := ots.RecordFromMessage(first)
 	changed := time.UnixMicro(rec.Sequence.Timestamp)
 	testbed.Eventually(t, 5*time.Second, "the first change is half a second old", func() bool { return time.Since(changed) > 500*time.Millisecond })
 	st := only(t, s)
@@ -153,7 +154,7 @@ func TestStatus_names_failing_records_with_attempts_and_the_last_error(t *testin
 	var held []*message.Message
 	for len(held) < 2 { // each fails once, and is held then
 		msg := receive(t, messages)
-		if r, _ := subscriber.RecordFromMessage(msg); r.Attempt > 1 {
+		if r, _ := ots.RecordFromMessage(msg); r.Attempt > 1 {
 			held = append(held, msg)
 			continue
 		}
@@ -191,7 +192,7 @@ func TestStatus_lists_at_most_MaxFailing_records_the_worst_first(t *testing.T) {
 	var held []*message.Message
 	for len(held) < n { // each fails once and is held then, one fails three times
 		msg := receive(t, messages)
-		if r, _ := subscriber.RecordFromMessage(msg); r.Attempt == 1 || r.KeyText() == `["key-0003"]` && r.Attempt <= 3 {
+		if r, _ := ots.RecordFromMessage(msg); r.Attempt == 1 || r.KeyText() == `["key-0003"]` && r.Attempt <= 3 {
 			msg.Nack()
 			continue
 		}
@@ -333,7 +334,7 @@ func TestStatus_tells_why_a_subscription_ended_by_itself(t *testing.T) {
 		t.Error("a message of a deleted tunnel")
 	}
 	st := only(t, s)
-	if err := s.Err(); !st.Ended || err == nil || st.Fatal != err.Error() || !errors.Is(err, subscriber.ErrTunnelGone) {
+	if err := s.Err(); !st.Ended || err == nil || st.Fatal != err.Error() || !errors.Is(err, ots.ErrTunnelGone) {
 		t.Errorf("%+v; Err is %v", st, err)
 	}
 }
@@ -370,7 +371,7 @@ func TestStatus_is_consistent_while_everything_goes_on(t *testing.T) {
 	b.PutAll(40, 20)
 	for settled := 0; settled < 800; {
 		msg := receive(t, messages)
-		if r, _ := subscriber.RecordFromMessage(msg); r.Attempt == 1 && settled%5 == 0 {
+		if r, _ := ots.RecordFromMessage(msg); r.Attempt == 1 && settled%5 == 0 {
 			msg.Nack()
 			continue
 		}
@@ -421,7 +422,7 @@ func TestOnAck_is_told_of_each_ack_with_its_delay(t *testing.T) {
 	put(t, b, "a", 1)
 	receive(t, messages).Nack()
 	msg := receive(t, messages)
-	rec, _ := subscriber.RecordFromMessage(msg)
+	rec, _ := ots.RecordFromMessage(msg)
 	msg.Ack()
 	a := <-told
 	if a.Instance != testbed.Instance || a.Topic != testbed.Topic || a.Attempt != 2 || !a.Changed.Equal(time.UnixMicro(rec.Sequence.Timestamp)) || a.Delay < 40*time.Millisecond || a.Handling <= 0 || a.Handling > a.Delay {
@@ -435,12 +436,12 @@ func TestOnAck_is_told_of_each_ack_with_its_delay(t *testing.T) {
 // picky refuses the first record it sees of key "refused", and skips those of key "skipped".
 type picky struct{ refused sync.Once }
 
-func (u *picky) Unmarshal(r *subscriber.Record) (msg *message.Message, err error) {
+func (u *picky) Unmarshal(r *ots.Record) (msg *message.Message, err error) {
 	switch r.KeyText() {
 	case `["refused"]`:
 		u.refused.Do(func() { err = errors.New("refused") })
 	case `["skipped"]`:
-		err = subscriber.ErrSkip
+		err = ots.ErrSkip
 	}
 	if err != nil {
 		return nil, err

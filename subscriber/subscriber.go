@@ -16,7 +16,9 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 
-	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/ledger"
+	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // Subscriber turns Tablestore tunnels into Watermill subscriptions. See the
@@ -28,7 +30,8 @@ import (
 //   - subscriptions holds every subscription until all of its goroutines but the
 //     last have ended; then ended has what is kept of it, under its topic.
 type Subscriber struct {
-	cfg      Config
+	cfg      Config     // without its secrets: whatever prints a Subscriber shows none
+	wantType TunnelType // as configured; empty: any
 	logger   watermill.LoggerAdapter
 	endpoint *endpoint
 	own      *http.Transport // nil when Config.Transport is used
@@ -40,6 +43,8 @@ type Subscriber struct {
 	closed        bool
 	subscriptions []*subscription
 	ended         map[string]*endedSubscriptions
+	watches       map[*func()]struct{} // of watchEnds
+	starts        map[string]starting  // by topic: those that fail and are tried again
 
 	closeOnce sync.Once
 	closeErr  error
@@ -59,23 +64,27 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Subscriber, error) {
 	if logger == nil {
 		logger = watermill.NopLogger{}
 	}
+	wantType := cfg.Tunnel.Type
 	cfg = cfg.withDefaults()
+	credentials := cfg.Credentials
+	cfg.Credentials, cfg.AccessKeySecret, cfg.SecurityToken = nil, "", ""
 	s := &Subscriber{
-		cfg:    cfg,
+		cfg: cfg, wantType: wantType,
 		logger: logger.With(watermill.LogFields{"provider": "tablestore", "instance": cfg.Instance}),
 		ended:  make(map[string]*endedSubscriptions),
 	}
 	base := cfg.Transport
 	if base == nil {
-		s.own = newTransport()
-		base = s.own
+		s.own = service.NewTransport(maxIdle)
+		base = pooled{s.own}
 	}
 	s.endpoint = &endpoint{
 		// A trailing slash would make the SDK request //tunnel/.. and sign /tunnel/.. [facts 1.3].
 		url:      strings.TrimRight(cfg.Endpoint, "/"),
 		instance: cfg.Instance,
+		region:   cfg.Region,
 		base:     base,
-		creds:    newCredentialsCache(cfg.Credentials, s.logger),
+		creds:    service.NewCredentialsCache(credentials, s.logger),
 		timeout:  min(max(cfg.HeartbeatTimeout, minCallTimeout), maxCallTimeout),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
@@ -83,15 +92,22 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Subscriber, error) {
 }
 
 // Subscribe connects to the tunnel that topic ("table/tunnel") names and
-// returns its messages. It fails at once, with one error that says why, when the
-// service cannot be reached, refuses the credentials (ErrAuth), or does not
-// know the table or the tunnel (ErrTunnelGone).
+// returns its messages.
+//
+// At the start, what cannot succeed fails at once (credentials that are refused, no such
+// table or tunnel, a tunnel that has expired or is of another type), and while the service
+// is busy, throttles, cannot be reached or does not answer in time, Subscribe tries again
+// with backoff, which it logs once, until it succeeds, its context ends or Close is called.
+// The error says why, and is ErrAuth, ErrTunnelGone, ErrTunnelExpired or ErrTunnelType for
+// errors.Is.
 //
 // When ctx is cancelled or Close is called the subscription drains: nothing
 // more is read or delivered, messages that are out may still be acked for up to
 // CloseTimeout, what was acked is committed, the service is told
 // that its clients end, and then the channel is closed. It is also closed when
-// the tunnel is deleted or expires; Err tells.
+// the tunnel is deleted or expires, and Err tells; and when the tunnel was read to
+// its end, as a BaseData tunnel or one with an end is, and Err is nil. RunRouter
+// runs a message.Router that tells the difference.
 //
 // Each Subscribe is a set of tunnel clients of its own: the tunnel's channels
 // are shared among all clients of a tunnel, in this process or others.
@@ -112,6 +128,10 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 // done is closed when the subscription has ended, as the channel of Subscribe
 // is, and all calls of h have returned. Calls that go on although their
 // message's context has ended are waited for a second longer and then left alone.
+//
+// That done is closed does not mean that all is well: it is when ctx has ended, and just as well
+// when the tunnel was deleted or expired, or was read to its end. Err tells the second from the others,
+// and Close whether all that was out could be settled; ask both.
 func (s *Subscriber) Handle(ctx context.Context, topic string, h message.NoPublishHandlerFunc) (done <-chan struct{}, err error) {
 	if h == nil {
 		return nil, fmt.Errorf("handling %s: the handler is nil", topic)
@@ -124,7 +144,8 @@ func (s *Subscriber) Handle(ctx context.Context, topic string, h message.NoPubli
 }
 
 // subscribe starts a subscription, with an output if h is nil.
-func (s *Subscriber) subscribe(ctx context.Context, topic string, h message.NoPublishHandlerFunc) (*subscription, error) {
+func (s *Subscriber) subscribe(ctx context.Context, topic string, h message.NoPublishHandlerFunc) (sub *subscription, err error) {
+	defer func() { s.refused(topic, err) }()
 	table, name, err := splitTopic(topic)
 	if err != nil {
 		return nil, err
@@ -132,41 +153,58 @@ func (s *Subscriber) subscribe(ctx context.Context, topic string, h message.NoPu
 	if s.isClosed() {
 		return nil, fmt.Errorf("subscribing to %s: %w", topic, ErrClosed)
 	}
-	callCtx, cancel := s.callContext(ctx)
+	startCtx, cancel := s.startContext(ctx)
 	defer cancel()
-	info, err := s.describe(callCtx, table, name)
+	info, err := s.describe(startCtx, table, name)
 	if err != nil {
-		return nil, fmt.Errorf("subscribing to %s: %w", topic, s.advise(err))
+		return nil, fmt.Errorf("subscribing to %s: %w", topic, s.advise(ctx, err))
 	}
 	if info.Expired {
-		return nil, fmt.Errorf("subscribing to %s: %w", topic, ErrTunnelExpired)
+		return nil, fmt.Errorf("subscribing to %s: %w%s", topic, ots.ErrTunnelExpired, anewAdvice(ots.ErrTunnelExpired))
 	}
-	sub := &subscription{
+	if err := s.checkType(info); err != nil {
+		return nil, fmt.Errorf("subscribing to %s: %w", topic, err)
+	}
+	s.checkTimes(topic, info)
+	sub = &subscription{
 		cfg: s.cfg, endpoint: s.endpoint,
 		logger: s.logger.With(watermill.LogFields{"topic": topic, "tunnel_id": info.TunnelId}),
 		topic:  topic, table: table, tunnel: name, tunnelID: info.TunnelId,
-		tunnelType: TunnelType(info.TunnelType), started: time.Now(),
+		tunnelType: TunnelType(info.TunnelType), tunnelEnd: endOf(info), started: time.Now(),
 		ctx: ctx, values: context.WithoutCancel(ctx),
-		window: ack.NewWindow(s.cfg.MaxInFlight, s.cfg.MaxInFlightBytes),
+		window: ledger.NewWindow(s.cfg.MaxInFlight, s.cfg.MaxInFlightBytes),
 		copies: copies(s.cfg.Unmarshaler),
 		output: make(chan *message.Message), handler: h,
 		done: make(chan struct{}),
 	}
 	sub.ended = func() { s.subscriptionEnded(sub) }
 	sub.stopping, sub.stop = context.WithCancel(context.Background())
+	sub.closeOver, sub.endClose = context.WithCancelCause(context.Background())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, fmt.Errorf("subscribing to %s: %w", topic, ErrClosed)
 	}
+	s.begins(topic)
 	s.subscriptions = append(s.subscriptions, sub)
 	sub.start()
 	return sub, nil
 }
 
-// SubscribeInitialize creates the tunnel that topic names, as Config.Tunnel
-// says, unless it exists. The table must exist.
+// SubscribeInitialize implements message.SubscribeInitializer. It is Initialize for at
+// most a minute, as it has no context.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
+	ctx, stop := context.WithTimeoutCause(context.Background(), initializeTimeout, errInitializeTimeout)
+	defer stop()
+	return s.Initialize(ctx, topic)
+}
+
+// Initialize creates the tunnel that topic names, as Config.Tunnel says, unless it
+// exists. The table must exist. A tunnel that exists stays as it is; one of another type
+// than Config.Tunnel names is an error (ErrTunnelType). It fails at once, and retries
+// until ctx ends, as Subscribe does.
+func (s *Subscriber) Initialize(ctx context.Context, topic string) (err error) {
+	defer func() { s.refused(topic, err) }()
 	table, name, err := splitTopic(topic)
 	if err != nil {
 		return err
@@ -174,31 +212,26 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 	if s.isClosed() {
 		return fmt.Errorf("initializing %s: %w", topic, ErrClosed)
 	}
-	ctx, cancel := s.callContext(context.Background())
+	startCtx, cancel := s.startContext(ctx)
 	defer cancel()
-	_, err = s.describe(ctx, table, name)
-	if err == nil {
-		return nil
+	info, err := s.describe(startCtx, table, name)
+	switch {
+	case err == nil:
+		err = s.checkType(info)
+	case errors.Is(err, ots.ErrTunnelGone):
+		err = s.create(startCtx, table, name)
 	}
-	if !errors.Is(err, ErrTunnelGone) {
-		return fmt.Errorf("initializing %s: %w", topic, s.advise(err))
-	}
-	err = s.endpoint.call(ctx, "create", func(api *tunnel.TunnelApi) error {
-		_, err := api.CreateTunnel(&tunnel.CreateTunnelRequest{
-			TableName: table, TunnelName: name,
-			Type: tunnel.TunnelType(s.cfg.Tunnel.Type), StreamTunnelConfig: s.cfg.Tunnel.stream(),
-		})
-		return err
-	})
-	var se *ServiceError
-	if errors.As(err, &se) && se.Code == tunnel.ErrCodeTunnelExist { // somebody was faster
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("initializing %s: %w", topic, s.advise(err))
+	switch {
+	case errors.Is(err, ots.ErrTunnelGone):
+		return fmt.Errorf("initializing %s: %w; the table must exist, with a stream, in instance %q", topic, err, s.cfg.Instance)
+	case err != nil:
+		return fmt.Errorf("initializing %s: %w", topic, s.advise(ctx, err))
 	}
 	return nil
 }
+
+// errInitializeTimeout ends SubscribeInitialize.
+var errInitializeTimeout = fmt.Errorf("not within %v: %w", initializeTimeout, context.DeadlineExceeded)
 
 // stream returns the SDK's form of start and end; nil where the service's default is meant.
 func (t TunnelSpec) stream() *tunnel.StreamTunnelConfig {
@@ -221,7 +254,8 @@ func (t TunnelSpec) stream() *tunnel.StreamTunnelConfig {
 
 // Err returns the errors that ended subscriptions, one for each topic: their
 // tunnels were deleted (ErrTunnelGone) or expired (ErrTunnelExpired). Nil while
-// all is well.
+// all is well, and when tunnels were read to their ends. A new subscription to a topic
+// takes the error of the one before away.
 func (s *Subscriber) Err() error {
 	fatal := make(map[string]error)
 	s.mu.Lock()
@@ -243,9 +277,11 @@ func (s *Subscriber) Err() error {
 
 // Close drains all subscriptions, as the end of their contexts does, and
 // returns when their output channels are closed and no goroutine is left. It
-// takes at most CloseTimeout and the few seconds of the last calls to the
-// service. Messages that were unsettled then give an error that wraps
-// ErrDrainTimeout; they are redelivered to the tunnel's next consumer. Further
+// takes at most CloseTimeout and five seconds for the last calls to the service,
+// whatever does not answer; user code that does not return by then is left alone, and
+// the log says so. Messages that were unsettled then give an error that wraps
+// ErrDrainTimeout, and acked ones whose checkpoint could not be stored one that wraps
+// ErrNotCommitted; both are redelivered to the tunnel's next consumer. Further
 // calls wait for the first one and return the same.
 func (s *Subscriber) Close() error {
 	s.closeOnce.Do(func() {
@@ -260,6 +296,7 @@ func (s *Subscriber) Close() error {
 		for _, sub := range subs {
 			<-sub.done
 		}
+		s.endpoint.creds.Close(service.CredentialsGrace)
 		if s.own != nil {
 			s.own.CloseIdleConnections()
 		}
@@ -268,7 +305,7 @@ func (s *Subscriber) Close() error {
 	return s.closeErr
 }
 
-// unsettled tells of the messages that drains gave up.
+// unsettled tells of the messages that drains gave up, and of those that they could not commit.
 func (s *Subscriber) unsettled() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -277,6 +314,9 @@ func (s *Subscriber) unsettled() error {
 		if n := s.ended[topic].held; n > 0 {
 			errs = append(errs, fmt.Errorf("%s: %d %w", topic, n, ErrDrainTimeout))
 		}
+		if e := s.ended[topic]; e.uncommitted > 0 {
+			errs = append(errs, fmt.Errorf("%s: %d %w: %w", topic, e.uncommitted, ErrNotCommitted, e.commitError))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -284,9 +324,8 @@ func (s *Subscriber) unsettled() error {
 // subscriptionEnded keeps what is to be known of a subscription that has ended.
 func (s *Subscriber) subscriptionEnded(sub *subscription) {
 	last := sub.status(time.Now())
-	last.Ended, last.Connected, last.Draining = true, false, false
+	last.Ended, last.Connected, last.Draining, last.Trouble, last.View = true, false, false, []Trouble{}, nil
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.subscriptions = slices.DeleteFunc(s.subscriptions, func(o *subscription) bool { return o == sub })
 	e := s.ended[sub.topic]
 	if e == nil {
@@ -294,6 +333,11 @@ func (s *Subscriber) subscriptionEnded(sub *subscription) {
 		s.ended[sub.topic] = e
 	}
 	e.add(sub, last)
+	watches := slices.Collect(maps.Keys(s.watches))
+	s.mu.Unlock()
+	for _, f := range watches {
+		(*f)()
+	}
 }
 
 func (s *Subscriber) isClosed() bool {
@@ -302,12 +346,8 @@ func (s *Subscriber) isClosed() bool {
 	return s.closed
 }
 
-const (
-	// metaTimeout bounds what Subscribe and SubscribeInitialize do at the service.
-	metaTimeout = 20 * time.Second
-	// metaTries is how often a call of theirs is tried when it fails in a way that passes.
-	metaTries = 3
-)
+// metaTimeout bounds what RPO does at the service.
+const metaTimeout = 20 * time.Second
 
 // callContext bounds the calls of a method: by ctx, by Close and in time.
 func (s *Subscriber) callContext(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -317,38 +357,17 @@ func (s *Subscriber) callContext(ctx context.Context) (context.Context, context.
 	return ctx, func() { unlink(); end(nil); cancel() }
 }
 
-// describe looks a tunnel up.
-func (s *Subscriber) describe(ctx context.Context, table, name string) (*tunnel.TunnelInfo, error) {
-	pauses := s.cfg.ReadBackoff()
-	for try := 1; ; try++ {
-		var info *tunnel.TunnelInfo
-		err := s.endpoint.call(ctx, "describe", func(api *tunnel.TunnelApi) error {
-			resp, err := api.DescribeTunnel(&tunnel.DescribeTunnelRequest{TableName: table, TunnelName: name})
-			if err == nil {
-				info = resp.Tunnel
-			}
-			return err
-		})
-		if c := classify(err); err == nil || c != retry && c != throttled || try == metaTries {
-			return info, err
-		}
-		timer := time.NewTimer(nextPause(pauses))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return nil, err
-		}
+// advise adds to an error what can be done about it. A call that ended because ctx,
+// the caller's context, was cancelled or because of Close needs no advice.
+func (s *Subscriber) advise(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) || s.ctx.Err() != nil || errors.Is(err, ErrTunnelType) {
+		return err
 	}
-}
-
-// advise adds to an error what can be done about it.
-func (s *Subscriber) advise(err error) error {
 	switch classify(err) {
 	case auth:
-		return fmt.Errorf("%w; check Config.AccessKeyID, AccessKeySecret and SecurityToken (or Config.Credentials), and that the key may use instance %q", err, s.cfg.Instance)
+		return fmt.Errorf("%w; check Config.AccessKeyID, AccessKeySecret and SecurityToken (or Config.Credentials)%s, and that the key may use instance %q", err, s.regionAdvice(), s.cfg.Instance)
 	case fatal:
-		if errors.Is(err, ErrTunnelGone) {
+		if errors.Is(err, ots.ErrTunnelGone) {
 			return fmt.Errorf("%w; check the topic (table/tunnel) and Config.Instance, or create the tunnel with SubscribeInitialize", err)
 		}
 	case retry:

@@ -4,14 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
 // ErrTopic is wrapped by the error for a malformed topic. A topic is
 // "table/tunnel": both names as they are at the service.
 var ErrTopic = errors.New(`topic must be "table/tunnel"`)
 
-// splitTopic parses "table/tunnel". Table and tunnel names hold letters,
-// digits and underscores only [D: General limits], so a slash cannot be part of either.
+// splitTopic parses "table/tunnel". Neither name can have a slash in it.
 func splitTopic(topic string) (table, tunnel string, err error) {
 	table, tunnel, found := strings.Cut(topic, "/")
 	switch {
@@ -21,15 +22,10 @@ func splitTopic(topic string) (table, tunnel string, err error) {
 		return "", "", fmt.Errorf("topic %q: the table's name is empty: %w", topic, ErrTopic)
 	case tunnel == "":
 		return "", "", fmt.Errorf("topic %q: the tunnel's name is empty: %w", topic, ErrTopic)
-	}
-	for _, part := range []struct{ what, name string }{{"table", table}, {"tunnel", tunnel}} {
-		if i := strings.IndexFunc(part.name, func(r rune) bool { return !nameRune(r) }); i >= 0 {
-			return "", "", fmt.Errorf("topic %q: %q is not allowed in a %s's name (letters, digits, _ and -): %w", topic, part.name[i:], part.what, ErrTopic)
-		}
+	case !service.IsTableName(table):
+		return "", "", fmt.Errorf("topic %q: %q is not the name of a table, which has %s: %w", topic, table, service.TableNameRule, ErrTopic)
+	case !service.IsTunnelName(tunnel):
+		return "", "", fmt.Errorf("topic %q: %q is not the name of a tunnel, which has %s: %w", topic, tunnel, service.TunnelNameRule, ErrTopic)
 	}
 	return table, tunnel, nil
-}
-
-func nameRune(r rune) bool {
-	return r == '_' || r == '-' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"path"
 	"time"
@@ -15,29 +14,36 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 const (
-	dialTimeout = 5 * time.Second
 	// A call is bounded by HeartbeatTimeout, within these bounds: an answer that takes
-	// longer than a channel may be silent comes too late. The SDK's own bound is 60 s.
+	// longer than a channel may be silent comes too late. Calls of channels are bounded by
+	// their patience, too. The SDK's own bound is 60 s.
 	minCallTimeout, maxCallTimeout = 5 * time.Second, 30 * time.Second
 	// maxAnswer bounds what is read of one answer, against a broken server.
 	maxAnswer = 64 << 20
 )
 
-// newTransport returns the default transport: HTTP/1.1 keep-alive connections,
-// as many idle ones as there may be channels.
-func newTransport() *http.Transport {
-	return &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:   10 * time.Second,
-		ExpectContinueTimeout: time.Second,
-		MaxIdleConns:          0, // no limit of its own: bounded per host
-		MaxIdleConnsPerHost:   1024,
-		IdleConnTimeout:       90 * time.Second,
+// maxIdle is how many idle connections are kept: as many as there may be channels.
+const maxIdle = 1024
+
+// pooled is the default transport. When a call on one of its connections got no answer in
+// time, the idle ones are given up, too: what swallowed that call, a firewall or a
+// machine that is gone, has most likely swallowed them all, and each would cost the
+// next call the same time.
+type pooled struct{ *http.Transport }
+
+// RoundTrip implements http.RoundTripper.
+func (p pooled) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := p.Transport.RoundTrip(req)
+	if err != nil && req.Context().Err() == context.DeadlineExceeded {
+		p.CloseIdleConnections()
 	}
+	return resp, err
 }
 
 // endpoint makes calls to one instance: the SDK builds and signs the requests,
@@ -45,9 +51,18 @@ func newTransport() *http.Transport {
 type endpoint struct {
 	url      string
 	instance string
+	region   string // of signature version 4; empty for version 2
 	base     http.RoundTripper
-	creds    *credentialsCache
+	creds    *service.CredentialsCache
 	timeout  time.Duration // of one HTTP exchange
+}
+
+// signer makes a tunnel client of the SDK ask the cache for credentials on every
+// request. The client itself gets no keys: NewTunnelApiWithCredentialsProvider,
+// which would take the provider as an argument, puts the key id in the place of
+// the secret.
+func (e *endpoint) signer() tunnel.ClientOption {
+	return tunnel.SetCredentialsProvider(e.creds.SDK(e.region))
 }
 
 // api returns an SDK client whose requests go through rt. The SDK has no
@@ -55,33 +70,38 @@ type endpoint struct {
 // holds the context of that call.
 func (e *endpoint) api(rt http.RoundTripper) *tunnel.TunnelApi {
 	conf := &tunnel.TunnelConfig{Transport: rt} // no timeout of the SDK's: its timeout errors would be retried inside the call
-	return tunnel.NewTunnelApi(e.url, e.instance, "", "", conf, tunnel.SetCredentialsProvider(sdkCredentials{e.creds}))
+	return tunnel.NewTunnelApi(e.url, e.instance, "", "", conf, e.signer())
 }
 
 // call makes one call of the SDK and returns its error in our form. Nothing is
 // retried inside: retrying is the caller's, who can be cancelled.
 func (e *endpoint) call(ctx context.Context, op string, f func(api *tunnel.TunnelApi) error) error {
-	if _, err := e.creds.get(ctx); err != nil {
+	return e.callWithin(ctx, op, e.timeout, f)
+}
+
+// callWithin is call with another bound for the exchange.
+func (e *endpoint) callWithin(ctx context.Context, op string, timeout time.Duration, f func(api *tunnel.TunnelApi) error) error {
+	if _, err := e.creds.Get(ctx); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	err := fromSDK(op, f(e.api(&callTransport{base: e.base, ctx: ctx, timeout: e.timeout})))
+	err := fromSDK(op, f(e.api(&callTransport{base: e.base, ctx: ctx, timeout: timeout})))
 	if classify(err) == auth {
-		e.creds.forget()
+		e.creds.Forget()
 	}
 	return err
 }
 
 // read asks for the page at token and returns the undecoded ReadRecordsResponse.
-func (e *endpoint) read(ctx context.Context, req *tunnel.ReadRecordRequest) ([]byte, error) {
+func (e *endpoint) read(ctx context.Context, timeout time.Duration, req *tunnel.ReadRecordRequest) ([]byte, error) {
 	const op = "readrecords"
-	if _, err := e.creds.get(ctx); err != nil {
+	if _, err := e.creds.Get(ctx); err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	rt := &callTransport{base: e.base, ctx: ctx, timeout: e.timeout, keepBody: true}
+	rt := &callTransport{base: e.base, ctx: ctx, timeout: timeout, keepBody: true}
 	_, err := e.api(rt).ReadRecords(req)
 	if err = fromSDK(op, err); err != nil {
 		if classify(err) == auth {
-			e.creds.forget()
+			e.creds.Forget()
 		}
 		return nil, err
 	}
@@ -134,7 +154,7 @@ var needsBody = map[string]bool{"create": true, "describe": true, "connect": tru
 
 // exchange sends req and reads the whole answer, bounded by ctx and timeout.
 func exchange(ctx context.Context, base http.RoundTripper, req *http.Request, timeout time.Duration) (*http.Response, []byte, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v: %w", timeout, context.DeadlineExceeded))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer within %v: %w", timeout.Round(time.Millisecond), context.DeadlineExceeded))
 	defer cancel()
 	resp, err := base.RoundTrip(req.WithContext(ctx))
 	if err != nil {
@@ -175,7 +195,7 @@ func readBody(resp *http.Response) ([]byte, error) {
 // answerError makes an error of an answer that is not 2xx. Its body is an
 // Error message; one that does not decode becomes, as in the SDK,
 // OTSTunnelServerUnavailable for 5xx and OTSClientError for the rest [facts 1.4].
-func answerError(op string, resp *http.Response, body []byte) *ServiceError {
+func answerError(op string, resp *http.Response, body []byte) *ots.ServiceError {
 	requestID := resp.Header.Get(headerRequestID)
 	var e protocol.Error
 	if err := proto.Unmarshal(body, protoadapt.MessageV2Of(&e)); err != nil {
@@ -205,5 +225,5 @@ var errSessionOver = errors.New("the tunnel session is over")
 // client returns an SDK tunnel client, for workers, whose requests go through rt.
 func (e *endpoint) client(rt http.RoundTripper) tunnel.TunnelClient {
 	conf := &tunnel.TunnelConfig{Transport: rt}
-	return tunnel.NewTunnelClientWithConfig(e.url, e.instance, "", "", conf, tunnel.SetCredentialsProvider(sdkCredentials{e.creds}))
+	return tunnel.NewTunnelClientWithConfig(e.url, e.instance, "", "", conf, e.signer())
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -58,8 +59,8 @@ func TestCredentials_that_are_rotated_while_running_are_asked_for_again(t *testi
 		c.HeartbeatTimeout = 10 * time.Second
 		// The provider gives what is valid, and says that it stays so for ever:
 		// the service takes it back before.
-		c.Credentials = subscriber.CredentialsProviderFunc(func(context.Context) (subscriber.Credentials, error) {
-			return subscriber.Credentials{AccessKeyID: testbed.KeyID, AccessKeySecret: testbed.KeySecret, SecurityToken: *gate.valid.Load()}, nil
+		c.Credentials = ots.CredentialsProviderFunc(func(context.Context) (ots.Credentials, error) {
+			return ots.Credentials{AccessKeyID: testbed.KeyID, AccessKeySecret: testbed.KeySecret, SecurityToken: *gate.valid.Load()}, nil
 		})
 	})
 	put(t, b, "a", 1)
@@ -108,7 +109,7 @@ func TestEndpoint_that_is_gone_for_longer_than_the_heartbeat_timeout_is_connecte
 	}
 	testbed.Eventually(t, 5*time.Second, "both are committed", func() bool {
 		for _, at := range b.Committed(id) {
-			r, _ := subscriber.RecordFromMessage(first)
+			r, _ := ots.RecordFromMessage(first)
 			return at.After(time.UnixMicro(r.Sequence.Timestamp))
 		}
 		return false
@@ -136,12 +137,16 @@ func TestClock_that_is_wrong_is_named_in_the_log_and_survived(t *testing.T) {
 	b.Emulator.SkewClock(20 * time.Minute) // more than the 15 that the service takes
 	testbed.Eventually(t, 10*time.Second, "the log names the skew", func() bool {
 		return slices.ContainsFunc(logged.get(), func(l logLine) bool {
-			return errors.Is(l.err, subscriber.ErrAuth) && strings.Contains(l.err.Error(), "system time")
+			return errors.Is(l.err, ots.ErrAuth) && strings.Contains(l.err.Error(), "system time")
 		})
 	})
 	b.Emulator.SkewClock(0)
 	put(t, b, "a", 2)
 	msg := receive(t, messages)
+	if name(msg) == "a/1" { // the emulator's jump may have expired the client before its first checkpoint
+		msg.Ack()
+		msg = receive(t, messages)
+	}
 	wantName(t, msg, "a/2")
 	msg.Ack()
 }

@@ -1,69 +1,125 @@
 package subscriber
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"fmt"
-	"net/http"
-	"runtime"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
 // watchdog looks at one channel every now and then and raises alarms. It
-// belongs to channelRun.main.
+// belongs to the goroutine of watch.
 //
-// Invariant: an alarm that goes on is raised again each time its age has grown
-// by StuckAfter, not at each look.
+// Invariants:
+//   - An alarm that goes on is raised again each time its age has grown
+//     by StuckAfter, not at each look.
+//   - A look raises one alarm of a kind for its channel, however many messages are stuck.
 type watchdog struct {
-	run *channelRun
+	run    *channelRun
+	logger watermill.LoggerAdapter // with the channel's fields
 
-	output    time.Time // when the last alarm about the output was raised
-	retention time.Time
+	output time.Time // when the last alarm about the output was raised
 }
 
-// looksPerStuck is how often the watchdog looks within StuckAfter.
-const looksPerStuck = 4
+const (
+	// looksPerStuck is how often the watchdog looks within StuckAfter.
+	looksPerStuck = 4
+	// alarmKeys is how many keys an alarm names.
+	alarmKeys = 5
+)
 
-func (w *watchdog) look(now time.Time) {
-	w.handlers(now)
-	w.waiting(now)
-	w.age(now)
-}
-
-// handlers finds messages that are with their handlers for too long.
-func (w *watchdog) handlers(now time.Time) {
-	limit := w.run.sub.cfg.StuckAfter
-	stacks := ""
-	offered := w.run.offered.Load() // is with no handler yet
-	for _, v := range w.run.tracker.Live() {
-		d := v.(*delivery)
-		age := now.Sub(d.since())
-		if d == offered || !d.alarmed(age, limit) {
-			continue
+// watch is the goroutine that looks at all channels of a subscription. It ends with
+// ctx. Dumping stacks, and logging and telling of alarms, may take long: neither commits nor
+// drains wait for it.
+func (s *subscription) watch(ctx context.Context) {
+	looks := time.NewTicker(max(s.cfg.StuckAfter/looksPerStuck, time.Millisecond))
+	defer looks.Stop()
+	dogs := make(map[*channelRun]*watchdog)
+	for {
+		select {
+		case <-looks.C:
+		case <-ctx.Done():
+			return
 		}
-		if stacks == "" {
-			stacks = handlerStacks()
+		before := dogs
+		dogs = make(map[*channelRun]*watchdog, len(before))
+		stacks := sync.OnceValue(handlerStacks) // one dump for all alarms of a look
+		for _, r := range s.openRuns() {
+			dog := before[r]
+			if dog == nil {
+				dog = &watchdog{run: r, logger: s.logger.With(watermill.LogFields{"channel_id": r.conn.id, "client_id": r.conn.clientID})}
+			}
+			dogs[r] = dog
+			dog.look(time.Now(), stacks)
 		}
-		w.raise(&Alarm{Kind: HandlerStuck, Key: d.recordOf().KeyText(), Attempt: d.attempt.Number(), Age: age, Stacks: stacks})
 	}
 }
 
-// alarmed reports whether it is time for an alarm at this age, and notes that there is one.
-func (d *delivery) alarmed(age, limit time.Duration) bool {
+func (w *watchdog) look(now time.Time, stacks func() string) {
+	w.handlers(now, stacks)
+	w.waiting(now)
+}
+
+// stuck is a message that is with its handler for too long.
+type stuck struct {
+	d   *delivery
+	age time.Duration
+}
+
+// handlers finds messages that are with their handlers for too long.
+func (w *watchdog) handlers(now time.Time, stacks func() string) {
+	limit := w.run.sub.cfg.StuckAfter
+	offered := w.run.offered.Load() // is with no handler yet
+	var all []stuck
+	due := false
+	for _, v := range w.run.tracker.Live() {
+		d := v.(*delivery)
+		if d == offered {
+			continue
+		}
+		if age, tell := d.alarmed(now, limit); age >= limit {
+			all = append(all, stuck{d, age})
+			due = due || tell
+		}
+	}
+	if !due {
+		return
+	}
+	slices.SortStableFunc(all, func(a, b stuck) int { return cmp.Compare(b.age, a.age) })
+	a := &Alarm{Kind: HandlerStuck, Count: len(all), Stacks: stacks()}
+	for _, m := range all[:min(len(all), alarmKeys)] {
+		a.Keys = append(a.Keys, m.d.recordOf().KeyText())
+	}
+	a.Key, a.Attempt, a.Age = a.Keys[0], all[0].d.attempt.Number(), all[0].age
+	w.raise(a)
+}
+
+// alarmed returns how long the message is with its handler, zero when it waits for
+// something else. It reports whether it is time for an alarm at this age, and notes that there is one.
+func (d *delivery) alarmed(now time.Time, limit time.Duration) (age time.Duration, due bool) {
+	age = now.Sub(d.since())
 	if age < limit { // most of them
-		return false
+		return age, false
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t := d.troubled()
+	if t.parked {
+		return 0, false
+	}
+	age = min(age, now.Sub(d.run.sub.started)-t.resumed)
 	if age < limit*time.Duration(t.alarms+1) {
-		return false
+		return age, false
 	}
 	t.alarms = int(age / limit)
-	return true
+	return age, true
 }
 
 // waiting finds that nobody takes the next message.
@@ -77,112 +133,50 @@ func (w *watchdog) waiting(now time.Time) {
 	w.raise(&Alarm{Kind: OutputStuck, Key: offered.recordOf().KeyText(), Attempt: offered.attempt.Number(), Age: now.Sub(offered.since())})
 }
 
-// retentionMargin is the part of the retention in which the alarm is raised: its last tenth.
-const retentionMargin = 10
-
-// age finds that the oldest record in flight will soon be older than the log.
-func (w *watchdog) age(now time.Time) {
-	retention := time.Duration(w.run.sub.retention.Load())
-	if retention <= 0 || now.Sub(w.retention) < w.run.sub.cfg.StuckAfter {
-		return
-	}
-	oldest := w.run.tracker.Stats().Oldest
-	p, ok := oldest.Page.(*page)
-	if !ok {
-		return
-	}
-	rec := p.record(oldest.Index)
-	if rec.Sequence.IsZero() { // base data is not in the log
-		return
-	}
-	age := now.Sub(time.UnixMicro(rec.Sequence.Timestamp))
-	if age < retention-retention/retentionMargin {
-		return
-	}
-	w.retention = now
-	w.raise(&Alarm{Kind: RetentionNear, Key: rec.KeyText(), Attempt: oldest.Attempts, Age: age, Retention: retention})
-}
-
+// raise logs an alarm of the watched channel and tells OnAlarm.
 func (w *watchdog) raise(a *Alarm) {
 	a.Topic, a.Channel = w.run.sub.topic, w.run.conn.id
-	fields := watermill.LogFields{"key": a.Key, "attempt": a.Attempt, "age": a.Age.String()}
+	w.run.sub.raise(w.logger, a)
+}
+
+// raise logs an alarm and has OnAlarm called.
+func (s *subscription) raise(logger watermill.LoggerAdapter, a *Alarm) {
+	if a.Count == 0 {
+		a.Count = 1
+	}
+	if a.Keys == nil && a.Key != "" {
+		a.Keys = []string{a.Key}
+	}
+	fields := watermill.LogFields{"key": a.Key, "attempt": a.Attempt, "age": a.Age.String(), "count": a.Count, "keys": a.Keys}
 	if a.Stacks != "" {
 		fields["stacks"] = a.Stacks
 	}
-	w.run.logger.Error("Alarm: "+a.Kind.String(), a, fields)
-	if f := w.run.sub.cfg.OnAlarm; f != nil {
-		f(*a)
-	}
-}
-
-// handlerStacks returns the stacks of goroutines that run a Watermill
-// handler. A message does not know its goroutine, so they are all there.
-func handlerStacks() string {
-	const most = 64 << 10
-	all := make([]byte, 4<<20)
-	all = all[:runtime.Stack(all, true)]
-	var handlers []byte
-	for _, stack := range bytes.Split(all, []byte("\n\n")) {
-		if bytes.Contains(stack, []byte("watermill/message.(*handler).handleMessage(")) {
-			handlers = append(append(handlers, stack...), "\n\n"...)
-		}
-		if len(handlers) > most {
-			return string(handlers[:most])
-		}
-	}
-	return string(handlers)
-}
-
-// readRetention asks the service how long the table's stream keeps records. It
-// is only for an alarm: when the key may not describe the table, there is none.
-func (s *subscription) readRetention(ctx context.Context) {
-	retention, err := s.endpoint.streamRetention(ctx, s.table)
-	if err != nil {
-		if ctx.Err() == nil {
-			s.logger.Info("Cannot find out how long the stream keeps records; there will be no alarm when they get too old", watermill.LogFields{"err": err.Error()})
-		}
+	logger.Error("Alarm: "+a.Kind.String(), a, fields)
+	f := s.cfg.OnAlarm
+	if f == nil {
 		return
 	}
-	s.retention.Store(int64(retention))
+	told := *a
+	if _, ok := s.alarms.enqueue(logger, "Config.OnAlarm", func() { f(told) }); !ok {
+		logger.Error("A callback of the configuration does not return: it is not told of this", a, watermill.LogFields{"callback": "Config.OnAlarm"})
+	}
 }
 
 // streamRetention returns the retention of a table's stream, zero if it has none.
 func (e *endpoint) streamRetention(ctx context.Context, table string) (retention time.Duration, err error) {
-	defer func() { // the SDK dereferences fields of the answer that may be missing
-		if v := recover(); v != nil {
-			err = fmt.Errorf("describing table %s: the answer is incomplete: %w", table, asError(v))
+	client := service.TableClient{Endpoint: e.url, Instance: e.instance, Region: e.region, Transport: e.base, Credentials: e.creds, Timeout: e.timeout}
+	err = client.Call(ctx, "DescribeTable", func(sdk *tablestore.TableStoreClient) error {
+		resp, err := sdk.DescribeTable(&tablestore.DescribeTableRequest{TableName: table})
+		if err != nil {
+			return err
 		}
-	}()
-	cred, err := e.creds.get(ctx)
-	if err != nil {
-		return 0, err
-	}
-	conf := tablestore.NewDefaultTableStoreConfig()
-	conf.Transport = tableTransport{base: e.base, ctx: ctx, timeout: e.timeout}
-	client := tablestore.NewClientWithConfig(e.url, e.instance, cred.AccessKeyID, cred.AccessKeySecret, cred.SecurityToken, conf)
-	resp, err := client.DescribeTable(&tablestore.DescribeTableRequest{TableName: table})
+		if stream := resp.StreamDetails; stream != nil && stream.EnableStream {
+			retention = time.Duration(stream.ExpirationTime) * time.Hour
+		}
+		return nil
+	})
 	if err != nil {
 		return 0, fmt.Errorf("describing table %s: %w", table, err)
 	}
-	if resp.StreamDetails == nil || !resp.StreamDetails.EnableStream {
-		return 0, nil
-	}
-	return time.Duration(resp.StreamDetails.ExpirationTime) * time.Hour, nil
-}
-
-// tableTransport ties a call of the SDK's table client to a context. The
-// client's own retries end with it: their pauses are at most 320 ms.
-type tableTransport struct {
-	base    http.RoundTripper
-	ctx     context.Context
-	timeout time.Duration
-}
-
-// RoundTrip implements http.RoundTripper.
-func (t tableTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, body, err := exchange(t.ctx, t.base, req, t.timeout)
-	if err != nil {
-		return nil, err
-	}
-	return answer(req, resp.StatusCode, body), nil
+	return retention, nil
 }

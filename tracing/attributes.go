@@ -7,7 +7,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // Attributes beyond the semantic conventions for messaging.
@@ -48,11 +48,11 @@ var (
 type origin struct {
 	system      attribute.KeyValue
 	destination string // Watermill's topic
-	record      *subscriber.Record
+	record      *ots.Record
 }
 
 func originOf(msg *message.Message) origin {
-	if r, ok := subscriber.RecordFromMessage(msg); ok {
+	if r, ok := ots.RecordFromMessage(msg); ok {
 		return origin{systemTablestore, r.Table + "/" + r.Tunnel, r}
 	}
 	return origin{systemWatermill, message.SubscribeTopicFromCtx(msg.Context()), nil}

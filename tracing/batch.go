@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
@@ -18,15 +19,18 @@ import (
 // Middleware is around the batches. (The OpenTelemetry SDK keeps 128 links a span
 // unless it is told to keep more.)
 //
-// The span is a failure when the handler returns an error. Messages given to
-// Batch.Fail are counted in AttributeFailed; their own spans tell the errors.
+// The span is a failure when the handler returns an error, unless the batch's
+// context was cancelled: whether it was decides, not what the error wraps. Messages
+// given to Batch.Fail are counted in AttributeFailed; their own spans tell the errors.
 func (t *Tracing) Batch(h batching.HandlerFunc) batching.HandlerFunc {
 	return func(ctx context.Context, b *batching.Batch) (err error) {
 		deliveries := make([]*delivery, 0, len(b.Messages))
+		owners := make([]*message.Message, 0, len(b.Messages)) // of deliveries
 		links := make([]trace.Link, 0, len(b.Messages))
 		for _, msg := range b.Messages {
 			if d := deliveryOf(msg.Context()); d != nil && d.span.SpanContext().IsValid() {
-				deliveries = append(deliveries, d)
+				d.interrupted.Store(false)
+				deliveries, owners = append(deliveries, d), append(owners, msg)
 				links = append(links, trace.Link{SpanContext: d.span.SpanContext()})
 			}
 		}
@@ -51,6 +55,10 @@ func (t *Tracing) Batch(h batching.HandlerFunc) batching.HandlerFunc {
 		}()
 		err = h(ctx, b)
 		returned = true
+		ended := interrupted(ctx)
+		for i, d := range deliveries {
+			d.interrupted.Store(err != nil && ended && b.Err(owners[i]) == nil)
+		}
 		if !span.IsRecording() {
 			return err
 		}
@@ -63,10 +71,10 @@ func (t *Tracing) Batch(h batching.HandlerFunc) batching.HandlerFunc {
 		span.SetAttributes(attribute.Int(AttributeFailed, failed))
 		switch {
 		case err == nil:
-		case batching.IsFailure(err):
-			fail(span, err)
-		default:
+		case ended:
 			span.RecordError(err)
+		default:
+			fail(span, err)
 		}
 		return err
 	}

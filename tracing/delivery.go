@@ -12,12 +12,17 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
 // delivery is what a message's context holds while the middleware handles it.
 type delivery struct {
 	span  trace.Span
 	batch atomic.Pointer[trace.SpanContext] // of the batch that has the message in its hands; nil: none has
+
+	// interrupted is set when the message's last batch failed because the batch's
+	// context was cancelled. The message's own context may be alive then.
+	interrupted atomic.Bool
 }
 
 type deliveryKey struct{}
@@ -42,7 +47,8 @@ func deliveryOf(ctx context.Context) *delivery {
 func (t *Tracing) Middleware(h message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) (produced []*message.Message, err error) {
 		came := msg.Context()
-		ctx, span := t.startDelivery(msg)
+		ctx, d := t.startDelivery(msg)
+		span := d.span
 		t.propagator.Inject(ctx, carrier{msg})
 		msg.SetContext(ctx)
 		returned := false
@@ -57,14 +63,14 @@ func (t *Tracing) Middleware(h message.HandlerFunc) message.HandlerFunc {
 		}()
 		produced, err = h(msg)
 		returned = true
-		t.endDelivery(came, span, err)
+		t.endDelivery(came, d, err)
 		t.hand(ctx, produced)
 		return produced, err
 	}
 }
 
 // startDelivery starts the span of msg's delivery.
-func (t *Tracing) startDelivery(msg *message.Message) (context.Context, trace.Span) {
+func (t *Tracing) startDelivery(msg *message.Message) (context.Context, *delivery) {
 	from := originOf(msg)
 	opts := []trace.SpanStartOption{
 		trace.WithSpanKind(trace.SpanKindConsumer),
@@ -83,11 +89,33 @@ func (t *Tracing) startDelivery(msg *message.Message) (context.Context, trace.Sp
 	if span.IsRecording() {
 		span.SetAttributes(t.attributes(msg, from)...)
 	}
-	return context.WithValue(ctx, deliveryKey{}, &delivery{span: span}), span
+	d := &delivery{span: span}
+	return context.WithValue(ctx, deliveryKey{}, d), d
+}
+
+// interrupted reports whether ctx, that of a message or of a batch, was cancelled
+// while somebody worked with it. Only this makes an error no failure: what an error
+// wraps does not count, since a call of the handler's own may have been cancelled.
+// A context whose time is up was not cancelled, and one that ended because the
+// handler acked or nacked the message itself has not disturbed anybody.
+func interrupted(ctx context.Context) bool {
+	return errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), subscriber.ErrSettled)
+}
+
+// leftByBatching reports whether err is what package batching returns for a message
+// that it has not handled to its end, although the message's context is alive.
+func leftByBatching(err error) bool {
+	for _, left := range []error{batching.ErrClosed, batching.ErrCloseTimeout, batching.ErrAllEnded, ack.ErrCalledBack} {
+		if errors.Is(err, left) {
+			return true
+		}
+	}
+	return false
 }
 
 // endDelivery says how the delivery of a message that came with ctx ended.
-func (t *Tracing) endDelivery(ctx context.Context, span trace.Span, err error) {
+func (t *Tracing) endDelivery(ctx context.Context, d *delivery, err error) {
+	span := d.span
 	if !span.IsRecording() {
 		return
 	}
@@ -96,7 +124,7 @@ func (t *Tracing) endDelivery(ctx context.Context, span trace.Span, err error) {
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), ack.ErrCalledBack):
 		outcome = OutcomeCalledBack
 	case err == nil:
-	case errors.Is(ctx.Err(), context.Canceled) || !batching.IsFailure(err):
+	case interrupted(ctx) || d.interrupted.Load() || leftByBatching(err):
 		outcome = OutcomeInterrupted
 		span.RecordError(err)
 	default:

@@ -19,6 +19,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 	"github.com/watermill-ots/watermill-ots/tracing"
 )
@@ -55,7 +56,7 @@ func TestTracing_follows_records_from_the_tunnel_through_batches_into_another_pu
 	batches, err := batching.New(batching.Config{Batchers: map[string]batching.Batcher{"default": {
 		Size: keys, Timeout: 50 * time.Millisecond,
 		Handler: tr.Batch(func(ctx context.Context, b *batching.Batch) error {
-			if r, _ := subscriber.RecordFromMessage(b.Messages[0]); r.Attempt == 1 {
+			if r, _ := ots.RecordFromMessage(b.Messages[0]); r.Attempt == 1 {
 				return errors.New("the warehouse is closed")
 			}
 			return archive(ctx, b)

@@ -2,6 +2,7 @@ package tracing
 
 import (
 	"context"
+	"slices"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"go.opentelemetry.io/otel/attribute"
@@ -21,9 +22,19 @@ type publisher struct {
 // it: copies of a record's message, and what its handler produced, stay in the
 // record's trace. The others get the span's. The span is the child of the one in
 // the messages' contexts if they agree on one; in a batch that is traced, of the
-// batch's.
+// batch's. It is a failure when Publish returns an error, unless the context of
+// one of the messages was cancelled.
 func (t *Tracing) Publisher(pub message.Publisher) message.Publisher {
 	return &publisher{Publisher: pub, tracing: t}
+}
+
+// MaxPayloadBytes is that of the traced publisher: the largest payload that it
+// takes. 0: it has no such limit, or does not tell.
+func (p *publisher) MaxPayloadBytes() int {
+	if limited, ok := p.Publisher.(interface{ MaxPayloadBytes() int }); ok {
+		return limited.MaxPayloadBytes()
+	}
+	return 0
 }
 
 // PublisherDecorator is Publisher for message.Router.AddPublisherDecorators.
@@ -58,7 +69,11 @@ func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 		t.propagator.Inject(trace.ContextWithSpan(msg.Context(), span), carrier{msg})
 	}
 	err := p.Publisher.Publish(topic, messages...)
-	if err != nil {
+	switch {
+	case err == nil:
+	case slices.ContainsFunc(messages, func(msg *message.Message) bool { return interrupted(msg.Context()) }):
+		span.RecordError(err)
+	default:
 		fail(span, err)
 	}
 	return err

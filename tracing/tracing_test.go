@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 	"github.com/watermill-ots/watermill-ots/tracing"
 )
@@ -105,10 +107,10 @@ const process = "process orders/to-warehouse"
 // recordMessage is the message of a record, as the subscriber delivers it.
 func recordMessage(attempt int) *message.Message {
 	msg := message.NewMessage("uuid-1", []byte("payload"))
-	subscriber.WithRecord(msg, &subscriber.Record{
-		Instance: "shop", Table: "orders", Tunnel: "to-warehouse", Channel: "c1", Type: subscriber.Update, Attempt: attempt,
-		Sequence:   subscriber.Sequence{Epoch: 1, Timestamp: time.Now().Add(-time.Minute).UnixMicro(), RowIndex: 2},
-		PrimaryKey: []subscriber.Column{{Name: "id", Value: subscriber.IntegerValue(7)}},
+	ots.WithRecord(msg, &ots.Record{
+		Instance: "shop", Table: "orders", Tunnel: "to-warehouse", Channel: "c1", Type: ots.Update, Attempt: attempt,
+		Sequence:   ots.Sequence{Epoch: 1, Timestamp: time.Now().Add(-time.Minute).UnixMicro(), RowIndex: 2},
+		PrimaryKey: []ots.Column{{Name: "id", Value: ots.IntegerValue(7)}},
 	})
 	return msg
 }
@@ -158,7 +160,7 @@ func TestMiddleware_gives_the_handler_the_span_the_record_and_the_delivery(t *te
 	came := msg.Context()
 	_, err := tr.Middleware(func(msg *message.Message) ([]*message.Message, error) {
 		ctx := msg.Context()
-		if r, ok := subscriber.RecordFromMessage(msg); !ok || r.Table != "orders" {
+		if r, ok := ots.RecordFromMessage(msg); !ok || r.Table != "orders" {
 			t.Error("the record is lost")
 		}
 		if got, ok := ack.FromContext(ctx); !ok || got != d {
@@ -192,6 +194,12 @@ func TestMiddleware_tells_outcomes_apart(t *testing.T) {
 	fence(fmt.Errorf("taken: %w", ack.ErrCalledBack))
 	lost, lose := context.WithCancelCause(context.Background())
 	lose(subscriber.ErrChannelLost)
+	nacked, settle := context.WithCancelCause(context.Background())
+	settle(subscriber.ErrSettled)
+	late, cancel := context.WithDeadline(context.Background(), time.Now().Add(-time.Second))
+	defer cancel()
+	elsewhere := fmt.Errorf("query: %w", context.Canceled)
+	const cancelled = "*errors.errorString"
 	for name, c := range map[string]struct {
 		ctx     context.Context
 		err     error
@@ -199,10 +207,14 @@ func TestMiddleware_tells_outcomes_apart(t *testing.T) {
 		status  codes.Code
 		typ     string
 	}{
-		"failure":     {context.Background(), fmt.Errorf("insert: %w", boom), tracing.OutcomeFailed, codes.Error, "*errors.errorString"},
-		"called back": {calledBack, nil, tracing.OutcomeCalledBack, codes.Unset, ""},
-		"lost":        {lost, boom, tracing.OutcomeInterrupted, codes.Unset, ""},
-		"shutdown":    {context.Background(), batching.ErrClosed, tracing.OutcomeInterrupted, codes.Unset, ""},
+		"failure":                                {context.Background(), fmt.Errorf("insert: %w", boom), tracing.OutcomeFailed, codes.Error, "*errors.errorString"},
+		"called back":                            {calledBack, nil, tracing.OutcomeCalledBack, codes.Unset, ""},
+		"lost":                                   {lost, boom, tracing.OutcomeInterrupted, codes.Unset, ""},
+		"shutdown":                               {context.Background(), batching.ErrClosed, tracing.OutcomeInterrupted, codes.Unset, ""},
+		"a cancelled call of the handler's own":  {context.Background(), elsewhere, tracing.OutcomeFailed, codes.Error, cancelled},
+		"a failure that the handler nacked":      {nacked, boom, tracing.OutcomeFailed, codes.Error, cancelled},
+		"too late for the context's deadline":    {late, elsewhere, tracing.OutcomeFailed, codes.Error, cancelled},
+		"lost, with an error that tells nothing": {lost, boom, tracing.OutcomeInterrupted, codes.Unset, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr, spans := newTracing(t)
@@ -354,20 +366,24 @@ func TestBatch_is_linked_with_its_deliveries_in_both_directions(t *testing.T) {
 
 func TestBatch_fails_with_its_handler_and_ends_with_its_panic(t *testing.T) {
 	boom := errors.New("boom")
+	ended, cancel := context.WithCancelCause(context.Background())
+	cancel(batching.ErrAllEnded)
 	for name, c := range map[string]struct {
+		ctx    context.Context
 		handle batching.HandlerFunc
 		status codes.Code
 	}{
-		"error":    {func(context.Context, *batching.Batch) error { return boom }, codes.Error},
-		"panic":    {func(context.Context, *batching.Batch) error { panic(boom) }, codes.Error},
-		"shutdown": {func(context.Context, *batching.Batch) error { return batching.ErrAllEnded }, codes.Unset},
+		"error":                    {t.Context(), func(context.Context, *batching.Batch) error { return boom }, codes.Error},
+		"panic":                    {t.Context(), func(context.Context, *batching.Batch) error { panic(boom) }, codes.Error},
+		"cancelled call elsewhere": {t.Context(), func(context.Context, *batching.Batch) error { return context.Canceled }, codes.Error},
+		"shutdown":                 {ended, func(context.Context, *batching.Batch) error { return boom }, codes.Unset},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr, spans := newTracing(t, func(c *tracing.Config) { c.Keys = true })
 			b := &batching.Batch{Batcher: "sqs", Key: "blue", Messages: []*message.Message{recordMessage(1), message.NewMessage("u", nil)}}
 			func() {
 				defer func() { _ = recover() }()
-				_ = tr.Batch(c.handle)(context.Background(), b)
+				_ = tr.Batch(c.handle)(c.ctx, b)
 			}()
 			s := spans.span(t, "process batch sqs")
 			if s.Status().Code != c.status {
@@ -468,6 +484,69 @@ func TestPublisher_begins_a_trace_for_messages_without_one_and_shows_its_error(t
 	checkAttrs(t, s, map[string]string{"messaging.message.id": "u"})
 	if err := pub.Publish("nothing"); err != out.err || len(spans.named("publish nothing")) != 0 {
 		t.Errorf("publishing nothing: %v, spans %v", err, spans.names())
+	}
+}
+
+func TestPublisher_fails_by_its_messages_contexts_not_by_what_the_error_wraps(t *testing.T) {
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	for name, c := range map[string]struct {
+		ctx    context.Context
+		err    error
+		status codes.Code
+	}{
+		"a call of the publisher's own was cancelled": {context.Background(), context.Canceled, codes.Error},
+		"a message's context was cancelled":           {ended, errors.New("not sent"), codes.Unset},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr, spans := newTracing(t)
+			last := message.NewMessage("v", nil)
+			last.SetContext(c.ctx)
+			if err := tr.Publisher(&published{err: c.err}).Publish("archive", message.NewMessage("u", nil), last); err != c.err {
+				t.Errorf("Publish returns %v", err)
+			}
+			if s := spans.span(t, "publish archive"); s.Status().Code != c.status || len(s.Events()) != 1 {
+				t.Errorf("status %v, events %v", s.Status(), s.Events())
+			}
+		})
+	}
+}
+
+// In a batch whose context was cancelled only those messages failed that were given to Fail.
+func TestMiddleware_of_a_batch_that_was_cancelled_is_interrupted(t *testing.T) {
+	boom := errors.New("boom")
+	running := make(chan struct{})
+	tr, spans := newTracing(t)
+	b, err := batching.New(batching.Config{CloseTimeout: 50 * time.Millisecond, Batchers: map[string]batching.Batcher{
+		batching.DefaultBatcher: {Size: 2, Handler: tr.Batch(func(ctx context.Context, b *batching.Batch) error {
+			b.Fail(b.Messages[0], boom)
+			close(running)
+			<-ctx.Done()
+			return errors.New("rolled back") // no word of a cancellation
+		})},
+	}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var handlers sync.WaitGroup
+	for range 2 {
+		handlers.Go(func() { _, _ = tr.Middleware(b.Middleware(succeed))(message.NewMessage("u", nil)) })
+	}
+	<-running
+	if err := b.Close(); err != nil { // the handler heeds its context
+		t.Error(err)
+	}
+	handlers.Wait()
+	var outcomes []string
+	for _, s := range spans.named("process ") {
+		outcomes = append(outcomes, attr(s, tracing.AttributeOutcome))
+	}
+	slices.Sort(outcomes)
+	if !slices.Equal(outcomes, []string{tracing.OutcomeFailed, tracing.OutcomeInterrupted}) {
+		t.Errorf("the outcomes are %v", outcomes)
+	}
+	if s := spans.span(t, "process batch default"); s.Status().Code != codes.Unset {
+		t.Errorf("the batch's status is %v", s.Status())
 	}
 }
 

@@ -13,14 +13,18 @@ import (
 )
 
 // serveAdmin serves the admin API on addr until stop is called, which waits
-// for it. Without an address it does nothing.
-func serveAdmin(e *emulator.Emulator, addr string, log *slog.Logger) (stop func() error, err error) {
+// for it. Without an address it does nothing. An address that other machines can
+// reach needs a token.
+func serveAdmin(e *emulator.Emulator, addr, token string, log *slog.Logger) (stop func() error, err error) {
 	if addr == "" {
 		return func() error { return nil }, nil
 	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("listening on %s for the admin API: %w", addr, err)
+		return nil, explainAddress("--admin-addr", addr, fmt.Errorf("the admin API: %w", err))
+	}
+	if tcp, ok := listener.Addr().(*net.TCPAddr); token == "" && (!ok || !tcp.IP.IsLoopback()) {
+		return nil, errors.Join(fmt.Errorf("--admin-addr %s: other machines can reach the admin API there; protect it with --admin-token, or use a loopback address such as 127.0.0.1", addr), listener.Close())
 	}
 	server := &http.Server{Handler: e.AdminHandler(), ReadHeaderTimeout: 10 * time.Second}
 	done := make(chan struct{})

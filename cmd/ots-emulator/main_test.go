@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -75,6 +74,17 @@ func (p *process) end() int {
 	return p.ProcessState.ExitCode()
 }
 
+// stop ends the process as its user does, and expects a clean end.
+func (p *process) stop(t *testing.T) {
+	t.Helper()
+	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.end(); code != 0 {
+		t.Errorf("exit code %d; stderr: %s", code, p.stderr)
+	}
+}
+
 func client(endpoint string) *tablestore.TableStoreClient {
 	cfg := tablestore.NewDefaultTableStoreConfig()
 	cfg.RetryTimes = 0
@@ -132,6 +142,24 @@ func TestCommand(t *testing.T) {
 			t.Errorf("/pause at the service's address gives %s", resp.Status)
 		}
 	})
+	t.Run("answers to the host names it is told", func(t *testing.T) {
+		p := launch(t, "--addr", "127.0.0.1:0", "--allowed-host", "one", "--allowed-host", "two")
+		for host, want := range map[string]int{"one": 200, "two:8087": 200, "three": 403} {
+			req, err := http.NewRequest("POST", p.endpoint+"/ListTable", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = host
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("host %s: %s", host, resp.Status)
+			}
+		}
+	})
 	t.Run("serves the admin API where asked", func(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -139,54 +167,24 @@ func TestCommand(t *testing.T) {
 		}
 		admin := l.Addr().String()
 		l.Close()
-		p := launch(t, "--addr", "127.0.0.1:0", "--admin-addr", admin)
-		resp, err := http.Get("http://" + admin + "/stats")
-		if err != nil {
-			t.Fatal(err)
+		p := launch(t, "--addr", "127.0.0.1:0", "--admin-addr", admin, "--admin-token", "sesame")
+		for token, want := range map[string]int{"Bearer sesame": 200, "": 403} {
+			req, err := http.NewRequest("GET", "http://"+admin+"/stats", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", token)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("/stats with the token %q gives %s", token, resp.Status)
+			}
 		}
-		resp.Body.Close()
-		if resp.StatusCode != 200 {
-			t.Errorf("/stats gives %s", resp.Status)
-		}
-		p.Process.Signal(syscall.SIGTERM)
-		if code := p.end(); code != 0 {
-			t.Errorf("exit code %d; stderr: %s", code, p.stderr)
-		}
+		p.stop(t)
 	})
-}
-
-func TestRun(t *testing.T) {
-	foreign := t.TempDir()
-	if err := os.WriteFile(foreign+"/thesis.doc", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for _, v := range []struct {
-		name string
-		args []string
-		code int
-		says string
-	}{
-		{"an unknown flag", []string{"--adress", "x"}, 2, "adress"},
-		{"an argument", []string{"serve"}, 2, `unexpected argument "serve"`},
-		{"a bad address", []string{"--addr", "nowhere"}, 1, "nowhere"},
-		{"half of the credentials", []string{"--access-key-id", "ak"}, 1, "AccessKeySecret"},
-		{"a foreign data directory", []string{"--addr", "127.0.0.1:0", "--data-dir", foreign}, 1, foreign},
-		{"a bad admin address", []string{"--addr", "127.0.0.1:0", "--admin-addr", "nowhere"}, 1, "admin API"},
-		{"help", []string{"--help"}, 0, "-data-dir"},
-	} {
-		t.Run(fmt.Sprintf("%s gives exit code %d and says so", v.name, v.code), func(t *testing.T) {
-			var stdout, stderr bytes.Buffer
-			if code := run(t.Context(), v.args, &stdout, &stderr); code != v.code {
-				t.Errorf("exit code %d, want %d", code, v.code)
-			}
-			if !strings.Contains(stderr.String(), v.says) {
-				t.Errorf("stderr does not say %q: %s", v.says, &stderr)
-			}
-			if stdout.Len() > 0 {
-				t.Errorf("stdout: %s", &stdout)
-			}
-		})
-	}
 }
 
 // TestKill kills the process at random moments while rows are written, and

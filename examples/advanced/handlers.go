@@ -11,7 +11,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/examples/simple/pxytest"
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // alertFrom is the value from which on a change is an alert.
@@ -66,7 +66,7 @@ type ages struct {
 func (a *ages) Middleware(h message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		produced, err := h(msg)
-		if r, ok := subscriber.RecordFromMessage(msg); ok && err == nil {
+		if r, ok := ots.RecordFromMessage(msg); ok && err == nil {
 			took := time.Since(time.UnixMicro(r.Sequence.Timestamp))
 			a.mu.Lock()
 			a.took = append(a.took, took)

@@ -13,7 +13,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // Where the bank is.
@@ -45,7 +45,7 @@ type change struct {
 
 // changeOf reads the change from a message of the tunnel.
 func changeOf(msg *message.Message) (change, error) {
-	r, ok := subscriber.RecordFromMessage(msg)
+	r, ok := ots.RecordFromMessage(msg)
 	if !ok {
 		return change{}, errors.New("the message has no record")
 	}

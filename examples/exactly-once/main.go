@@ -46,7 +46,7 @@ func main() {
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	var err error
 	if flag.Arg(0) == "consume" { // see start
 		go func() { // ends with the process at the latest

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/watermill-ots/watermill-ots/examples/simple/exampletest"
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 func TestMain(m *testing.M) { exampletest.Main(m, main) }
@@ -104,11 +104,11 @@ func TestExactlyOnce_says_what_it_needs(t *testing.T) {
 // messageOf makes the message of a change.
 func messageOf(account string, amount, number int64) *message.Message {
 	msg := message.NewMessage(account+"/"+strconv.FormatInt(number, 10), nil)
-	subscriber.WithRecord(msg, &subscriber.Record{
-		PrimaryKey: []subscriber.Column{{Name: "account", Value: subscriber.StringValue(account)}},
-		Columns: []subscriber.Cell{
-			{Name: "amount", Value: subscriber.IntegerValue(amount)},
-			{Name: "changes", Value: subscriber.IntegerValue(number)},
+	ots.WithRecord(msg, &ots.Record{
+		PrimaryKey: []ots.Column{{Name: "account", Value: ots.StringValue(account)}},
+		Columns: []ots.Cell{
+			{Name: "amount", Value: ots.IntegerValue(amount)},
+			{Name: "changes", Value: ots.IntegerValue(number)},
 		},
 	})
 	return msg

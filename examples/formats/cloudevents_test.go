@@ -11,6 +11,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -72,13 +73,13 @@ func check(t *testing.T, e cloudevents.Event, key, uuid string) {
 }
 
 func TestCloudEvents_of_each_change_are_valid_for_the_official_SDK(t *testing.T) {
-	for _, r := range []subscriber.Record{
-		{Type: subscriber.Put}, // base data
-		{Type: subscriber.Update, Sequence: subscriber.Sequence{Timestamp: 1}},
-		{Type: subscriber.Delete, Sequence: subscriber.Sequence{Epoch: -1, Timestamp: 1700000000123456, RowIndex: 3}},
+	for _, r := range []ots.Record{
+		{Type: ots.Put}, // base data
+		{Type: ots.Update, Sequence: ots.Sequence{Timestamp: 1}},
+		{Type: ots.Delete, Sequence: ots.Sequence{Epoch: -1, Timestamp: 1700000000123456, RowIndex: 3}},
 	} {
 		r.Instance, r.Table, r.Tunnel, r.Channel = "my-instance", "my_table", "t", "c"
-		r.PrimaryKey = []subscriber.Column{{Name: "k", Value: subscriber.BinaryValue([]byte{0, 255})}}
+		r.PrimaryKey = []ots.Column{{Name: "k", Value: ots.BinaryValue([]byte{0, 255})}}
 		for _, u := range []subscriber.CloudEvents{{}, {TypePrefix: "org.example", Source: "/orders"}} {
 			msg, err := u.Unmarshal(&r)
 			if err != nil {

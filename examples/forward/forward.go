@@ -52,7 +52,7 @@ func Main(name string, open func(ctx context.Context, b *Broker) error) {
 		logger = watermill.NewSlogLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for the drain
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	if err := run(ctx, *orders, *changes, logger, open); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		os.Exit(1)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // ledger keeps what went in at the table and what came out at the broker. Its
@@ -217,7 +217,7 @@ func changeOf(payload string) (change, error) {
 		return change{}, fmt.Errorf("payload %q has no key", payload)
 	}
 	c := change{Order: *p.Key.Order, Step: p.Columns.Step, Status: p.Columns.Status}
-	for _, typ := range []subscriber.RecordType{subscriber.Put, subscriber.Update, subscriber.Delete} {
+	for _, typ := range []ots.RecordType{ots.Put, ots.Update, ots.Delete} {
 		if typ.String() == p.Type {
 			c.Type = typ
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -23,7 +24,7 @@ const (
 
 // change is one change of an order. Step counts the changes of an order from 1 on.
 type change struct {
-	Type   subscriber.RecordType
+	Type   ots.RecordType
 	Order  int64
 	Step   int64
 	Status string
@@ -34,11 +35,11 @@ type change struct {
 func changeAt(order, step, steps int) change {
 	switch {
 	case step == 1:
-		return change{subscriber.Put, int64(order), 1, "placed"}
+		return change{ots.Put, int64(order), 1, "placed"}
 	case step == steps && order%3 == 0:
-		return change{Type: subscriber.Delete, Order: int64(order)}
+		return change{Type: ots.Delete, Order: int64(order)}
 	}
-	return change{subscriber.Update, int64(order), int64(step), fmt.Sprintf("status %d", step)}
+	return change{ots.Update, int64(order), int64(step), fmt.Sprintf("status %d", step)}
 }
 
 // table is the table of orders in a Tablestore inside this process. It is for one goroutine.
@@ -109,19 +110,19 @@ func (t *table) apply(c change) error {
 	key.AddPrimaryKeyColumn("order", c.Order)
 	var err error
 	switch c.Type {
-	case subscriber.Put:
+	case ots.Put:
 		put := &tablestore.PutRowChange{TableName: tableName, PrimaryKey: key}
 		put.AddColumn("step", c.Step)
 		put.AddColumn("status", c.Status)
 		put.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
 		_, err = t.client.PutRow(&tablestore.PutRowRequest{PutRowChange: put})
-	case subscriber.Update:
+	case ots.Update:
 		update := &tablestore.UpdateRowChange{TableName: tableName, PrimaryKey: key}
 		update.PutColumn("step", c.Step)
 		update.PutColumn("status", c.Status)
 		update.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
 		_, err = t.client.UpdateRow(&tablestore.UpdateRowRequest{UpdateRowChange: update})
-	case subscriber.Delete:
+	case ots.Delete:
 		del := &tablestore.DeleteRowChange{TableName: tableName, PrimaryKey: key}
 		del.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
 		_, err = t.client.DeleteRow(&tablestore.DeleteRowRequest{DeleteRowChange: del})

@@ -4,14 +4,15 @@
 //	go run ./examples/nats-batches
 //
 // needs nothing but Go: it starts a NATS server inside the process, publishes
-// orders, handles them in batches and prints what the batches were like.
+// orders, handles them in batches and prints what the batches were like. It ends by
+// itself, or cleanly at Ctrl-C.
 //
 // Two things are particular to such a subscriber. Watermill's NATS subscriber
 // holds one message for each of its SubscribersCount, so that is how large a
 // batch can get; batching.Config.MaxInFlight makes New warn about a Size above.
 // The server spreads messages over them at random, so the Timeout should be short.
 // And the subscriber stops listening to acks as soon as the Router closes: what waits then is
-// handled, but the server does not hear of it and delivers it again.
+// left unhandled, and the server delivers it again.
 package main
 
 import (
@@ -20,6 +21,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	natsbroker "github.com/ThreeDotsLabs/watermill-nats/v2/pkg/nats"
@@ -40,13 +43,15 @@ func main() {
 	orders := flag.Int("orders", 1000, "how many orders are published")
 	size := flag.Int("size", 20, "messages in a full batch")
 	flag.Parse()
-	if err := run(*orders, *size); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	if err := run(ctx, *orders, *size); err != nil {
 		fmt.Fprintln(os.Stderr, "nats-batches:", err)
 		os.Exit(1)
 	}
 }
 
-func run(orders, size int) (err error) {
+func run(ctx context.Context, orders, size int) (err error) {
 	dir, err := os.MkdirTemp("", "nats-batches")
 	if err != nil {
 		return err
@@ -76,7 +81,7 @@ func run(orders, size int) (err error) {
 	if err != nil {
 		return err
 	}
-	router, err := message.NewRouter(message.RouterConfig{}, nil)
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: 15 * time.Second}, nil)
 	if err != nil {
 		return errors.Join(err, sub.Close())
 	}
@@ -86,10 +91,13 @@ func run(orders, size int) (err error) {
 
 	if err = b.publish(orders); err == nil {
 		sizes, triggers := 0, map[batching.Trigger]int{}
-		for sizes < orders {
-			batch := <-handled
-			sizes += len(batch.Messages)
-			triggers[batch.Trigger]++
+		for sizes < orders && ctx.Err() == nil {
+			select {
+			case batch := <-handled:
+				sizes += len(batch.Messages)
+				triggers[batch.Trigger]++
+			case <-ctx.Done(): // what is left is delivered again, to a consumer that is there then
+			}
 		}
 		fmt.Printf("%d orders were handled in batches; number of batches by trigger: %v\n", sizes, triggers)
 	}

@@ -18,7 +18,15 @@ import (
 )
 
 func TestMain_handles_all_orders(t *testing.T) {
-	if err := run(200, 10); err != nil {
+	if err := run(t.Context(), 200, 10); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMain_ends_when_it_is_interrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := run(ctx, 200, 10); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -308,9 +316,9 @@ func TestJetStream_with_Retry_and_PoisonQueue_outside(t *testing.T) {
 	r.check(t, orders)
 }
 
-// TestJetStream_handles_half_filled_batches_when_the_Router_closes: the
+// TestJetStream_leaves_half_filled_batches_for_redelivery_when_the_Router_closes: the
 // subscriber does not ack any more by then, so the next one gets the orders again.
-func TestJetStream_handles_half_filled_batches_when_the_Router_closes(t *testing.T) {
+func TestJetStream_leaves_half_filled_batches_for_redelivery_when_the_Router_closes(t *testing.T) {
 	const orders = 7
 	b := newBroker(t, 2*time.Second)
 	r := b.consume(t, 20, batching.Batcher{Size: 20, Timeout: time.Minute}, nil)
@@ -324,13 +332,8 @@ func TestJetStream_handles_half_filled_batches_when_the_Router_closes(t *testing
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("closing took %v", took)
 	}
-	if n := int(r.arrived.Load()); r.handled() != n {
-		t.Errorf("%d orders were handled, %d were waiting", r.handled(), n)
-	}
-	for _, c := range r.calls {
-		if c.trigger != batching.TriggerDrain {
-			t.Errorf("a batch of %d orders was triggered by %s", c.size, c.trigger)
-		}
+	if n := r.handled(); n != 0 {
+		t.Errorf("%d orders were handled although no ack counts", n)
 	}
 
 	again := b.consume(t, 20, batching.Batcher{Size: 20, Timeout: 50 * time.Millisecond}, nil)

@@ -10,7 +10,7 @@ import (
 	"sync"
 
 	"github.com/watermill-ots/watermill-ots/batching"
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // ledger is the sink: it notes each change that was handled, one line for each
@@ -54,7 +54,7 @@ func (l *ledger) write(_ context.Context, b *batching.Batch) error {
 	defer l.mu.Unlock()
 	var lines []byte
 	for _, msg := range b.Messages {
-		if r, ok := subscriber.RecordFromMessage(msg); ok && r.Attempt == 1 && r.Sequence.Timestamp%211 == 0 {
+		if r, ok := ots.RecordFromMessage(msg); ok && r.Attempt == 1 && r.Sequence.Timestamp%211 == 0 {
 			l.flaws++
 			b.Fail(msg, errFlaky)
 			continue

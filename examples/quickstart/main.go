@@ -33,6 +33,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
 
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -43,7 +44,7 @@ func main() {
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	if err := run(ctx, *dataDir, *duration, *verbose); err != nil {
 		fmt.Fprintln(os.Stderr, "quickstart:", err)
 		os.Exit(1)
@@ -129,7 +130,7 @@ func run(ctx context.Context, dataDir string, duration time.Duration, verbose bo
 // process is the handler of each single change: it picks the batcher.
 func process(msg *message.Message) error {
 	batching.SetBatcher(msg, "ledger")
-	if r, ok := subscriber.RecordFromMessage(msg); ok {
+	if r, ok := ots.RecordFromMessage(msg); ok {
 		if amount, ok := r.Column("amount_cents"); ok && amount.Int64() >= 90_000 {
 			batching.SetBatcher(msg, "large")
 		}

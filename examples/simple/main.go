@@ -47,7 +47,7 @@ func main() {
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for the drain
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	if err := run(ctx, *duration, logger); err != nil {
 		fmt.Fprintln(os.Stderr, "simple:", err)
 		os.Exit(1)

@@ -70,14 +70,18 @@ func open(_ context.Context, b *forward.Broker) error {
 	// Order per key costs a key for each message: Kafka has order within a partition only, and
 	// the key's hash chooses it. So it holds as long as the number of partitions stays; and
 	// a consumer may take each partition in parallel, but not the messages of one.
-	b.Publisher, err = kafka.NewPublisher(kafka.PublisherConfig{
+	pub, err := kafka.NewPublisher(kafka.PublisherConfig{
 		Brokers: brokers, OverwriteSaramaConfig: config,
 		Marshaler: kafka.NewWithPartitioningMarshaler(func(_ string, msg *message.Message) (string, error) {
 			return msg.Metadata.Get(subscriber.MetadataKey), nil
 		}),
 	}, b.Logger)
+	if err != nil {
+		return err
+	}
+	b.Publisher = breakerIsTransient{pub}
 	b.Read = func(ctx context.Context, got func(string, []byte)) error { return read(ctx, client, b.Name, got) }
-	return err
+	return nil
 }
 
 // read reads all partitions side by side.

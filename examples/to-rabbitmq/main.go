@@ -15,7 +15,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	amqpbroker "github.com/ThreeDotsLabs/watermill-amqp/v3/pkg/amqp"
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -30,38 +32,83 @@ func open(_ context.Context, b *forward.Broker) error {
 	if err != nil { // not in the error: it may quote the password
 		return errors.New("AMQP_URL is no URL of the form amqp://user:password@host:5672/vhost")
 	}
-	conn, err := amqp.Dial(url)
+	// The publisher does not declare the queue, and what is sent to a queue that is not there is lost.
+	err = atServer(url, func(conn *amqp.Connection, channel *amqp.Channel) error {
+		b.Server = fmt.Sprintf("RabbitMQ %s, %s:%d, queue %s", conn.Properties["version"], uri.Host, uri.Port, b.Name)
+		_, err := channel.QueueDeclare(b.Name, true, false, false, false, nil)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("cannot use RabbitMQ at %s:%d: set AMQP_URL, such as amqp://user:password@host:5672/ (%w)",
 			uri.Host, uri.Port, err)
 	}
-	b.AtEnd(func(context.Context) error { return conn.Close() })
-	channel, err := conn.Channel()
-	if err != nil {
-		return err
-	}
-	// The publisher does not declare the queue, and what is sent to a queue that is not there is lost.
-	if _, err := channel.QueueDeclare(b.Name, true, false, false, false, nil); err != nil {
-		return fmt.Errorf("make the queue %s: %w", b.Name, err)
-	}
 	b.AtEnd(func(context.Context) error {
-		_, err := channel.QueueDelete(b.Name, false, false, false)
-		return err
+		return atServer(url, func(_ *amqp.Connection, channel *amqp.Channel) error {
+			_, err := channel.QueueDelete(b.Name, false, false, false)
+			return err
+		})
 	})
-	b.Server = fmt.Sprintf("RabbitMQ %s, %s:%d, queue %s", conn.Properties["version"], uri.Host, uri.Port, b.Name)
 
 	config := amqpbroker.NewDurableQueueConfig(url)
 	config.Publish.ConfirmDelivery = true // or Publish would return, and the change be acked, before the server has it
-	config.Publish.ChannelPoolSize = 16   // or each message would open a channel of its own
+	// No ChannelPoolSize: the pool loses channels whenever the connection is lost, and when it
+	// has none left, Publish hangs for ever (docs/upstream.md).
 	b.Publisher, err = amqpbroker.NewPublisher(config, b.Logger)
 
 	// Order per key costs parallelism: it holds with one queue and one consumer at a time
 	// (x-single-active-consumer). For more, a consistent hash exchange spreads the keys over queues.
-	b.Read = func(ctx context.Context, got func(string, []byte)) error { return read(ctx, channel, b.Name, got) }
+	b.Read = func(ctx context.Context, got func(string, []byte)) error { return read(ctx, url, b, got) }
 	return err
 }
 
-func read(ctx context.Context, channel *amqp.Channel, queue string, got func(uuid string, payload []byte)) error {
+// atServer calls f with a connection of its own.
+func atServer(url string, f func(*amqp.Connection, *amqp.Channel) error) error {
+	conn, err := amqp.Dial(url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	channel, err := conn.Channel()
+	if err != nil {
+		return err
+	}
+	return f(conn, channel)
+}
+
+const (
+	reconnectPause = 500 * time.Millisecond
+	reconnectLimit = 20 * time.Second // how long the server may be away
+)
+
+// read reads the queue until ctx ends. When the connection is lost it makes another one; what
+// it had not acked then comes again.
+func read(ctx context.Context, url string, b *forward.Broker, got func(uuid string, payload []byte)) error {
+	lastRead := time.Now()
+	for {
+		err := atServer(url, func(_ *amqp.Connection, channel *amqp.Channel) error {
+			return consume(ctx, channel, b.Name, func(uuid string, payload []byte) {
+				lastRead = time.Now()
+				got(uuid, payload)
+			})
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(lastRead) > reconnectLimit {
+			return err
+		}
+		b.Logger.Info("The queue cannot be read; connecting again", watermill.LogFields{"err": fmt.Sprint(err)})
+		select {
+		case <-time.After(reconnectPause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// consume reads the queue until ctx or the connection ends.
+func consume(ctx context.Context, channel *amqp.Channel, queue string, got func(uuid string, payload []byte)) error {
+	lost := channel.NotifyClose(make(chan *amqp.Error, 1))
 	if err := channel.Qos(100, 0, false); err != nil {
 		return err
 	}
@@ -69,12 +116,17 @@ func read(ctx context.Context, channel *amqp.Channel, queue string, got func(uui
 	if err != nil {
 		return err
 	}
-	for d := range deliveries { // until ctx or the connection ends
+	for d := range deliveries {
 		uuid, _ := d.Headers[amqpbroker.DefaultMessageUUIDHeaderKey].(string)
 		got(uuid, d.Body)
 		if err := d.Ack(false); err != nil {
 			return err
 		}
 	}
-	return nil
+	select {
+	case err := <-lost:
+		return err
+	default:
+		return nil
+	}
 }

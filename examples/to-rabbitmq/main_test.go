@@ -1,10 +1,13 @@
 package main
 
 import (
+	"net/url"
 	"testing"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/watermill-ots/watermill-ots/examples/chaos"
 	"github.com/watermill-ots/watermill-ots/examples/forward/forwardtest"
 	"github.com/watermill-ots/watermill-ots/examples/simple/exampletest"
 )
@@ -12,9 +15,9 @@ import (
 func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
 func TestToRabbitMQ_forwards_each_change_in_order(t *testing.T) {
-	url := forwardtest.Server(t, "AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
-	name := forwardtest.Forwards(t, false, "AMQP_URL="+url)
-	conn, err := amqp.Dial(url)
+	server := forwardtest.Server(t, "AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
+	name := forwardtest.Forwards(t, false, "AMQP_URL="+server)
+	conn, err := amqp.Dial(server)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,6 +28,38 @@ func TestToRabbitMQ_forwards_each_change_in_order(t *testing.T) {
 	}
 	if q, err := channel.QueueDeclarePassive(name, true, false, false, false, nil); err == nil {
 		t.Errorf("the queue %s is left: %+v", name, q)
+	}
+}
+
+// TestToRabbitMQ_goes_on_when_connections_are_lost: all at once, and several times. Of the
+// forty orders more changes are being published then than a pool would have channels.
+func TestToRabbitMQ_goes_on_when_connections_are_lost(t *testing.T) {
+	server := forwardtest.Server(t, "AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
+	u, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy, err := chaos.NewProxy(u.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	u.Host = proxy.Addr()
+	p := exampletest.Start(t, "forwarded", []string{"AMQP_URL=" + u.String()}, "-orders", "40", "-changes", "60")
+	p.Await()
+	for range 3 {
+		if err := proxy.Turn(chaos.Open); err != nil { // which cuts all connections
+			t.Fatal(err)
+		}
+		time.Sleep(1200 * time.Millisecond) // the publisher connects again half a second later
+	}
+	p.Wait()
+	p.Want("came in their order")
+	t.Log(proxy)
+	for row, want := range map[string]int{"changes written": 2400, "forwarded": 2400, "left in the tunnel": 0} {
+		if got := p.Figure(row); got != want {
+			t.Errorf("%s: %d, want %d:\n%s", row, got, want, p.Output())
+		}
 	}
 }
 

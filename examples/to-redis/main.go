@@ -18,6 +18,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
@@ -32,6 +33,7 @@ func open(ctx context.Context, b *forward.Broker) error {
 	if err != nil {
 		return err
 	}
+	redis.SetLogger(clientLog{b.Logger})
 	reader := redis.NewClient(options)
 	b.AtEnd(func(context.Context) error { return reader.Close() })
 	if err := reader.Ping(ctx).Err(); err != nil {
@@ -47,6 +49,14 @@ func open(ctx context.Context, b *forward.Broker) error {
 	// the consumer its parallelism: it holds with one reader, not over the members of a group.
 	b.Read = func(ctx context.Context, got func(string, []byte)) error { return read(ctx, reader, b.Name, got) }
 	return err
+}
+
+// clientLog takes what go-redis would print to stderr: its errors come back from its calls.
+type clientLog struct{ watermill.LoggerAdapter }
+
+// Printf implements the logger of go-redis.
+func (l clientLog) Printf(_ context.Context, format string, v ...any) {
+	l.Debug(fmt.Sprintf(format, v...), nil)
 }
 
 func read(ctx context.Context, client *redis.Client, stream string, got func(uuid string, payload []byte)) error {

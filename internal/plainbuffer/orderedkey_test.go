@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	_ "github.com/watermill-ots/watermill-ots/internal/nofailfiles"
 )
 
 // compareKeys is the key order by its definition: column by column, a prefix first.

@@ -149,6 +149,22 @@ func (b *Bed) Committed(tunnelID string) map[string]time.Time {
 	return points
 }
 
+// CommittedRecords returns how many records are before the checkpoints of a tunnel's
+// channels, as the service counts them.
+func (b *Bed) CommittedRecords(tunnelID string) (n int64) {
+	b.Helper()
+	resp, err := b.Tunnels.GetRpoByOffset(&tunnel.GetRpoRequest{TunnelId: tunnelID})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, channels := range resp.RpoInfos {
+		for _, c := range channels {
+			n += c.TotalCount
+		}
+	}
+	return n
+}
+
 // Config is a subscriber's configuration with times short enough for tests.
 func Config(endpoint string) subscriber.Config {
 	return subscriber.Config{

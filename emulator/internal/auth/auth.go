@@ -1,19 +1,23 @@
 // Package auth checks the signatures of requests and signs responses, as the
-// service does (signature version 2, HMAC-SHA1).
+// service does: version 2 (HMAC-SHA1) and version 4 (HMAC-SHA256 with a key of
+// the day and the region).
 package auth
 
 import (
 	"crypto/hmac"
 	"crypto/md5"
 	"crypto/sha1"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
+	"github.com/watermill-ots/watermill-ots/internal/signing"
 )
 
 const (
@@ -32,19 +36,27 @@ const (
 type Keys struct {
 	ID, Secret string
 	Token      string // security token; when set, requests must carry it
-	Instance   string // when set, requests must name it
+	Instance   string // when set, requests may name no other
+	Region     string // when set, version 4 signatures must be made for it
 }
 
 // required are the headers without which a request is refused.
 var required = []string{
-	"x-ots-apiversion", "x-ots-date", "x-ots-accesskeyid", "x-ots-instancename", "x-ots-contentmd5", "x-ots-signature",
+	"x-ots-apiversion", "x-ots-date", "x-ots-accesskeyid", "x-ots-instancename", "x-ots-contentmd5",
 }
+
+// The headers of the two versions' signatures. A request with the second is
+// checked by version 4, whatever else it carries.
+const (
+	headerV2 = "x-ots-signature"
+	headerV4 = "x-ots-signaturev4"
+)
 
 // Verify checks a request's headers, date, body digest and signature. The error
 // is a *wire.Error that says no more than the service would.
 func (k Keys) Verify(header http.Header, path string, body []byte, now time.Time) error {
 	if k.ID == "" {
-		return nil
+		return k.checkInstance(header)
 	}
 	for _, name := range required {
 		if header.Get(name) == "" {
@@ -65,26 +77,83 @@ func (k Keys) Verify(header http.Header, path string, body []byte, now time.Time
 	if id := header.Get("x-ots-accesskeyid"); id != k.ID {
 		return wire.Errorf(wire.CodeAuthFailed, "The AccessKeyID does not exist: %.64s.", id)
 	}
-	if k.Instance != "" && header.Get("x-ots-instancename") != k.Instance {
-		return wire.Errorf(wire.CodeAuthFailed, "The instance is not found: %.64s.", header.Get("x-ots-instancename"))
+	if err := k.checkInstance(header); err != nil {
+		return err
 	}
 	if k.Token != "" && subtle.ConstantTimeCompare([]byte(header.Get("x-ots-ststoken")), []byte(k.Token)) == 0 {
 		return wire.Errorf(wire.CodeAuthFailed, "The security token is invalid.")
 	}
-	sum := md5.Sum(body)
-	if header.Get("x-ots-contentmd5") != base64.StdEncoding.EncodeToString(sum[:]) {
+	if sum := md5.Sum(body); !digestOf(header.Get("x-ots-contentmd5"), sum) {
 		return wire.Errorf(wire.CodeAuthFailed, "Mismatch between MD5 value of request body and x-ots-contentmd5 in header.")
 	}
-	want := k.sign(path + "\nPOST\n\n" + canonical(header))
-	if subtle.ConstantTimeCompare([]byte(header.Get("x-ots-signature")), []byte(want)) == 0 {
+	if header.Get(headerV4) != "" {
+		return k.verifyV4(header, path, now)
+	}
+	got := header.Get(headerV2)
+	if got == "" {
+		return wire.Invalid("Missing header: '%s'.", headerV2)
+	}
+	return same(got, k.sign(stringToSign(path, header)))
+}
+
+// verifyV4 checks a version 4 signature, and what only it has: region and day.
+//
+// The service's documentation says that a derived key is invalid on the day
+// after. A request may be signed before midnight and arrive after it, so the day
+// of any moment that x-ots-date might have is taken.
+func (k Keys) verifyV4(header http.Header, path string, now time.Time) error {
+	region, date := header.Get("x-ots-signregion"), header.Get("x-ots-signdate")
+	if region == "" {
+		return wire.Invalid("Missing header: 'x-ots-signregion'.")
+	}
+	if date == "" {
+		return wire.Invalid("Missing header: 'x-ots-signdate'.")
+	}
+	if k.Region != "" && region != k.Region {
+		return wire.Errorf(wire.CodeAuthFailed, "Mismatch between the region of the instance and x-ots-signregion: %.64s.", region)
+	}
+	if date != signing.Date(now.Add(-MaxSkew)) && date != signing.Date(now.Add(MaxSkew)) {
+		return wire.Errorf(wire.CodeAuthFailed, "Mismatch between system time and x-ots-signdate: %.64s.", date)
+	}
+	mac := hmac.New(sha256.New, []byte(signing.Key(k.Secret, date, region)))
+	mac.Write([]byte(stringToSign(path, header) + signing.Salt))
+	return same(header.Get(headerV4), base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+}
+
+// stringToSign is what both versions sign of a request.
+func stringToSign(path string, header http.Header) string {
+	return path + "\nPOST\n\n" + canonical(header)
+}
+
+func same(got, want string) error {
+	if subtle.ConstantTimeCompare([]byte(got), []byte(want)) == 0 {
 		return wire.Errorf(wire.CodeAuthFailed, "Signature mismatch.")
 	}
 	return nil
 }
 
-// SignResponse adds the headers that the Java SDK's table client verifies; the
-// request id and date must be there already. Without keys it adds what needs
-// none. With digest unset the body's digest, and so the signature, is left out.
+// digestOf reports whether the header's value is that of a body's MD5 sum: its
+// base64 or, as ex_aliyun_ots sends for table operations, the base64 of its
+// upper-case hexadecimal form.
+func digestOf(value string, sum [md5.Size]byte) bool {
+	return value == base64.StdEncoding.EncodeToString(sum[:]) ||
+		value == base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%X", sum))
+}
+
+// checkInstance refuses a request that names another instance. One that names
+// none comes without credentials, from a person rather than from an SDK.
+func (k Keys) checkInstance(header http.Header) error {
+	name := header.Get("x-ots-instancename")
+	if k.Instance == "" || name == "" || name == k.Instance {
+		return nil
+	}
+	return wire.Errorf(wire.CodeAuthFailed, "The instance is not found: %.64s.", name)
+}
+
+// SignResponse adds the headers that the Java SDK's table client verifies; all
+// other headers must be there already, and body is what it was before it was
+// compressed. Without keys it adds what needs none. With digest unset the body's
+// digest, and so the signature, is left out.
 func (k Keys) SignResponse(header http.Header, path string, body []byte, digest bool) {
 	header.Set("x-ots-contenttype", "protocol buffer")
 	if !digest {
@@ -97,12 +166,12 @@ func (k Keys) SignResponse(header http.Header, path string, body []byte, digest 
 	}
 }
 
-// canonical returns the x-ots headers but the signature, sorted, one a line.
+// canonical returns the x-ots headers but the signatures, sorted, one a line.
 func canonical(header http.Header) string {
 	var lines []string
 	for name, values := range header {
 		name = strings.ToLower(name)
-		if strings.HasPrefix(name, prefix) && name != "x-ots-signature" && len(values) > 0 {
+		if strings.HasPrefix(name, prefix) && name != headerV2 && name != headerV4 && len(values) > 0 {
 			lines = append(lines, name+":"+strings.TrimSpace(values[0])+"\n")
 		}
 	}

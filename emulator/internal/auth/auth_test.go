@@ -1,6 +1,9 @@
 package auth
 
 import (
+	"crypto/md5"
+	"encoding/base64"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -61,6 +64,7 @@ func TestVerify(t *testing.T) {
 		change func(h http.Header, body *string)
 		sign   Keys
 		date   string
+		hex    bool
 		code   string
 	}{
 		{name: "accepts the Go SDK's date"},
@@ -74,6 +78,8 @@ func TestVerify(t *testing.T) {
 		{name: "refuses another key id", sign: Keys{ID: "other", Secret: "sk", Instance: "inst", Token: "sts"}, code: wire.CodeAuthFailed},
 		{name: "refuses another instance", sign: Keys{ID: "ak", Secret: "sk", Instance: "other", Token: "sts"}, code: wire.CodeAuthFailed},
 		{name: "refuses another security token", sign: Keys{ID: "ak", Secret: "sk", Instance: "inst", Token: "old"}, code: wire.CodeAuthFailed},
+		{name: "accepts a digest in hexadecimal, as ex_aliyun_ots sends it", hex: true},
+		{name: "refuses a changed body with a digest in hexadecimal", hex: true, change: func(_ http.Header, body *string) { *body += "x" }, code: wire.CodeAuthFailed},
 		{name: "refuses a changed body", change: func(_ http.Header, body *string) { *body += "x" }, code: wire.CodeAuthFailed},
 		{name: "refuses a header added after signing", change: func(h http.Header, _ *string) { h.Set("x-ots-extra", "1") }, code: wire.CodeAuthFailed},
 		{name: "refuses a missing signature", change: func(h http.Header, _ *string) { h.Del("x-ots-signature") }, code: wire.CodeParameterInvalid},
@@ -87,6 +93,10 @@ func TestVerify(t *testing.T) {
 				by = k
 			}
 			h := signed(by, "/PutRow", body, date)
+			if v.hex {
+				h.Set("x-ots-contentmd5", base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%X", md5.Sum([]byte(body)))))
+				h.Set("x-ots-signature", by.sign("/PutRow\nPOST\n\n"+canonical(h)))
+			}
 			if v.change != nil {
 				v.change(h, &body)
 			}
@@ -102,6 +112,18 @@ func TestVerify(t *testing.T) {
 			}
 		})
 	}
+	t.Run("without keys still refuses another instance", func(t *testing.T) {
+		for name, want := range map[string]string{"inst": "", "": "", "other": wire.CodeAuthFailed} {
+			h := http.Header{}
+			if name != "" {
+				h.Set("x-ots-instancename", name)
+			}
+			err := Keys{Instance: "inst"}.Verify(h, "/PutRow", nil, now)
+			if e, ok := err.(*wire.Error); want == "" && err != nil || want != "" && (!ok || e.Code != want) {
+				t.Errorf("instance %q: %v, want code %q", name, err, want)
+			}
+		}
+	})
 	t.Run("without keys takes anything", func(t *testing.T) {
 		if err := (Keys{}).Verify(http.Header{}, "/PutRow", nil, now); err != nil {
 			t.Error(err)

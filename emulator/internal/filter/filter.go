@@ -51,8 +51,20 @@ type rule struct {
 	cast    otsprotocol.VariantType
 }
 
+// Refusal is an error whose text is the service's own message.
+type Refusal string
+
+// Error implements error.
+func (r Refusal) Error() string { return string(r) }
+
+var (
+	errTooMany = Refusal(fmt.Sprintf("The count of filter exceeds the max: %d.", maxNodes))
+	errBinary  = Refusal("Invalid AND/OR operator: the number of sub-filters must be more than 1.")
+	errUnary   = Refusal("Invalid NOT operator: the number of sub-filters must be 1.")
+)
+
 // Parse decodes a serialized Filter message. Empty bytes give a nil Filter.
-// The error's text is meant for the service's answer.
+// An error is a Refusal, or says what is wrong in words of this package.
 func Parse(b []byte) (*Filter, error) {
 	if len(b) == 0 {
 		return nil, nil
@@ -72,10 +84,10 @@ func Parse(b []byte) (*Filter, error) {
 
 func (f *Filter) parse(msg *otsprotocol.Filter, depth int, budget *int) (*node, error) {
 	if depth > maxDepth {
-		return nil, fmt.Errorf("filters are nested more than %d deep", maxDepth)
+		return nil, errTooMany
 	}
 	if *budget--; *budget < 0 {
-		return nil, fmt.Errorf("more than %d filters in one", maxNodes)
+		return nil, errTooMany
 	}
 	switch msg.GetType() {
 	case otsprotocol.FilterType_FT_SINGLE_COLUMN_VALUE:
@@ -94,6 +106,16 @@ func (f *Filter) parseComposite(b []byte, depth int, budget *int) (*node, error)
 		return nil, fmt.Errorf("parsing a composite filter: %w", err)
 	}
 	n := &node{operator: msg.GetCombinator()}
+	switch n.operator {
+	case otsprotocol.LogicalOperator_LO_NOT:
+		if len(msg.GetSubFilters()) != 1 {
+			return nil, errUnary
+		}
+	case otsprotocol.LogicalOperator_LO_AND, otsprotocol.LogicalOperator_LO_OR:
+		if len(msg.GetSubFilters()) < 2 {
+			return nil, errBinary
+		}
+	}
 	for _, sub := range msg.GetSubFilters() {
 		child, err := f.parse(sub, depth+1, budget)
 		if err != nil {
@@ -156,10 +178,34 @@ func (f *Filter) parsePage(b []byte) error {
 	if err := proto.Unmarshal(b, protoadapt.MessageV2Of(&msg)); err != nil {
 		return fmt.Errorf("parsing a column pagination filter: %w", err)
 	}
-	if msg.GetOffset() < 0 || msg.GetLimit() < 0 {
-		return fmt.Errorf("column pagination has offset %d and limit %d, both must not be negative", msg.GetOffset(), msg.GetLimit())
+	if msg.GetOffset() < 0 {
+		return Refusal("Offset in ColumnPaginationFilter must be greater than or equal to 0.")
+	}
+	if msg.GetLimit() < 0 {
+		return Refusal("Limit in ColumnPaginationFilter must be greater than 0.")
 	}
 	f.page = &page{offset: int(msg.GetOffset()), limit: int(msg.GetLimit())}
+	return nil
+}
+
+// Each calls check with the column and the value of every comparison, until it
+// returns an error.
+func (f *Filter) Each(check func(column string, value plainbuffer.Value) error) error {
+	if f == nil || f.root == nil {
+		return nil
+	}
+	return f.root.each(check)
+}
+
+func (n *node) each(check func(column string, value plainbuffer.Value) error) error {
+	if n.operator == 0 {
+		return check(n.column, n.value)
+	}
+	for _, child := range n.children {
+		if err := child.each(check); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -108,9 +108,9 @@ func TestFilter(t *testing.T) {
 			msg  *pb.Filter
 			says string
 		}{
-			{deep, "more than 32"},
-			{encode(t, pb.FilterType_FT_COMPOSITE_COLUMN_VALUE, &pb.CompositeColumnValueFilter{Combinator: pb.LogicalOperator_LO_AND.Enum()}), "at least one"},
-			{encode(t, pb.FilterType_FT_COLUMN_PAGINATION, &pb.ColumnPaginationFilter{Offset: ptr(int32(-1)), Limit: ptr(int32(1))}), "negative"},
+			{deep, "exceeds the max: 32."},
+			{encode(t, pb.FilterType_FT_COMPOSITE_COLUMN_VALUE, &pb.CompositeColumnValueFilter{Combinator: pb.LogicalOperator_LO_AND.Enum()}), "more than 1."},
+			{encode(t, pb.FilterType_FT_COLUMN_PAGINATION, &pb.ColumnPaginationFilter{Offset: ptr(int32(-1)), Limit: ptr(int32(1))}), "Offset in"},
 			{&pb.Filter{Type: ptr(pb.FilterType(9)), Filter: []byte{}}, "unknown filter type"},
 			{single(t, "v", pb.ComparatorType_CT_EQUAL, plainbuffer.IntegerValue(2), func(f *pb.SingleColumnValueFilter) { f.ColumnValue = []byte{0} }), "compared with"},
 			{single(t, "w", pb.ComparatorType_CT_EQUAL, plainbuffer.IntegerValue(2), func(f *pb.SingleColumnValueFilter) {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 
@@ -40,9 +41,9 @@ type Change struct {
 
 	Err   error              // *wire.Error; nil when the change was made
 	After []plainbuffer.Cell // newest versions of the columns in Return
-	Size  int                // bytes of the row as written, for capacity units
 
-	key []byte // ordered key
+	key []byte       // ordered key
+	tx  *Transaction // that makes the change; nil: none
 }
 
 // writer is the scratch memory of one partition's writes; its partition's
@@ -55,10 +56,14 @@ type writer struct {
 	origin   []byte
 	record   []byte
 	pending  []mutation
+	indexed  []indexChange // of the group of changes
 }
 
 // apply makes one change. p.mu is held; seq is the change's place in the log.
 func (p *partition) apply(t *Table, c *Change, seq plainbuffer.Sequence, nowMillis int64) error {
+	if err := t.store.transactions.check(t, c); err != nil {
+		return err
+	}
 	w := &p.writer
 	exists, err := p.loadOld(t, c, nowMillis)
 	if err != nil {
@@ -102,21 +107,40 @@ func (p *partition) apply(t *Table, c *Change, seq plainbuffer.Sequence, nowMill
 			return wire.Errorf(wire.CodeOutOfRowSizeLimit, "The row has %d bytes, more than %d.", len(w.rowBytes), maxRow)
 		}
 	}
+	if err := p.index(t, c.key, gone); err != nil {
+		return err
+	}
 	if t.stream.Enabled && p.shard != nil {
 		p.appendLog(t, c.Action, exists, seq.Timestamp)
 	}
 	if gone {
-		c.Size = len(c.key)
 		if p.rows.delete(c.key) {
 			w.pending = append(w.pending, mutation{kind: deleteKey, bucket: t.rowBucket, key: c.key})
 		}
 		return nil
 	}
-	c.Size = len(w.rowBytes)
 	before := p.rows.count
 	key, row := p.rows.put(c.key, w.rowBytes)
 	w.pending = append(w.pending, mutation{kind: putKey, isNew: p.rows.count > before, bucket: t.rowBucket, key: key, value: row})
 	return nil
+}
+
+// index brings the indexes up to date with the change that the writer holds.
+func (p *partition) index(t *Table, key []byte, gone bool) error {
+	if len(t.indexes) == 0 {
+		return nil
+	}
+	before, ok := p.rows.get(key)
+	if !ok {
+		before = nil
+	}
+	if gone {
+		return p.reindex(t, before, nil)
+	}
+	if err := t.checkIndexed(&p.writer.row); err != nil {
+		return err
+	}
+	return p.reindex(t, before, p.writer.rowBytes)
 }
 
 // loadOld decodes the row before the change when the change depends on it.
@@ -179,7 +203,11 @@ func increment(cell *plainbuffer.Cell, cells []plainbuffer.Cell, nowMillis int64
 		if cells[i].Value.Kind() != plainbuffer.Integer {
 			return wire.Invalid("Column '%s' is not of type INTEGER and can't be incremented.", cell.Name)
 		}
-		sum += cells[i].Value.Integer()
+		n := cells[i].Value.Integer()
+		if n > 0 && sum > math.MaxInt64-n || n < 0 && sum < math.MinInt64-n {
+			return wire.Invalid("Incrementing column '%s' by %d overflows: its value is %d.", cell.Name, sum, n)
+		}
+		sum += n
 		// The sum must be the newest version also when the clock stood still.
 		nowMillis = max(nowMillis, cells[i].Timestamp)
 	}
@@ -254,7 +282,7 @@ func (p *partition) appendLog(t *Table, action Action, exists bool, micros int64
 	grown := len(s.segments) > segments
 	s.mu.Unlock()
 	if grown { // often enough to bound a log that nobody reads
-		t.trim(s, micros-t.stream.Expiration.Microseconds())
+		t.trim(s, s.agedAt-t.stream.Expiration.Microseconds())
 	}
 	w.pending = append(w.pending, mutation{kind: putRecord, bucket: s.bucket, offset: offset, micros: micros, value: kept})
 }

@@ -7,8 +7,6 @@ import (
 	"sync"
 
 	"go.etcd.io/bbolt"
-
-	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
 type mutationKind uint8
@@ -34,7 +32,9 @@ type mutation struct {
 type round struct {
 	mutations []mutation
 	published []publication
-	done      chan struct{} // closed when committed or failed
+	probe     int           // instead of mutations: try whether the disk takes so many bytes
+	txid      int           // of the transaction that commits it
+	done      chan struct{} // closed when committed, or failed and taken back
 	err       error         // set before done is closed
 }
 
@@ -46,19 +46,25 @@ type publication struct {
 
 // committer writes mutations to disk in the order in which they are queued.
 // While one round is being written the next one fills, so many writers share a
-// transaction.
+// transaction. What happens when the disk takes no more is in refusal.go.
 //
 // Invariants:
 //   - a round is on disk with all rounds before it, or it failed;
-//   - after a failure every later round fails too: memory is ahead of the disk
-//     for good, and only a restart brings them together.
+//   - when a round fails, so does every round after it until memory has been
+//     brought back to what is on disk, and the disk has taken a probe;
+//   - a failed round's waiters go on once memory is back.
 type committer struct {
-	db *bbolt.DB // nil: all in memory, nothing to wait for
+	db     *bbolt.DB // nil: all in memory, nothing to wait for
+	reload func() error
+	there  func() error                      // why the file that is open is no longer the data directory's
+	update func(func(*bbolt.Tx) error) error // db.Update, or a test's
+	synced bool                              // commits are flushed to the device
 
 	mu      sync.Mutex // guards the following
 	filling *round     // nil when nothing is queued
+	writing *round     // nil when nothing is being written
 	closed  bool
-	failure error
+	refusal refusal
 
 	wake     chan struct{} // one token: there is a round, or closed
 	finished chan struct{}
@@ -66,13 +72,16 @@ type committer struct {
 
 var errClosed = errors.New("the store is closed")
 
-// newCommitter starts the goroutine that close waits for.
-func newCommitter(db *bbolt.DB) *committer {
-	c := &committer{db: db, wake: make(chan struct{}, 1), finished: make(chan struct{})}
+// newCommitter starts the goroutine that close waits for. reload brings memory
+// back to what is on disk, there tells whether that is still the data
+// directory's file; both are called by that goroutine, without a lock.
+func newCommitter(db *bbolt.DB, synced bool, reload, there func() error) *committer {
+	c := &committer{db: db, reload: reload, there: there, synced: synced, wake: make(chan struct{}, 1), finished: make(chan struct{})}
 	if db == nil {
 		close(c.finished)
 		return c
 	}
+	c.update = db.Update
 	go c.run()
 	return c
 }
@@ -96,11 +105,8 @@ func (c *committer) enqueue(mutations []mutation, s *shard) *round {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.failure != nil {
-		r := &round{done: make(chan struct{}), err: c.failure}
-		if r.err == nil {
-			r.err = errClosed
-		}
+	if err := c.refusing(); err != nil {
+		r := &round{done: make(chan struct{}), err: err}
 		close(r.done)
 		return r
 	}
@@ -123,6 +129,20 @@ func (c *committer) signal() {
 	}
 }
 
+// newest returns the round that holds the latest change in memory, nil when all
+// are durable.
+func (c *committer) newest() *round {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.filling != nil && c.filling.probe == 0:
+		return c.filling
+	case c.writing != nil && c.writing.probe == 0:
+		return c.writing
+	}
+	return nil
+}
+
 // wait returns when the round is durable. It is not cancellable: the caller
 // must not answer before, and a round takes one transaction at most.
 func (c *committer) wait(r *round) error {
@@ -130,10 +150,7 @@ func (c *committer) wait(r *round) error {
 		return nil
 	}
 	<-r.done
-	if r.err != nil {
-		return wire.Errorf(wire.CodeServerUnavailable, "The write is not durable: %v.", r.err)
-	}
-	return nil
+	return r.err
 }
 
 // run commits rounds until the committer is closed and drained.
@@ -141,14 +158,11 @@ func (c *committer) run() {
 	defer close(c.finished)
 	for range c.wake {
 		c.mu.Lock()
-		r, closed, failure := c.filling, c.closed, c.failure
-		c.filling = nil
+		r, closed := c.filling, c.closed
+		c.filling, c.writing = nil, r
 		c.mu.Unlock()
 		if r != nil {
-			if r.err = failure; r.err == nil {
-				r.err = c.commit(r)
-			}
-			close(r.done)
+			c.handle(r)
 		}
 		if closed {
 			return
@@ -156,13 +170,31 @@ func (c *committer) run() {
 	}
 }
 
-func (c *committer) commit(r *round) error {
-	size := 0
-	for i := range r.mutations {
-		size += len(r.mutations[i].value) + checksumSize
+// handle commits a round, or tries the disk for it.
+func (c *committer) handle(r *round) {
+	var err error
+	if r.probe > 0 {
+		err = c.probe(r.probe)
+	} else {
+		err = c.commit(r)
 	}
-	sealed := make([]byte, 0, size) // all values of the round, which bbolt keeps until the commit
-	err := c.db.Update(func(tx *bbolt.Tx) error {
+	failed := []*round{r}
+	if err != nil {
+		failed, r.err = c.refuse(r, err)
+	}
+	c.mu.Lock()
+	c.writing = nil
+	c.mu.Unlock()
+	for _, f := range failed {
+		f.err = r.err
+		close(f.done)
+	}
+}
+
+func (c *committer) commit(r *round) error {
+	sealed := make([]byte, 0, r.size()) // all values of the round, which bbolt keeps until the commit
+	err := c.update(func(tx *bbolt.Tx) error {
+		r.txid = tx.ID()
 		for i := range r.mutations {
 			var err error
 			if sealed, err = r.mutations[i].apply(tx, sealed); err != nil {
@@ -171,17 +203,25 @@ func (c *committer) commit(r *round) error {
 		}
 		return nil
 	})
+	if err == nil {
+		err = c.there()
+	}
 	if err != nil {
-		err = fmt.Errorf("committing %d changes to %s: %w", len(r.mutations), c.db.Path(), err)
-		c.mu.Lock()
-		c.failure = err
-		c.mu.Unlock()
-		return err
+		return fmt.Errorf("committing %d changes to %s: %w", len(r.mutations), c.db.Path(), err)
 	}
 	for _, p := range r.published {
 		p.shard.publish(p.upTo)
 	}
 	return nil
+}
+
+// size is how many bytes the round's values take on disk.
+func (r *round) size() int {
+	size := 0
+	for i := range r.mutations {
+		size += len(r.mutations[i].value) + checksumSize
+	}
+	return size
 }
 
 // close commits what is queued and ends the goroutine. A second call waits too.

@@ -47,15 +47,32 @@ var (
 	ErrDamaged = errors.New("damaged")
 )
 
+// errFileGone says that writes would go to a file that no restart finds.
+var errFileGone = errors.New("the file was removed or replaced")
+
 // disk is the file of a data directory.
 type disk struct {
 	db   *bbolt.DB
 	path string
+	file os.FileInfo // of the open file
+}
+
+// there returns an error when the path no longer leads to the open file.
+func (d *disk) there() error {
+	now, err := os.Stat(d.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist), err == nil && !os.SameFile(d.file, now):
+		return errFileGone
+	case err != nil:
+		return fmt.Errorf("looking for the file: %w", err)
+	}
+	return nil
 }
 
 // openDisk opens or creates the file in dir.
 func openDisk(dir string, sync bool) (d *disk, err error) {
-	if err := checkDir(dir); err != nil {
+	changed, err := makeDir(dir)
+	if err != nil {
 		return nil, err
 	}
 	d = &disk{path: filepath.Join(dir, fileName)}
@@ -66,23 +83,38 @@ func openDisk(dir string, sync bool) (d *disk, err error) {
 	if err := d.checkSize(); err != nil {
 		return nil, err
 	}
-	return d, d.open(&bbolt.Options{
+	err = d.open(&bbolt.Options{
 		Timeout:      lockTimeout,
 		NoSync:       !sync,
 		NoGrowSync:   !sync,
 		FreelistType: bbolt.FreelistMapType,
 	})
+	if err != nil {
+		return d, err
+	}
+	if d.file, err = os.Stat(d.path); err != nil {
+		return d, errors.Join(fmt.Errorf("reading %s: %w", d.path, err), d.close())
+	}
+	if sync {
+		if err = d.syncDirs(changed); err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}
+	return d, err
 }
 
 // checkSize refuses a file that is shorter than its pages, before bbolt maps
 // the missing part into memory.
 func (d *disk) checkSize() error {
 	info, err := os.Stat(d.path)
-	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
-		return nil // to be made
+	if errors.Is(err, os.ErrNotExist) {
+		return d.create()
 	}
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", d.path, err)
+	}
+	if info.Size() == 0 {
+		return d.damaged(errors.New("it is empty"))
 	}
 	if err := d.open(&bbolt.Options{Timeout: lockTimeout, ReadOnly: true}); err != nil {
 		return err
@@ -114,52 +146,36 @@ func (d *disk) open(options *bbolt.Options) (err error) {
 	}
 }
 
-// checkDir makes the directory, or refuses one that holds other things only.
-func checkDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("creating data directory %s: %w", dir, err)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fmt.Errorf("reading data directory %s: %w", dir, err)
-	}
-	other := ""
-	for _, e := range entries {
-		if e.Name() == fileName {
-			return nil
-		}
-		if !strings.HasPrefix(e.Name(), ".") {
-			other = e.Name()
-		}
-	}
-	if other != "" {
-		return fmt.Errorf("data directory %s holds %s but no %s: %w; choose an empty one", dir, other, fileName, ErrForeign)
-	}
-	return nil
-}
-
 // checkFormat reads the format's name, or writes it into a new file.
 func (d *disk) checkFormat() (err error) {
 	defer d.recoverDamage(&err)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	return d.db.Update(func(tx *bbolt.Tx) error {
+	// Only a new file is written to: one on a full disk can still be served.
+	prepared := false
+	err = d.db.View(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket([]byte(metaBucket))
-		if meta == nil {
+		if prepared = meta != nil; !prepared {
 			if name, _ := tx.Cursor().First(); name != nil {
 				return fmt.Errorf("opening %s: %w (another program's bbolt file); choose another data directory", d.path, ErrForeign)
 			}
-			for _, name := range []string{metaBucket, tableBucket, stateBucket} {
-				if _, err := tx.CreateBucket([]byte(name)); err != nil {
-					return fmt.Errorf("preparing %s: %w", d.path, err)
-				}
-			}
-			return tx.Bucket([]byte(metaBucket)).Put([]byte("format"), []byte(format))
+			return nil
 		}
 		if got := string(meta.Get([]byte("format"))); got != format {
 			return fmt.Errorf("opening %s: %w (format %q, this program reads %q); use the version that wrote it, or choose another data directory",
 				d.path, ErrForeign, got, format)
 		}
 		return nil
+	})
+	if err != nil || prepared {
+		return err
+	}
+	return d.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range []string{metaBucket, tableBucket, stateBucket} {
+			if _, err := tx.CreateBucket([]byte(name)); err != nil {
+				return fmt.Errorf("preparing %s: %w", d.path, err)
+			}
+		}
+		return tx.Bucket([]byte(metaBucket)).Put([]byte("format"), []byte(format))
 	})
 }
 
@@ -191,11 +207,13 @@ type tableRecord struct {
 	ID         string
 	Created    time.Time
 	Schema     Schema
-	Lowered    bool `json:",omitempty"`
+	Lowered    bool      `json:",omitempty"`
+	Adjusted   time.Time `json:",omitzero"`
 	Partitions []partitionRecord
 	Stream     tunnels.StreamInfo
 	Shards     []shardRecord
 	ShardCount int
+	IndexOf    *indexRecord `json:",omitempty"`
 }
 
 type partitionRecord struct {
@@ -217,8 +235,8 @@ type shardRecord struct {
 // isNew is set. t.mu is held, or the table is not shared yet.
 func (t *Table) snapshot(isNew bool) mutation {
 	rec := tableRecord{
-		ID: t.id, Created: t.created, Schema: t.schema, Lowered: t.versionsLowered,
-		Stream: t.stream, ShardCount: t.shardCount,
+		ID: t.id, Created: t.created, Schema: t.schema, Lowered: t.versionsLowered, Adjusted: t.adjusted,
+		Stream: t.stream, ShardCount: t.shardCount, IndexOf: t.indexOf,
 	}
 	for _, p := range t.partitions {
 		var pr partitionRecord
@@ -306,9 +324,9 @@ func forEachSealed(tx *bbolt.Tx, bucket string, f func(key, value []byte) error)
 
 // checkBuckets finds buckets that nothing refers to: a bucket whose name was
 // damaged is missing under its right one.
-func checkBuckets(tx *bbolt.Tx, s *Store) error {
+func checkBuckets(tx *bbolt.Tx, tables map[string]*Table) error {
 	known := map[string]bool{metaBucket: true, tableBucket: true, stateBucket: true}
-	for _, t := range s.tables {
+	for _, t := range tables {
 		known[t.rowBucket] = true
 		for _, sh := range t.shards {
 			known[sh.bucket] = true
@@ -327,8 +345,15 @@ func checkBuckets(tx *bbolt.Tx, s *Store) error {
 	})
 }
 
-// load reads everything into s, which is not shared yet.
-func (d *disk) load(s *Store) (err error) {
+// contents are what a data directory holds.
+type contents struct {
+	tables map[string]*Table
+	state  map[string][]byte
+}
+
+// load reads everything; the tables are to be s's.
+func (d *disk) load(s *Store) (c contents, err error) {
+	c = contents{tables: make(map[string]*Table), state: make(map[string][]byte)}
 	defer d.recoverDamage(&err)
 	// A truncated file faults when its pages are touched.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -338,25 +363,29 @@ func (d *disk) load(s *Store) (err error) {
 			if err != nil {
 				return fmt.Errorf("table %s: %w", id, err)
 			}
-			s.tables[t.schema.Name] = t
+			c.tables[t.schema.Name] = t
 			return nil
 		})
 		if err != nil {
 			return err
 		}
 		err = forEachSealed(tx, stateBucket, func(key, value []byte) error {
-			s.state[string(key)] = slices.Clone(value)
+			c.state[string(key)] = slices.Clone(value)
 			return nil
 		})
 		if err != nil {
 			return err
 		}
-		return checkBuckets(tx, s)
+		c.takeAutos()
+		if err := linkIndexes(c.tables); err != nil {
+			return err
+		}
+		return checkBuckets(tx, c.tables)
 	})
 	if err != nil {
-		return d.damaged(err)
+		return contents{}, d.damaged(err)
 	}
-	return nil
+	return c, nil
 }
 
 func loadTable(tx *bbolt.Tx, s *Store, value []byte) (*Table, error) {
@@ -366,7 +395,7 @@ func loadTable(tx *bbolt.Tx, s *Store, value []byte) (*Table, error) {
 	}
 	t := &Table{
 		store: s, id: rec.ID, rowBucket: rowBucketPrefix + rec.ID, created: rec.Created, schema: rec.Schema,
-		stream: rec.Stream, shardCount: rec.ShardCount, versionsLowered: rec.Lowered,
+		stream: rec.Stream, shardCount: rec.ShardCount, versionsLowered: rec.Lowered, adjusted: rec.Adjusted, indexOf: rec.IndexOf,
 	}
 	byID := make(map[string]*shard)
 	for _, sr := range rec.Shards {
@@ -377,6 +406,7 @@ func loadTable(tx *bbolt.Tx, s *Store, value []byte) (*Table, error) {
 		if err := sh.load(tx); err != nil {
 			return nil, fmt.Errorf("shard %s: %w", sh.id, err)
 		}
+		sh.guessAges(s.aging.Now().UnixMicro())
 		byID[sh.id] = sh
 		t.shards = append(t.shards, sh)
 	}
@@ -431,7 +461,8 @@ func (s *shard) load(tx *bbolt.Tx) error {
 		if offset != s.next {
 			return fmt.Errorf("log record %d is missing", s.next)
 		}
-		s.append(value, int64(binary.BigEndian.Uint64(key[8:])))
+		s.agedAt = int64(binary.BigEndian.Uint64(key[8:]))
+		s.append(value, s.agedAt)
 		return nil
 	})
 	s.visible = s.next

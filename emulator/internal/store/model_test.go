@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	_ "github.com/watermill-ots/watermill-ots/internal/nofailfiles"
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
@@ -91,13 +92,13 @@ func (c *checker) page(data []byte, records int) []record {
 // base reads the table as base data, in small pages.
 func (c *checker) base() modelTable {
 	m := modelTable{}
-	ranges, err := c.s.BaseRanges("t")
+	ranges, err := c.s.BaseRanges(tableID(c.t, c.s, "t"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	for _, r := range ranges {
 		for start := r.Start; ; {
-			page, err := c.s.ReadBase(nil, "t", start, r.End, 3, 1<<20)
+			page, err := c.s.ReadBase(nil, tableID(c.t, c.s, "t"), start, r.End, 3, 1<<20)
 			if err != nil {
 				c.t.Fatal(err)
 			}
@@ -121,7 +122,7 @@ func (c *checker) base() modelTable {
 func (c *checker) replay(maxVersions int) modelTable {
 	m := modelTable{}
 	last := map[int64]plainbuffer.Sequence{}
-	list, err := c.s.Shards("t")
+	list, err := c.s.Shards(tableID(c.t, c.s, "t"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -134,7 +135,7 @@ func (c *checker) replay(maxVersions int) modelTable {
 		}
 		read[sh.ID] = true
 		for offset := int64(0); ; {
-			page, err := c.s.ReadShard(nil, "t", sh.ID, offset, time.Time{}, 4, 1<<20)
+			page, err := c.s.ReadShard(nil, tableID(c.t, c.s, "t"), sh.ID, offset, time.Time{}, 4, 1<<20)
 			if err != nil {
 				c.t.Fatal(err)
 			}

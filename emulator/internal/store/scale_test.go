@@ -46,7 +46,7 @@ func BenchmarkTenMillionRows(b *testing.B) {
 		began = time.Now()
 		buf := make([]byte, 0, 2<<20)
 		for start := []byte(nil); ; {
-			page, err := s.ReadBase(buf[:0], "t", start, nil, 5000, 1<<20)
+			page, err := s.ReadBase(buf[:0], tableID(b, s, "t"), start, nil, 5000, 1<<20)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -31,10 +31,13 @@ type shard struct {
 	segments  []*segment
 	next      int64 // offset of the next record
 	visible   int64 // readable up to here
+	ages      []age // how far times are ahead of the aging clock
+	agedAt    int64 // µs of the aging clock, of the last write
 	lastTime  int64 // µs, of the last write; children start after it
 	writing   int64 // µs, of the write that is being applied; 0 when there is none
 	closed    bool
 	closedAt  int64 // µs
+	closedAge int64 // µs of the aging clock
 	trimmed   int64 // offset of the oldest record kept
 	trimmedAt int64 // µs, time of the newest record that was dropped
 }
@@ -73,6 +76,7 @@ func (s *shard) append(record []byte, micros int64) (offset int64, kept []byte) 
 	seg.ends = append(seg.ends, uint32(len(seg.data)))
 	seg.times = append(seg.times, micros)
 	offset = s.next
+	s.noteAge(offset, micros)
 	s.next++
 	s.lastTime = max(s.lastTime, micros)
 	return offset, seg.data[from:len(seg.data):len(seg.data)]
@@ -83,7 +87,8 @@ func (s *shard) locate(offset int64) int {
 	return sort.Search(len(s.segments), func(i int) bool { return s.segments[i].end() > offset })
 }
 
-// trim drops records older than the horizon (µs) and reports whether it did.
+// trim drops records that were written before the horizon (µs of the aging
+// clock) and reports whether it did.
 // The offset of the oldest record left is exact, memory goes by segment.
 func (s *shard) trim(horizon int64) bool {
 	s.mu.Lock()
@@ -91,7 +96,7 @@ func (s *shard) trim(horizon int64) bool {
 	before := s.trimmed
 	for len(s.segments) > 0 {
 		seg := s.segments[0]
-		old := sort.Search(len(seg.times), func(i int) bool { return seg.times[i] >= horizon })
+		old := sort.Search(len(seg.times), func(i int) bool { return s.written(seg.base+int64(i), seg.times[i]) >= horizon })
 		if first := seg.base + int64(old); first > s.trimmed {
 			s.trimmed = first
 			s.trimmedAt = seg.times[old-1]
@@ -101,6 +106,9 @@ func (s *shard) trim(horizon int64) bool {
 		}
 		s.segments[0] = nil
 		s.segments = s.segments[1:]
+	}
+	for len(s.ages) > 1 && s.ages[1].offset <= s.trimmed {
+		s.ages = s.ages[1:]
 	}
 	return s.trimmed > before
 }
@@ -123,15 +131,16 @@ func (s *shard) seek(micros int64) (offset int64, truncated bool) {
 }
 
 // stamp begins a write: it returns the epoch and the time of its records.
-func (s *shard) stamp(now func() time.Time) (epoch int32, micros int64) {
+func (s *shard) stamp(now time.Time, aged time.Time) (epoch int32, micros int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.writing = max(now().UnixMicro(), s.lastTime+1)
+	s.writing = max(now.UnixMicro(), s.lastTime+1)
+	s.agedAt = aged.UnixMicro()
 	return s.epoch, s.writing
 }
 
-// written ends the write that stamp began, whether it left records or not.
-func (s *shard) written() {
+// finished ends the write that stamp began, whether it left records or not.
+func (s *shard) finished() {
 	s.mu.Lock()
 	s.writing = 0
 	s.mu.Unlock()

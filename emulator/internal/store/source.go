@@ -13,24 +13,51 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
+// TableID implements tunnels.Source.
+func (s *Store) TableID(name string) (id string, err error) {
+	err = s.Read(func() error {
+		t, err := s.Table(name)
+		if err == nil && t.indexOf != nil {
+			err = wire.Invalid("Table '%s' is an index table, which has no tunnels.", name)
+		}
+		if err == nil {
+			id = t.id
+		}
+		return err
+	})
+	return id, err
+}
+
 // Stream implements tunnels.Source.
-func (s *Store) Stream(table string, enable bool) (tunnels.StreamInfo, error) {
-	t, err := s.Table(table)
-	if err != nil {
-		return tunnels.StreamInfo{}, err
-	}
-	if info := t.Stream(); info.Enabled || !enable {
-		return info, nil
-	}
-	if err := t.Update(nil, nil, &StreamSpec{Enabled: true}); err != nil {
-		return tunnels.StreamInfo{}, err
-	}
-	return t.Stream(), nil
+func (s *Store) Stream(table string, enable bool) (info tunnels.StreamInfo, err error) {
+	err = s.Read(func() error {
+		t, err := s.table(table)
+		if err != nil {
+			return err
+		}
+		if info = t.Stream(); info.Enabled || !enable {
+			return nil
+		}
+		if err := t.Update(nil, nil, &StreamSpec{Enabled: true}); err != nil {
+			return err
+		}
+		info = t.Stream()
+		return nil
+	})
+	return info, err
 }
 
 // Shards implements tunnels.Source.
-func (s *Store) Shards(table string) ([]tunnels.Shard, error) {
-	t, err := s.Table(table)
+func (s *Store) Shards(table string) (found []tunnels.Shard, err error) {
+	err = s.Read(func() error {
+		found, err = s.shards(table)
+		return err
+	})
+	return found, err
+}
+
+func (s *Store) shards(table string) ([]tunnels.Shard, error) {
+	t, err := s.table(table)
 	if err != nil {
 		return nil, err
 	}
@@ -72,18 +99,22 @@ func (t *Table) expire() error {
 	for _, sh := range shards {
 		t.trim(sh, horizon)
 		sh.mu.RLock()
-		ended = ended || sh.closed && sh.closedAt < horizon
+		ended = ended || sh.closed && sh.closedAge < horizon
 		sh.mu.RUnlock()
 	}
 	if !ended {
 		return nil
 	}
 	t.mu.Lock()
+	if t.writable() != nil {
+		t.mu.Unlock()
+		return nil // they go once the disk takes it
+	}
 	var gone []mutation
 	t.shards = slices.DeleteFunc(t.shards, func(sh *shard) bool {
 		sh.mu.RLock()
 		defer sh.mu.RUnlock()
-		ended := sh.closed && sh.closedAt < horizon
+		ended := sh.closed && sh.closedAge < horizon
 		if ended {
 			gone = append(gone, mutation{kind: dropBucket, bucket: sh.bucket})
 		}
@@ -94,11 +125,12 @@ func (t *Table) expire() error {
 	return t.store.commits.wait(round)
 }
 
-// horizon returns the time (µs) before which log records are expired.
+// horizon returns the time (µs of the aging clock) before which what was written
+// is expired.
 func (t *Table) horizon() (micros int64, ok bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.store.now().Add(-t.stream.Expiration).UnixMicro(), t.stream.Enabled
+	return t.store.aging.Now().Add(-t.stream.Expiration).UnixMicro(), t.stream.Enabled
 }
 
 // trim drops a shard's expired records, from disk without waiting: a record
@@ -117,7 +149,7 @@ func (t *Table) trim(s *shard, horizon int64) {
 
 // shard returns the table's shard of that id, trimmed to the retention.
 func (s *Store) shard(table, id string) (*shard, error) {
-	t, err := s.Table(table)
+	t, err := s.table(table)
 	if err != nil {
 		return nil, err
 	}
@@ -130,11 +162,19 @@ func (s *Store) shard(table, id string) (*shard, error) {
 			return sh, nil
 		}
 	}
-	return nil, wire.Invalid("The stream of table '%s' has no shard '%s'.", table, id)
+	return nil, wire.Invalid("The stream of table '%s' has no shard '%s'.", t.schema.Name, id)
 }
 
 // SeekShard implements tunnels.Source.
 func (s *Store) SeekShard(table, shard string, t time.Time) (offset int64, truncated bool, err error) {
+	err = s.Read(func() error {
+		offset, truncated, err = s.seekShard(table, shard, t)
+		return err
+	})
+	return offset, truncated, err
+}
+
+func (s *Store) seekShard(table, shard string, t time.Time) (offset int64, truncated bool, err error) {
 	sh, err := s.shard(table, shard)
 	if err != nil {
 		return 0, false, err
@@ -149,14 +189,33 @@ func (s *Store) SeekShard(table, shard string, t time.Time) (offset int64, trunc
 }
 
 // ReadShard implements tunnels.Source.
-func (s *Store) ReadShard(dst []byte, table, shard string, offset int64, before time.Time, maxRows, maxBytes int) (tunnels.ShardPage, error) {
+//
+// Records that can be read are durable, so it waits for no write, but where a
+// shard ends: a split or merge that a crash takes back ends none.
+func (s *Store) ReadShard(dst []byte, table, shard string, offset int64, before time.Time, maxRows, maxBytes int) (page tunnels.ShardPage, err error) {
+	read := func() error {
+		page, err = s.readShard(dst, table, shard, offset, before, maxRows, maxBytes)
+		return err
+	}
+	if err := read(); err == nil && !page.End {
+		return page, nil
+	}
+	err = s.Read(read)
+	return page, err
+}
+
+func (s *Store) readShard(dst []byte, table, shard string, offset int64, before time.Time, maxRows, maxBytes int) (tunnels.ShardPage, error) {
 	sh, err := s.shard(table, shard)
 	if err != nil {
 		return tunnels.ShardPage{}, err
 	}
 	limit, passed := int64(1<<63-1), false
 	if !before.IsZero() {
-		limit, passed = before.UnixMicro(), !s.now().Before(before)
+		limit = before.UnixMicro()
+		passed = !s.now().Before(before) && sh.promise(limit)
+	}
+	if tail := sh.tail(); offset > tail {
+		return tunnels.ShardPage{}, wire.Invalid("The token is ahead of the log of shard '%s': it is at record %d, and the log ends at %d.", shard, offset, tail)
 	}
 	page, parts := sh.read(offset, limit, passed, max(maxRows, 1), maxBytes, s.now)
 	for _, part := range parts {
@@ -217,8 +276,16 @@ func (s *shard) read(offset, limit int64, passed bool, maxRows, maxBytes int, no
 }
 
 // BaseRanges implements tunnels.Source.
-func (s *Store) BaseRanges(table string) ([]tunnels.KeyRange, error) {
-	t, err := s.Table(table)
+func (s *Store) BaseRanges(table string) (ranges []tunnels.KeyRange, err error) {
+	err = s.Read(func() error {
+		ranges, err = s.baseRanges(table)
+		return err
+	})
+	return ranges, err
+}
+
+func (s *Store) baseRanges(table string) ([]tunnels.KeyRange, error) {
+	t, err := s.table(table)
 	if err != nil {
 		return nil, err
 	}
@@ -246,15 +313,23 @@ func (t *Table) bound(v plainbuffer.Value) []byte {
 }
 
 // ReadBase implements tunnels.Source.
-func (s *Store) ReadBase(dst []byte, table string, start, end []byte, maxRows, maxBytes int) (tunnels.BasePage, error) {
-	t, err := s.Table(table)
+func (s *Store) ReadBase(dst []byte, table string, start, end []byte, maxRows, maxBytes int) (page tunnels.BasePage, err error) {
+	err = s.Read(func() error {
+		page, err = s.readBase(dst, table, start, end, maxRows, maxBytes)
+		return err
+	})
+	return page, err
+}
+
+func (s *Store) readBase(dst []byte, table string, start, end []byte, maxRows, maxBytes int) (tunnels.BasePage, error) {
+	t, err := s.table(table)
 	if err != nil {
 		return tunnels.BasePage{}, err
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if t.dropped {
-		return tunnels.BasePage{}, errNoTable(table)
+	if err := t.usable(); err != nil {
+		return tunnels.BasePage{}, err
 	}
 	from, err := t.orderedBound(start)
 	if err != nil {

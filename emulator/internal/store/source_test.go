@@ -85,11 +85,11 @@ func TestLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		apply(t, table, change(PutRow, 2))
-		if _, err := s.Stream("t", true); err != nil {
+		if _, err := s.Stream(tableID(t, s, "t"), true); err != nil {
 			t.Fatal(err)
 		}
 		apply(t, table, change(PutRow, 3))
-		if _, err := s.ReadShard(nil, "t", old, 0, time.Time{}, 1, 1); code(err) != "OTSParameterInvalid" {
+		if _, err := s.ReadShard(nil, tableID(t, s, "t"), old, 0, time.Time{}, 1, 1); code(err) != "OTSParameterInvalid" {
 			t.Errorf("reading the old shard: %v", err)
 		}
 		expectLog(t, s, "t", shards(t, s, "t")[0].ID, "PUT_ROW 3 ")
@@ -108,7 +108,7 @@ func TestReadShard(t *testing.T) {
 	shard := shards(t, s, "t")[0].ID
 	read := func(offset int64, before time.Time, rows, bytes int) tunnels.ShardPage {
 		t.Helper()
-		page, err := s.ReadShard([]byte("kept"), "t", shard, offset, before, rows, bytes)
+		page, err := s.ReadShard([]byte("kept"), tableID(t, s, "t"), shard, offset, before, rows, bytes)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +171,7 @@ func TestReadShard(t *testing.T) {
 		{"after all is the tail", start.Add(time.Hour), 10},
 	} {
 		t.Run("seek: "+v.name, func(t *testing.T) {
-			offset, truncated, err := s.SeekShard("t", shard, v.at)
+			offset, truncated, err := s.SeekShard(tableID(t, s, "t"), shard, v.at)
 			if err != nil || truncated || offset != v.offset {
 				t.Errorf("got %d, %v, %v; want %d", offset, truncated, err, v.offset)
 			}
@@ -197,7 +197,7 @@ func TestExpiry(t *testing.T) {
 			shard := shards(t, s, "t")[0].ID
 			check := func(what string, s *Store, offset int64) {
 				t.Helper()
-				page, err := s.ReadShard(nil, "t", shard, 0, time.Time{}, 1, 1<<20)
+				page, err := s.ReadShard(nil, tableID(t, s, "t"), shard, 0, time.Time{}, 1, 1<<20)
 				if err != nil || page.Trimmed != (offset > 0) || page.Next != min(offset+1, 10) {
 					t.Errorf("%s: reading from 0: %+v, %v; want to begin at %d", what, page, err, offset)
 				}
@@ -205,7 +205,7 @@ func TestExpiry(t *testing.T) {
 					at        time.Duration
 					truncated bool
 				}{{0, offset > 0}, {time.Duration(offset-1) * 10 * time.Minute, offset > 0}, {time.Duration(offset-1)*10*time.Minute + time.Second, false}} {
-					got, truncated, err := s.SeekShard("t", shard, start.Add(v.at))
+					got, truncated, err := s.SeekShard(tableID(t, s, "t"), shard, start.Add(v.at))
 					if err != nil || truncated != v.truncated || got != offset {
 						t.Errorf("%s: seeking %v: %d, %v, %v; want %d, %v", what, v.at, got, truncated, err, offset, v.truncated)
 					}
@@ -223,7 +223,7 @@ func TestExpiry(t *testing.T) {
 				check("after a restart", s, 7)
 			}
 			c.advance(24 * time.Hour)
-			page, err := s.ReadShard(nil, "t", shard, 0, time.Time{}, 1, 1<<20)
+			page, err := s.ReadShard(nil, tableID(t, s, "t"), shard, 0, time.Time{}, 1, 1<<20)
 			if err != nil || page.Next != 10 || page.Records != 0 || !page.Trimmed {
 				t.Errorf("a day later: %+v, %v", page, err)
 			}
@@ -235,7 +235,7 @@ func TestExpiry(t *testing.T) {
 			}
 			table, _ = s.Table("t")
 			apply(t, table, change(PutRow, 99))
-			if page, err := s.ReadShard(nil, "t", shard, 10, time.Time{}, 1, 1<<20); err != nil || page.Next != 11 || page.Trimmed {
+			if page, err := s.ReadShard(nil, tableID(t, s, "t"), shard, 10, time.Time{}, 1, 1<<20); err != nil || page.Next != 11 || page.Trimmed {
 				t.Errorf("offsets do not go on: %+v, %v", page, err)
 			}
 		})
@@ -276,7 +276,7 @@ func TestSplitAndMerge(t *testing.T) {
 				t.Errorf("the parents of %s are %v", child.ID, child.Parents)
 			}
 		}
-		page, err := s.ReadShard(nil, "t", list[0].ID, 0, time.Time{}, 100, 1<<20)
+		page, err := s.ReadShard(nil, tableID(t, s, "t"), list[0].ID, 0, time.Time{}, 100, 1<<20)
 		if err != nil || !page.End || page.Records != 10 {
 			t.Errorf("the parent reads %+v, %v", page, err)
 		}
@@ -382,7 +382,7 @@ func TestSplitAndMerge(t *testing.T) {
 				seen[r.row.PrimaryKey[0].Value.Integer()]++
 			}
 		}
-		rows, err := s.ReadBase(nil, "t", nil, nil, 1<<30, 1<<30)
+		rows, err := s.ReadBase(nil, tableID(t, s, "t"), nil, nil, 1<<30, 1<<30)
 		if err != nil || rows.Records != writers*writes || len(seen) != writers*writes {
 			t.Errorf("%d rows, %d keys in the log, %v; want %d", rows.Records, len(seen), err, writers*writes)
 		}
@@ -400,14 +400,14 @@ func TestReadBase(t *testing.T) {
 	for id := range int64(100) {
 		apply(t, table, change(PutRow, id, text("a", "x")))
 	}
-	ranges, err := s.BaseRanges("t")
+	ranges, err := s.BaseRanges(tableID(t, s, "t"))
 	if err != nil || len(ranges) != 3 || ranges[0].Start != nil || ranges[2].End != nil {
 		t.Fatalf("ranges are %v, %v", ranges, err)
 	}
 	read := func(between func()) (ids []int64) {
 		for _, r := range ranges {
 			for start := r.Start; ; {
-				page, err := s.ReadBase(nil, "t", start, r.End, 7, 1<<20)
+				page, err := s.ReadBase(nil, tableID(t, s, "t"), start, r.End, 7, 1<<20)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -450,14 +450,14 @@ func TestReadBase(t *testing.T) {
 		}
 	})
 	t.Run("stops at the number of bytes, after one row at least", func(t *testing.T) {
-		page, err := s.ReadBase(nil, "t", nil, nil, 100, 1)
+		page, err := s.ReadBase(nil, tableID(t, s, "t"), nil, nil, 100, 1)
 		if err != nil || page.Records != 1 || page.Next == nil {
 			t.Errorf("got %+v, %v", page, err)
 		}
 	})
 	t.Run("refuses a start that is no key of the table", func(t *testing.T) {
 		for _, start := range [][]byte{{}, {1, 2, 3}, plainbuffer.AppendPrimaryKey(nil, pk(1, "s")[:1])} {
-			if _, err := s.ReadBase(nil, "t", start, nil, 100, 1); err == nil {
+			if _, err := s.ReadBase(nil, tableID(t, s, "t"), start, nil, 100, 1); err == nil {
 				t.Errorf("%x is taken", start)
 			}
 		}
@@ -470,12 +470,12 @@ func TestKnown_stops_at_a_write_that_nobody_can_read_yet(t *testing.T) {
 	if got := s.known(now); !got.Equal(now) {
 		t.Errorf("an idle shard is known up to %v, want %v", got, now)
 	}
-	_, stamp := s.stamp(func() time.Time { return now })
+	_, stamp := s.stamp(now, now)
 	if got := s.known(now.Add(time.Second)); got.UnixMicro() != stamp {
 		t.Errorf("while a write of %d is applied all is known up to %d", stamp, got.UnixMicro())
 	}
 	offset, _ := s.append([]byte("record"), stamp)
-	s.written()
+	s.finished()
 	if got := s.known(now.Add(time.Second)); got.UnixMicro() != stamp {
 		t.Errorf("before a record of %d is on disk all is known up to %d", stamp, got.UnixMicro())
 	}
@@ -483,8 +483,8 @@ func TestKnown_stops_at_a_write_that_nobody_can_read_yet(t *testing.T) {
 	if got := s.known(now.Add(time.Second)); !got.Equal(now.Add(time.Second)) {
 		t.Errorf("after it is readable all is known up to %v", got)
 	}
-	_, failed := s.stamp(func() time.Time { return now })
-	s.written() // it left no record
+	_, failed := s.stamp(now, now)
+	s.finished() // it left no record
 	if got := s.known(now.Add(time.Second)); got.UnixMicro() <= failed {
 		t.Errorf("a write that failed still holds %d", got.UnixMicro())
 	}

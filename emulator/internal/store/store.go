@@ -2,12 +2,14 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"sort"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/watermill-ots/watermill-ots/emulator/internal/aging"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/tunnels"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
@@ -21,19 +23,25 @@ type Config struct {
 	Dir  string           // data directory; empty keeps everything in memory
 	Sync bool             // flush every commit to the device (see Open)
 	Now  func() time.Time // nil: time.Now
+	// Aging is the clock by which logs expire; nil: one that follows Now.
+	Aging *aging.Clock
 }
 
 // Store holds the tables of one instance, and the tunnel service's own state.
 // It implements tunnels.Source. All methods are safe for concurrent use.
 type Store struct {
 	now     func() time.Time
+	aging   *aging.Clock
 	disk    *disk // nil in memory
 	commits *committer
 
-	mu       sync.RWMutex // guards the following
-	tables   map[string]*Table
+	transactions transactions
+
+	mu       sync.RWMutex      // guards the following
+	tables   map[string]*Table // by name
+	byID     map[string]*Table
 	state    map[string][]byte
-	watchers []func(table string)
+	watchers []func(table string, gone bool)
 
 	closeOnce sync.Once
 	closeErr  error
@@ -48,27 +56,31 @@ var _ tunnels.Source = (*Store)(nil)
 // survives a power failure only with Sync, at the price of one flush of the
 // device for each group of concurrent writes.
 func Open(cfg Config) (*Store, error) {
-	s := &Store{now: cfg.Now, tables: make(map[string]*Table), state: make(map[string][]byte)}
+	s := &Store{now: cfg.Now, tables: make(map[string]*Table), byID: make(map[string]*Table), state: make(map[string][]byte)}
 	if s.now == nil {
 		s.now = time.Now
 	}
+	if s.aging = cfg.Aging; s.aging == nil {
+		s.aging = aging.New(s.now)
+	}
 	if cfg.Dir == "" {
-		s.commits = newCommitter(nil)
+		s.commits = newCommitter(nil, false, nil, nil)
 		return s, nil
 	}
 	d, err := openDisk(cfg.Dir, cfg.Sync)
 	if err != nil {
 		return nil, err
 	}
+	var all contents
 	err = d.checkFormat()
 	if err == nil {
-		err = d.load(s)
+		all, err = d.load(s)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
-	s.disk = d
-	s.commits = newCommitter(d.db)
+	s.disk, s.tables, s.byID, s.state = d, all.tables, byID(all.tables), all.state
+	s.commits = newCommitter(d.db, cfg.Sync, s.reload, d.there)
 	return s, nil
 }
 
@@ -90,18 +102,53 @@ func (s *Store) Table(name string) (*Table, error) {
 	defer s.mu.RUnlock()
 	t := s.tables[name]
 	if t == nil {
-		return nil, errNoTable(name)
+		return nil, errNoTable()
 	}
 	return t, nil
 }
 
-// Tables returns the names of all tables in order.
+// byID returns tables by their ids instead of their names.
+func byID(tables map[string]*Table) map[string]*Table {
+	ids := make(map[string]*Table, len(tables))
+	for _, t := range tables {
+		ids[t.id] = t
+	}
+	return ids
+}
+
+// table returns the table of that id.
+func (s *Store) table(id string) (*Table, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	t := s.byID[id]
+	if t == nil {
+		return nil, fmt.Errorf("table of id %s: %w", id, tunnels.ErrNoTable)
+	}
+	return t, nil
+}
+
+// TableOfStream returns the table whose stream has that id, nil when there is
+// none.
+func (s *Store) TableOfStream(id string) *Table {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, t := range s.tables {
+		if info := t.Stream(); info.Enabled && info.StreamID == id {
+			return t
+		}
+	}
+	return nil
+}
+
+// Tables returns the names of all tables in order, without indexes.
 func (s *Store) Tables() []string {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	names := make([]string, 0, len(s.tables))
-	for name := range s.tables {
-		names = append(names, name)
+	for name, t := range s.tables {
+		if t.indexOf == nil {
+			names = append(names, name)
+		}
 	}
 	sort.Strings(names)
 	return names
@@ -136,8 +183,8 @@ func (s *StreamSpec) check() error {
 }
 
 // CreateTable creates a table that is divided at the given partition keys, in
-// ascending order, each of which begins a partition.
-func (s *Store) CreateTable(schema Schema, stream StreamSpec, splits []plainbuffer.Value) error {
+// ascending order, each of which begins a partition, and its indexes.
+func (s *Store) CreateTable(schema Schema, stream StreamSpec, splits []plainbuffer.Value, indexes ...IndexMeta) error {
 	if err := schema.check(); err != nil {
 		return err
 	}
@@ -159,30 +206,53 @@ func (s *Store) CreateTable(schema Schema, stream StreamSpec, splits []plainbuff
 	if stream.Enabled {
 		t.enableStream(stream)
 	}
+	for _, meta := range indexes {
+		if _, err := t.addIndex(meta); err != nil {
+			return err
+		}
+	}
+	if err := s.commits.revive(); err != nil {
+		return err
+	}
 	s.mu.Lock()
-	if s.tables[schema.Name] != nil {
+	if err := s.commits.refused(); err != nil {
 		s.mu.Unlock()
-		return wire.Errorf(wire.CodeObjectAlreadyExist, "Requested table already exists: '%s'.", schema.Name)
+		return err
 	}
-	if len(s.tables) >= maxTables {
+	if err := s.add(t); err != nil {
 		s.mu.Unlock()
-		return wire.Errorf(wire.CodeQuotaExhausted, "Number of tables exceeded the quota of %d.", maxTables)
+		return err
 	}
-	s.tables[schema.Name] = t
-	round := s.commits.enqueue([]mutation{t.snapshot(true)}, nil)
+	pending := []mutation{t.snapshot(true)}
+	for _, ix := range t.indexes {
+		pending = append(pending, ix.table.snapshot(true))
+	}
+	round := s.commits.enqueue(pending, nil)
 	s.mu.Unlock()
 	return s.commits.wait(round)
 }
 
-// DeleteTable deletes a table with its rows and its stream.
+// DeleteTable deletes a table with its rows, its stream and its indexes.
 func (s *Store) DeleteTable(name string) error {
+	if err := s.commits.revive(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	t := s.tables[name]
 	if t == nil {
 		s.mu.Unlock()
-		return errNoTable(name)
+		return errNoTable()
+	}
+	if err := s.commits.refused(); err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	if t.indexOf != nil {
+		s.mu.Unlock()
+		return errIndexTable(t)
 	}
 	delete(s.tables, name)
+	delete(s.byID, t.id)
 	t.mu.Lock()
 	t.dropped = true
 	gone := []mutation{
@@ -190,12 +260,18 @@ func (s *Store) DeleteTable(name string) error {
 		{kind: dropBucket, bucket: t.rowBucket},
 	}
 	gone = append(gone, t.dropShards()...)
+	gone = append(gone, t.dropAuto()...)
+	for _, ix := range t.indexes {
+		gone = append(gone, s.forget(ix)...)
+	}
 	round := s.commits.enqueue(gone, nil)
 	t.mu.Unlock()
 	s.mu.Unlock()
-	err := s.commits.wait(round)
-	s.notify(name)
-	return err
+	if err := s.commits.wait(round); err != nil {
+		return err // the table is there again
+	}
+	s.notify(t.id, true)
+	return nil
 }
 
 // SaveState implements tunnels.Source.
@@ -204,7 +280,14 @@ func (s *Store) SaveState(pairs map[string][]byte) error {
 	for key, value := range pairs {
 		mutations = append(mutations, mutation{kind: putKey, bucket: stateBucket, key: []byte(key), value: slices.Clone(value)})
 	}
+	if err := s.commits.revive(); err != nil {
+		return err
+	}
 	s.mu.Lock()
+	if err := s.commits.refused(); err != nil {
+		s.mu.Unlock()
+		return err
+	}
 	for i := range mutations {
 		m := &mutations[i]
 		_, had := s.state[string(m.key)]
@@ -219,7 +302,14 @@ func (s *Store) SaveState(pairs map[string][]byte) error {
 // DeleteState implements tunnels.Source.
 func (s *Store) DeleteState(keys ...string) error {
 	mutations := make([]mutation, 0, len(keys))
+	if err := s.commits.revive(); err != nil {
+		return err
+	}
 	s.mu.Lock()
+	if err := s.commits.refused(); err != nil {
+		s.mu.Unlock()
+		return err
+	}
 	for _, key := range keys {
 		if _, had := s.state[key]; had {
 			mutations = append(mutations, mutation{kind: deleteKey, bucket: stateBucket, key: []byte(key)})
@@ -238,13 +328,20 @@ func (s *Store) LoadState(prefix string, f func(key string, value []byte) error)
 		value []byte
 	}
 	var pairs []pair
-	s.mu.RLock()
-	for key, value := range s.state {
-		if strings.HasPrefix(key, prefix) {
-			pairs = append(pairs, pair{key, value})
+	err := s.Read(func() error {
+		pairs = pairs[:0]
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+		for key, value := range s.state {
+			if strings.HasPrefix(key, prefix) {
+				pairs = append(pairs, pair{key, value})
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
-	s.mu.RUnlock()
 	slices.SortFunc(pairs, func(a, b pair) int { return strings.Compare(a.key, b.key) })
 	for _, p := range pairs {
 		if err := f(p.key, p.value); err != nil {
@@ -255,18 +352,19 @@ func (s *Store) LoadState(prefix string, f func(key string, value []byte) error)
 }
 
 // Watch implements tunnels.Source.
-func (s *Store) Watch(f func(table string)) {
+func (s *Store) Watch(f func(table string, gone bool)) {
 	s.mu.Lock()
 	s.watchers = append(s.watchers, f)
 	s.mu.Unlock()
 }
 
-// notify tells the watchers that a table's shards changed. No lock is held.
-func (s *Store) notify(table string) {
+// notify tells the watchers that a table's shards changed, or that the table is
+// gone. No lock is held.
+func (s *Store) notify(tableID string, gone bool) {
 	s.mu.RLock()
 	watchers := s.watchers
 	s.mu.RUnlock()
 	for _, f := range watchers {
-		f(table)
+		f(tableID, gone)
 	}
 }

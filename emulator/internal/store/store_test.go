@@ -189,7 +189,7 @@ func decodeRecords(t fataler, data []byte) []record {
 // log returns all records of a shard.
 func log(t *testing.T, s *Store, table, shard string) []record {
 	t.Helper()
-	page, err := s.ReadShard(nil, table, shard, 0, time.Time{}, 1<<30, 1<<30)
+	page, err := s.ReadShard(nil, tableID(t, s, table), shard, 0, time.Time{}, 1<<30, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func log(t *testing.T, s *Store, table, shard string) []record {
 
 func shards(t *testing.T, s *Store, table string) []tunnels.Shard {
 	t.Helper()
-	list, err := s.Shards(table)
+	list, err := s.Shards(tableID(t, s, table))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,4 +235,17 @@ func expectLog(t *testing.T, s *Store, table, shard string, want ...string) {
 type fataler interface {
 	Helper()
 	Fatal(args ...any)
+}
+
+// tableID returns the id by which a tunnels.Source knows a table.
+func tableID(t interface {
+	Helper()
+	Fatal(args ...any)
+}, s *Store, name string) string {
+	t.Helper()
+	id, err := s.TableID(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }

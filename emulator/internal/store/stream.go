@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/watermill-ots/watermill-ots/emulator/internal/tunnels"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
@@ -21,12 +22,30 @@ func (t *Table) Update(options *Options, units *[2]int32, stream *StreamSpec) er
 			return err
 		}
 	}
-	t.mu.Lock()
-	if t.dropped {
-		t.mu.Unlock()
-		return errNoTable(t.schema.Name)
+	if units != nil {
+		if err := checkThroughput(units[0], units[1]); err != nil {
+			return err
+		}
 	}
-	var gone []mutation
+	if err := t.store.commits.revive(); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	err := t.writable()
+	if err == nil && t.indexOf != nil {
+		err = errIndexTable(t)
+	}
+	if err == nil && options != nil && len(t.indexes) > 0 {
+		err = options.checkIndexed()
+	}
+	if err == nil && units != nil {
+		err = t.checkAdjustment()
+	}
+	if err != nil {
+		t.mu.Unlock()
+		return err
+	}
+	var pending []mutation
 	changed := false
 	if stream != nil {
 		switch {
@@ -34,7 +53,7 @@ func (t *Table) Update(options *Options, units *[2]int32, stream *StreamSpec) er
 			t.enableStream(*stream)
 			changed = true
 		case !stream.Enabled && t.stream.Enabled:
-			gone = t.dropShards()
+			pending = t.dropShards()
 			changed = true
 		case stream.Enabled && (stream.Expiration != t.stream.Expiration || !slices.Equal(stream.Origin, t.stream.Origin)):
 			t.mu.Unlock()
@@ -44,17 +63,32 @@ func (t *Table) Update(options *Options, units *[2]int32, stream *StreamSpec) er
 	if options != nil {
 		t.versionsLowered = t.versionsLowered || options.MaxVersions < t.schema.Options.MaxVersions
 		t.schema.Options = *options
+		pending = append(pending, t.updateIndexes()...)
 	}
 	if units != nil {
 		t.schema.ReadUnits, t.schema.WriteUnits = units[0], units[1]
+		t.adjusted = t.store.now()
 	}
-	round := t.store.commits.enqueue(append(gone, t.snapshot(false)), nil)
+	round := t.store.commits.enqueue(append(pending, t.snapshot(false)), nil)
 	t.mu.Unlock()
-	err := t.store.commits.wait(round)
+	err = t.store.commits.wait(round)
 	if changed {
-		t.store.notify(t.schema.Name)
+		t.store.notify(t.id, false)
 	}
 	return err
+}
+
+// adjustInterval is the documented time between two adjustments of a table's
+// reserved throughput.
+const adjustInterval = 2 * time.Minute
+
+// checkAdjustment refuses an adjustment that follows another one too soon.
+// t.mu is held.
+func (t *Table) checkAdjustment() error {
+	if since := t.store.now().Sub(t.adjusted); !t.adjusted.IsZero() && since >= 0 && since < adjustInterval {
+		return wire.Errorf(wire.CodeTooFrequentAdjustment, "Capacity unit adjustment is too frequent.")
+	}
+	return nil
 }
 
 // enableStream opens a shard for each partition. t.mu is held.

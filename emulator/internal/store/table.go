@@ -26,27 +26,33 @@ type Table struct {
 	id        string // differs from that of an earlier table of the same name
 	rowBucket string
 	created   time.Time
+	indexOf   *indexRecord // what a secondary index was made from; nil for a table that is none
 
 	mu         sync.RWMutex // guards the following
 	schema     Schema
 	partitions []*partition
 	stream     tunnels.StreamInfo
+	indexes    []*index
 	shards     []*shard
 	shardCount int // ever made, for ids
 
-	dropped bool
+	adjusted  time.Time // when the reserved throughput was last updated; zero: never
+	dropped   bool
+	takenBack bool // another Table has this one's place: the disk refused a write
 	// versionsLowered says that rows may hold more versions than the options allow.
 	versionsLowered bool
 
 	autoMu   sync.Mutex // guards the following; taken with mu held for reading
 	lastAuto int64      // largest auto-increment value given
+	sentAuto int64      // the one that is on disk, or will be with the rows queued so far
 }
 
 // partition is a range of partition keys (values of the first primary key
 // column) with its rows. A partition key is never cut in two.
 type partition struct {
-	low    *plainbuffer.Value // first partition key, nil for the lowest partition
-	lowKey []byte             // low as an ordered key
+	low     *plainbuffer.Value // first partition key, nil for the lowest partition
+	lowKey  []byte             // low as an ordered key
+	private bool               // a transaction's copies of rows, which no index follows
 
 	mu     sync.RWMutex // guards the following
 	rows   rows
@@ -73,9 +79,16 @@ func (p *partition) decode(t *Table, key []byte, row *plainbuffer.Row, nowMillis
 
 func (t *Table) decodeRow(b []byte, row *plainbuffer.Row, nowMillis int64) (exists bool, err error) {
 	if _, err := plainbuffer.DecodeRow(b, row); err != nil {
-		return false, wire.Errorf(wire.CodeInternalServerError, "decoding a stored row of table '%s': %v", t.schema.Name, err)
+		return false, undecodable(t, err)
+	}
+	if t.indexOf != nil {
+		return t.live(row, nowMillis), nil
 	}
 	return t.schema.Options.Live(row, nowMillis), nil
+}
+
+func undecodable(t *Table, err error) error {
+	return wire.Errorf(wire.CodeInternalServerError, "decoding a stored row of table '%s': %v", t.schema.Name, err)
 }
 
 // find returns the index of the partition that holds key. t.mu is held.
@@ -115,8 +128,8 @@ func (t *Table) Stream() tunnels.StreamInfo {
 	return t.stream
 }
 
-func errNoTable(name string) error {
-	return wire.Errorf(wire.CodeObjectNotExist, "Requested table does not exist: '%s'.", name)
+func errNoTable() error {
+	return wire.Errorf(wire.CodeObjectNotExist, "Requested table does not exist.")
 }
 
 // Apply makes the changes and returns once all of them are durable. Changes of
@@ -127,18 +140,30 @@ func errNoTable(name string) error {
 // With atomic set, the changes have one partition key, and all are made or,
 // when one fails, none.
 func (t *Table) Apply(changes []*Change, atomic bool) error {
-	round, err := t.apply(changes, atomic)
-	if err != nil {
+	if err := t.store.commits.revive(); err != nil {
 		return err
 	}
-	return t.store.commits.wait(round)
+	round, err := t.apply(changes, atomic)
+	if lost := t.store.commits.wait(round); lost != nil {
+		return lost
+	}
+	// A failed change too tells of rows, which must not be taken back any more.
+	if err != nil || slices.ContainsFunc(changes, func(c *Change) bool { return c.Err != nil }) {
+		if lost := t.store.commits.wait(t.store.commits.newest()); lost != nil {
+			return lost
+		}
+	}
+	return err
 }
 
 func (t *Table) apply(changes []*Change, atomic bool) (*round, error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if t.dropped {
-		return nil, errNoTable(t.schema.Name)
+	if err := t.writable(); err != nil {
+		return nil, err
+	}
+	if t.indexOf != nil {
+		return nil, wire.Invalid("Can't write index table directly.")
 	}
 	nowMillis := t.store.now().UnixMilli()
 	groups := make(map[int][]*Change, 1)
@@ -164,7 +189,7 @@ func (t *Table) apply(changes []*Change, atomic bool) (*round, error) {
 
 // prepare validates a change and fills in what the service decides.
 func (t *Table) prepare(c *Change, nowMillis int64) error {
-	if err := t.schema.CheckKey(c.Row.PrimaryKey, false, c.Action == PutRow); err != nil {
+	if err := t.schema.CheckKey(c.Row.PrimaryKey, false, c.Action != DeleteRow); err != nil {
 		return err
 	}
 	if err := t.schema.checkCells(c.Row.Cells, c.Action == UpdateRow, nowMillis); err != nil {
@@ -176,17 +201,20 @@ func (t *Table) prepare(c *Change, nowMillis int64) error {
 			return wire.Invalid("Table '%s' does not allow updates.", t.schema.Name)
 		}
 		if len(c.Row.Cells) == 0 {
-			return wire.Invalid("UpdateRow has no column to change.")
+			return wire.Invalid("Invalid update row request: missing cells in request.")
 		}
 	case DeleteRow:
 		if len(c.Row.Cells) > 0 {
-			return wire.Invalid("DeleteRow takes a primary key and no columns.")
+			return wire.Invalid("Invalid delete row request: unexpected cells in request.")
 		}
 	}
 	for i := range c.Row.PrimaryKey {
 		if v := &c.Row.PrimaryKey[i].Value; v.Kind() == plainbuffer.AutoIncrement {
 			if c.Expect != Ignore {
-				return wire.Invalid("A row whose key the service numbers takes the row existence expectation IGNORE only.")
+				return wire.Invalid("Invalid expect:%d when modify row with pk auto increment.", c.Expect)
+			}
+			if c.Condition != nil {
+				return wire.Invalid("Can't set condition when modify row with pk auto increment.")
 			}
 			*v = plainbuffer.IntegerValue(t.nextAuto(nowMillis))
 		}
@@ -195,8 +223,8 @@ func (t *Table) prepare(c *Change, nowMillis int64) error {
 	return nil
 }
 
-// nextAuto returns a number greater than all before it. It follows the clock,
-// so that a restart needs no counter on disk.
+// nextAuto returns a number greater than all before it, also those of rows that
+// are deleted by now, and whatever the clock did. It follows the clock.
 func (t *Table) nextAuto(nowMillis int64) int64 {
 	t.autoMu.Lock()
 	defer t.autoMu.Unlock()
@@ -205,8 +233,8 @@ func (t *Table) nextAuto(nowMillis int64) int64 {
 }
 
 func (p *partition) applyLocked(t *Table, group []*Change, nowMillis int64) *round {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.lock(t)
+	defer p.unlock(t)
 	return p.applyGroup(t, group, nowMillis)
 }
 
@@ -218,12 +246,17 @@ func (p *partition) applyGroup(t *Table, group []*Change, nowMillis int64) *roun
 			seq.RowIndex++
 		}
 	}
+	return p.finishGroup(t)
+}
+
+// finishGroup queues what the group's changes left. p.mu is held.
+func (p *partition) finishGroup(t *Table) *round {
 	if p.shard != nil {
-		p.shard.written()
+		p.shard.finished()
 	}
 	pending := p.writer.pending
-	p.writer.pending = pending[:0]
-	return t.store.commits.enqueue(pending, p.shard)
+	p.writer.pending, p.writer.indexed = pending[:0], p.writer.indexed[:0]
+	return t.enqueue(pending, p.shard)
 }
 
 // nextSequence returns the place of the next write in the partition's log.
@@ -231,58 +264,8 @@ func (p *partition) nextSequence(t *Table) plainbuffer.Sequence {
 	if p.shard == nil {
 		return plainbuffer.Sequence{}
 	}
-	epoch, micros := p.shard.stamp(t.store.now)
+	epoch, micros := p.shard.stamp(t.store.now(), t.store.aging.Now())
 	return plainbuffer.Sequence{Epoch: epoch, Timestamp: micros}
-}
-
-// applyAtomic makes all changes or none. Conditions are checked before the
-// first change is made, which is enough because no row may occur twice.
-func (t *Table) applyAtomic(changes []*Change, groups map[int][]*Change, nowMillis int64) (*round, error) {
-	seen := make(map[string]bool, len(changes))
-	for _, c := range changes {
-		if !c.Row.PrimaryKey[0].Value.Equal(changes[0].Row.PrimaryKey[0].Value) {
-			return nil, wire.Invalid("An atomic batch must have one partition key.")
-		}
-		if seen[string(c.key)] {
-			return nil, wire.Invalid("An atomic batch must not hold a row twice.")
-		}
-		seen[string(c.key)] = true
-	}
-	for n, group := range groups {
-		p := t.partitions[n]
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, c := range group {
-			exists, err := p.decode(t, c.key, &p.writer.old, nowMillis)
-			if err == nil {
-				err = c.check(&p.writer.old, exists)
-			}
-			if err == nil && c.Action == UpdateRow {
-				err = checkIncrements(c, &p.writer.old, exists)
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
-		return p.applyGroup(t, group, nowMillis), nil
-	}
-	return nil, nil
-}
-
-// checkIncrements finds the error that an increment would fail with.
-func checkIncrements(c *Change, old *plainbuffer.Row, exists bool) error {
-	if !exists {
-		return nil
-	}
-	for _, cell := range c.Row.Cells {
-		if cell.Op != plainbuffer.Increment {
-			continue
-		}
-		if err := increment(&cell, old.Cells, 0); err != nil { // cell is a copy
-			return err
-		}
-	}
-	return nil
 }
 
 // Get decodes the row with that primary key into row. The row's views stay
@@ -290,8 +273,8 @@ func checkIncrements(c *Change, old *plainbuffer.Row, exists bool) error {
 func (t *Table) Get(key []plainbuffer.Cell, row *plainbuffer.Row) (exists bool, err error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if t.dropped {
-		return false, errNoTable(t.schema.Name)
+	if err := t.usable(); err != nil {
+		return false, err
 	}
 	if err := t.schema.CheckKey(key, false, false); err != nil {
 		return false, err
@@ -311,8 +294,8 @@ func (t *Table) Get(key []plainbuffer.Cell, row *plainbuffer.Row) (exists bool, 
 func (t *Table) Scan(dst [][]byte, start, end []byte, backward bool, limit int) (found [][]byte, next []byte, err error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if t.dropped {
-		return nil, nil, errNoTable(t.schema.Name)
+	if err := t.usable(); err != nil {
+		return nil, nil, err
 	}
 	n, step := 0, 1
 	if start != nil {
@@ -387,8 +370,8 @@ func (t *Table) Bounds() [][]byte {
 func (t *Table) SplitPoints(size int64, limit int) ([][]byte, error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	if t.dropped {
-		return nil, errNoTable(t.schema.Name)
+	if err := t.usable(); err != nil {
+		return nil, err
 	}
 	var points [][]byte
 	var row plainbuffer.Row
@@ -407,7 +390,7 @@ func (t *Table) SplitPoints(size int64, limit int) ([][]byte, error) {
 			}
 			if _, err := plainbuffer.DecodeRow(b, &row); err != nil {
 				p.mu.RUnlock()
-				return nil, wire.Errorf(wire.CodeInternalServerError, "decoding a stored row of table '%s': %v", t.schema.Name, err)
+				return nil, undecodable(t, err)
 			}
 			points = append(points, plainbuffer.AppendPrimaryKey(nil, row.PrimaryKey))
 			sum = int64(len(b))

@@ -165,7 +165,7 @@ func TestTimeToLive(t *testing.T) {
 	c.advance(13 * time.Hour)
 	t.Run("ends cells one by one", func(t *testing.T) { expectText(t, "row", row(t, table, 1), "[b=1]") })
 	t.Run("holds for base data too", func(t *testing.T) {
-		page, err := s.ReadBase(nil, "t", nil, nil, 100, 1<<20)
+		page, err := s.ReadBase(nil, tableID(t, s, "t"), nil, nil, 100, 1<<20)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -248,7 +248,7 @@ func TestSplitPoints(t *testing.T) {
 	for id := range int64(100) {
 		c := change(PutRow, id, text("a", "xxxxxxxxxx"))
 		apply(t, table, c)
-		size += int64(c.Size)
+		size += rowSize(t, table, id)
 	}
 	points, err := table.SplitPoints(size/4+1, 0)
 	if err != nil {
@@ -265,4 +265,40 @@ func TestSplitPoints(t *testing.T) {
 	if !slices.Equal(ids, []int64{25, 50, 75}) {
 		t.Errorf("four equal parts are divided at %v", ids)
 	}
+}
+
+// rowSize returns how many bytes the row of change takes.
+func rowSize(t *testing.T, table *Table, id int64) int64 {
+	t.Helper()
+	var row plainbuffer.Row
+	if found, err := table.Get(pk(id, "s"), &row); err != nil || !found {
+		t.Fatalf("row %d: %v, %v", id, found, err)
+	}
+	return int64(len(plainbuffer.AppendRow(nil, &row)))
+}
+
+func TestAdjustment(t *testing.T) {
+	t.Run("is counted from over a restart", func(t *testing.T) {
+		c := newClock()
+		cfg := Config{Dir: t.TempDir(), Now: c.Now}
+		s := open(t, cfg)
+		units := [2]int32{1, 1}
+		if err := create(t, s, schema("t"), StreamSpec{}).Update(nil, &units, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		table, err := open(t, cfg).Table("t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := table.Update(nil, &units, nil); code(err) != "OTSTooFrequentReservedThroughputAdjustment" {
+			t.Errorf("at once: %v", err)
+		}
+		c.advance(adjustInterval)
+		if err := table.Update(nil, &units, nil); err != nil {
+			t.Errorf("after %v: %v", adjustInterval, err)
+		}
+	})
 }

@@ -61,19 +61,26 @@ func (s *Store) Merge(table string) error {
 
 // reshape runs a change of partitions and returns when it is durable.
 func (t *Table) reshape(change func() error) error {
-	t.mu.Lock()
-	if t.dropped {
-		t.mu.Unlock()
-		return errNoTable(t.schema.Name)
+	if err := t.store.commits.revive(); err != nil {
+		return err
 	}
-	if err := change(); err != nil {
+	t.mu.Lock()
+	if err := t.writable(); err != nil {
+		t.mu.Unlock()
+		return err
+	}
+	err := errIndexTable(t)
+	if t.indexOf == nil {
+		err = change()
+	}
+	if err != nil {
 		t.mu.Unlock()
 		return err
 	}
 	round := t.store.commits.enqueue([]mutation{t.snapshot(false)}, nil)
 	t.mu.Unlock()
-	err := t.store.commits.wait(round)
-	t.store.notify(t.schema.Name)
+	err = t.store.commits.wait(round)
+	t.store.notify(t.id, false)
 	return err
 }
 
@@ -146,6 +153,7 @@ func (t *Table) closeShard(s *shard) (lastTime int64) {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.closedAt = t.store.now().UnixMicro()
+	s.closedAge = t.store.aging.Now().UnixMicro()
 	return s.lastTime
 }
 

@@ -15,7 +15,6 @@ import (
 
 // Documented limits of reads.
 const (
-	maxBatchGet   = 100
 	maxRangeRows  = 5000    // scanned by one GetRange
 	maxRangeBytes = 4 << 20 // scanned by one GetRange
 	scanChunk     = 256     // rows taken from the store at a time
@@ -40,7 +39,12 @@ type reading interface {
 	GetEndColumn() string
 }
 
-func newProjection(r reading) (*projection, error) {
+// newProjection checks what needs no table. noVersions is the service's message
+// for a read that does not say which versions it wants.
+func (rl rules) newProjection(r reading, noVersions string) (*projection, error) {
+	if err := rl.wanted(r.GetColumnsToGet()); err != nil {
+		return nil, err
+	}
 	p := &projection{start: r.GetStartColumn(), end: r.GetEndColumn(), to: math.MaxInt64, maxVersions: int(r.GetMaxVersions())}
 	if names := r.GetColumnsToGet(); len(names) > 0 {
 		p.columns = make(map[string]bool, len(names))
@@ -51,9 +55,15 @@ func newProjection(r reading) (*projection, error) {
 	window := r.GetTimeRange()
 	switch {
 	case p.maxVersions < 0:
-		return nil, wire.Invalid("The max versions must be positive, got %d.", p.maxVersions)
+		return nil, wire.Invalid("Invalid max versions: %d. Reason: Max versions must be positive.", p.maxVersions)
+	case window != nil && window.SpecificTime != nil && p.maxVersions > 0:
+		return nil, wire.Invalid("Specific tiemstamp and max versions cannot be given at the same time.") // as the service spells it
+	case window != nil && window.SpecificTime != nil && (window.StartTime != nil || window.EndTime != nil):
+		return nil, wire.Invalid("Specific tiemstamp and time range cannot be given at the same time.")
+	case window != nil && window.SpecificTime == nil && (window.StartTime == nil || window.EndTime == nil):
+		return nil, wire.Invalid("Start and end time must be given at the same time.")
 	case p.maxVersions == 0 && window == nil:
-		return nil, wire.Invalid("No version condition is specified while querying row.")
+		return nil, wire.Invalid("%s", noVersions)
 	case p.maxVersions == 0:
 		p.maxVersions = math.MaxInt
 	}
@@ -61,18 +71,15 @@ func newProjection(r reading) (*projection, error) {
 		if window.SpecificTime != nil {
 			p.from, p.to = window.GetSpecificTime(), window.GetSpecificTime()+1
 		} else {
-			p.from = window.GetStartTime()
-			if window.EndTime != nil {
-				p.to = window.GetEndTime()
-			}
+			p.from, p.to = window.GetStartTime(), window.GetEndTime()
 		}
 		if p.from < 0 || p.to <= p.from {
 			return nil, wire.Invalid("The time range [%d, %d) is empty or negative.", p.from, p.to)
 		}
 	}
 	var err error
-	if p.filter, err = filter.Parse(r.GetFilter()); err != nil {
-		return nil, wire.Invalid("Invalid filter: %v.", err)
+	if p.filter, err = rl.filter("filter", r.GetFilter()); err != nil {
+		return nil, err
 	}
 	return p, nil
 }
@@ -129,142 +136,221 @@ func (p *projection) trimKey(row *plainbuffer.Row) {
 	row.PrimaryKey = slices.DeleteFunc(row.PrimaryKey, func(c plainbuffer.Cell) bool { return !p.columns[c.Name] })
 }
 
-// readRow returns one row as a PlainBuffer, which is empty when the row is not
-// there or filtered out.
-func readRow(t *store.Table, key []byte, p *projection) ([]byte, error) {
+// The service's messages for a read that does not say which versions it wants.
+const (
+	noVersions      = "No version condition is specified."
+	noBatchVersions = "No version condition is specified while querying row."
+)
+
+// decodeKey decodes the primary key of a row that is to be read, and checks what
+// needs no table.
+func decodeKey(b []byte) ([]plainbuffer.Cell, error) {
 	var row plainbuffer.Row
-	if err := decodeRow(key, &row); err != nil {
+	if err := decodeRow(b, &row); err != nil {
 		return nil, wire.Invalid("Failed to parse the primary key: %v.", err)
 	}
-	found, err := t.Get(row.PrimaryKey, &row)
-	if err != nil || !found || !p.apply(&row) {
-		return []byte{}, err
+	for i := range row.PrimaryKey {
+		if row.PrimaryKey[i].Value.Kind() == plainbuffer.AutoIncrement {
+			return nil, wire.Invalid("PKAutoIncr can't be used for read operations.")
+		}
 	}
-	return plainbuffer.AppendRow(plainbuffer.AppendHeader(nil), &row), nil
+	return row.PrimaryKey, store.CheckKey(row.PrimaryKey, false)
+}
+
+// readRow returns one row as a PlainBuffer, which is empty when the row is not
+// there or filtered out, and how much data was read.
+func readRow(t store.View, key []plainbuffer.Cell, p *projection) (b []byte, size int, err error) {
+	var row plainbuffer.Row
+	found, err := t.Get(key, &row)
+	if err != nil || !found {
+		return []byte{}, 0, err
+	}
+	if !p.apply(&row) {
+		return []byte{}, dataSize(&row), nil
+	}
+	return plainbuffer.AppendRow(plainbuffer.AppendHeader(nil), &row), dataSize(&row), nil
 }
 
 func (s *Service) getRow(req *pb.GetRowRequest) (*pb.GetRowResponse, error) {
-	if err := noTransaction(req.TransactionId); err != nil {
+	if err := store.CheckTableName(req.GetTableName()); err != nil {
+		return nil, err
+	}
+	p, err := s.rules.newProjection(req, noVersions)
+	if err != nil {
+		return nil, err
+	}
+	key, err := decodeKey(req.GetPrimaryKey())
+	if err != nil {
 		return nil, err
 	}
 	t, err := s.store.Table(req.GetTableName())
 	if err != nil {
 		return nil, err
 	}
-	p, err := newProjection(req)
+	var row []byte
+	var size int
+	err = s.view(t, req.TransactionId, func(v store.View) error {
+		row, size, err = readRow(v, key, p)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	row, err := readRow(t, req.GetPrimaryKey(), p)
-	if err != nil {
-		return nil, err
-	}
-	return &pb.GetRowResponse{Consumed: consumed(units(len(row)), 0), Row: row}, nil
+	return &pb.GetRowResponse{Consumed: consumed(units(size), 0), Row: row}, nil
 }
 
 func (s *Service) batchGetRow(req *pb.BatchGetRowRequest) (*pb.BatchGetRowResponse, error) {
-	rows := 0
-	for _, table := range req.GetTables() {
-		rows += len(table.GetPrimaryKey())
+	if err := s.rules.batchGet(req.GetTables()); err != nil {
+		return nil, err
 	}
-	if rows < 1 || rows > maxBatchGet {
-		return nil, wire.Invalid("Rows count exceeds the upper limit or is zero: %d of at most %d.", rows, maxBatchGet)
-	}
-	resp := &pb.BatchGetRowResponse{}
-	for _, table := range req.GetTables() {
-		p, err := newProjection(table)
-		if err != nil {
+	wanted := make([]*batchedTable, len(req.GetTables()))
+	for i, table := range req.GetTables() {
+		var err error
+		if wanted[i], err = s.rules.newBatchedTable(table); err != nil {
 			return nil, err
 		}
+	}
+	for i, table := range req.GetTables() {
+		var err error
+		if wanted[i].table, err = s.store.Table(table.GetTableName()); err != nil {
+			return nil, err
+		}
+	}
+	resp := &pb.BatchGetRowResponse{}
+	for i, table := range req.GetTables() {
 		answer := &pb.TableInBatchGetRowResponse{TableName: table.TableName}
-		t, tableErr := s.store.Table(table.GetTableName())
-		for _, key := range table.GetPrimaryKey() {
-			var row []byte
-			err := tableErr
-			if err == nil {
-				row, err = readRow(t, key, p)
-			}
+		for _, key := range wanted[i].keys {
+			row, size, err := readRow(wanted[i].table, key, wanted[i].projection)
 			if err != nil {
 				answer.Rows = append(answer.Rows, &pb.RowInBatchGetRowResponse{IsOk: pointer(false), Error: rowError(err)})
 				continue
 			}
-			answer.Rows = append(answer.Rows, &pb.RowInBatchGetRowResponse{IsOk: pointer(true), Consumed: consumed(units(len(row)), 0), Row: row})
+			answer.Rows = append(answer.Rows, &pb.RowInBatchGetRowResponse{IsOk: pointer(true), Consumed: consumed(units(size), 0), Row: row})
 		}
 		resp.Tables = append(resp.Tables, answer)
 	}
 	return resp, nil
 }
 
+// batchedTable is what a BatchGetRow wants of one table.
+type batchedTable struct {
+	table      *store.Table
+	projection *projection
+	keys       [][]plainbuffer.Cell
+}
+
+// newBatchedTable checks what needs no table.
+func (r rules) newBatchedTable(msg *pb.TableInBatchGetRowRequest) (*batchedTable, error) {
+	b := &batchedTable{}
+	var err error
+	if b.projection, err = r.newProjection(msg, noBatchVersions); err != nil {
+		return nil, err
+	}
+	for _, encoded := range msg.GetPrimaryKey() {
+		key, err := decodeKey(encoded)
+		if err != nil {
+			return nil, err
+		}
+		b.keys = append(b.keys, key)
+	}
+	return b, r.distinctKeys(b.keys)
+}
+
 func (s *Service) getRange(req *pb.GetRangeRequest) (*pb.GetRangeResponse, error) {
-	if err := noTransaction(req.TransactionId); err != nil {
+	if err := store.CheckTableName(req.GetTableName()); err != nil {
+		return nil, err
+	}
+	p, err := s.rules.newProjection(req, noVersions)
+	if err != nil {
+		return nil, err
+	}
+	limit := maxRangeRows
+	if req.Limit != nil {
+		if req.GetLimit() < 1 {
+			return nil, wire.Invalid("The limit must be greater than 0.")
+		}
+		limit = min(limit, int(req.GetLimit()))
+	}
+	from, err := decodeBound(req.GetInclusiveStartPrimaryKey())
+	if err != nil {
+		return nil, err
+	}
+	to, err := decodeBound(req.GetExclusiveEndPrimaryKey())
+	if err != nil {
 		return nil, err
 	}
 	t, err := s.store.Table(req.GetTableName())
 	if err != nil {
 		return nil, err
 	}
-	p, err := newProjection(req)
+	start, err := orderedBound(t, from)
 	if err != nil {
 		return nil, err
 	}
-	start, err := bound(t, req.GetInclusiveStartPrimaryKey())
-	if err != nil {
-		return nil, err
-	}
-	end, err := bound(t, req.GetExclusiveEndPrimaryKey())
+	end, err := orderedBound(t, to)
 	if err != nil {
 		return nil, err
 	}
 	backward := req.GetDirection() == pb.Direction_BACKWARD
-	if order := bytes.Compare(start, end); order > 0 && !backward || order < 0 && backward {
-		return nil, wire.Invalid("The start key must be before the end key in the direction of reading.")
-	}
-	limit := maxRangeRows
-	if req.Limit != nil {
-		if req.GetLimit() < 0 {
-			return nil, wire.Invalid("The limit must be greater than 0, got %d.", req.GetLimit())
-		}
-		if n := int(req.GetLimit()); n > 0 && n < limit { // the SDKs send 0 for "no limit"
-			limit = n
-		}
+	switch order := bytes.Compare(start, end); {
+	case order >= 0 && !backward:
+		return nil, wire.Invalid("Begin key must less than end key in FORWARD")
+	case order <= 0 && backward:
+		return nil, wire.Invalid("Begin key must more than end key in BACKWARD")
 	}
 	r := rangeReader{
 		table: t, projection: p, limit: limit, rows: []byte{},
 		bareKeys: !req.GetReturnEntirePrimaryKeys() && p.columns != nil,
+		matrix:   newMatrix(req, t),
 	}
-	if err := r.read(start, end, backward); err != nil {
+	err = s.view(t, req.TransactionId, func(v store.View) error {
+		r.rowsOf = v
+		return r.read(start, end, backward)
+	})
+	if err != nil {
 		return nil, err
 	}
-	return &pb.GetRangeResponse{
+	resp := &pb.GetRangeResponse{
 		Consumed:            consumed(units(r.scannedBytes), 0),
 		Rows:                r.rows,
 		NextStartPrimaryKey: r.next,
 		DataBlockType:       pointer(pb.DataBlockType_DBT_PLAIN_BUFFER),
 		CompressType:        pointer(pb.CompressType_CPT_NONE),
-	}, nil
+	}
+	if r.matrix != nil {
+		resp.Rows, resp.DataBlockType = r.matrix.encode(), pointer(pb.DataBlockType_DBT_SIMPLE_ROW_MATRIX)
+	}
+	return resp, nil
 }
 
-// bound decodes an end of a range into an ordered key.
-func bound(t *store.Table, b []byte) ([]byte, error) {
+// decodeBound decodes an end of a range, and checks what needs no table.
+func decodeBound(b []byte) ([]plainbuffer.Cell, error) {
 	var row plainbuffer.Row
 	if err := decodeRow(b, &row); err != nil {
 		return nil, wire.Invalid("Failed to parse the primary key of a range: %v.", err)
 	}
+	return row.PrimaryKey, store.CheckKey(row.PrimaryKey, true)
+}
+
+// orderedBound returns an end of a range as an ordered key of the table.
+func orderedBound(t *store.Table, key []plainbuffer.Cell) ([]byte, error) {
 	schema := t.Schema()
-	if err := schema.CheckKey(row.PrimaryKey, true, false); err != nil {
+	if err := schema.CheckKey(key, true, false); err != nil {
 		return nil, err
 	}
-	return plainbuffer.AppendOrderedKey(nil, row.PrimaryKey), nil
+	return plainbuffer.AppendOrderedKey(nil, key), nil
 }
 
 // rangeReader collects the answer to one GetRange.
 type rangeReader struct {
 	table      *store.Table
+	rowsOf     store.View // the table, or what a transaction sees of it
 	projection *projection
 	limit      int
 	bareKeys   bool // of the primary key, too, only wanted columns are returned
 
-	rows         []byte // header and rows; empty when there is none
+	rows         []byte  // header and rows; empty when there is none
+	matrix       *matrix // takes the rows instead, unless it is nil
 	count        int
 	scanned      int
 	scannedBytes int
@@ -277,7 +363,7 @@ func (r *rangeReader) read(start, end []byte, backward bool) error {
 	for {
 		var next []byte
 		var err error
-		chunk, next, err = r.table.Scan(chunk[:0], start, end, backward, scanChunk)
+		chunk, next, err = r.rowsOf.Scan(chunk[:0], start, end, backward, scanChunk)
 		if err != nil {
 			return err
 		}
@@ -291,24 +377,33 @@ func (r *rangeReader) read(start, end []byte, backward bool) error {
 				return nil
 			}
 			r.scanned++
-			r.scannedBytes += len(b)
+			r.scannedBytes += dataSize(&row)
 			if !alive || !r.projection.apply(&row) {
 				continue
 			}
 			if r.bareKeys {
 				r.projection.trimKey(&row)
 			}
-			if r.count == 0 {
-				r.rows = plainbuffer.AppendHeader(r.rows)
-			}
-			r.rows = plainbuffer.AppendRow(r.rows, &row)
-			r.count++
+			r.add(&row)
 		}
 		if next == nil {
 			return nil
 		}
 		start = next
 	}
+}
+
+func (r *rangeReader) add(row *plainbuffer.Row) {
+	switch {
+	case r.matrix != nil:
+		r.matrix.add(row)
+	case r.count == 0:
+		r.rows = plainbuffer.AppendHeader(r.rows)
+		fallthrough
+	default:
+		r.rows = plainbuffer.AppendRow(r.rows, row)
+	}
+	r.count++
 }
 
 func (r *rangeReader) full() bool {

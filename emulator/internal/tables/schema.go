@@ -5,6 +5,8 @@ import (
 	"time"
 
 	pb "github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/watermill-ots/watermill-ots/emulator/internal/store"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
@@ -18,6 +20,9 @@ const (
 	defaultDeviation   = 24 * 60 * 60 // seconds
 )
 
+// minSplitUnit is the smallest unit (bytes) in which ComputeSplitPointsBySize counts.
+const minSplitUnit = 1 << 20
+
 var keyKinds = map[pb.PrimaryKeyType]plainbuffer.Kind{
 	pb.PrimaryKeyType_INTEGER: plainbuffer.Integer,
 	pb.PrimaryKeyType_STRING:  plainbuffer.String,
@@ -26,18 +31,15 @@ var keyKinds = map[pb.PrimaryKeyType]plainbuffer.Kind{
 
 func (s *Service) createTable(req *pb.CreateTableRequest) (*pb.CreateTableResponse, error) {
 	meta := req.GetTableMeta()
-	switch {
-	case len(req.GetIndexMetas()) > 0 || len(meta.GetIndexMeta()) > 0:
-		return nil, wire.Errorf(wire.CodeUnsupportOperation, "Unsupported operation: this emulator has no secondary indexes.")
-	case req.GetEnableLocalTxn():
-		return nil, wire.Errorf(wire.CodeUnsupportOperation, "Unsupported operation: this emulator has no transactions.")
-	}
 	units := req.GetReservedThroughput().GetCapacityUnit()
 	schema := store.Schema{
 		Name:       meta.GetTableName(),
+		Defined:    definedColumns(meta.GetDefinedColumn()),
 		Options:    applyOptions(store.Options{TTL: defaultTTL, MaxVersions: defaultMaxVersions, Deviation: defaultDeviation, AllowUpdate: true}, req.GetTableOptions()),
 		ReadUnits:  units.GetRead(),
 		WriteUnits: units.GetWrite(),
+
+		LocalTransactions: s.rules.localTransactions(req),
 	}
 	for _, c := range meta.GetPrimaryKey() {
 		kind, ok := keyKinds[c.GetType()]
@@ -49,14 +51,15 @@ func (s *Service) createTable(req *pb.CreateTableRequest) (*pb.CreateTableRespon
 			AutoIncrement: c.Option != nil && c.GetOption() == pb.PrimaryKeyOption_AUTO_INCREMENT,
 		})
 	}
-	for _, c := range meta.GetDefinedColumn() {
-		schema.Defined = append(schema.Defined, store.DefinedColumn{Name: c.GetName(), Type: int32(c.GetType())})
-	}
 	splits, err := partitionStarts(req.GetPartitions())
 	if err != nil {
 		return nil, err
 	}
-	if err := s.store.CreateTable(schema, streamSpec(req.GetStreamSpec()), splits); err != nil {
+	var indexes []store.IndexMeta
+	for _, msg := range append(req.GetIndexMetas(), meta.GetIndexMeta()...) {
+		indexes = append(indexes, indexMeta(msg))
+	}
+	if err := s.store.CreateTable(schema, streamSpec(req.GetStreamSpec()), splits, indexes...); err != nil {
 		return nil, err
 	}
 	return &pb.CreateTableResponse{}, nil
@@ -97,6 +100,9 @@ func applyOptions(o store.Options, msg *pb.TableOptions) store.Options {
 	if msg.AllowUpdate != nil {
 		o.AllowUpdate = msg.GetAllowUpdate()
 	}
+	if msg.UpdateFullRow != nil {
+		o.UpdateFullRow = msg.GetUpdateFullRow()
+	}
 	return o
 }
 
@@ -113,14 +119,25 @@ func (s *Service) listTable(*pb.ListTableRequest) (*pb.ListTableResponse, error)
 }
 
 func (s *Service) deleteTable(req *pb.DeleteTableRequest) (*pb.DeleteTableResponse, error) {
+	if err := store.CheckTableName(req.GetTableName()); err != nil {
+		return nil, err
+	}
 	if err := s.store.DeleteTable(req.GetTableName()); err != nil {
 		return nil, err
 	}
 	return &pb.DeleteTableResponse{}, nil
 }
 
+// named returns the table of that name, which is checked first.
+func (s *Service) named(name string) (*store.Table, error) {
+	if err := store.CheckTableName(name); err != nil {
+		return nil, err
+	}
+	return s.store.Table(name)
+}
+
 func (s *Service) describeTable(req *pb.DescribeTableRequest) (*pb.DescribeTableResponse, error) {
-	t, err := s.store.Table(req.GetTableName())
+	t, err := s.named(req.GetTableName())
 	if err != nil {
 		return nil, err
 	}
@@ -132,27 +149,38 @@ func (s *Service) describeTable(req *pb.DescribeTableRequest) (*pb.DescribeTable
 	for _, c := range schema.Defined {
 		meta.DefinedColumn = append(meta.DefinedColumn, &pb.DefinedColumnSchema{Name: &c.Name, Type: pointer(pb.DefinedColumnType(c.Type))})
 	}
-	return &pb.DescribeTableResponse{
+	resp := &pb.DescribeTableResponse{
 		TableMeta:                 meta,
 		ReservedThroughputDetails: throughput(t),
 		TableOptions:              options(schema.Options),
 		TableStatus:               pointer(pb.TableStatus_ACTIVE),
 		StreamDetails:             streamDetails(t),
 		ShardSplits:               t.Bounds(),
-	}, nil
+	}
+	for _, ix := range t.Indexes() {
+		resp.IndexMetas = append(resp.IndexMetas, indexMessage(ix))
+	}
+	// creation_time, in microseconds, which the Go SDK's message does not have.
+	created := protowire.AppendTag(nil, 9, protowire.VarintType)
+	created = protowire.AppendVarint(created, uint64(t.Created().UnixMicro()))
+	protoadapt.MessageV2Of(resp).ProtoReflect().SetUnknown(created)
+	return resp, nil
 }
 
 func (s *Service) updateTable(req *pb.UpdateTableRequest) (*pb.UpdateTableResponse, error) {
-	t, err := s.store.Table(req.GetTableName())
+	t, err := s.named(req.GetTableName())
 	if err != nil {
 		return nil, err
 	}
 	var opts *store.Options
+	if req.GetTableOptions() != nil && req.TableOptions.UpdateFullRow != nil {
+		return nil, wire.Invalid("Table options contain updateFullRow, which can't be changed.")
+	}
 	if req.TableOptions != nil {
 		opts = pointer(applyOptions(t.Schema().Options, req.GetTableOptions()))
 	}
 	var units *[2]int32
-	if u := req.GetReservedThroughput().GetCapacityUnit(); u != nil {
+	if u := req.GetReservedThroughput().GetCapacityUnit(); u != nil && (u.Read != nil || u.Write != nil) {
 		old := t.Schema()
 		units = &[2]int32{old.ReadUnits, old.WriteUnits}
 		if u.Read != nil {
@@ -195,7 +223,7 @@ func keySchema(c store.KeyColumn) *pb.PrimaryKeySchema {
 
 func options(o store.Options) *pb.TableOptions {
 	return &pb.TableOptions{
-		TimeToLive: &o.TTL, MaxVersions: &o.MaxVersions, DeviationCellVersionInSec: &o.Deviation, AllowUpdate: &o.AllowUpdate,
+		TimeToLive: &o.TTL, MaxVersions: &o.MaxVersions, DeviationCellVersionInSec: &o.Deviation, AllowUpdate: &o.AllowUpdate, UpdateFullRow: &o.UpdateFullRow,
 	}
 }
 
@@ -222,7 +250,7 @@ func streamDetails(t *store.Table) *pb.StreamDetails {
 }
 
 func (s *Service) computeSplitPointsBySize(req *pb.ComputeSplitPointsBySizeRequest) (*pb.ComputeSplitPointsBySizeResponse, error) {
-	t, err := s.store.Table(req.GetTableName())
+	t, err := s.named(req.GetTableName())
 	if err != nil {
 		return nil, err
 	}
@@ -231,8 +259,11 @@ func (s *Service) computeSplitPointsBySize(req *pb.ComputeSplitPointsBySizeReque
 	if req.SplitSizeUnitInByte != nil {
 		unit = req.GetSplitSizeUnitInByte()
 	}
-	if req.GetSplitSize() < 1 || unit < 1 || req.GetSplitSize() > (1<<62)/unit {
-		return nil, wire.Invalid("The split size must be positive, got %d units of %d bytes.", req.GetSplitSize(), unit)
+	switch {
+	case req.GetSplitSize() < 1:
+		return nil, wire.Invalid("The split_size should be greater than 0.")
+	case unit < minSplitUnit || req.GetSplitSize() > (1<<62)/unit:
+		return nil, wire.Invalid("The split size unit must be at least %d bytes, got %d units of %d bytes.", minSplitUnit, req.GetSplitSize(), unit)
 	}
 	points, err := t.SplitPoints(req.GetSplitSize()*unit, int(req.GetSplitPointLimit()))
 	if err != nil {

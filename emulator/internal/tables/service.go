@@ -3,8 +3,6 @@
 package tables
 
 import (
-	"sort"
-
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 
@@ -16,10 +14,14 @@ import (
 // concurrent use.
 type Service struct {
 	store *store.Store
+	rules rules
 }
 
-// New returns the table API over s.
-func New(s *store.Store) *Service { return &Service{store: s} }
+// New returns the table API over s. With lenient set it takes what an official
+// SDK's tests send against the documentation.
+func New(s *store.Store, lenient bool) *Service {
+	return &Service{store: s, rules: rules{lenient: lenient}}
+}
 
 // operation decodes a request, acts and appends the encoded response to dst.
 type operation func(s *Service, body, dst []byte) ([]byte, error)
@@ -39,32 +41,19 @@ var operations = map[string]operation{
 	"BatchGetRow":              call((*Service).batchGetRow),
 	"GetRange":                 call((*Service).getRange),
 	"ComputeSplitPointsBySize": call((*Service).computeSplitPointsBySize),
-}
-
-// missing names the parts of the service that are not here, by operation.
-var missing = map[string]string{
-	"CreateIndex": "secondary indexes", "DropIndex": "secondary indexes",
-	"Search": "search indexes", "CreateSearchIndex": "search indexes", "ListSearchIndex": "search indexes",
-	"DescribeSearchIndex": "search indexes", "DeleteSearchIndex": "search indexes", "UpdateSearchIndex": "search indexes",
-	"ParallelScan": "search indexes", "ComputeSplits": "search indexes",
-	"SQLQuery":              "SQL",
-	"StartLocalTransaction": "transactions", "CommitTransaction": "transactions", "AbortTransaction": "transactions",
-	"CreateTimeseriesTable": "time series", "PutTimeseriesData": "time series", "GetTimeseriesData": "time series",
-	"CreateDeliveryTask": "delivery tasks", "ListDeliveryTask": "delivery tasks",
-	"ListStream": "stream API; tunnels read the stream", "DescribeStream": "stream API; tunnels read the stream",
-	"GetShardIterator": "stream API; tunnels read the stream", "GetStreamRecord": "stream API; tunnels read the stream",
-	"AddDefinedColumn": "changes of defined columns", "DeleteDefinedColumn": "changes of defined columns",
-	"BulkImport": "bulk import", "BulkExport": "bulk export",
-}
-
-// Operations returns the names of all operations that are answered, sorted.
-func Operations() []string {
-	names := make([]string, 0, len(operations))
-	for name := range operations {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	return names
+	"ListStream":               call((*Service).listStream),
+	"DescribeStream":           call((*Service).describeStream),
+	"GetShardIterator":         call((*Service).getShardIterator),
+	"GetStreamRecord":          (*Service).getStreamRecord,
+	"AddDefinedColumn":         call((*Service).addDefinedColumn),
+	"DeleteDefinedColumn":      call((*Service).deleteDefinedColumn),
+	"ListSearchIndex":          call((*Service).listSearchIndex),
+	"ListTimeseriesTable":      call((*Service).listTimeseriesTable),
+	"CreateIndex":              call((*Service).createIndex),
+	"DropIndex":                call((*Service).dropIndex),
+	"StartLocalTransaction":    call((*Service).startLocalTransaction),
+	"CommitTransaction":        call((*Service).commitTransaction),
+	"AbortTransaction":         call((*Service).abortTransaction),
 }
 
 // Handle answers one operation: it appends the response to dst. Every error is
@@ -75,10 +64,37 @@ func (s *Service) Handle(op string, body, dst []byte) ([]byte, error) {
 		if part, known := missing[op]; known {
 			return dst, wire.Errorf(wire.CodeUnsupportOperation, "Unsupported operation: '%s': this emulator has no %s.", op, part)
 		}
-		return dst, wire.Errorf(wire.CodeUnsupportOperation, "Unsupported operation: '%.64s'.", op)
+		return dst, wire.Invalid("Unsupported operation: '%.64s'.", op)
 	}
-	return f(s, body, dst)
+	// No answer tells of what a crash, or a full disk, can take back.
+	var out []byte
+	run := func() (err error) {
+		out, err = f(s, body, dst)
+		return err
+	}
+	var err error
+	if reads[op] {
+		err = s.store.Read(run)
+	} else {
+		err = s.store.Write(!rowWrites[op], run)
+	}
+	if err != nil {
+		return dst, err
+	}
+	return out, nil
 }
+
+// reads names the operations that change nothing, so that they can be repeated.
+var reads = map[string]bool{
+	"ListTable": true, "DescribeTable": true, "GetRow": true, "BatchGetRow": true, "GetRange": true,
+	"ComputeSplitPointsBySize": true,
+	"ListStream":               true, "DescribeStream": true, "GetShardIterator": true, "GetStreamRecord": true,
+	"ListSearchIndex": true, "ListTimeseriesTable": true,
+}
+
+// rowWrites names the operations whose success tells of their own rows only,
+// which are durable by then.
+var rowWrites = map[string]bool{"PutRow": true, "UpdateRow": true, "DeleteRow": true, "BatchWriteRow": true}
 
 // message is what call needs of a generated request type.
 type message[T any] interface {
@@ -91,7 +107,7 @@ func call[Req any, PReq message[Req], Resp protoadapt.MessageV1](f func(*Service
 	return func(s *Service, body, dst []byte) ([]byte, error) {
 		req := PReq(new(Req))
 		if err := proto.Unmarshal(body, protoadapt.MessageV2Of(req)); err != nil {
-			return dst, wire.Invalid("Failed to parse the ProtoBuf message: %v.", err)
+			return dst, errProtobuf(err)
 		}
 		resp, err := f(s, req)
 		if err != nil {
@@ -105,12 +121,9 @@ func call[Req any, PReq message[Req], Resp protoadapt.MessageV1](f func(*Service
 	}
 }
 
+func errProtobuf(err error) error {
+	return wire.Invalid("Failed to parse the ProtoBuf message: %v.", err)
+}
+
 // pointer returns a pointer to v, the form of optional fields.
 func pointer[T any](v T) *T { return &v }
-
-func noTransaction(id *string) error {
-	if id == nil {
-		return nil
-	}
-	return wire.Errorf(wire.CodeUnsupportOperation, "Unsupported operation: this emulator has no transactions.")
-}

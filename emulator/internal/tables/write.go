@@ -2,43 +2,56 @@ package tables
 
 import (
 	"errors"
+	"slices"
 
 	pb "github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
 
-	"github.com/watermill-ots/watermill-ots/emulator/internal/filter"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/store"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// maxBatchWrite is the documented number of rows in a BatchWriteRow.
-const maxBatchWrite = 200
-
 // change is a write of one row as the requests carry it.
 type change struct {
 	store.Change
 	returns pb.ReturnType
+	size    int // bytes of data that the request carries, for capacity units
+	limited int // bytes that count against the size of a request
 }
 
-// newChange decodes a write. The row keeps views of b.
-func newChange(action store.Action, b []byte, condition *pb.Condition, returns *pb.ReturnContent) (*change, error) {
+// newChange decodes a write and checks what needs no table. The row keeps views
+// of b, a field that protobuf has copied from the request.
+func (r rules) newChange(action store.Action, b []byte, condition *pb.Condition, returns *pb.ReturnContent) (*change, error) {
 	c := &change{returns: returns.GetReturnType()}
 	c.Action = action
 	c.Row = new(plainbuffer.Row)
 	if err := decodeRow(b, c.Row); err != nil {
 		return nil, wire.Invalid("Failed to parse the row: %v.", err)
 	}
-	if c.Row.Delete && action != store.DeleteRow {
-		return nil, wire.Invalid("The row has a delete marker, which only DeleteRow may have.")
+	switch deletes := action == store.DeleteRow; {
+	case c.Row.Delete && !deletes:
+		return nil, wire.Invalid("Invalid request of put/update row: unexpected RowDeleteMarker in request.")
+	case !c.Row.Delete && deletes:
+		return nil, wire.Invalid("Invalid request of delete row: missing RowDeleteMarker in request.")
+	case deletes && c.numbered():
+		return nil, wire.Invalid("Invalid row to delete which with pk auto increment.")
 	}
+	if err := r.row(c.Row, action == store.UpdateRow); err != nil {
+		return nil, err
+	}
+	if err := r.returned(c.Row, returns); err != nil {
+		return nil, err
+	}
+	c.size = dataSize(c.Row)
+	c.limited = c.size + versionsSize(c.Row)
 	var err error
-	if c.Condition, err = filter.Parse(condition.GetColumnCondition()); err != nil {
-		return nil, wire.Invalid("Invalid column condition: %v.", err)
+	if c.Condition, err = r.filter("column condition", condition.GetColumnCondition()); err != nil {
+		return nil, err
 	}
 	switch c.Expect = store.Existence(condition.GetRowExistence()); c.Expect {
 	case store.Ignore, store.ExpectExist, store.ExpectNotExist:
 	default:
-		return nil, wire.Invalid("Unknown row existence expectation %d.", c.Expect)
+		return nil, wire.Invalid("Invalid row-existence expectation: %d.", c.Expect)
 	}
 	if c.returns == pb.ReturnType_RT_AFTER_MODIFY {
 		c.Return = returns.GetReturnColumnNames()
@@ -52,7 +65,10 @@ func (c *change) row() []byte {
 	case pb.ReturnType_RT_PK:
 		return plainbuffer.AppendPrimaryKey(nil, c.Row.PrimaryKey)
 	case pb.ReturnType_RT_AFTER_MODIFY:
-		return plainbuffer.AppendRow(plainbuffer.AppendHeader(nil), &plainbuffer.Row{Cells: c.After})
+		if len(c.After) == 0 {
+			return nil
+		}
+		return keylessRow(c.After)
 	}
 	return nil
 }
@@ -64,7 +80,7 @@ func (c *change) consumed() *pb.ConsumedCapacity {
 	if c.Expect != store.Ignore || c.Condition != nil {
 		read = 1
 	}
-	return consumed(read, units(c.Size))
+	return consumed(read, units(c.size))
 }
 
 // units is the number of capacity units for so many bytes.
@@ -75,26 +91,29 @@ func consumed(read, write int32) *pb.ConsumedCapacity {
 }
 
 // write makes one change.
-func (s *Service) write(table string, action store.Action, b []byte, condition *pb.Condition, returns *pb.ReturnContent, txn *string) (*change, error) {
-	if err := noTransaction(txn); err != nil {
+func (s *Service) write(operation, table string, action store.Action, b []byte, condition *pb.Condition, returns *pb.ReturnContent, txn *string) (*change, error) {
+	if err := store.CheckTableName(table); err != nil {
+		return nil, err
+	}
+	c, err := s.rules.newChange(action, b, condition, returns)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.rules.writeSize(operation, c.limited); err != nil {
 		return nil, err
 	}
 	t, err := s.store.Table(table)
 	if err != nil {
 		return nil, err
 	}
-	c, err := newChange(action, b, condition, returns)
-	if err != nil {
-		return nil, err
-	}
-	if err := t.Apply([]*store.Change{&c.Change}, false); err != nil {
+	if err := s.apply(t, []*store.Change{&c.Change}, c.limited, false, txn); err != nil {
 		return nil, err
 	}
 	return c, c.Err
 }
 
 func (s *Service) putRow(req *pb.PutRowRequest) (*pb.PutRowResponse, error) {
-	c, err := s.write(req.GetTableName(), store.PutRow, req.GetRow(), req.GetCondition(), req.GetReturnContent(), req.TransactionId)
+	c, err := s.write("PutRow", req.GetTableName(), store.PutRow, req.GetRow(), req.GetCondition(), req.GetReturnContent(), req.TransactionId)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +121,7 @@ func (s *Service) putRow(req *pb.PutRowRequest) (*pb.PutRowResponse, error) {
 }
 
 func (s *Service) updateRow(req *pb.UpdateRowRequest) (*pb.UpdateRowResponse, error) {
-	c, err := s.write(req.GetTableName(), store.UpdateRow, req.GetRowChange(), req.GetCondition(), req.GetReturnContent(), req.TransactionId)
+	c, err := s.write("UpdateRow", req.GetTableName(), store.UpdateRow, req.GetRowChange(), req.GetCondition(), req.GetReturnContent(), req.TransactionId)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +129,7 @@ func (s *Service) updateRow(req *pb.UpdateRowRequest) (*pb.UpdateRowResponse, er
 }
 
 func (s *Service) deleteRow(req *pb.DeleteRowRequest) (*pb.DeleteRowResponse, error) {
-	c, err := s.write(req.GetTableName(), store.DeleteRow, req.GetPrimaryKey(), req.GetCondition(), req.GetReturnContent(), req.TransactionId)
+	c, err := s.write("DeleteRow", req.GetTableName(), store.DeleteRow, req.GetPrimaryKey(), req.GetCondition(), req.GetReturnContent(), req.TransactionId)
 	if err != nil {
 		return nil, err
 	}
@@ -124,38 +143,48 @@ var actions = map[pb.OperationType]store.Action{
 }
 
 func (s *Service) batchWriteRow(req *pb.BatchWriteRowRequest) (*pb.BatchWriteRowResponse, error) {
-	if err := noTransaction(req.TransactionId); err != nil {
+	if err := s.rules.batchWrite(req.GetTables()); err != nil {
 		return nil, err
 	}
-	rows := 0
-	for _, table := range req.GetTables() {
-		rows += len(table.GetRows())
-	}
-	if rows < 1 || rows > maxBatchWrite {
-		return nil, wire.Invalid("Rows count exceeds the upper limit or is zero: %d of at most %d.", rows, maxBatchWrite)
-	}
-	if req.GetIsAtomic() && len(req.GetTables()) > 1 {
-		return nil, wire.Invalid("An atomic batch must have one table.")
-	}
-	// Everything is decoded before anything is written.
+	// Everything is decoded and checked before anything is written.
 	batches := make([][]*change, len(req.GetTables()))
+	size := 0
 	for i, table := range req.GetTables() {
 		for _, row := range table.GetRows() {
 			action, ok := actions[row.GetType()]
 			if !ok {
-				return nil, wire.Invalid("Unknown operation type %d.", row.GetType())
+				return nil, wire.Invalid("The type of row in batch write operation is invalid.")
 			}
-			c, err := newChange(action, row.GetRowChange(), row.GetCondition(), row.GetReturnContent())
+			c, err := s.rules.newChange(action, row.GetRowChange(), row.GetCondition(), row.GetReturnContent())
 			if err != nil {
 				return nil, err
 			}
+			size += c.limited
 			batches[i] = append(batches[i], c)
+		}
+		if err := s.rules.distinct(batches[i], req.GetIsAtomic()); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.rules.writeSize("BatchWriteRow", size); err != nil {
+		return nil, err
+	}
+	if req.TransactionId != nil && len(batches) > 1 {
+		return nil, wire.Errorf(wire.CodeDataOutOfRange, "Data out of scope of transaction. The request writes to several tables.")
+	}
+	found := make([]*store.Table, len(batches))
+	for i, table := range req.GetTables() {
+		var err error
+		if found[i], err = s.store.Table(table.GetTableName()); err != nil {
+			return nil, err
 		}
 	}
 	// Answers are matched to requests by position.
 	resp := &pb.BatchWriteRowResponse{}
 	for i, table := range req.GetTables() {
-		s.writeBatch(table.GetTableName(), batches[i], req.GetIsAtomic())
+		if err := s.writeBatch(found[i], batches[i], size, req.GetIsAtomic(), req.TransactionId); err != nil {
+			return nil, err
+		}
 		answer := &pb.TableInBatchWriteRowResponse{TableName: table.TableName}
 		for _, c := range batches[i] {
 			answer.Rows = append(answer.Rows, c.answer())
@@ -165,21 +194,25 @@ func (s *Service) batchWriteRow(req *pb.BatchWriteRowRequest) (*pb.BatchWriteRow
 	return resp, nil
 }
 
-// writeBatch makes the changes of one table and leaves each outcome in it.
-func (s *Service) writeBatch(table string, batch []*change, atomic bool) {
+// writeBatch makes the changes of one table and leaves each outcome in it. An
+// atomic batch is atomic in each of its tables. A transaction that can't be used
+// fails the request.
+func (s *Service) writeBatch(t *store.Table, batch []*change, size int, atomic bool, txn *string) error {
 	changes := make([]*store.Change, len(batch))
 	for i, c := range batch {
 		changes[i] = &c.Change
 	}
-	t, err := s.store.Table(table)
-	if err == nil {
-		err = t.Apply(changes, atomic)
+	err := s.apply(t, changes, size, atomic, txn)
+	refused := slices.ContainsFunc(changes, func(c *store.Change) bool { return c.Err != nil })
+	if err != nil && txn != nil && !refused {
+		return err
 	}
 	if err != nil {
 		for _, c := range batch {
 			c.Err = err
 		}
 	}
+	return nil
 }
 
 func (c *change) answer() *pb.RowInBatchWriteRowResponse {

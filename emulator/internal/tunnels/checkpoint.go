@@ -25,6 +25,23 @@ func (t *tunnel) owned(clientID, channelID string) (*channel, error) {
 	return ch, nil
 }
 
+// readable returns a channel that the client may read: its own, or one that
+// nobody owns when the client names no id. The Java SDK's live tail looks at a tunnel so,
+// without Connect; it stores nothing.
+func (t *tunnel) readable(clientID, channelID string) (*channel, error) {
+	if clientID != "" {
+		return t.owned(clientID, channelID)
+	}
+	ch := t.byID[channelID]
+	switch {
+	case t.Expired:
+		return nil, expired(t.ID)
+	case ch == nil || ch.Owner != "":
+		return t.owned(clientID, channelID) // for the error
+	}
+	return ch, nil
+}
+
 // getCheckpoint answers with the stored token, which is where a new owner starts to read.
 func (s *Service) getCheckpoint(req *protocol.GetCheckpointRequest) (protoadapt.MessageV1, error) {
 	t, err := s.tunnel(req.GetTunnelId())
@@ -33,7 +50,7 @@ func (s *Service) getCheckpoint(req *protocol.GetCheckpointRequest) (protoadapt.
 	}
 	resp := &protocol.GetCheckpointResponse{}
 	err = s.update(t, func(time.Time) error {
-		ch, err := t.owned(req.GetClientId(), req.GetChannelId())
+		ch, err := t.readable(req.GetClientId(), req.GetChannelId())
 		if err != nil {
 			return err
 		}
@@ -43,12 +60,27 @@ func (s *Service) getCheckpoint(req *protocol.GetCheckpointRequest) (protoadapt.
 	return resp, err
 }
 
+// logEnd returns the offset at which the log of the request's channel ends. A
+// checkpoint behind it would skip records that nobody has written yet.
+func (s *Service) logEnd(t *tunnel, req *protocol.CheckpointRequest) (int64, error) {
+	p, err := parseToken([]byte(req.GetCheckpoint()))
+	if err != nil || p.shard == "" || p.shard != req.GetChannelId() || p.offset == 0 {
+		return 0, nil // a token of another kind, or a wrong one, which is found out later
+	}
+	end, _, err := s.src.SeekShard(t.TableID, p.shard, tail)
+	return end, err
+}
+
 // checkpoint stores a token with the next number. Whether the token moves
-// forward is the client's business.
+// forward is the client's business, but it can't be ahead of the log.
 func (s *Service) checkpoint(req *protocol.CheckpointRequest) (protoadapt.MessageV1, error) {
 	t, err := s.tunnel(req.GetTunnelId())
 	if err != nil {
 		return nil, err
+	}
+	end, unknown := s.logEnd(t, req)
+	if noTable(unknown) {
+		return nil, s.sourceError(t, unknown)
 	}
 	return nil, s.update(t, func(time.Time) error {
 		ch, err := t.owned(req.GetClientId(), req.GetChannelId())
@@ -65,6 +97,13 @@ func (s *Service) checkpoint(req *protocol.CheckpointRequest) (protoadapt.Messag
 			var err error
 			if p, err = positionIn(&ch.channelRecord, []byte(req.GetCheckpoint())); err != nil {
 				return wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID, "checkpoint of channel %q: %v", ch.ID, err)
+			}
+			if unknown != nil {
+				return sourceError(t.Table, unknown)
+			}
+			if p.offset > end {
+				return wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID,
+					"checkpoint of channel %q: the token is ahead of the log: it is at record %d, and the log ends at %d", ch.ID, p.offset, end)
 			}
 		case ch.FinishServed:
 			p.count, p.time = ch.EndCount, ch.EndRPO

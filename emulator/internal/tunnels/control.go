@@ -48,7 +48,7 @@ func (s *Service) Snapshot() []TunnelState {
 	var all []TunnelState
 	for _, t := range s.sorted() {
 		t.mu.Lock()
-		if !t.deleted {
+		if t.gone() == nil {
 			all = append(all, t.state())
 		}
 		t.mu.Unlock()
@@ -127,9 +127,13 @@ func (s *Service) ExpireTunnel(tunnelID string) error {
 }
 
 func (s *Service) control(what, tunnelID string, f func(*tunnel) error) error {
+	before := s.journal.lost()
 	t, err := s.tunnel(tunnelID)
 	if err == nil {
 		err = s.update(t, func(time.Time) error { return f(t) })
+	}
+	if err == nil && s.journal.lost() != before {
+		err = errLost
 	}
 	if err != nil {
 		return fmt.Errorf("tunnels: %s: %w", what, err)

@@ -41,7 +41,9 @@
 //   - Channels are handed to the client whose heartbeat is being answered, up to
 //     its fair share; nothing is kept for a client before it asks.
 //   - An idle stream channel's recovery point is the time of its last read.
-//   - Deleting a table deletes its tunnels.
+//   - Deleting a table deletes its tunnels, before the deletion is answered. A new
+//     table of the same name has none of them.
+//   - A channel that nobody owns may be read, not written, without a client.
 //   - A stream that was turned off, or whose log was dropped beyond a channel's
 //     checkpoint, expires the tunnel for good.
 //
@@ -50,6 +52,7 @@
 // Everything but statistics is saved through the Source before the call that
 // changed it is answered, so a killed process looks like a pause to its
 // clients: they keep their ids and channels, with a fresh heartbeat deadline.
+// A change that the Source refuses to save is taken back in the same way.
 // The package starts no goroutine and owns no timer: deadlines are looked at
 // when somebody calls, so the service may live in a testing/synctest bubble.
 package tunnels

@@ -22,7 +22,8 @@ type fakeSource struct {
 	mu      sync.Mutex
 	tables  map[string]*fakeTable
 	state   map[string][]byte
-	watch   []func(string)
+	watch   []func(string, bool)
+	created int    // number of tables ever created
 	saveErr error  // of the next saves
 	onSave  func() // runs in SaveState, outside the lock
 	onRead  func() // runs in ReadShard, outside the lock
@@ -31,6 +32,7 @@ type fakeSource struct {
 }
 
 type fakeTable struct {
+	id       string
 	ranges   []KeyRange
 	rows     map[string]string
 	stream   StreamInfo
@@ -62,7 +64,8 @@ func newFakeSource(now func() time.Time) *fakeSource {
 func (f *fakeSource) createTable(name string, splitPoints ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := &fakeTable{rows: make(map[string]string), trimmed: make(map[string]bool)}
+	f.created++
+	t := &fakeTable{id: fmt.Sprintf("%s#%d", name, f.created), rows: make(map[string]string), trimmed: make(map[string]bool)}
 	start := ""
 	for _, end := range append(splitPoints, "") {
 		t.ranges = append(t.ranges, KeyRange{bytesOf(start), bytesOf(end)})
@@ -88,18 +91,39 @@ func (t *fakeTable) addShard(now time.Time, start, end string, parents ...string
 
 func (f *fakeSource) dropTable(name string) {
 	f.mu.Lock()
+	id := f.tables[name].id
 	delete(f.tables, name)
 	f.mu.Unlock()
-	f.notify(name)
+	f.notify(id, true)
 }
 
-func (f *fakeSource) notify(name string) {
+func (f *fakeSource) notify(id string, gone bool) {
 	f.mu.Lock()
 	watch := slices.Clone(f.watch)
 	f.mu.Unlock()
 	for _, w := range watch {
-		w(name)
+		w(id, gone)
 	}
+}
+
+// byID returns the table of that id, nil when it is gone. f.mu is held.
+func (f *fakeSource) byID(id string) *fakeTable {
+	for _, t := range f.tables {
+		if t.id == id {
+			return t
+		}
+	}
+	return nil
+}
+
+func (f *fakeSource) TableID(name string) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	t := f.tables[name]
+	if t == nil {
+		return "", fmt.Errorf("table %q: %w", name, ErrNoTable)
+	}
+	return t.id, nil
 }
 
 // put writes a row and its log record.
@@ -135,7 +159,7 @@ func (f *fakeSource) split(table, shardID, at string) {
 	t.addShard(f.now(), s.start, at, s.ID)
 	t.addShard(f.now(), at, s.end, s.ID)
 	f.mu.Unlock()
-	f.notify(table)
+	f.notify(t.id, false)
 }
 
 // merge closes two neighbouring open shards and opens one.
@@ -146,7 +170,7 @@ func (f *fakeSource) merge(table, left, right string) {
 	l.Closed, r.Closed = true, true
 	t.addShard(f.now(), l.start, r.end, l.ID, r.ID)
 	f.mu.Unlock()
-	f.notify(table)
+	f.notify(t.id, false)
 }
 
 // open returns the shards that take records, by key.
@@ -191,7 +215,7 @@ func (f *fakeSource) disableStream(table string) {
 var errFakeShard = errors.New("shard does not exist")
 
 func (f *fakeSource) lookup(table, shard string) (*fakeShard, error) {
-	t := f.tables[table]
+	t := f.byID(table)
 	if t == nil {
 		return nil, fmt.Errorf("table %q: %w", table, ErrNoTable)
 	}
@@ -205,7 +229,7 @@ func (f *fakeSource) lookup(table, shard string) (*fakeShard, error) {
 func (f *fakeSource) Stream(table string, enable bool) (StreamInfo, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := f.tables[table]
+	t := f.byID(table)
 	if t == nil {
 		return StreamInfo{}, fmt.Errorf("table %q: %w", table, ErrNoTable)
 	}
@@ -219,7 +243,7 @@ func (f *fakeSource) Stream(table string, enable bool) (StreamInfo, error) {
 func (f *fakeSource) Shards(table string) ([]Shard, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := f.tables[table]
+	t := f.byID(table)
 	if t == nil {
 		return nil, fmt.Errorf("table %q: %w", table, ErrNoTable)
 	}
@@ -298,7 +322,7 @@ func appendFakeRecord(dst []byte, row string) []byte {
 func (f *fakeSource) BaseRanges(table string) ([]KeyRange, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := f.tables[table]
+	t := f.byID(table)
 	if t == nil {
 		return nil, fmt.Errorf("table %q: %w", table, ErrNoTable)
 	}
@@ -308,7 +332,7 @@ func (f *fakeSource) BaseRanges(table string) ([]KeyRange, error) {
 func (f *fakeSource) ReadBase(dst []byte, table string, start, end []byte, maxRows, maxBytes int) (BasePage, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := f.tables[table]
+	t := f.byID(table)
 	if t == nil {
 		return BasePage{}, fmt.Errorf("table %q: %w", table, ErrNoTable)
 	}
@@ -346,6 +370,12 @@ func (f *fakeSource) SaveState(pairs map[string][]byte) error {
 
 func (f *fakeSource) DeleteState(keys ...string) error {
 	f.mu.Lock()
+	onSave := f.onSave
+	f.mu.Unlock()
+	if onSave != nil {
+		onSave()
+	}
+	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.saveErr != nil {
 		return f.saveErr
@@ -370,8 +400,20 @@ func (f *fakeSource) LoadState(prefix string, fn func(string, []byte) error) err
 	return nil
 }
 
-func (f *fakeSource) Watch(fn func(string)) {
+func (f *fakeSource) Watch(fn func(string, bool)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.watch = append(f.watch, fn)
+}
+
+func (f *fakeSource) setSaveErr(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.saveErr = err
+}
+
+func (f *fakeSource) setOnSave(fn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.onSave = fn
 }

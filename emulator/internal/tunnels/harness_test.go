@@ -93,6 +93,14 @@ func (b *bench) call(op string, req, resp protoadapt.MessageV1) error {
 	return nil
 }
 
+// tableID returns the id of the table "tbl".
+func (b *bench) tableID() string {
+	b.Helper()
+	id, err := b.src.TableID("tbl")
+	b.must(err)
+	return id
+}
+
 func (b *bench) must(err error) {
 	b.Helper()
 	if err != nil {

@@ -1,6 +1,7 @@
 package tunnels
 
 import (
+	"errors"
 	"maps"
 	"sync"
 )
@@ -13,15 +14,36 @@ import (
 //   - pending holds the newest value of every key whose newest value is not
 //     saved and not being written;
 //   - at most one write runs, so an older value never overwrites a newer one;
-//   - changes added together are written together.
+//   - changes added together are written together;
+//   - when a write fails, restore runs before the next one begins.
 type journal struct {
-	src Source
+	src     Source
+	restore func(cause error) error // brings the service back to what is saved, by discard
 
 	mu      sync.Mutex        // guards the following
 	pending map[string][]byte // a nil value deletes the key
 	added   int               // calls of add
-	saved   int               // those whose changes are saved
+	saved   int               // those whose changes are saved, or lost
 	running chan struct{}     // closed when the write that runs has ended; nil: none runs
+	losses  int               // how often changes were lost
+	cause   error             // of the last loss
+}
+
+// lost returns how often changes were lost so far.
+func (j *journal) lost() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.losses
+}
+
+// discard forgets what is not saved. The caller has made sure that no one adds
+// more of it.
+func (j *journal) discard(cause error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.pending, j.saved = nil, j.added
+	j.losses++
+	j.cause = cause
 }
 
 // add takes the changes over: the map is the journal's from here on. It does not block.
@@ -40,9 +62,11 @@ func (j *journal) add(changes map[string][]byte) {
 }
 
 // flush returns once everything that was added before it was called is saved.
-// After an error the changes stay pending, and the next flush tries again.
+// An error says that some of it was not, and is lost.
 func (j *journal) flush() error {
 	j.mu.Lock()
+	defer j.mu.Unlock()
+	before := j.losses
 	for want := j.added; j.saved < want; {
 		if running := j.running; running != nil {
 			j.mu.Unlock()
@@ -54,18 +78,26 @@ func (j *journal) flush() error {
 		j.pending, j.running = nil, done
 		j.mu.Unlock()
 		err := j.write(changes)
+		if err != nil {
+			if lost := j.restore(err); lost != nil {
+				err = errors.Join(err, lost)
+			}
+		}
 		j.mu.Lock()
 		j.running = nil
 		close(done)
 		if err != nil {
-			maps.Copy(changes, j.pending) // what came meanwhile is newer
-			j.pending = changes
-			j.mu.Unlock()
+			if j.losses == before { // nothing could be restored: the changes stay
+				maps.Copy(changes, j.pending) // what came meanwhile is newer
+				j.pending = changes
+			}
 			return err
 		}
 		j.saved = upTo
 	}
-	j.mu.Unlock()
+	if j.losses != before {
+		return j.cause
+	}
 	return nil
 }
 

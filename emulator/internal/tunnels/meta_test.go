@@ -28,7 +28,7 @@ func TestCreate(t *testing.T) {
 	t.Run("turns the stream on for stream tunnels only", func(t *testing.T) {
 		b := newBench(t)
 		b.create(base)
-		if info, _ := b.src.Stream("tbl", false); info.Enabled {
+		if info, _ := b.src.Stream(b.tableID(), false); info.Enabled {
 			t.Error("a BaseData tunnel turned the stream on")
 		}
 		if got := b.describe().Tunnel.GetStreamId(); got != "" {
@@ -36,7 +36,7 @@ func TestCreate(t *testing.T) {
 		}
 		_, err := b.tryCreate("other", both, nil)
 		b.must(err)
-		if info, _ := b.src.Stream("tbl", false); !info.Enabled {
+		if info, _ := b.src.Stream(b.tableID(), false); !info.Enabled {
 			t.Error("a BaseAndStream tunnel left the stream off")
 		}
 	})
@@ -383,7 +383,7 @@ func TestTunnelsThatEnd(t *testing.T) {
 	t.Run("a stream that is turned off and on again expires the tunnel", func(t *testing.T) {
 		b, c := setup(t)
 		b.src.disableStream("tbl")
-		b.src.Stream("tbl", true)
+		b.src.Stream(b.tableID(), true)
 		b.clock.advance(logCheckInterval)
 		b.wantCode(c.tryHeartbeat(), wire.CodeTunnelExpired)
 	})

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
+	_ "github.com/watermill-ots/watermill-ots/internal/nofailfiles"
 )
 
 // world is a tunnel under load: several clients that follow the SDKs' rules,
@@ -325,14 +326,14 @@ func (w *world) check() {
 	}
 }
 
-// drainAll lets the clients that are left, and one that surely is, read all to the end.
+// drainAll lets the clients that are left read all to the end, and another one
+// once all of them have expired.
 func (w *world) drainAll() {
-	if w.bury(); len(w.clients) == 0 {
-		w.connectClient()
-	}
 	for range 500 {
 		w.clock.advance(time.Second)
-		w.bury()
+		if w.bury(); len(w.clients) == 0 {
+			w.connectClient()
+		}
 		for _, c := range w.clients {
 			w.beat(c, false)
 			for _, id := range sortedKeys(c.conns) {

@@ -59,7 +59,7 @@ func (s *Service) readRecords(body, dst []byte) ([]byte, error) {
 	}
 	var ch channelRecord
 	err = s.peek(t, func(time.Time) error {
-		c, err := t.owned(string(req.clientID), string(req.channelID))
+		c, err := t.readable(string(req.clientID), string(req.channelID))
 		if err == nil {
 			ch = c.channelRecord
 		}
@@ -87,8 +87,8 @@ func (s *Service) readRecords(body, dst []byte) ([]byte, error) {
 	// The channel may have changed hands during the read: then these records are
 	// the new owner's.
 	err = s.peek(t, func(now time.Time) error {
-		c, err := t.owned(string(req.clientID), string(req.channelID))
-		if err != nil {
+		c, err := t.readable(string(req.clientID), string(req.channelID))
+		if err != nil || c.Owner == "" { // who owns nothing leaves no trace
 			return err
 		}
 		c.accessTime = now.UnixNano()
@@ -122,7 +122,7 @@ func (s *Service) readBase(t *tunnel, ch *channelRecord, p position, dst []byte)
 	if len(start) == 0 {
 		start = ch.Start
 	}
-	b, err := s.src.ReadBase(dst, t.Table, start, ch.End, s.cfg.MaxRows, s.cfg.MaxBytes)
+	b, err := s.src.ReadBase(dst, t.TableID, start, ch.End, s.cfg.MaxRows, s.cfg.MaxBytes)
 	if err != nil {
 		return page{}, s.sourceError(t, err)
 	}
@@ -136,7 +136,7 @@ func (s *Service) readBase(t *tunnel, ch *channelRecord, p position, dst []byte)
 }
 
 func (s *Service) readShard(t *tunnel, ch *channelRecord, p position, dst []byte) (page, error) {
-	b, err := s.src.ReadShard(dst, t.Table, ch.ID, p.offset, t.end(), s.cfg.MaxRows, s.cfg.MaxBytes)
+	b, err := s.src.ReadShard(dst, t.TableID, ch.ID, p.offset, t.end(), s.cfg.MaxRows, s.cfg.MaxBytes)
 	if err != nil {
 		return page{}, s.sourceError(t, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/watermill-ots/watermill-ots/emulator/internal/aging"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
@@ -42,6 +43,10 @@ type Config struct {
 	// Now is the service's clock; nil: time.Now. It should be the one that the Source
 	// stamps its log with. It may jump.
 	Now func() time.Time
+
+	// Aging is the clock that clients' timeouts are counted by; nil: one that
+	// follows Now.
+	Aging *aging.Clock
 }
 
 // Service is the tunnel service of one instance. All methods are safe for
@@ -82,6 +87,9 @@ func New(src Source, cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Aging == nil {
+		cfg.Aging = aging.New(cfg.Now)
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -89,16 +97,46 @@ func New(src Source, cfg Config) (*Service, error) {
 		src:     src,
 		cfg:     cfg,
 		log:     cfg.Logger,
-		journal: journal{src: src},
 		tunnels: make(map[string]*tunnel),
 		names:   make(map[name]*tunnel),
 	}
+	s.journal = journal{src: src, restore: s.restore}
 	if err := s.load(); err != nil {
 		return nil, err
 	}
 	s.changes.Store(1) // a loaded tunnel has seen 0: it looks at its shards at once
-	src.Watch(func(string) { s.changes.Add(1) })
-	return s, nil
+	src.Watch(s.tableChanged)
+	return s, s.dropOrphans()
+}
+
+// tableChanged takes the news of a table: its tunnels look at its shards again,
+// or go with it. When that cannot be saved, or the process is killed before, the
+// next start finds tunnels without a table and drops them.
+func (s *Service) tableChanged(tableID string, gone bool) {
+	s.changes.Add(1)
+	if !gone {
+		return
+	}
+	for _, t := range s.sorted() {
+		if t.TableID == tableID {
+			s.drop(t) // save has logged an error
+		}
+	}
+}
+
+// dropOrphans drops the tunnels whose tables are gone.
+func (s *Service) dropOrphans() error {
+	for _, t := range s.sorted() {
+		if _, err := s.src.Stream(t.TableID, false); noTable(err) {
+			s.forget(t)
+		} else if err != nil {
+			return fmt.Errorf("tunnels: table %q of tunnel %q: %w", t.Table, t.Name, err)
+		}
+	}
+	if err := s.journal.flush(); err != nil {
+		return fmt.Errorf("tunnels: drop the tunnels of tables that are gone: %w", err)
+	}
+	return nil
 }
 
 // Handle serves one operation. op is the last element of the request's path
@@ -110,6 +148,22 @@ func (s *Service) Handle(op string, body, dst []byte) ([]byte, error) {
 	if s.closed.Load() {
 		return nil, wire.Errorf(wire.CodeTunnelServerUnavailable, "the service is closed")
 	}
+	before := s.journal.lost()
+	out, err := s.handle(op, body, dst)
+	if err != nil {
+		// An error tells of the state as well.
+		if lost := s.save(); lost != nil {
+			return nil, lost
+		}
+	}
+	var e *wire.Error
+	if s.journal.lost() != before && !(errors.As(err, &e) && e.Code == wire.CodeTunnelServerUnavailable) {
+		return nil, errLost
+	}
+	return out, err
+}
+
+func (s *Service) handle(op string, body, dst []byte) ([]byte, error) {
 	if op == "readrecords" { // the hot path decodes and encodes by hand
 		return s.readRecords(body, dst)
 	}
@@ -196,11 +250,11 @@ func (s *Service) peek(t *tunnel, f func(now time.Time) error) error {
 func (s *Service) locked(t *tunnel, f func(now time.Time) error) (changed bool, err error) {
 	now := s.cfg.Now()
 	t.mu.Lock()
-	if t.deleted {
+	if err := t.gone(); err != nil {
 		t.mu.Unlock()
-		return false, unknownTunnel(t.ID)
+		return false, err
 	}
-	t.dropSilent(now)
+	t.dropSilent(s.cfg.Aging.Now())
 	err = f(now)
 	changes, news := t.takeChanges(), t.news
 	t.news = nil
@@ -222,20 +276,33 @@ func (s *Service) save() error {
 	return nil
 }
 
-// drop forgets a tunnel and everything of it.
+// drop deletes a tunnel and everything of it.
 func (s *Service) drop(t *tunnel) error {
+	s.forget(t)
+	return s.save()
+}
+
+// forget is drop without the save.
+func (s *Service) forget(t *tunnel) {
 	s.mu.Lock()
-	if s.tunnels[t.ID] == t {
+	known := s.tunnels[t.ID] == t
+	if known {
 		delete(s.tunnels, t.ID)
 		delete(s.names, name{t.Table, t.Name})
 	}
 	s.mu.Unlock()
+	if !known {
+		return // somebody else does it
+	}
 	t.mu.Lock()
+	if t.lost {
+		t.mu.Unlock()
+		return // so is the deletion
+	}
 	t.delete()
 	s.journal.add(t.takeChanges())
 	t.mu.Unlock()
 	s.log.Info("tunnel deleted", "tunnel_id", t.ID, "table", t.Table, "tunnel", t.Name)
-	return s.save()
 }
 
 // sourceError turns an error of the Source on a tunnel's table into the

@@ -56,7 +56,7 @@ func (s *Service) connect(req *protocol.ConnectRequest) (protoadapt.MessageV1, e
 		if len(t.clients) >= maxClients {
 			return wire.TunnelErrorf(wire.CodeQuotaExhausted, t.ID, "tunnel %q has %d clients", t.ID, maxClients)
 		}
-		c.Connected, c.lastSeen = now.UnixNano(), now
+		c.Connected, c.lastSeen, c.heard = now.UnixNano(), now, s.cfg.Aging.Now()
 		t.clients[c.ID] = c
 		t.touchClient(c)
 		return nil
@@ -108,7 +108,7 @@ func (s *Service) heartbeat(req *protocol.HeartbeatRequest) (protoadapt.MessageV
 		if err != nil {
 			return err
 		}
-		c.lastSeen, c.joined = now, true
+		c.lastSeen, c.heard, c.joined = now, s.cfg.Aging.Now(), true
 		for _, r := range req.Channels {
 			t.report(c, r)
 		}

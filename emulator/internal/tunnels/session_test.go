@@ -1,7 +1,6 @@
 package tunnels
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -440,27 +439,6 @@ func TestCheckpoint(t *testing.T) {
 			b.wantCode(c.checkpoint("shard-0", token, 1), wire.CodeParameterInvalid)
 			_, _, _, err := c.read("shard-0", token)
 			b.wantCode(err, wire.CodeParameterInvalid)
-		}
-	})
-	t.Run("is not answered before it is saved", func(t *testing.T) {
-		b, id := streamBench(t, 1)
-		c := b.connect(id)
-		c.heartbeat()
-		token, _, err := c.getCheckpoint("shard-0")
-		b.must(err)
-		b.src.saveErr = errors.New("disk full")
-		err = c.checkpoint("shard-0", token, 1)
-		b.wantCode(err, wire.CodeTunnelServerUnavailable)
-		_, _, err = c.getCheckpoint("shard-0") // nor told of to anybody else
-		b.wantCode(err, wire.CodeTunnelServerUnavailable)
-		b.src.saveErr = nil
-		_, sequence, err := c.getCheckpoint("shard-0")
-		b.must(err)
-		b.restart()
-		_, saved, err := c.getCheckpoint("shard-0")
-		b.must(err)
-		if sequence != 1 || saved != 1 {
-			t.Errorf("sequence = %d, after a restart %d", sequence, saved)
 		}
 	})
 }

@@ -19,7 +19,7 @@ var tail = time.Unix(0, math.MaxInt64)
 
 // firstShards makes the stream channels of a tunnel that nobody else knows yet.
 func (s *Service) firstShards(t *tunnel) error {
-	shards, err := s.src.Shards(t.Table)
+	shards, err := s.src.Shards(t.TableID)
 	if err != nil {
 		return err
 	}
@@ -31,14 +31,14 @@ func (s *Service) firstShards(t *tunnel) error {
 		at, rpo = time.Time{}, 0
 	}
 	for _, shard := range shards {
-		end, _, err := s.src.SeekShard(t.Table, shard.ID, tail)
+		end, _, err := s.src.SeekShard(t.TableID, shard.ID, tail)
 		if err != nil {
 			return err
 		}
 		offset := end
 		if !at.Equal(tail) {
 			var truncated bool
-			if offset, truncated, err = s.src.SeekShard(t.Table, shard.ID, at); err != nil {
+			if offset, truncated, err = s.src.SeekShard(t.TableID, shard.ID, at); err != nil {
 				return err
 			}
 			if truncated && t.StartOffset != 0 {
@@ -61,11 +61,19 @@ func (t *tunnel) afterEnd(shard Shard) bool {
 	return t.EndOffset != 0 && !shard.Created.Before(t.end())
 }
 
+// nextOrder returns a position behind all channels.
+func (t *tunnel) nextOrder() int {
+	if n := len(t.channels); n > 0 {
+		return t.channels[n-1].Order + 1
+	}
+	return 0
+}
+
 func (t *tunnel) addShard(shard Shard, offset, rpo int64) {
 	t.addChannel(&channel{channelRecord: channelRecord{
 		TunnelID: t.ID,
 		ID:       shard.ID,
-		Order:    len(t.channels),
+		Order:    t.nextOrder(),
 		Parents:  slices.Clone(shard.Parents),
 		Status:   StatusWait,
 		Token:    tokenString(position{shard: shard.ID, offset: offset, time: rpo}),
@@ -82,9 +90,9 @@ func (t *tunnel) addShard(shard Shard, offset, rpo int64) {
 func (s *Service) refresh(t *tunnel) error {
 	changes, now := s.changes.Load(), s.cfg.Now()
 	t.mu.Lock()
-	if t.deleted {
+	if err := t.gone(); err != nil {
 		t.mu.Unlock()
-		return unknownTunnel(t.ID)
+		return err
 	}
 	known := t.streamPositions()
 	fresh := t.seen >= changes && now.Sub(t.checked).Abs() < logCheckInterval
@@ -99,6 +107,9 @@ func (s *Service) refresh(t *tunnel) error {
 	return s.update(t, func(time.Time) error {
 		if found.lost {
 			t.expire()
+		}
+		for _, id := range found.gone {
+			t.prune(id)
 		}
 		for _, f := range found.shards {
 			if t.afterEnd(f.Shard) {
@@ -141,7 +152,8 @@ func (t *tunnel) streamPositions() map[string]int64 {
 
 // findings is what a look at a table's stream tells a tunnel.
 type findings struct {
-	lost   bool // records that the tunnel still needs were dropped
+	lost   bool     // records that the tunnel still needs were dropped
+	gone   []string // shards of which nothing was needed any more, and that the stream has dropped
 	shards []foundShard
 }
 
@@ -154,7 +166,7 @@ type foundShard struct {
 // look compares the table's stream with the positions that the tunnel knows. It holds no lock.
 func (s *Service) look(t *tunnel, known map[string]int64) (findings, error) {
 	var found findings
-	info, err := s.src.Stream(t.Table, false)
+	info, err := s.src.Stream(t.TableID, false)
 	if err != nil || !t.hasStream() {
 		return found, err
 	}
@@ -170,7 +182,7 @@ func (s *Service) look(t *tunnel, known map[string]int64) (findings, error) {
 		found.lost = needed() // another stream's shards are none of ours
 		return found, nil
 	}
-	shards, err := s.src.Shards(t.Table)
+	shards, err := s.src.Shards(t.TableID)
 	if err != nil {
 		return found, err
 	}
@@ -181,7 +193,7 @@ func (s *Service) look(t *tunnel, known map[string]int64) (findings, error) {
 		if isKnown && offset == allRead {
 			continue
 		}
-		oldest, _, err := s.src.SeekShard(t.Table, shard.ID, time.Time{})
+		oldest, _, err := s.src.SeekShard(t.TableID, shard.ID, time.Time{})
 		if err != nil {
 			return found, err
 		}
@@ -189,7 +201,7 @@ func (s *Service) look(t *tunnel, known map[string]int64) (findings, error) {
 			found.lost = found.lost || offset < oldest
 			continue
 		}
-		_, truncated, err := s.src.SeekShard(t.Table, shard.ID, shard.Created)
+		_, truncated, err := s.src.SeekShard(t.TableID, shard.ID, shard.Created)
 		if err != nil {
 			return found, err
 		}
@@ -198,7 +210,11 @@ func (s *Service) look(t *tunnel, known map[string]int64) (findings, error) {
 		found.shards = append(found.shards, foundShard{shard, oldest})
 	}
 	for id, offset := range known {
-		if offset != allRead && !kept[id] {
+		switch {
+		case kept[id]:
+		case offset == allRead:
+			found.gone = append(found.gone, id)
+		default:
 			found.lost = true
 		}
 	}

@@ -15,7 +15,14 @@ var ErrNoTable = errors.New("table does not exist")
 // All methods are safe for concurrent use and hold no lock while the caller
 // works on the result. An error that is a *wire.Error is sent to the client as
 // it is, any other as OTSTunnelServerUnavailable, which SDKs retry.
+//
+// Tables are named by their ids, so that a tunnel never meets the rows of a
+// later table that has its table's name.
 type Source interface {
+	// TableID returns the id of the table that has this name. No other table has
+	// or gets that id, not even one of the same name.
+	TableID(name string) (string, error)
+
 	// Stream returns the table's stream, turning it on (7 days) when it is off
 	// and enable is set.
 	Stream(table string, enable bool) (StreamInfo, error)
@@ -56,9 +63,10 @@ type Source interface {
 	// LoadState calls f for each saved pair whose key has the prefix, in key order.
 	LoadState(prefix string, f func(key string, value []byte) error) error
 
-	// Watch calls f (quickly, without blocking) whenever shards were split,
-	// merged or a table was deleted.
-	Watch(f func(table string))
+	// Watch calls f whenever a table's shards have changed, and with gone set
+	// once a table was deleted, before the deletion is answered. f may save
+	// and delete state.
+	Watch(f func(table string, gone bool))
 }
 
 // StreamInfo describes a table's stream.

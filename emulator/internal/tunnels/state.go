@@ -44,19 +44,46 @@ func (t *tunnel) takeChanges() map[string][]byte {
 	return encoded
 }
 
-// load reads the saved state into an empty service.
+// load reads the saved state.
 func (s *Service) load() error {
+	all, err := s.loadTunnels()
+	if err == nil {
+		s.take(all)
+	}
+	return err
+}
+
+// take puts tunnels in the place of all that were there. s.mu is held, or the
+// service is not shared yet.
+func (s *Service) take(all map[string]*tunnel) {
+	s.tunnels, s.names = all, make(map[name]*tunnel, len(all))
+	for _, t := range all {
+		s.names[name{t.Table, t.Name}] = t
+	}
+}
+
+// loadTunnels reads all tunnels that are saved, by id.
+func (s *Service) loadTunnels() (map[string]*tunnel, error) {
+	all := make(map[string]*tunnel)
 	err := loadEach(s.src, tunnelPrefix, func(r *tunnelRecord) error {
 		t := newTunnel(*r)
-		s.tunnels[t.ID] = t
-		s.names[name{t.Table, t.Name}] = t
+		if t.TableID == "" { // saved by a version that knew tables by name only
+			id, err := s.src.TableID(t.Table)
+			if err != nil && !noTable(err) {
+				return err
+			}
+			t.TableID = id
+			t.touchSelf()
+			s.journal.add(t.takeChanges())
+		}
+		all[r.ID] = t
 		return nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	err = loadEach(s.src, channelPrefix, func(r *channelRecord) error {
-		t := s.tunnels[r.TunnelID]
+		t := all[r.TunnelID]
 		if t == nil {
 			return fmt.Errorf("it belongs to no tunnel")
 		}
@@ -66,22 +93,22 @@ func (s *Service) load() error {
 		return nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	now := s.cfg.Now()
 	err = loadEach(s.src, clientPrefix, func(r *clientRecord) error {
-		t := s.tunnels[r.TunnelID]
+		t := all[r.TunnelID]
 		if t == nil {
 			return fmt.Errorf("it belongs to no tunnel")
 		}
 		// A client that was only connected joins again with its next heartbeat.
-		t.clients[r.ID] = &client{clientRecord: *r, lastSeen: now}
+		t.clients[r.ID] = &client{clientRecord: *r, lastSeen: now, heard: s.cfg.Aging.Now()}
 		return nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, t := range s.tunnels {
+	for _, t := range all {
 		slices.SortFunc(t.channels, func(a, b *channel) int { return cmp.Compare(a.Order, b.Order) })
 		for _, c := range t.channels {
 			if c.Owner == "" {
@@ -89,12 +116,12 @@ func (s *Service) load() error {
 			}
 			owner := t.clients[c.Owner]
 			if owner == nil {
-				return fmt.Errorf("tunnels: saved state: channel %s of tunnel %s is owned by the unknown client %s", c.ID, t.ID, c.Owner)
+				return nil, fmt.Errorf("tunnels: saved state: channel %s of tunnel %s is owned by the unknown client %s", c.ID, t.ID, c.Owner)
 			}
 			owner.joined = true
 		}
 	}
-	return nil
+	return all, nil
 }
 
 // loadEach decodes each saved record whose key begins with prefix.

@@ -20,6 +20,7 @@ const (
 // tunnelRecord is what is saved of a tunnel itself. Times are nanoseconds since 1970.
 type tunnelRecord struct {
 	ID, Table, Name string
+	TableID         string // of the table that the tunnel reads, see Source
 	Type            protocol.TunnelType
 	Created         int64
 	StreamID        string // empty in a BaseData tunnel
@@ -40,12 +41,13 @@ type tunnelRecord struct {
 //   - channels holds base channels first, and parents before children;
 //   - whatever differs from the saved state is in changed.
 type tunnel struct {
-	mu sync.Mutex // guards everything below; ID, Table, Name, Type, Created, Start*, EndOffset and StreamID never change
+	mu sync.Mutex // guards everything below; ID, Table, TableID, Name, Type, Created, Start*, EndOffset and StreamID never change
 	tunnelRecord
 	channels []*channel
 	byID     map[string]*channel
 	clients  map[string]*client
 	deleted  bool
+	lost     bool           // another tunnel has this one's place: see restore
 	changed  map[string]any // what is to be saved by its key; nil: deleted
 	news     []event        // what is to be logged once the lock is free
 
@@ -73,6 +75,7 @@ type event struct {
 type client struct {
 	clientRecord
 	lastSeen time.Time // of its last heartbeat, or of the connect
+	heard    time.Time // the same by the aging clock
 	joined   bool      // has sent a heartbeat, so it takes part in the balance
 }
 
@@ -105,13 +108,27 @@ func (t *tunnel) addChannel(c *channel) {
 	t.touch(c)
 }
 
+// prune forgets a shard that the stream has dropped: its channel when that is
+// TERMINATED, for its children do not wait for it any more.
+func (t *tunnel) prune(id string) {
+	if n := slices.Index(t.Ignored, id); n >= 0 {
+		t.Ignored = slices.Delete(t.Ignored, n, n+1)
+		t.touchSelf()
+	}
+	if c := t.byID[id]; c != nil && c.Status == StatusTerminated {
+		t.channels = slices.DeleteFunc(t.channels, func(o *channel) bool { return o == c })
+		delete(t.byID, id)
+		t.changed[channelKey(t.ID, id)] = nil
+	}
+}
+
 // baseDone reports whether no base channel is left to be read.
 func (t *tunnel) baseDone() bool {
 	return !slices.ContainsFunc(t.channels, func(c *channel) bool { return c.Base && c.Status != StatusTerminated })
 }
 
 func (t *tunnel) stage() string {
-	if t.Type == protocol.TunnelType_Stream || t.Type == protocol.TunnelType_BaseAndStream && t.baseDone() {
+	if t.baseDone() { // a Stream tunnel has no base, a BaseData tunnel comes to this stage too
 		return stageStream
 	}
 	return stageBaseData
@@ -136,9 +153,10 @@ func (t *tunnel) ready(c *channel, baseDone bool) bool {
 }
 
 // dropSilent forgets the clients whose timeout has passed without a heartbeat.
+// now is the aging clock's.
 func (t *tunnel) dropSilent(now time.Time) {
 	for _, c := range t.clients {
-		if now.Sub(c.lastSeen) > c.Timeout {
+		if now.Sub(c.heard) > c.Timeout {
 			t.news = append(t.news, event{slog.LevelInfo, "client timed out", []any{"client_id", c.ID, "timeout", c.Timeout}})
 			t.removeClient(c)
 		}

@@ -18,6 +18,7 @@ const (
 	CodeMethodNotAllowed    = "OTSMethodNotAllowed"
 	CodeInternalServerError = "OTSInternalServerError"
 	CodeUnsupportOperation  = "OTSUnsupportOperation"
+	CodeNoPermissionAccess  = "OTSNoPermissionAccess"
 
 	// Tunnel operations.
 	CodeTunnelExpired           = "OTSTunnelExpired"
@@ -33,8 +34,15 @@ const (
 	CodeInvalidPK             = "OTSInvalidPK"
 	CodeOutOfColumnCountLimit = "OTSOutOfColumnCountLimit"
 	CodeOutOfRowSizeLimit     = "OTSOutOfRowSizeLimit"
+	CodeDataOutOfRange        = "OTSDataOutOfRange"
+	CodeTooFrequentAdjustment = "OTSTooFrequentReservedThroughputAdjustment"
 	CodeQuotaExhausted        = "OTSQuotaExhausted"
 	CodeServerUnavailable     = "OTSServerUnavailable"
+	CodeTrimmedDataAccess     = "OTSTrimmedDataAccess"
+	CodeRowOperationConflict  = "OTSRowOperationConflict"
+	CodeSessionNotExist       = "OTSSessionNotExist"
+	CodeSessionBusy           = "OTSSessionBusy"
+	CodeOutOfTransactionSize  = "OTSOutOfTransactionDataSizeLimit"
 )
 
 // Error is an answer of the service's own form: a non-2xx status and a
@@ -56,29 +64,30 @@ func (e *Error) Error() string {
 // Codes that are missing here are answered with 400. Those without a constant
 // are never this emulator's own answer, but a fault may be injected with them.
 var statuses = map[string]int{
-	CodeAuthFailed:                               http.StatusForbidden,
-	CodeRequestBodyTooLarge:                      http.StatusRequestEntityTooLarge,
-	CodeRequestTimeout:                           http.StatusRequestTimeout,
-	CodeMethodNotAllowed:                         http.StatusMethodNotAllowed,
-	CodeInternalServerError:                      http.StatusInternalServerError,
-	CodeTunnelExist:                              http.StatusConflict,
-	CodeResourceGone:                             http.StatusGone,
-	CodeTunnelServerUnavailable:                  http.StatusServiceUnavailable,
-	CodeObjectNotExist:                           http.StatusNotFound,
-	CodeObjectAlreadyExist:                       http.StatusConflict,
-	CodeConditionCheckFail:                       http.StatusForbidden,
-	CodeQuotaExhausted:                           http.StatusForbidden,
-	CodeServerUnavailable:                        http.StatusServiceUnavailable,
-	"OTSNoPermissionAccess":                      http.StatusForbidden,
-	"OTSPermissionDenied":                        http.StatusForbidden,
-	"OTSTableNotReady":                           http.StatusNotFound,
-	"OTSRowOperationConflict":                    http.StatusConflict,
-	"OTSNotEnoughCapacityUnit":                   http.StatusForbidden,
-	"OTSCapacityUnitExhausted":                   http.StatusForbidden,
-	"OTSServerBusy":                              http.StatusServiceUnavailable,
-	"OTSPartitionUnavailable":                    http.StatusServiceUnavailable,
-	"OTSTimeout":                                 http.StatusServiceUnavailable,
-	"OTSTooFrequentReservedThroughputAdjustment": http.StatusForbidden,
+	CodeAuthFailed:              http.StatusForbidden,
+	CodeRequestBodyTooLarge:     http.StatusRequestEntityTooLarge,
+	CodeRequestTimeout:          http.StatusRequestTimeout,
+	CodeMethodNotAllowed:        http.StatusMethodNotAllowed,
+	CodeInternalServerError:     http.StatusInternalServerError,
+	CodeTunnelExist:             http.StatusConflict,
+	CodeResourceGone:            http.StatusGone,
+	CodeTunnelServerUnavailable: http.StatusServiceUnavailable,
+	CodeObjectNotExist:          http.StatusNotFound,
+	CodeObjectAlreadyExist:      http.StatusConflict,
+	CodeConditionCheckFail:      http.StatusForbidden,
+	CodeQuotaExhausted:          http.StatusForbidden,
+	CodeServerUnavailable:       http.StatusServiceUnavailable,
+	CodeNoPermissionAccess:      http.StatusForbidden,
+	"OTSPermissionDenied":       http.StatusForbidden,
+	"OTSTableNotReady":          http.StatusNotFound,
+	CodeRowOperationConflict:    http.StatusConflict,
+	"OTSNotEnoughCapacityUnit":  http.StatusForbidden,
+	"OTSCapacityUnitExhausted":  http.StatusForbidden,
+	"OTSServerBusy":             http.StatusServiceUnavailable,
+	"OTSPartitionUnavailable":   http.StatusServiceUnavailable,
+	"OTSTimeout":                http.StatusServiceUnavailable,
+	CodeTooFrequentAdjustment:   http.StatusForbidden,
+	CodeTrimmedDataAccess:       http.StatusNotFound, // as DataX's test double of the service has it
 }
 
 // StatusOf returns the HTTP status that the service answers a code with.

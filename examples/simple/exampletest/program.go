@@ -82,14 +82,20 @@ func Start(t *testing.T, awaited string, env []string, args ...string) *Program 
 	return p
 }
 
-// Interrupt waits for the text that Start was given, and then sends what Ctrl-C does.
-func (p *Program) Interrupt() {
+// Await waits for the text that Start was given.
+func (p *Program) Await() {
 	p.t.Helper()
 	select {
 	case <-p.out.seen:
 	case <-time.After(limit):
 		p.t.Fatalf("the example did not print what was awaited within %v", limit)
 	}
+}
+
+// Interrupt waits for the text that Start was given, and then sends what Ctrl-C does.
+func (p *Program) Interrupt() {
+	p.t.Helper()
+	p.Await()
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		p.t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
-	"github.com/watermill-ots/watermill-ots/subscriber"
+	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // TableName is the table that Start makes.
@@ -37,7 +37,7 @@ type Row struct {
 
 // RowOf reads the row from a message of the tunnel.
 func RowOf(msg *message.Message) (Row, error) {
-	r, ok := subscriber.RecordFromMessage(msg)
+	r, ok := ots.RecordFromMessage(msg)
 	if !ok {
 		return Row{}, errors.New("the message has no record")
 	}

@@ -1,5 +1,0 @@
-//go:build !race
-
-package ack
-
-const raceEnabled = false

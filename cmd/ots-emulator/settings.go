@@ -1,0 +1,130 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"regexp"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/watermill-ots/watermill-ots/emulator"
+)
+
+// settings are what the flags say.
+type settings struct {
+	flags     *flag.FlagSet
+	options   emulator.Options
+	adminAddr string
+	seedFile  string
+	verbose   bool
+	version   bool
+}
+
+// newSettings returns the defaults.
+func newSettings() *settings {
+	s := &settings{flags: flag.NewFlagSet("ots-emulator", flag.ContinueOnError)}
+	s.flags.SetOutput(io.Discard) // run writes errors and help
+	opts := &s.options
+	s.flags.StringVar(&opts.Addr, "addr", "127.0.0.1:8087", "`HOST:PORT` to listen on; port 0 picks a free one")
+	s.flags.StringVar(&opts.DataDir, "data-dir", "", "`DIR` that keeps tables and tunnels; empty keeps all in memory")
+	s.flags.BoolVar(&opts.Sync, "sync", false, "flush writes to the device, and the directory of the file, before they are acknowledged")
+	s.flags.StringVar(&s.seedFile, "seed", "", "YAML `FILE` of tables and rows to begin with; tables that exist are left as they are")
+	s.flags.Func("allowed-host", "host `NAME` under which clients may address the emulator; repeat it for more", func(name string) error {
+		opts.AllowedHosts = append(opts.AllowedHosts, name)
+		return nil
+	})
+	s.flags.StringVar(&opts.Instance, "instance", "", "instance `NAME` that requests must carry; empty accepts any")
+	s.flags.StringVar(&opts.AccessKeyID, "access-key-id", "", "access key `ID`; empty accepts any credentials")
+	s.flags.StringVar(&opts.AccessKeySecret, "access-key-secret", "", "access key `SECRET` that requests must be signed with")
+	s.flags.StringVar(&opts.SecurityToken, "security-token", "", "STS `TOKEN` that requests must carry; empty accepts any or none")
+	s.flags.StringVar(&opts.Region, "region", "", "`REGION` that version 4 signatures must be made for; empty accepts any")
+	s.flags.StringVar(&s.adminAddr, "admin-addr", "", "`HOST:PORT` of the admin API; empty turns it off")
+	s.flags.StringVar(&opts.AdminToken, "admin-token", "", "`TOKEN` that requests of the admin API must carry; needed where other machines can reach it")
+	s.flags.BoolVar(&opts.Lenient, "lenient", false, "take what the official SDKs' tests send against the documentation")
+	s.flags.Uint64Var(&opts.Seed, "fault-seed", 0, "`NUMBER` that decides faults which happen by chance")
+	s.flags.BoolVar(&s.verbose, "v", false, "log every fault and every channel that changes hands")
+	s.flags.BoolVar(&s.version, "version", false, "print the version and exit")
+	return s
+}
+
+// errHelp says that --help was given.
+var errHelp = flag.ErrHelp
+
+// oneDash is how package flag writes the names of flags.
+var oneDash = regexp.MustCompile(` -([a-z][a-z-]+)`)
+
+// parse reads the flags.
+func (s *settings) parse(args []string) error {
+	if err := s.flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return errHelp
+		}
+		return errors.New(oneDash.ReplaceAllString(err.Error(), " --$1"))
+	}
+	if s.flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q; all settings are flags", s.flags.Arg(0))
+	}
+	return nil
+}
+
+const (
+	purpose = `ots-emulator runs a Tablestore (Aliyun OTS) on this machine: the table API and the
+tunnel API, for tests and development without a cloud account.
+
+Usage:
+  ots-emulator [flags]
+
+Flags:
+`
+	examples = `
+Examples:
+  ots-emulator
+      at http://127.0.0.1:8087, in memory, with any instance and credentials
+  ots-emulator --data-dir ./data --seed tables.yaml
+      keeps everything in ./data, and makes the tables of the file that are not there yet
+  ots-emulator --addr 127.0.0.1:0 --instance test --admin-addr 127.0.0.1:8089
+      on a free port, which the first line on stdout has; faults by curl, at port 8089
+
+Documentation: https://github.com/watermill-ots/watermill-ots/blob/main/docs/emulator.md
+`
+)
+
+// writeHelp writes what --help shows.
+func (s *settings) writeHelp(w io.Writer) {
+	var b strings.Builder
+	b.WriteString(purpose)
+	s.flags.VisitAll(func(f *flag.Flag) {
+		dashes := "--"
+		if len(f.Name) == 1 {
+			dashes = "-"
+		}
+		value, usage := flag.UnquoteUsage(f)
+		fmt.Fprintf(&b, "%s\n      %s", strings.TrimRight("  "+dashes+f.Name+" "+value, " "), usage)
+		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0" {
+			fmt.Fprintf(&b, " (default %s)", f.DefValue)
+		}
+		b.WriteString("\n")
+	})
+	b.WriteString(examples)
+	io.WriteString(w, b.String()) // a pipe that is closed wants no help
+}
+
+// versionText says which version this is and what built it.
+func versionText() string {
+	version, commit := "unknown", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
+		for _, setting := range info.Settings {
+			switch {
+			case setting.Key == "vcs.revision":
+				commit = ", commit " + setting.Value
+			case setting.Key == "vcs.modified" && setting.Value == "true":
+				commit += " with changes"
+			}
+		}
+	}
+	return fmt.Sprintf("ots-emulator %s (%s, %s/%s%s)", version, runtime.Version(), runtime.GOOS, runtime.GOARCH, commit)
+}

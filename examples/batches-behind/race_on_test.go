@@ -1,0 +1,5 @@
+//go:build race
+
+package behind_test
+
+const raceEnabled = true

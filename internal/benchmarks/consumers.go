@@ -1,0 +1,332 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/ots"
+	"github.com/watermill-ots/watermill-ots/router"
+	"github.com/watermill-ots/watermill-ots/subscriber"
+)
+
+const (
+	instance = "bench"
+	topic    = "bench/bench"
+)
+
+// consumer is one way to consume a tunnel. run consumes until ctx ends and tells m of
+// each record that is done.
+type consumer struct {
+	name, what string
+	run        func(ctx context.Context, endpoint string, m *meter) error
+}
+
+// consumers in the order of the tables.
+var consumers = []consumer{
+	{"sdk", "official SDK alone, empty callback", runSDK},
+	{"glue", "hand-written glue: SDK → JSON → Watermill Router", runGlue},
+	{"json", "ours → Router, JSON payload", ours(subscriber.JSON{}, throughRouter)},
+	{"raw", "ours → Router, PlainBuffer payload", ours(subscriber.Raw{}, throughRouter)},
+	{"lazy", "ours → Router, no payload, a column of the typed record", ours(subscriber.None{}, throughRouterTyped)},
+	{"batch", "ours → Router → batches of 100, JSON", ours(subscriber.JSON{}, throughBatches)},
+	{"pipeline", "ours, a pipeline of package router, JSON", runPipeline},
+	{"handle", "ours → Subscriber.Handle, JSON", ours(subscriber.JSON{}, throughHandle)},
+	{"held", "ours without a Router, always so many unacked", runHeld},
+	{"bare", "ours without a Router, no payload", ours(subscriber.None{}, withoutRouter)},
+}
+
+func consumerNamed(name string) (consumer, error) {
+	i := slices.IndexFunc(consumers, func(c consumer) bool { return c.name == name })
+	if i < 0 {
+		return consumer{}, fmt.Errorf("no consumer is called %q", name)
+	}
+	return consumers[i], nil
+}
+
+// runSDK is the official SDK as its users write it: a callback for each page.
+func runSDK(ctx context.Context, endpoint string, m *meter) error {
+	return sdkWorker(ctx, endpoint, func(records []*tunnel.Record) error {
+		for _, r := range records {
+			m.done(r.Timestamp)
+		}
+		return nil
+	})
+}
+
+func sdkWorker(ctx context.Context, endpoint string, process func([]*tunnel.Record) error) error {
+	client := tunnel.NewTunnelClient(endpoint, instance, "id", "secret")
+	daemon := tunnel.NewTunnelDaemon(client, "bench", &tunnel.TunnelWorkerConfig{
+		LogConfig: &tunnel.DefaultLogConfig, LogWriteSyncer: zapcore.AddSync(io.Discard),
+		ProcessorFactory: &tunnel.SimpleProcessFactory{Logger: zap.NewNop(), ProcessFunc: func(_ *tunnel.ChannelContext, records []*tunnel.Record) error {
+			return process(records)
+		}},
+	})
+	ended := make(chan error, 1)
+	go func() { ended <- daemon.Run() }() // ends with Close
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		daemon.Close()
+		return nil // its channels end some heartbeats later; the process does not wait
+	}
+}
+
+// runGlue is what a team writes that wants the SDK's records in a Watermill
+// Router: a message for each record, and a callback that waits for all of a page.
+func runGlue(ctx context.Context, endpoint string, m *meter) error {
+	out := make(chan *message.Message)
+	r, err := newRouter(subscriberFunc(func(context.Context, string) (<-chan *message.Message, error) { return out, nil }), func(msg *message.Message) error {
+		m.done(0)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }() // ends with ctx
+	<-r.Running()
+	err = sdkWorker(ctx, endpoint, func(records []*tunnel.Record) error {
+		messages := make([]*message.Message, len(records))
+		for i, record := range records {
+			payload, err := json.Marshal(jsonOf(record))
+			if err != nil {
+				return err
+			}
+			messages[i] = message.NewMessage(watermill.NewUUID(), payload)
+			select {
+			case out <- messages[i]:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		for _, msg := range messages {
+			select {
+			case <-msg.Acked():
+			case <-msg.Nacked():
+				return fmt.Errorf("message %s was nacked", msg.UUID)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	select {
+	case runErr := <-ended:
+		return errors.Join(err, runErr)
+	default: // like the SDK's callbacks, the Router is left to the end of the process
+		return err
+	}
+}
+
+// jsonOf is a record as encoding/json takes it.
+func jsonOf(r *tunnel.Record) any {
+	key, cells := make(map[string]any), make(map[string]any)
+	for _, pk := range r.PrimaryKey.PrimaryKeys {
+		key[pk.ColumnName] = pk.Value
+	}
+	for _, c := range r.Columns {
+		cells[*c.Name] = c.Value
+	}
+	return map[string]any{"type": r.Type.String(), "key": key, "columns": cells, "timestamp": r.Timestamp}
+}
+
+// subscriberFunc is a message.Subscriber whose Close does nothing.
+type subscriberFunc func(context.Context, string) (<-chan *message.Message, error)
+
+func (f subscriberFunc) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	return f(ctx, topic)
+}
+
+func (subscriberFunc) Close() error { return nil }
+
+func newRouter(sub message.Subscriber, h message.NoPublishHandlerFunc) (*message.Router, error) {
+	r, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
+	if err != nil {
+		return nil, err
+	}
+	r.AddConsumerHandler("bench", topic, sub, h)
+	return r, nil
+}
+
+// ours is our subscriber with default settings, and what takes its messages.
+func ours(u ots.Unmarshaler, consume func(context.Context, *subscriber.Subscriber, *meter) error) func(context.Context, string, *meter) error {
+	return func(ctx context.Context, endpoint string, m *meter) error {
+		sub, err := subscriber.New(subscriber.Config{
+			Endpoint: endpoint, Instance: instance, AccessKeyID: "id", AccessKeySecret: "secret", Unmarshaler: u,
+		}, nil)
+		if err != nil {
+			return err
+		}
+		if err := consume(ctx, sub, m); err != nil {
+			return err
+		}
+		return sub.Close()
+	}
+}
+
+func throughRouter(ctx context.Context, sub *subscriber.Subscriber, m *meter) error {
+	r, err := newRouter(sub, func(msg *message.Message) error {
+		m.done(changed(m, msg))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.Run(ctx)
+}
+
+// throughRouterTyped reads a column of each record.
+func throughRouterTyped(ctx context.Context, sub *subscriber.Subscriber, m *meter) error {
+	r, err := newRouter(sub, func(msg *message.Message) error {
+		record, _ := ots.RecordFromMessage(msg)
+		if v, ok := record.Column("column_0"); !ok || len(v.String()) != columnBytes {
+			return fmt.Errorf("column_0 is %v", v)
+		}
+		m.done(changed(m, msg))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return r.Run(ctx)
+}
+
+// changed is the time of a message's change, µs since 1970, where it matters.
+func changed(m *meter, msg *message.Message) int64 {
+	if !m.latencies {
+		return 0
+	}
+	r, _ := ots.RecordFromMessage(msg)
+	return r.Sequence.Timestamp
+}
+
+func throughBatches(ctx context.Context, sub *subscriber.Subscriber, m *meter) error {
+	b, err := batching.New(batching.Config{Batchers: map[string]batching.Batcher{
+		"default": {Size: 100, Concurrency: 4, Handler: func(_ context.Context, b *batching.Batch) error {
+			for _, msg := range b.Messages {
+				m.done(changed(m, msg))
+			}
+			return nil
+		}},
+	}}, nil)
+	if err != nil {
+		return err
+	}
+	r, err := newRouter(sub, func(*message.Message) error { return nil })
+	if err != nil {
+		return err
+	}
+	r.AddMiddleware(b.Middleware)
+	if err := r.Run(ctx); err != nil {
+		return err
+	}
+	return b.Close()
+}
+
+func withoutRouter(ctx context.Context, sub *subscriber.Subscriber, m *meter) error {
+	messages, err := sub.Subscribe(ctx, topic)
+	if err != nil {
+		return err
+	}
+	for msg := range messages {
+		m.done(changed(m, msg))
+		msg.Ack()
+	}
+	return nil
+}
+
+func throughHandle(ctx context.Context, sub *subscriber.Subscriber, m *meter) error {
+	done, err := sub.Handle(ctx, topic, func(msg *message.Message) error {
+		m.done(changed(m, msg))
+		return nil
+	})
+	if err == nil {
+		<-done
+	}
+	return err
+}
+
+// inFlight is how many messages runHeld holds.
+var inFlight = 1
+
+// runHeld acks a message only when inFlight later ones have come. Unordered: or else
+// a key that comes again would wait for itself.
+func runHeld(ctx context.Context, endpoint string, m *meter) error {
+	sub, err := subscriber.New(subscriber.Config{
+		Endpoint: endpoint, Instance: instance, AccessKeyID: "id", AccessKeySecret: "secret", Unmarshaler: subscriber.None{},
+		Ordering: subscriber.Unordered, MaxInFlight: 2 * inFlight, MaxInFlightBytes: 64 << 30,
+	}, nil)
+	if err != nil {
+		return err
+	}
+	messages, err := sub.Subscribe(ctx, topic)
+	if err != nil {
+		return err
+	}
+	held := make([]*message.Message, inFlight)
+	for i := 0; ; i = (i + 1) % inFlight {
+		msg, ok := <-messages
+		if !ok {
+			break
+		}
+		if old := held[i]; old != nil {
+			old.Ack()
+			m.done(0)
+		}
+		held[i] = msg
+	}
+	if err := sub.Close(); !errors.Is(err, subscriber.ErrDrainTimeout) { // what is held stays so
+		return fmt.Errorf("closing with %d held messages: %w", inFlight, err)
+	}
+	return nil
+}
+
+func runPipeline(ctx context.Context, endpoint string, m *meter) error {
+	cfg, err := router.Parse("bench.yaml", []byte(fmt.Sprintf(`
+instances:
+  bench: {name: %s, endpoint: %q, access_key_id: id, access_key_secret: secret}
+tunnels:
+  bench: {instance: bench, table_name: bench, tunnel_name: bench}
+`, instance, endpoint)))
+	if err != nil {
+		return err
+	}
+	r, err := router.New(cfg, nil)
+	if err != nil {
+		return err
+	}
+	err = r.Handle("bench", router.Handlers{Process: func(msg *message.Message) error {
+		m.done(changed(m, msg))
+		return nil
+	}})
+	if err != nil {
+		return err
+	}
+	return r.Run(ctx)
+}
+
+// describe lists the consumers for -help.
+func describe() string {
+	var b strings.Builder
+	for _, c := range consumers {
+		fmt.Fprintf(&b, "  %-9s %s\n", c.name, c.what)
+	}
+	return b.String()
+}
+
+// timeOf is the moment of a change time in µs.
+func timeOf(us int64) time.Time { return time.UnixMicro(us) }

@@ -1,0 +1,101 @@
+package ledger
+
+// queue holds the unsettled entries of one ordering key, in order of reading.
+//
+// Invariants:
+//   - The list is two parts: first the entries in force, which are all handed
+//     off except that the last may be delivered or failed; then, from next on,
+//     those that are queued, retrying or called back.
+//   - calledBack counts the entries in that state.
+//   - ready is true exactly when deliverable() is, and then the queue is in the
+//     tracker's ready list.
+//   - A queue without entries is in no index and no list.
+//   - key is a view of the page of head: a key that never runs empty would
+//     otherwise pin the page of its first record for ever.
+type queue struct {
+	key        string // empty: in no index
+	hash       uint64 // of the key
+	chained    *queue // the next one in its chain of the index
+	head, tail *entry
+	next       *entry // the first entry not in force, nil if all are
+	calledBack int
+
+	ready                bool
+	readyPrev, readyNext *queue
+}
+
+// deliverable is the law of order (L3): the next entry may go to a handler when
+// everything before it is handed off and nothing of the key that was called
+// back is still with a handler.
+func (q *queue) deliverable() bool {
+	if q.next == nil || q.next.state != queued || q.calledBack > 0 {
+		return false
+	}
+	return q.next.prev == nil || q.next.prev.state.handedOff()
+}
+
+// push appends an entry that was just read.
+func (q *queue) push(e *entry) {
+	e.prev = q.tail
+	if q.tail == nil {
+		q.head = e
+	} else {
+		q.tail.next = e
+	}
+	q.tail = e
+	if q.next == nil {
+		q.next = e
+	}
+}
+
+// remove takes an entry out from anywhere: acks come in any order. The links are
+// cleared so that an Attempt somebody keeps pins its own page, not a chain of them.
+func (q *queue) remove(e *entry) {
+	if q.next == e {
+		q.next = e.next
+	}
+	if e.prev == nil {
+		q.head = e.next
+	} else {
+		e.prev.next = e.next
+	}
+	if e.next == nil {
+		q.tail = e.prev
+	} else {
+		e.next.prev = e.prev
+	}
+	e.prev, e.next = nil, nil
+}
+
+// readyList holds the queues whose next entry may be delivered, the one that
+// has been ready longest first, so that no key waits behind a busy one.
+type readyList struct {
+	head, tail *queue
+	len        int
+}
+
+func (l *readyList) push(q *queue) {
+	q.readyPrev = l.tail
+	if l.tail == nil {
+		l.head = q
+	} else {
+		l.tail.readyNext = q
+	}
+	l.tail = q
+	l.len++
+}
+
+func (l *readyList) remove(q *queue) {
+	if q.readyPrev == nil {
+		l.head = q.readyNext
+	} else {
+		q.readyPrev.readyNext = q.readyNext
+	}
+	if q.readyNext == nil {
+		l.tail = q.readyPrev
+	} else {
+		q.readyNext.readyPrev = q.readyPrev
+	}
+	q.readyPrev, q.readyNext = nil, nil
+	l.len--
+}

@@ -1,0 +1,50 @@
+package subscriber
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/watermill-ots/watermill-ots/ots"
+)
+
+// GapError says that changes of a table are lost: the service has deleted a part of the
+// stream's log that a channel had yet to read. It ends the subscription, since to go on
+// would hide the loss. errors.Is finds ots.ErrGap in it.
+type GapError struct {
+	Table, Tunnel, Channel string
+
+	// Position is up to when all changes of the channel are handled, by the service's
+	// clock; what came after it may be lost. Zero: not known.
+	Position time.Time
+
+	Err error // the service's answer
+}
+
+// Error says what is lost and how to go on.
+func (e *GapError) Error() string {
+	since := ""
+	if !e.Position.IsZero() {
+		since = " after " + e.Position.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%s/%s channel %s: %v%s, because the stream does not keep them any more. Delete the tunnel and create it anew as BaseAndStream to read the whole table again: %v",
+		e.Table, e.Tunnel, e.Channel, ots.ErrGap, since, e.Err)
+}
+
+// Unwrap returns ots.ErrGap and the service's answer.
+func (e *GapError) Unwrap() []error { return []error{ots.ErrGap, e.Err} }
+
+// gap ends the subscription of a channel whose log was trimmed. What is in flight is
+// still handled and committed.
+func (r *channelRun) gap(err error) {
+	var answer *ots.ServiceError
+	if errors.As(err, &answer) {
+		err = answer
+	}
+	g := &GapError{Table: r.sub.table, Tunnel: r.sub.tunnel, Channel: r.conn.id, Err: err}
+	if position, _ := r.position(); position != 0 {
+		g.Position = time.Unix(0, position)
+	}
+	r.sub.raise(r.logger, &Alarm{Kind: Gap, Topic: r.sub.topic, Channel: r.conn.id})
+	r.sub.fail(g)
+}

@@ -1,0 +1,218 @@
+package subscriber
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+)
+
+// Trouble is one kind of call of a subscription that fails without success: of
+// all tunnel clients, of all channels, or of a channel that will not heal by
+// waiting. A single failure that a retry mends is over before it is of interest,
+// so look at Since.
+type Trouble struct {
+	Op    string    `json:"op"`    // "connect", "heartbeat", "readrecords" or "checkpoint"; of a start "describe" or "create"
+	Since time.Time `json:"since"` // when the first call without a success since was made
+
+	Failing int `json:"failing"` // clients, or channels
+	Of      int `json:"of"`
+
+	Cause string `json:"cause"` // in words, such as "the service refuses the credentials"
+	Code  string `json:"code"`  // as in ErrorCount
+	Error string `json:"error"` // of the last call
+}
+
+// String says what fails and why, in one sentence.
+func (t Trouble) String() string {
+	who := "channels"
+	what := map[string]string{"describe": "the start fails", "create": "the start fails", "connect": "connecting fails", "heartbeat": "heartbeats fail", "readrecords": "reads fail", "checkpoint": "checkpoints fail"}[t.Op]
+	if t.Op == "connect" || t.Op == "heartbeat" {
+		who = "clients"
+	}
+	if t.Op == "describe" || t.Op == "create" {
+		who = "starts"
+	}
+	text := fmt.Sprintf("%s (%d of %d %s): %s", what, t.Failing, t.Of, who, t.Cause)
+	if t.Error != "" {
+		text += ": " + t.Error
+	}
+	return text
+}
+
+// causes says in words what codes of failed calls mean.
+var causes = map[string]string{
+	codeNetwork:                    "the service cannot be reached",
+	codeTimeout:                    "the service does not answer in time",
+	codeCredentials:                "Config.Credentials gives no credentials",
+	codeMalformed:                  "the service's answers do not decode",
+	tunnel.ErrCodeTunnelExpired:    "the tunnel has expired: what it has yet to read is older than what the stream keeps, and lost",
+	tunnel.ErrCodeParamInvalid:     "the service does not know the channel or its position any more",
+	tunnel.ErrCodeResourceGone:     "the service does not know the client any more",
+	tunnel.ErrCodeSequenceNotMatch: "another client has stored a checkpoint",
+}
+
+// causeOf says in words why a call failed.
+func causeOf(code string) string {
+	if c, ok := causes[code]; ok {
+		return c
+	}
+	switch classifyCode(code) {
+	case auth:
+		return "the service refuses the credentials"
+	case throttled:
+		return "the service refuses so many calls"
+	case fatal:
+		return "the table or the tunnel is gone"
+	}
+	return "the service fails"
+}
+
+// answerLate is after how long a read without an answer counts as failing.
+const answerLate = 5 * time.Second
+
+// callState is what is known of the reads and checkpoints of one channel. Times are
+// in nanoseconds since 1970, 0: none. Reads include the question for the checkpoint
+// to begin with. Any goroutine may ask.
+type callState struct {
+	asked   atomic.Int64 // when the read under way was sent
+	read    atomic.Int64 // when the first failed since the last success
+	commit  atomic.Int64
+	readErr atomic.Pointer[failedState]
+	commErr atomic.Pointer[failedState]
+}
+
+// failedState is the last failure of a kind of call.
+type failedState struct {
+	*Failure
+	class class
+}
+
+// begins notes that a read is under way, until the function is called that it returns.
+func (c *callState) begins(now time.Time) (ends func()) {
+	c.asked.Store(now.UnixNano())
+	return func() { c.asked.Store(0) }
+}
+
+// failed notes a failed call.
+func (c *callState) failed(f *Failure, class class) {
+	since, last := &c.read, &c.readErr
+	if f.Op == "checkpoint" {
+		since, last = &c.commit, &c.commErr
+	}
+	last.Store(&failedState{f, class})
+	since.CompareAndSwap(0, f.Time.UnixNano())
+}
+
+func (c *callState) readSucceeded()   { c.read.Store(0) }
+func (c *callState) commitSucceeded() { c.commit.Store(0) }
+
+// failing returns since when reads and checkpoints fail; zero: they do not.
+func (c *callState) failing(now time.Time) (reads, commits time.Time) {
+	reads, commits = sinceEpoch(c.read.Load()), sinceEpoch(c.commit.Load())
+	if asked := sinceEpoch(c.asked.Load()); reads.IsZero() && !asked.IsZero() && now.Sub(asked) >= answerLate {
+		reads = asked
+	}
+	return reads, commits
+}
+
+// callSum adds up the callers, channels or clients, whose calls of one kind fail.
+type callSum struct {
+	failing, of int
+	alone       int // of the failing ones: those that count although others succeed
+	since       time.Time
+	last        *Failure
+}
+
+// add adds a caller that fails since then, or one that does not.
+func (c *callSum) add(since time.Time, last *Failure, alone bool) {
+	c.of++
+	if since.IsZero() {
+		return
+	}
+	c.failing++
+	if alone {
+		c.alone++
+	}
+	if c.since.IsZero() || since.Before(c.since) {
+		c.since = since
+	}
+	if last != nil && (c.last == nil || last.Time.After(c.last.Time)) {
+		c.last = last
+	}
+}
+
+// trouble returns what the sum says, nil if that is nothing to speak of: some succeed,
+// and those that fail may heal by themselves.
+func (c *callSum) trouble(op, fallback string) *Trouble {
+	if c.failing == 0 || c.failing < c.of && c.alone == 0 {
+		return nil
+	}
+	t := &Trouble{Op: op, Since: c.since, Failing: c.failing, Of: c.of, Code: fallback}
+	if c.last != nil {
+		t.Code, t.Error = c.last.Code, c.last.Error
+	}
+	t.Cause = causeOf(t.Code)
+	return t
+}
+
+// troubles returns what fails without success in a subscription whose status is st.
+func (s *subscription) troubles(now time.Time, st *SubscriptionStatus, runs []*channelRun, left map[string]leftChannel) []Trouble {
+	found := []Trouble{}
+	var clients, reads, commits callSum
+	op := "heartbeat"
+	for _, c := range st.Clients {
+		since := c.FailingSince
+		if !c.Connected {
+			since, op = st.disconnectedSince(), "connect"
+		}
+		clients.add(since, c.LastError, false)
+	}
+	if t := clients.trouble(op, codeNetwork); t != nil && (op == "heartbeat" || clients.last != nil) {
+		found = append(found, *t)
+	}
+	for _, r := range runs {
+		state := &r.status.calls
+		read, commit := state.failing(now)
+		last, alone := state.readErr.Load().of(read)
+		reads.add(read, last, alone)
+		last, alone = state.commErr.Load().of(commit)
+		commits.add(commit, last, alone)
+	}
+	for _, l := range left {
+		if l.failing != nil {
+			reads.add(sinceEpoch(l.failingSince), l.failing.Failure, l.failing.alone())
+		}
+	}
+	if t := reads.trouble("readrecords", codeTimeout); t != nil {
+		found = append(found, *t)
+	}
+	if t := commits.trouble("checkpoint", codeTimeout); t != nil {
+		found = append(found, *t)
+	}
+	return found
+}
+
+// alone reports whether the failure counts although other channels succeed: calls that
+// are refused because there are too many may succeed next time.
+func (f *failedState) alone() bool { return f.class != throttled }
+
+// of returns the failure that belongs to a time since when calls fail.
+func (f *failedState) of(since time.Time) (last *Failure, alone bool) {
+	if f == nil || since.IsZero() || f.Time.Before(since) {
+		return nil, !since.IsZero()
+	}
+	return f.Failure, f.alone()
+}
+
+// disconnectedSince is when a client of the subscription was last known to the service.
+func (st *SubscriptionStatus) disconnectedSince() time.Time {
+	since := st.Started
+	for _, c := range st.Clients {
+		if c.LastHeartbeat.After(since) {
+			since = c.LastHeartbeat
+		}
+	}
+	return since
+}
