@@ -22,6 +22,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/watermill-ots/watermill-ots/examples/chaos"
+	"github.com/watermill-ots/watermill-ots/examples/forward/forwardtest"
 )
 
 var seed = flag.Uint64("chaos.seed", uint64(time.Now().UnixNano()), "seed of the outages")
@@ -198,9 +199,7 @@ func TestChaos_NATS_JetStream(t *testing.T) {
 
 func TestChaos_RabbitMQ(t *testing.T) {
 	const addr = "127.0.0.1:5672"
-	if raceEnabled {
-		t.Skip("watermill-amqp v3.0.2 itself has a race: Publish reads a field (IsConnected) that its reconnecting sets, without a lock")
-	}
+	forwardtest.ReconnectsRabbitMQ(t)
 	chaos.Skip(t, "RabbitMQ", addr)
 	t.Parallel()
 	conn, err := amqp.Dial("amqp://guest:guest@" + addr + "/")

@@ -34,6 +34,7 @@ func TestToRabbitMQ_forwards_each_change_in_order(t *testing.T) {
 // TestToRabbitMQ_goes_on_when_connections_are_lost: all at once, and several times. Of the
 // forty orders more changes are being published then than a pool would have channels.
 func TestToRabbitMQ_goes_on_when_connections_are_lost(t *testing.T) {
+	forwardtest.ReconnectsRabbitMQ(t)
 	server := forwardtest.Server(t, "AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
 	u, err := url.Parse(server)
 	if err != nil {
