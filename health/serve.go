@@ -32,7 +32,7 @@ func (h *Health) ListenAndServe(ctx context.Context, addr string) error {
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
-		return fmt.Errorf("serving the health page: %w", err)
+		return fmt.Errorf("serving the health page: %w; give another address, or port 0 for a free one", err)
 	}
 	return h.Serve(ctx, l)
 }

@@ -14,7 +14,9 @@ import (
 // where messages fail: Process and the middlewares are one place, each batcher
 // is another. Between two successes at a place lies a stretch. A stretch in
 // which several messages fail for the first time, with no success since, looks
-// like an outage: failures in it do not count.
+// like an outage: failures in it do not count. A connection that broke or took
+// too long looks like one, too, even of a single message with a witness: of these
+// failures one counts in each stretch.
 //
 // A message may leave without logging, when its channel goes to another client
 // while it waits for its next attempt. Entries that were not touched for long
@@ -53,6 +55,7 @@ type stretch struct {
 type evidence struct {
 	place         string // batcher; "" for Process and the middlewares
 	own           bool   // it is the message's own: it failed alone or was named
+	lost          bool   // a connection broke or took too long
 	before, after uint64 // successes at the place before the attempt, and when it had failed
 }
 
@@ -100,8 +103,8 @@ func (a *attempts) failed(id string, ev evidence, now time.Time) judgement {
 		return judgement{attempts: f.counted, age: now.Sub(f.first)}
 	}
 	// The one before counts unless its stretch was an outage. Without a witness
-	// the failures of one stretch are one.
-	if f.pending != nil && !f.pending.outage && (witness || f.pending != here) {
+	// the failures of one stretch are one, and so are those of connections.
+	if f.pending != nil && !f.pending.outage && (f.pending != here || witness && !ev.lost) {
 		f.counted++
 	}
 	f.pending = here

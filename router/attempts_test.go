@@ -30,6 +30,25 @@ func TestAttempts(t *testing.T) {
 			}
 		}
 	})
+	t.Run("connections_that_are_lost_count_once_between_two_successes", func(t *testing.T) {
+		a := setup()
+		lost := func(succeeded uint64) evidence {
+			ev := process(succeeded)
+			ev.lost = true
+			return ev
+		}
+		a.failed("bad", process(0), start)
+		for range 100 { // an outage, in which nothing else is tried
+			if j := a.failed("bad", lost(99), start); j.attempts != 2 {
+				t.Fatalf("got %+v", j)
+			}
+		}
+		for n := range 3 { // a row of which the sink dies, among others that it takes
+			if j := a.failed("bad", lost(uint64(100+n)), start); j.attempts != n+3 || !j.witness {
+				t.Errorf("failure %d: %+v", n+3, j)
+			}
+		}
+	})
 	t.Run("failures_before_anything_succeeded_are_one", func(t *testing.T) {
 		a := setup()
 		for range 100 {

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -199,14 +201,22 @@ func (p *policy) failure(msg *message.Message, came arrival, err error) error {
 
 // evidence is what err tells about whose failure it is.
 func (p *policy) evidence(err error) evidence {
-	transient := ack.IsTransient(err)
+	transient, lost := ack.IsTransient(err), connectionLost(err)
 	if f := new(batching.Failure); errors.As(err, &f) {
-		return evidence{place: f.Batcher, own: f.Alone && !transient, before: f.Before, after: f.After}
+		return evidence{place: f.Batcher, own: f.Alone && !transient, lost: lost, before: f.Before, after: f.After}
 	}
 	// What fails outside of the batches while a batcher is down may have the same
 	// cause, and few others come as far, whose outcome would tell.
 	n := p.succeeded.Load()
-	return evidence{own: !transient && (p.down == nil || !p.down()), before: n, after: n}
+	return evidence{own: !transient && (p.down == nil || !p.down()), lost: lost, before: n, after: n}
+}
+
+// connectionLost reports whether err is that of a connection which broke, or of a call
+// which took too long. A message may cause that, and so may an outage.
+func connectionLost(err error) bool {
+	var op *net.OpError
+	var timeout net.Error // also context.DeadlineExceeded; a *url.Error is one for all that a request may fail of
+	return errors.As(err, &op) || errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // reason says why the message is given up, "" if it is not.

@@ -230,7 +230,6 @@ func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 	t.mu.Unlock()
 
 	now := time.Now()
-	deadline := b.ok.Add(t.timeout)
 	poked := t.poked.Swap(false)
 	switch {
 	case t.ctx.Err() != nil: // or the worker would go on ticking until the deadline
@@ -242,11 +241,12 @@ func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 	case b.err == nil && b.answer != nil && report == b.report && now.Before(b.next) && !poked:
 		return answer(req, http.StatusOK, b.answer), nil
 	}
+	before := b
 	resp, err := t.pass(req, min(t.longest, t.lease.left(now)))
 	b.note(now, report, resp, err, t.interval, t.longest)
 	t.count(err == nil && success(resp), err)
-	if err != nil && t.ctx.Err() == nil {
-		t.logger.Info("Heartbeat failed", watermill.LogFields{"err": fromSDK("heartbeat", err).Error(), "failures": b.failures, "lost_at": deadline})
+	if t.ctx.Err() == nil {
+		t.sayHeartbeat(before, b, err)
 	}
 	t.mu.Lock()
 	t.beat = b
@@ -256,6 +256,22 @@ func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 	}
 	t.renewCredentials()
 	return resp, err
+}
+
+// sayHeartbeat logs when heartbeats begin to fail and when they succeed again. In
+// between, each failure is in the log at Debug.
+func (t *workerTransport) sayHeartbeat(before, after beat, err error) {
+	switch {
+	case err != nil:
+		fields := watermill.LogFields{"err": fromSDK("heartbeat", err).Error(), "failures": after.failures, "lost_at": before.ok.Add(t.timeout)}
+		if before.failures == 0 {
+			t.logger.Info("Heartbeat failed", fields)
+		} else {
+			t.logger.Debug("Heartbeat failed again", fields)
+		}
+	case before.failures > 0 && after.failures == 0:
+		t.logger.Info("Heartbeats succeed again", watermill.LogFields{"failures": before.failures, "lasted": after.ok.Sub(before.failing).Round(time.Millisecond).String()})
+	}
 }
 
 // lapsed is why the lease is over.

@@ -266,6 +266,45 @@ func TestHeartbeat_a_failure_is_reported_at_every_tick_and_tried_again_with_paus
 	}
 }
 
+func TestHeartbeat_failures_in_a_row_are_two_lines_and_more_at_Debug(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		down := false
+		f := new(fakeService).on("heartbeat", func([]byte) reply {
+			if down {
+				return unavailable
+			}
+			return heartbeatReply("c1:1:OPEN")
+		})
+		w := newWorker(t, f, 5*time.Second, 300*time.Second)
+		logger := watermill.NewCaptureLogger()
+		w.transport.logger = logger
+		for range 2 {
+			w.tickFor(time.Minute)
+			down = true
+			for until := time.Now().Add(time.Minute); time.Now().Before(until); time.Sleep(tick) {
+				_, _, _ = w.beat() // it fails, as it should
+			}
+			down = false
+			for until := time.Now().Add(10 * time.Second); time.Now().Before(until); time.Sleep(tick) {
+				_, _, _ = w.beat() // until it succeeds
+			}
+		}
+		var infos []string
+		for _, line := range logger.Captured()[watermill.InfoLogLevel] {
+			infos = append(infos, line.Msg)
+		}
+		if want := []string{"Heartbeat failed", "Heartbeats succeed again", "Heartbeat failed", "Heartbeats succeed again"}; !slices.Equal(infos, want) {
+			t.Errorf("at Info: %q, want %q", infos, want)
+		}
+		if n := len(logger.Captured()[watermill.DebugLogLevel]); n < 10 {
+			t.Errorf("%d further failures at Debug, want each of two minutes", n)
+		}
+		if n := len(logger.Captured()[watermill.ErrorLogLevel]); n != 0 {
+			t.Errorf("%d lines at Error: the session is not lost", n)
+		}
+	})
+}
+
 func TestHeartbeat_a_failure_before_the_interval_is_over_is_not_hidden_by_the_last_answer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorker(t, new(fakeService).always("heartbeat", heartbeatReply("c1:1:OPEN")), time.Hour, 2*time.Hour)

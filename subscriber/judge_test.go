@@ -4,6 +4,8 @@ import (
 	"maps"
 	"testing"
 	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
 )
 
 func TestView_judges_by_what_a_client_reads(t *testing.T) {
@@ -74,5 +76,31 @@ func TestView_lag_is_that_of_channels_that_are_still_to_be_read(t *testing.T) {
 	}
 	if first, last := v.Channels[0], v.Channels[3]; first.ID != "4" || last.ID != "3" {
 		t.Errorf("the order is %+v", v.Channels)
+	}
+}
+
+// TestOrphans_are_told_of_until_somebody_reads_them: when a dead client's channels come free
+// nobody reads them yet.
+func TestOrphans_are_told_of_until_somebody_reads_them(t *testing.T) {
+	logger := watermill.NewCaptureLogger()
+	w := &viewWatch{sub: &subscription{logger: logger, cfg: Config{HeartbeatTimeout: 300 * time.Second}}}
+	const again = "Somebody reads every channel of the tunnel again"
+	for _, step := range []struct {
+		is    ViewState
+		errs  int // lines so far
+		again int
+	}{
+		{ViewHeld, 0, 0}, {ViewOrphan, 1, 0}, {ViewOrphan, 1, 0}, {ViewWaiting, 1, 0}, {ViewHeld, 1, 1}, {ViewHeld, 1, 1},
+		{ViewWaiting, 1, 1}, {ViewOrphan, 2, 1}, {ViewHeld, 2, 2},
+	} {
+		c := ViewChannel{ID: "1", ClientID: "b", State: step.is}
+		if step.is == ViewWaiting {
+			c.ClientID = ""
+		}
+		w.sayOrphans(&TunnelView{Channels: []ViewChannel{{ID: "0", ClientID: "a", State: ViewHeld}, c}})
+		errs, infos := len(logger.Captured()[watermill.ErrorLogLevel]), len(linesOf(logger, watermill.InfoLogLevel, again))
+		if errs != step.errs || infos != step.again {
+			t.Fatalf("%s: %d errors and %d times %q so far, want %d and %d", step.is, errs, infos, again, step.errs, step.again)
+		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,6 +38,7 @@ type pipelineWorker struct {
 	Doors    map[string]string // the sink's URLs by the name of a door
 	OneByOne bool              // the publisher sends message by message, as most do
 	client   *http.Client
+	requests *atomic.Int64 // sent so far
 }
 
 const (
@@ -80,6 +83,7 @@ func (w pipelineWorker) run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	fmt.Print(consuming)
+	w.requests = new(atomic.Int64)
 	w.client = &http.Client{Timeout: sinkTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 	r, err := w.router()
 	if err != nil {
@@ -189,14 +193,18 @@ func (w pipelineWorker) send(ctx context.Context, door string, msgs ...*message.
 	return refused, err
 }
 
+// post sends a body to a door. When no answer comes it tells the sink so before it returns: what the
+// sink did with the request later, beside the next attempt, would be no matter of this library.
 func (w pipelineWorker) post(ctx context.Context, door string, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.Doors[door], bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
+	id := fmt.Sprintf("%d-%d", w.Number, w.requests.Add(1))
+	req.Header.Set(requestHeader, id)
 	resp, err := w.client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, w.abandon(ctx, id))
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
@@ -204,6 +212,21 @@ func (w pipelineWorker) post(ctx context.Context, door string, body []byte) ([]b
 		err = errors.New("the sink answers " + strconv.Itoa(resp.StatusCode) + " " + string(answer))
 	}
 	return answer, err
+}
+
+// abandon has the sink not do the request any more, if it has not done it. Nothing but that
+// error may come of it: whether the sink has heard is then not known.
+func (w pipelineWorker) abandon(ctx context.Context, id string) error {
+	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, w.Doors[abandonedDoor], strings.NewReader(id))
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Transport: w.client.Transport} // no limit: it is in this process's own interest
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 // behind is a middleware around the batches: it sends each message on when its

@@ -22,6 +22,8 @@ const (
 	behindDoor  = "behind"  // what is sent behind a batch
 	lettersDoor = "letters" // letters by topic
 	fencedDoor  = "fenced"  // what workers tell the test
+	// abandonedDoor is where workers say of which requests they do not wait any more.
+	abandonedDoor = "abandoned"
 )
 
 // The pipelines.

@@ -28,9 +28,13 @@ type recordingSink struct {
 	seen    map[string]map[ident]bool // by door: what is in entries
 	letters []letter                  // that came by topic
 	fenced  []fencing
+	gone    map[string]bool // requests that their workers have given up
 	hit     map[string]bool // door and UUID that met a single fault
 	count   map[string]int  // single faults by kind
 }
+
+// requestHeader has what tells a request from all others.
+const requestHeader = "Request-Id"
 
 // entry is one effect: a row that the sink took.
 type entry struct {
@@ -62,7 +66,7 @@ func newRecordingSink(t *testing.T, seed uint64, doors ...string) *recordingSink
 	t.Helper()
 	s := &recordingSink{
 		names: seed%3 == 0, doors: make(map[string]*door), random: rand.New(rand.NewPCG(seed, 3)),
-		seen: make(map[string]map[ident]bool), hit: make(map[string]bool), count: make(map[string]int),
+		seen: make(map[string]map[ident]bool), hit: make(map[string]bool), gone: make(map[string]bool), count: make(map[string]int),
 	}
 	for _, name := range doors {
 		d := &door{sink: s, name: name, addr: freeAddr(t), mood: open, changed: make(chan struct{})}
@@ -101,11 +105,13 @@ func (s *recordingSink) pause() time.Duration {
 func (s *recordingSink) take(r *http.Request, door string, body []byte) (status int, answer []byte, lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.Context().Err() != nil {
+	if r.Context().Err() != nil || s.gone[r.Header.Get(requestHeader)] {
 		return 0, nil, true
 	}
 	var err error
 	switch door {
+	case abandonedDoor:
+		s.gone[string(body)] = true
 	case fencedDoor:
 		var f fencing
 		if err = json.Unmarshal(body, &f); err == nil {

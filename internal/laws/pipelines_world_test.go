@@ -82,7 +82,7 @@ func newPipelinesWorld(t *testing.T, seed uint64) *pipelinesWorld {
 		tables: make(map[string]*table), ids: make(map[string]string), slots: make([]*pipelineProcess, workerSlots),
 		samples: make(map[string]map[string][]committed), began: time.Now(),
 	}
-	w.sink = newRecordingSink(t, seed, batchedPipe.name, behindDoor, plainPipe.name, forwardPipe.name, lettersDoor, fencedDoor)
+	w.sink = newRecordingSink(t, seed, batchedPipe.name, behindDoor, plainPipe.name, forwardPipe.name, lettersDoor, fencedDoor, abandonedDoor)
 	t.Cleanup(w.cleanUp)
 	for _, name := range []string{ordersTable, stockTable} {
 		w.tables[name] = newTable(w.client, name, seed)
