@@ -308,7 +308,7 @@ func (r *channelRun) rest(d time.Duration) bool {
 }
 
 // opened tells what the channel's opening means; told is closed when that is known. The stream
-// of a BaseAndStream tunnel is handed out only when all base channels are TERMINATED [facts 4.1].
+// of a BaseAndStream tunnel is handed out only when all base channels are TERMINATED [docs/protocol.md, Types, stages and channels].
 func (r *channelRun) opened(base bool) (told <-chan struct{}) {
 	told = r.tell(Phase{Kind: ChannelOpened, Base: base})
 	if r.sub.tunnelType == BaseAndStream && !base {
@@ -318,7 +318,7 @@ func (r *channelRun) opened(base bool) (told <-chan struct{}) {
 }
 
 // isBase reports whether a token is one of base data: it has no iterator. A
-// token that does not decode counts as one of the stream, as in the SDK [facts 4.5].
+// token that does not decode counts as one of the stream, as in the SDK [docs/protocol.md, Tokens].
 func isBase(token string) bool {
 	content, err := tunnel.ParseRequestToken(token)
 	return err == nil && content.GetIterator() == ""

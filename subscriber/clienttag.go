@@ -62,7 +62,7 @@ type signedV4 interface {
 	GetSigningDate() string
 }
 
-// sign signs a request as the SDK does [facts 1.3]: a MAC over the path, the method
+// sign signs a request as the SDK does [docs/protocol.md, Signatures]: a MAC over the path, the method
 // and every x-ots header, in the order of their names.
 func sign(req *http.Request, cred common.Credentials) {
 	const v2, v4 = "x-ots-signature", "x-ots-signaturev4"

@@ -75,7 +75,7 @@ func (r *channelRun) commit() error {
 }
 
 // store makes one checkpoint call. The service takes it only with the stored
-// sequence number + 1 [facts 4.4], so a checkpoint that was stored although its answer was lost
+// sequence number + 1 [docs/protocol.md, Checkpoints], so a checkpoint that was stored although its answer was lost
 // makes the next one fail with a mismatch: reading it back tells which.
 func (r *channelRun) store(token string, position uint64) error {
 	if token == r.stored { // an idle channel's empty pages may all have one token

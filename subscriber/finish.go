@@ -19,7 +19,7 @@ const (
 // children of a split may be listed some time after their parent has ended.
 const splitGap = 15 * time.Second
 
-// What DescribeTunnel says of a tunnel and its channels [facts 4.1].
+// What DescribeTunnel says of a tunnel and its channels [docs/protocol.md, Types, stages and channels].
 const (
 	statusTerminated = "TERMINATED"
 	channelStream    = "Stream"
@@ -134,7 +134,7 @@ func (s *subscription) allTerminated(d *tunnel.DescribeTunnelResponse) bool {
 // endOf returns the time after which a tunnel delivers no changes, zero for never.
 func endOf(info *tunnel.TunnelInfo) time.Time {
 	if c := info.StreamTunnelConfig; c != nil && c.EndOffset > 0 {
-		return time.Unix(0, int64(c.EndOffset)) // nanoseconds, as they are sent [facts 4.7]
+		return time.Unix(0, int64(c.EndOffset)) // nanoseconds, as they are sent [docs/protocol.md, Start and end of a tunnel]
 	}
 	return time.Time{}
 }

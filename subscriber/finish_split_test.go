@@ -13,7 +13,7 @@ import (
 )
 
 // A tunnel with an end in the past whose partition was split: the service may list the children
-// some time after their parent has ended [facts 4.1].
+// some time after their parent has ended [docs/protocol.md, The end of a channel].
 func TestFinish_does_not_overtake_the_children_of_a_split(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		str := func(v string) *string { return &v }

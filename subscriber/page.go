@@ -133,7 +133,7 @@ const leastRecord = 32
 // errPage marks an answer that is no ReadRecordsResponse.
 var errPage = errors.New("malformed page")
 
-// Field numbers of the tunnel messages [facts 2.1].
+// Field numbers of the tunnel messages [docs/protocol.md, Tunnel messages].
 const (
 	fieldRecords       = 1 // ReadRecordsResponse
 	fieldNextToken     = 2

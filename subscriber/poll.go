@@ -7,7 +7,7 @@ import (
 )
 
 // When the service does not say whether more records are there, a page counts as
-// full above these bounds, as in the SDK [facts 4.6].
+// full above these bounds, as in the SDK [docs/protocol.md, Reads and pages].
 const (
 	fullPageRecords = 500
 	fullPageBytes   = 900 << 10

@@ -47,7 +47,7 @@ func (s *Subscriber) RPO(ctx context.Context, topic string) (RPO, error) {
 	}, nil
 }
 
-// sinceEpoch makes a time of the service's nanoseconds; its 1970 means "none" [facts 4.8].
+// sinceEpoch makes a time of the service's nanoseconds; its 1970 means "none" [docs/protocol.md, Recovery points].
 func sinceEpoch(ns int64) time.Time {
 	if ns <= 0 {
 		return time.Time{}

@@ -79,7 +79,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Subscriber, error) {
 		base = pooled{s.own}
 	}
 	s.endpoint = &endpoint{
-		// A trailing slash would make the SDK request //tunnel/.. and sign /tunnel/.. [facts 1.3].
+		// A trailing slash would make the SDK request //tunnel/.. and sign /tunnel/.. [docs/protocol.md, Paths].
 		url:      strings.TrimRight(cfg.Endpoint, "/"),
 		instance: cfg.Instance,
 		region:   cfg.Region,
@@ -242,7 +242,7 @@ func (t TunnelSpec) stream() *tunnel.StreamTunnelConfig {
 	if t.Earliest {
 		c.Flag = protocol.StartOffsetFlag_EARLIEST
 	}
-	// Offsets are nanoseconds on the wire, and the Go SDK passes them as they are [facts 4.7].
+	// Offsets are nanoseconds on the wire, and the Go SDK passes them as they are [docs/protocol.md, Start and end of a tunnel].
 	if !t.Start.IsZero() {
 		c.StartOffset = uint64(t.Start.UnixNano())
 	}

@@ -146,7 +146,7 @@ func (t *callTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 // headerRequestID names a call in the service's own logs.
 const headerRequestID = "x-ots-requestid"
 
-// success is any 2xx, as in the SDK [facts 1.4].
+// success is any 2xx, as in the SDK [docs/protocol.md, Responses].
 func success(resp *http.Response) bool { return resp.StatusCode >= 200 && resp.StatusCode <= 299 }
 
 // needsBody names the operations whose answers have required fields.
@@ -194,7 +194,7 @@ func readBody(resp *http.Response) ([]byte, error) {
 
 // answerError makes an error of an answer that is not 2xx. Its body is an
 // Error message; one that does not decode becomes, as in the SDK,
-// OTSTunnelServerUnavailable for 5xx and OTSClientError for the rest [facts 1.4].
+// OTSTunnelServerUnavailable for 5xx and OTSClientError for the rest [docs/protocol.md, Responses].
 func answerError(op string, resp *http.Response, body []byte) *ots.ServiceError {
 	requestID := resp.Header.Get(headerRequestID)
 	var e protocol.Error

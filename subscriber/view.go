@@ -119,7 +119,7 @@ func viewOf(resp *tunnel.DescribeTunnelResponse) *TunnelView {
 }
 
 // addReads adds what the service knows of reads. Whether an answer's outer keys are
-// tunnels or clients does not matter: the inner ones are channels [facts 4.8].
+// tunnels or clients does not matter: the inner ones are channels [docs/protocol.md, Recovery points].
 func (v *TunnelView) addReads(resp *tunnel.GetRpoResponse) {
 	points := make(map[string]*tunnel.RpoLatency)
 	for _, byChannel := range resp.RpoInfos {

@@ -10,7 +10,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// Codes of the table API, and those that both APIs have [D: Error codes].
+// Codes of the table API, and those that both APIs have [docs/protocol.md, Codes of the table API].
 const (
 	CodeAuthFailed         = "OTSAuthFailed"
 	CodeNoPermission       = "OTSNoPermissionAccess"
@@ -74,7 +74,7 @@ func HasCode(err error, codes ...string) bool {
 
 // IsTrimmed reports whether an answer says that the log was trimmed before it was read. The
 // documented answer has the code OTSTunnelServerUnavailable, which otherwise means a fault
-// of the service, and says it in its message [D: Error codes of Tunnel Service].
+// of the service, and says it in its message [docs/protocol.md, Trimmed logs].
 func IsTrimmed(code, message string) bool {
 	return code == CodeTrimmed || strings.HasPrefix(message, CodeTrimmed)
 }

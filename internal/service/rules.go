@@ -22,7 +22,7 @@ const (
 )
 
 // IsTableName reports whether the service takes a table, or a column that a Publisher
-// writes, of that name [D: Naming conventions].
+// writes, of that name [docs/protocol.md, Limits and cost].
 func IsTableName(name string) bool { return tableName.MatchString(name) }
 
 // IsTunnelName reports whether a tunnel can have that name. The service's own rule is not
