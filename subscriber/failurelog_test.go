@@ -149,7 +149,7 @@ func TestHandle_logs_an_outage_of_the_sink_in_a_few_lines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var broken atomic.Bool
 		broken.Store(true)
-		s, logger := sink(t, 200, &broken, nil)
+		s, logger := sink(t, 20, &broken, nil)
 		time.Sleep(10*time.Minute + 30*time.Second)
 		broken.Store(false)
 		time.Sleep(time.Minute)
@@ -157,7 +157,7 @@ func TestHandle_logs_an_outage_of_the_sink_in_a_few_lines(t *testing.T) {
 		full := linesOf(logger, watermill.ErrorLogLevel, "Handler returned error")
 		many := linesOf(logger, watermill.ErrorLogLevel, "Handlers go on failing; their messages come again")
 		again := linesOf(logger, watermill.InfoLogLevel, "Handlers succeed again")
-		if len(full) != fullFailures || len(many) != 10 || len(again) != 1 || nacked < 200*600 {
+		if len(full) != fullFailures || len(many) != 10 || len(again) != 1 || nacked < 20*600 {
 			t.Fatalf("%d failures: %d lines in full, %d with a count, %d ends", nacked, len(full), len(many), len(again))
 		}
 		if keys := fmt.Sprint(many[0].Fields["first_keys"]); strings.Count(keys, "attempt") != namedFailures || many[0].Err.Error() != "the sink is down" {

@@ -100,6 +100,7 @@ func TestFinish_process_without_a_channel_ends_too_and_none_before_the_last_ack(
 }
 
 func TestFinish_tunnel_with_an_end_ends_after_it_although_a_partition_splits(t *testing.T) {
+	t.Parallel() // it waits for heartbeats, in real time
 	b := testbed.New(t, emulator.Options{})
 	cfg := testbed.Config(b.Emulator.Endpoint())
 	end := time.Now().Add(2 * time.Second)

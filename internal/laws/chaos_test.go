@@ -25,7 +25,7 @@ import (
 )
 
 var (
-	chaosSeeds   = flag.Int("chaos.seeds", 20, "how many seeds the chaos test runs; 2 with -race or -short")
+	chaosSeeds   = flag.Int("chaos.seeds", 4, "how many seeds the chaos test runs; 2 with -race or -short")
 	chaosRecords = flag.Int("chaos.records", 20_000, "how many records the chaos test writes for each seed")
 	chaosSeed    = flag.Uint64("chaos.seed", 0, "run this seed only")
 )

@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	pipelinesSeeds = flag.Int("pipelines.seeds", 20, "how many seeds the chaos test of pipelines runs; 2 with -race, none with -short")
+	pipelinesSeeds = flag.Int("pipelines.seeds", 4, "how many seeds the chaos test of pipelines runs; 2 with -race, none with -short")
 	pipelinesSeed  = flag.Uint64("pipelines.seed", 0, "run this seed only")
 	pipelinesTime  = flag.Duration("pipelines.time", 7*time.Second, "how long a seed of the chaos test of pipelines has trouble")
 )
