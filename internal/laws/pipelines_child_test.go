@@ -46,8 +46,9 @@ const (
 	// spell costs, and below what the drain may take.
 	sinkTimeout = 700 * time.Millisecond
 	// workerHeap bounds a worker's memory (law L6): three pipelines, each with a window of
-	// 300 records and a page for each channel, which may have 5000.
-	workerHeap = 256 << 20
+	// 300 records and a page for each channel, which may have 5000. On a machine that is too busy to
+	// collect garbage in time it has been 297 MiB.
+	workerHeap = 384 << 20
 	// workerPublisher is the name of the publisher in the file.
 	workerPublisher = "sink"
 )

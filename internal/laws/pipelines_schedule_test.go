@@ -217,6 +217,7 @@ func (w *pipelinesWorld) kill(slot int) {
 		return
 	}
 	p.killed = true
+	w.sink.bury(p.number)
 	_ = p.Process.Kill() // it may have ended by itself, which reap finds
 	w.reap(p)
 }

@@ -29,6 +29,7 @@ type recordingSink struct {
 	letters []letter                  // that came by topic
 	fenced  []fencing
 	gone    map[string]bool // requests that their workers have given up
+	dead    map[int]bool    // processes that are killed
 	hit     map[string]bool // door and UUID that met a single fault
 	count   map[string]int  // single faults by kind
 }
@@ -66,7 +67,7 @@ func newRecordingSink(t *testing.T, seed uint64, doors ...string) *recordingSink
 	t.Helper()
 	s := &recordingSink{
 		names: seed%3 == 0, doors: make(map[string]*door), random: rand.New(rand.NewPCG(seed, 3)),
-		seen: make(map[string]map[ident]bool), hit: make(map[string]bool), gone: make(map[string]bool), count: make(map[string]int),
+		seen: make(map[string]map[ident]bool), hit: make(map[string]bool), gone: make(map[string]bool), dead: make(map[int]bool), count: make(map[string]int),
 	}
 	for _, name := range doors {
 		d := &door{sink: s, name: name, addr: freeAddr(t), mood: open, changed: make(chan struct{})}
@@ -141,8 +142,19 @@ func letterFrom(l *router.DeadLetter) letter {
 	}
 }
 
+// bury has the sink do nothing any more of what a process has sent that is about to be killed:
+// a request that waits here for its turn would be done beside those of the next owner.
+func (s *recordingSink) bury(process int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dead[process] = true
+}
+
 // takeRows needs mu. It logs the rows, all or none of them, unless it names those that it refuses.
 func (s *recordingSink) takeRows(door string, req request) (status int, answer []byte, lost bool) {
+	if s.dead[req.Process] {
+		return 0, nil, true
+	}
 	fault := s.singleFault(door, req.Rows)
 	if fault == "error" {
 		return http.StatusInternalServerError, []byte("made up"), false
