@@ -9,7 +9,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-func TestIsTransient_is_what_says_nothing_about_the_message(t *testing.T) {
+func TestIsTransient_is_true_for_failures_that_the_message_did_not_cause(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

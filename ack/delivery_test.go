@@ -20,7 +20,7 @@ func TestFromContext_finds_the_delivery_that_a_context_carries(t *testing.T) {
 	}
 	cause := fmt.Errorf("%w: %w", ErrCalledBack, errors.New("boom"))
 	if !errors.Is(cause, ErrCalledBack) {
-		t.Fatal("the cause is not told apart")
+		t.Fatal("the cause does not match ErrCalledBack")
 	}
 }
 
@@ -32,7 +32,7 @@ func (d delivery) Begin()                 {}
 func (d delivery) CallBack(error)         {}
 func (d delivery) Hurry() <-chan struct{} { return nil }
 
-// ownContext answers DeliveryKey without a context of NewContext.
+// ownContext answers DeliveryKey without a context from NewContext.
 type ownContext struct{ context.Context }
 
 func (c ownContext) Value(key any) any {

@@ -1,16 +1,16 @@
-// Package ack is how a subscriber and those who handle its messages talk about one
-// delivery of a message, beyond Watermill's Ack and Nack: in which order it belongs,
-// that it waits in a batch, that it failed, that nothing more will come.
+// Package ack is the contract between a subscriber and the code that handles its
+// messages. It extends Watermill's Ack and Nack: a message's place in the order,
+// that it waits in a batch, that it failed, that no more messages will arrive.
 //
 // A subscriber that promises order puts a Delivery into the context of each message
-// (NewContext). Who lets messages wait for each other, such as package batching, takes
+// (NewContext). Middlewares that hold messages back, such as package batching, read
 // it from there (FromContext); a message without one is handled like any other. So
-// batching works with every Watermill subscriber, and any subscriber can give it
-// order. Ender, Drainer and Parker are what a Delivery may offer besides.
+// batching works with every Watermill subscriber, and any subscriber can make it
+// keep an order. Ender, Drainer and Parker are optional interfaces of a Delivery.
 //
-// Errors have meanings that handlers, batches and failure policies share: Transient
-// marks one that says nothing about the message, ErrCalledBack is the cause with which
-// a message is taken back, PanicError is what a panic becomes.
+// Handlers, batches and failure policies share these errors: Transient marks a
+// failure that the message did not cause, ErrCalledBack is the cancellation cause of
+// a message that is taken back, PanicError is a recovered panic.
 //
 // The package imports nothing of this module.
 package ack

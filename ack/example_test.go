@@ -8,8 +8,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-// An error of a sink that is down says nothing about the message: it does not count
-// as an attempt.
+// An error of a sink that is down is not the message's fault: it does not count as
+// an attempt.
 func ExampleTransient() {
 	err := fmt.Errorf("write orders: %w", ack.Transient(errors.New("connection refused")))
 	fmt.Println(err)
@@ -19,7 +19,8 @@ func ExampleTransient() {
 	// true
 }
 
-// A middleware that keeps messages back for a while asks the delivery when to let go.
+// A middleware that holds messages back for a while asks the delivery when to
+// release them.
 func ExampleFromContext() {
 	ctx := context.Background() // msg.Context() in a middleware
 	d, ok := ack.FromContext(ctx)

@@ -5,8 +5,8 @@ import (
 	"runtime/debug"
 )
 
-// PanicError is a panic of a user's code, as the failure of the messages that
-// the code had in its hands. It is the one such type of this module: handlers,
+// PanicError is a recovered panic of user code, returned as the failure of the
+// messages that the code was handling. All of this module uses it: handlers,
 // batch handlers, middlewares and Unmarshalers fail with it.
 type PanicError struct {
 	In    string // what panicked, such as "batch handler"

@@ -24,16 +24,16 @@
 //     ALIBABA_CLOUD_ECS_METADATA_DISABLED is true.
 //
 // It stays with that source. The default chain of credentials-go does not: when
-// the first question to STS fails, it goes on to the metadata service and stays
-// there for good, so that a pod signs with the role of its node. A source that is
-// half configured is an error of New, for the same reason.
+// the first request to STS fails, it switches to the metadata service for good, so
+// that a pod signs with the role of its node. For the same reason New returns an
+// error for a source that is only half configured.
 //
 // # Renewal
 //
-// Sources that give session keys (OIDC, ECSRole, roles of profiles) are asked every
-// two minutes, from memory, and fetch new keys three minutes before the old ones
-// expire. Subscribers and publishers sign with the old ones while that fails. The
-// service's refusal of a session does not make credentials-go fetch another one
-// earlier. A profile file that changes is read again at the next question; static
-// keys are asked for again when the service refuses them.
+// Sources of session keys (OIDC, ECSRole, roles of profiles) are asked every two
+// minutes and answer from memory. They fetch new keys three minutes before the old
+// ones expire; while that fails, subscribers and publishers sign with the old ones.
+// credentials-go does not fetch a session earlier when the service refuses the
+// current one. A changed profile file is read again at the next request; static keys
+// are requested again when the service refuses them.
 package credentials

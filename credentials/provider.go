@@ -14,11 +14,11 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// lasts is how long session keys certainly last when credentials-go gives them:
-// it fetches others three minutes before the end, and does not say when that is.
+// lasts is how long session keys from credentials-go are certainly valid: it fetches
+// others three minutes before the end, and does not say when that is.
 const lasts = 3 * time.Minute
 
-// Config configures a Provider. The zero Config finds a source by itself.
+// Config configures a Provider. With the zero Config New finds the source.
 type Config struct {
 	// Source is where credentials come from. Default: the first that is
 	// configured, see the package comment.
@@ -37,29 +37,29 @@ type Config struct {
 	Proxy string
 }
 
-// Provider gives the credentials of one source. It is a
-// ots.CredentialsProvider and may be shared: it asks its source one
-// question at a time. Close it when nothing uses it any more.
+// Provider returns the credentials of one source. It is an
+// ots.CredentialsProvider and may be shared: it sends its source one request at a
+// time. Close it when it is no longer used.
 type Provider struct {
 	source Source
 	cfg    Config
 	lasts  time.Duration
 
-	// Of the goroutine that asks; there is one at a time.
+	// Used only by the goroutine in fetch; there is one at a time.
 	inner providers.CredentialsProvider
 	read  os.FileInfo // of the source's file when inner was built
 
 	mu      sync.Mutex // guards the following
-	current *question  // nil: nothing is asked
+	current *question  // nil: no request is in flight
 	closed  bool
 	running sync.WaitGroup
 }
 
 var _ ots.CredentialsProvider = (*Provider)(nil)
 
-// question is one question to the source, for all who wait for its answer.
+// question is one request to the source, shared by all callers that wait for it.
 type question struct {
-	done chan struct{} // closed when the answer is there
+	done chan struct{} // closed once cred and err are set
 	cred ots.Credentials
 	err  error
 }
@@ -67,7 +67,7 @@ type question struct {
 // ErrClosed is returned by Credentials after Close.
 var ErrClosed = errors.New("the credentials provider is closed")
 
-// New finds the source of credentials. It asks it nothing yet.
+// New finds the source of credentials. It does not send it a request yet.
 func New(cfg Config) (*Provider, error) {
 	source := cfg.Source
 	if source == "" {
@@ -86,15 +86,15 @@ func New(cfg Config) (*Provider, error) {
 // Source returns where the credentials come from.
 func (p *Provider) Source() Source { return p.source }
 
-// String returns the source and nothing secret.
+// String returns the source without any secret.
 func (p *Provider) String() string { return "credentials of " + string(p.source) }
 
 // GoString returns the same as String, so that %#v shows no secret either.
 func (p *Provider) GoString() string { return p.String() }
 
-// Credentials returns credentials that last for some minutes at least. It
-// returns when ctx ends; the question to the source goes on, up to the
-// timeouts of credentials-go (15 s), and its answer is given to the next caller.
+// Credentials returns credentials that are valid for at least some minutes. It
+// returns when ctx ends; the request to the source continues, up to the timeouts of
+// credentials-go (15 s), and the next caller gets its answer.
 func (p *Provider) Credentials(ctx context.Context) (ots.Credentials, error) {
 	q, err := p.ask()
 	if err != nil {
@@ -111,7 +111,7 @@ func (p *Provider) Credentials(ctx context.Context) (ots.Credentials, error) {
 	}
 }
 
-// Close waits for a question that is under way, and answers no other.
+// Close waits for the request in flight. Credentials returns ErrClosed afterwards.
 func (p *Provider) Close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -120,7 +120,7 @@ func (p *Provider) Close() error {
 	return nil
 }
 
-// ask returns the question that is under way, or begins one.
+// ask returns the request in flight, or starts one.
 func (p *Provider) ask() (*question, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -142,9 +142,9 @@ func (p *Provider) ask() (*question, error) {
 	return q, nil
 }
 
-// fetch asks the source. One goroutine at a time is in it.
+// fetch sends a request to the source. Only one goroutine at a time is in it.
 func (p *Provider) fetch() (cred ots.Credentials, err error) {
-	defer func() { // it dereferences fields of answers that may be missing
+	defer func() { // credentials-go dereferences fields that an answer may lack
 		if v := recover(); v != nil {
 			err = fmt.Errorf("malformed answer: %w", ack.NewPanicError("credentials-go", v))
 		}
@@ -173,7 +173,7 @@ func (p *Provider) rebuild() (err error) {
 	return err
 }
 
-// changed reports whether the source's file is another one than was read.
+// changed reports whether the source's file has changed since it was read.
 func (p *Provider) changed() bool {
 	name := file(p.source)
 	if name == "" {

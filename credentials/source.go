@@ -77,7 +77,8 @@ func oidc() (bool, error) {
 	return together(token, envOIDCProvider, envRole)
 }
 
-// together reports whether all the variables are set; some of them are an error.
+// together reports whether all the variables are set. If only some are, it returns
+// an error.
 func together(names ...string) (bool, error) {
 	var set, missing []string
 	for _, name := range names {
@@ -95,8 +96,8 @@ func together(names ...string) (bool, error) {
 
 func isTrue(name string) bool { return strings.EqualFold(os.Getenv(name), "true") }
 
-// present reports whether a profile file is named or is where it belongs. One
-// that is there and cannot be read is present: asking it says why not.
+// present reports whether a profile file is named or exists at its default path. A
+// file that cannot be read is present: the first request reports why.
 func present(name string, source Source) bool {
 	if os.Getenv(name) != "" {
 		return true
@@ -117,7 +118,7 @@ func file(source Source) string {
 	return ""
 }
 
-// build makes credentials-go's provider of a source.
+// build returns credentials-go's provider for a source.
 func build(source Source, cfg Config) (providers.CredentialsProvider, error) {
 	http := &providers.HttpOptions{Proxy: cfg.Proxy}
 	switch source {
@@ -132,5 +133,5 @@ func build(source Source, cfg Config) (providers.CredentialsProvider, error) {
 	case ECSRole:
 		return providers.NewECSRAMRoleCredentialsProviderBuilder().WithRoleName(cfg.RoleName).WithHttpOptions(http).Build()
 	}
-	return nil, fmt.Errorf("Config.Source is %q: take %q, %q, %q, %q or %q, or leave it empty to find one", source, Environment, OIDC, CLIProfile, Profile, ECSRole)
+	return nil, fmt.Errorf("Config.Source is %q: use %q, %q, %q, %q or %q, or leave it empty to find one", source, Environment, OIDC, CLIProfile, Profile, ECSRole)
 }

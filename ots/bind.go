@@ -13,11 +13,11 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// ErrNoRecord is returned by Bind for a message that was not made of a record.
+// ErrNoRecord is returned by Bind for a message that was not built from a record.
 var ErrNoRecord = errors.New("the message has no record")
 
-// Bind fills a struct from the record that the message was made of, whatever
-// the message's payload is: a field with the tag `ots:"name"` takes the newest
+// Bind fills a struct from the record that the message was built from, whatever
+// the message's payload is. A field with the tag `ots:"name"` takes the newest
 // value written to the column of that name, primary key columns included.
 //
 //	type Order struct {
@@ -27,10 +27,10 @@ var ErrNoRecord = errors.New("the message has no record")
 //		Created time.Time `ots:"created,unixmilli"`
 //	}
 //
-// A column that the record did not write leaves its field alone (zero, or a nil
-// pointer), unless the tag says required: mind that an update holds only what
-// changed, and a delete only the key. Fields without a tag are left alone,
-// structs embedded without one are filled too.
+// A column that the record did not write leaves its field unchanged (zero, or a
+// nil pointer), unless the tag says required. Note that an update holds only what
+// changed, and a delete only the key. Fields without a tag are not filled, except
+// that embedded structs without a tag are.
 //
 //   - Integers take INTEGER, and DOUBLE if it is whole; out of range is an error.
 //   - Floats take DOUBLE and INTEGER; inexact is an error (NaN and the infinities are not).
@@ -39,13 +39,14 @@ var ErrNoRecord = errors.New("the message has no record")
 //   - A type with UnmarshalText takes STRING.
 //   - time.Time takes INTEGER with one of the options unix, unixmilli, unixmicro
 //     and unixnano (since 1970, in UTC), and STRING with the option rfc3339.
-//   - Value takes everything, and so does any (as Value.Any makes it).
+//   - Value takes every type, and so does any (as Value.Any converts it).
 //
 // Types derived from these and pointers to them take the same. Strings and bytes
-// are copied, so that T may be kept, but those in a Value are views as in the record.
+// are copied, so T may be kept; a Value is a view, as in the record.
 //
-// With an error T is zero. It joins a *BindError for each field that could not
-// be filled, or says what is wrong with T or its tags. Bind may be called from any goroutine.
+// When Bind returns an error, T is zero. The error joins a *BindError for each field
+// that could not be filled, or says what is wrong with T or its tags. Bind may be
+// called from any goroutine.
 func Bind[T any](msg *message.Message) (T, error) {
 	r, ok := RecordFromMessage(msg)
 	if !ok {
@@ -58,8 +59,8 @@ func Bind[T any](msg *message.Message) (T, error) {
 // BindRecord fills a struct from a record, as Bind does.
 func BindRecord[T any](r *Record) (T, error) { return bind[T](r.Column) }
 
-// BindOrigin fills a struct from what the row was before the change: its
-// primary key and the old columns that the table's stream keeps.
+// BindOrigin fills a struct from the row as it was before the change: its primary
+// key and the old columns that the table's stream keeps.
 func BindOrigin[T any](r *Record) (T, error) {
 	before := Record{PrimaryKey: r.PrimaryKey, Columns: r.Origin}
 	return bind[T](before.Column)
@@ -93,11 +94,11 @@ func bind[T any](column func(name string) (Value, bool)) (T, error) {
 	return to, nil
 }
 
-// BindError is a column that does not fit its field. It never holds the value.
+// BindError reports a column that does not fit its field. It never holds the value.
 type BindError struct {
 	Column string
 	Kind   Kind   // of the value; KindNone if there is none
-	Field  string // "Order.Amount"; of an embedded struct "Order.Base.ID"
+	Field  string // such as "Order.Amount", or "Order.Base.ID" for an embedded struct
 	Type   reflect.Type
 	Reason string
 }
@@ -105,12 +106,12 @@ type BindError struct {
 // Error implements error.
 func (e *BindError) Error() string {
 	if e.Kind == KindNone {
-		return fmt.Sprintf("column %q is missing, which field %s requires: %s", e.Column, e.Field, e.Reason)
+		return fmt.Sprintf("column %q is missing and field %s requires it: %s", e.Column, e.Field, e.Reason)
 	}
 	return fmt.Sprintf("column %q of type %s does not fit field %s of type %s: %s", e.Column, e.Kind, e.Field, e.Type, e.Reason)
 }
 
-// plan is how a struct type is filled. It is made once for each type.
+// plan describes how a struct type is filled. It is built once for each type.
 type plan struct {
 	typ    reflect.Type
 	fields []boundField
@@ -119,14 +120,14 @@ type plan struct {
 
 type boundField struct {
 	column   string
-	name     string // for people: with its struct, and those that this one is embedded in
+	name     string // for error texts: qualified with its struct and the structs that embed it
 	index    []int
 	typ      reflect.Type
 	required bool
 	set      setter
 }
 
-// setter stores a value and returns why it cannot, "" if it could.
+// setter stores a value. It returns why the value does not fit, or "" if it does.
 type setter func(to reflect.Value, v Value) (fault string)
 
 var plans sync.Map // of *plan by reflect.Type
@@ -137,7 +138,7 @@ func planOf(typ reflect.Type) *plan {
 	}
 	p := &plan{typ: typ}
 	if typ.Kind() != reflect.Struct {
-		p.err = fmt.Errorf("binding to %s: it is no struct", typ)
+		p.err = fmt.Errorf("binding to %s: not a struct", typ)
 	} else if err := errors.Join(p.add(typ, nil, typ.Name()+".")...); err != nil {
 		p.err = fmt.Errorf("binding to %s: %w", typ, err)
 	}
@@ -145,7 +146,8 @@ func planOf(typ reflect.Type) *plan {
 	return kept.(*plan)
 }
 
-// add plans the fields of a struct that stands at index and is called prefix.
+// add plans the fields of the struct at index; prefix goes before their names in
+// error texts.
 func (p *plan) add(typ reflect.Type, index []int, prefix string) (faults []error) {
 	for i := range typ.NumField() {
 		f := typ.Field(i)
@@ -172,7 +174,7 @@ func (p *plan) add(typ reflect.Type, index []int, prefix string) (faults []error
 	return faults
 }
 
-// pointsToTags reports whether typ is a pointer to a struct that means to be filled.
+// pointsToTags reports whether typ is a pointer to a struct with tagged fields.
 func pointsToTags(typ reflect.Type) bool {
 	if typ.Kind() != reflect.Pointer || typ.Elem().Kind() != reflect.Struct {
 		return false
@@ -189,7 +191,7 @@ func newBoundField(f reflect.StructField, tag string) (boundField, error) {
 	b := boundField{typ: f.Type}
 	column, options, _ := strings.Cut(tag, ",")
 	if b.column = column; column == "" {
-		return b, fmt.Errorf("tag %q names no column", tag)
+		return b, fmt.Errorf("tag %q does not name a column", tag)
 	}
 	form := ""
 	for option := range strings.SplitSeq(options, ",") {
@@ -200,7 +202,7 @@ func newBoundField(f reflect.StructField, tag string) (boundField, error) {
 		case timeForms[option] != nil && form == "":
 			form = option
 		default:
-			return b, fmt.Errorf("tag %q: unknown option %q; take required, or for a time.Time one of unix, unixmilli, unixmicro, unixnano and rfc3339", tag, option)
+			return b, fmt.Errorf("tag %q: unknown option %q; use required, or for a time.Time one of unix, unixmilli, unixmicro, unixnano and rfc3339", tag, option)
 		}
 	}
 	var err error
@@ -208,7 +210,7 @@ func newBoundField(f reflect.StructField, tag string) (boundField, error) {
 	return b, err
 }
 
-// timeForms make times of values; false for a value of another type or form.
+// timeForms convert values to times; ok is false for a value of another type or form.
 var timeForms = map[string]func(v Value) (t time.Time, ok bool){
 	"unix":      epochTime(func(n int64) time.Time { return time.Unix(n, 0) }),
 	"unixmilli": epochTime(time.UnixMilli),
@@ -284,7 +286,7 @@ func setterOf(typ reflect.Type, form string) (setter, error) {
 	return nil, fmt.Errorf("no column fits its type %s", typ)
 }
 
-// wants returns "" for a value of one of the kinds.
+// wants returns "" if v is of one of the kinds, else which kinds the field takes.
 func wants(v Value, kinds ...Kind) string {
 	names := make([]string, 0, len(kinds))
 	for _, k := range kinds {
@@ -299,7 +301,7 @@ func wants(v Value, kinds ...Kind) string {
 func setInt(to reflect.Value, v Value) string {
 	n, fault := whole(v)
 	if fault == "" && to.OverflowInt(n) {
-		return "it is out of the type's range"
+		return "out of the type's range"
 	}
 	to.SetInt(n)
 	return fault
@@ -308,13 +310,13 @@ func setInt(to reflect.Value, v Value) string {
 func setUint(to reflect.Value, v Value) string {
 	n, fault := whole(v)
 	if fault == "" && (n < 0 || to.OverflowUint(uint64(n))) {
-		return "it is out of the type's range"
+		return "out of the type's range"
 	}
 	to.SetUint(uint64(n))
 	return fault
 }
 
-// whole returns an integer, or a double that is one.
+// whole returns the value of an INTEGER, or of a DOUBLE that is a whole number.
 func whole(v Value) (int64, string) {
 	if v.kind != KindDouble {
 		return v.Int64(), wants(v, KindInteger, KindDouble)
@@ -322,9 +324,9 @@ func whole(v Value) (int64, string) {
 	f := v.Float64()
 	switch {
 	case f != math.Trunc(f): // NaN, too
-		return 0, "it is no whole number"
+		return 0, "not an integer"
 	case f < math.MinInt64 || f >= -math.MinInt64:
-		return 0, "it is out of the type's range"
+		return 0, "out of the type's range"
 	}
 	return int64(f), ""
 }
@@ -352,7 +354,7 @@ func setText(to reflect.Value, v Value) string {
 	}
 	// The error of UnmarshalText often quotes the value.
 	if to.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText(v.Bytes()) != nil {
-		return "its UnmarshalText refuses it"
+		return "its UnmarshalText returned an error"
 	}
 	return ""
 }
@@ -365,7 +367,7 @@ func timeSetter(form string) (setter, error) {
 	return func(to reflect.Value, v Value) string {
 		t, ok := of(v)
 		if !ok {
-			return "it is no time in the form " + form
+			return "not a time in the form " + form
 		}
 		to.Set(reflect.ValueOf(t))
 		return ""

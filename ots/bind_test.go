@@ -109,7 +109,7 @@ func TestBind_lossy_conversions_are_errors_that_name_everything_but_the_value(t 
 		Text    time.Time  `ots:"text,rfc3339"`
 	}
 	const exact = "the type cannot hold it exactly"
-	const outOfRange = "it is out of the type's range"
+	const outOfRange = "out of the type's range"
 	for _, c := range []struct {
 		column string
 		value  Value
@@ -118,8 +118,8 @@ func TestBind_lossy_conversions_are_errors_that_name_everything_but_the_value(t 
 		{"int8", IntegerValue(128), "int8: " + outOfRange},
 		{"int8", DoubleValue(-129), "int8: " + outOfRange},
 		{"int8", DoubleValue(-128), ""},
-		{"int", DoubleValue(0.5), "int: it is no whole number"},
-		{"int", DoubleValue(math.NaN()), "int: it is no whole number"},
+		{"int", DoubleValue(0.5), "int: not an integer"},
+		{"int", DoubleValue(math.NaN()), "int: not an integer"},
 		{"int", StringValue("7"), "int: the field takes integer and double"},
 		{"int64", DoubleValue(math.Inf(1)), "int64: " + outOfRange},
 		{"int64", DoubleValue(1 << 63), "int64: " + outOfRange},
@@ -143,11 +143,11 @@ func TestBind_lossy_conversions_are_errors_that_name_everything_but_the_value(t 
 		{"string", StringValue("\xff"), ""},
 		{"bytes", IntegerValue(1), "[]uint8: the field takes binary and string"},
 		{"bytes", StringValue("x"), ""},
-		{"address", StringValue("secret"), "netip.Addr: its UnmarshalText refuses it"},
+		{"address", StringValue("secret"), "netip.Addr: its UnmarshalText returned an error"},
 		{"address", IntegerValue(1), "netip.Addr: the field takes string"},
-		{"time", StringValue("1"), "time.Time: it is no time in the form unix"},
-		{"text", StringValue("secret"), "time.Time: it is no time in the form rfc3339"},
-		{"text", BinaryValue([]byte("2026-11-25T12:00:00Z")), "time.Time: it is no time in the form rfc3339"},
+		{"time", StringValue("1"), "time.Time: not a time in the form unix"},
+		{"text", StringValue("secret"), "time.Time: not a time in the form rfc3339"},
+		{"text", BinaryValue([]byte("2026-11-25T12:00:00Z")), "time.Time: not a time in the form rfc3339"},
 	} {
 		r := &Record{Type: Put, Columns: []Cell{{Name: c.column, Value: c.value}}}
 		got, err := BindRecord[numbers](r)
@@ -172,7 +172,7 @@ func TestBind_lossy_conversions_are_errors_that_name_everything_but_the_value(t 
 	}
 }
 
-func TestBind_tells_every_field_that_cannot_be_filled(t *testing.T) {
+func TestBind_reports_every_field_that_cannot_be_filled(t *testing.T) {
 	type pair struct {
 		A int    `ots:"a,required"`
 		B string `ots:"b"`
@@ -180,9 +180,9 @@ func TestBind_tells_every_field_that_cannot_be_filled(t *testing.T) {
 	}
 	r := &Record{Type: Update, Columns: []Cell{{Name: "b", Value: IntegerValue(1)}, {Name: "c"}}}
 	_, err := BindRecord[pair](r)
-	want := `column "a" is missing, which field pair.A requires: the record did not write it
+	want := `column "a" is missing and field pair.A requires it: the record did not write it
 column "b" of type integer does not fit field pair.B of type string: the field takes string
-column "c" is missing, which field pair.C requires: the record did not write it`
+column "c" is missing and field pair.C requires it: the record did not write it`
 	if err == nil || err.Error() != want {
 		t.Errorf("the error is\n%v, want\n%s", err, want)
 	}
@@ -201,9 +201,9 @@ func TestBind_types_and_tags_that_cannot_work_are_errors(t *testing.T) {
 		}
 	}
 	_, err := BindRecord[int](r)
-	check(err, "binding to int: it is no struct")
+	check(err, "binding to int: not a struct")
 	_, err = BindRecord[*order](r)
-	check(err, "binding to *ots.order: it is no struct")
+	check(err, "binding to *ots.order: not a struct")
 	_, err = BindRecord[unexported](r)
 	check(err, "binding to ots.unexported: field unexported.id has a tag and is not exported")
 	type faulty struct {
@@ -219,7 +219,7 @@ func TestBind_types_and_tags_that_cannot_work_are_errors(t *testing.T) {
 	_, err = BindRecord[faulty](r)
 	options := "; take required, or for a time.Time one of unix, unixmilli, unixmicro, unixnano and rfc3339"
 	check(err, `binding to ots.faulty: field faulty.base embeds a pointer: embed the struct itself, or tag it "-"
-field faulty.A: tag "" names no column
+field faulty.A: tag "" does not name a column
 field faulty.B: tag "b,omitempty": unknown option "omitempty"`+options+`
 field faulty.C: a time.Time needs an option that says how it is stored: unix, unixmilli, unixmicro, unixnano or rfc3339
 field faulty.D: the option unix is for time.Time, the field is a int
@@ -269,7 +269,7 @@ func TestBind_copies_what_it_fills_in(t *testing.T) {
 }
 
 func TestBind_may_be_called_from_any_goroutine(t *testing.T) {
-	type fresh struct { // not bound by another test: its plan is made here
+	type fresh struct { // not bound by another test: its plan is built here
 		ID int64 `ots:"id"`
 	}
 	var all sync.WaitGroup
@@ -300,7 +300,7 @@ func TestBind_integer_that_fits_is_exact_and_one_that_does_not_is_an_error(t *te
 				}
 			}
 			if v.Kind() == KindDouble && (n > 1<<53 || n < -1<<53) {
-				continue // the double is another number than n
+				continue // the double is not equal to n
 			}
 			for field, fits := range map[string]bool{
 				"row.Int16":   n >= math.MinInt16 && n <= math.MaxInt16,

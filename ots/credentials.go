@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Credentials sign the requests. What shows them (fmt with any verb, JSON, slog) shows
-// no secret, so that none reaches a log by accident.
+// Credentials sign the requests. Printed with fmt (any verb), JSON or slog they do
+// not show their secrets, so that no secret reaches a log by accident.
 type Credentials struct {
 	AccessKeyID     string
 	AccessKeySecret string
@@ -18,30 +18,30 @@ type Credentials struct {
 	Expires         time.Time // when to ask the provider again; zero: never
 }
 
-// CredentialsProvider gives the credentials to sign with. It is asked at the
-// start and again a minute before they expire, by one goroutine at a time, and has
-// 15 s for its answer. An error or a panic while older credentials are still valid is
-// logged and they stay in use.
+// CredentialsProvider returns the credentials to sign with. It is called at the
+// start and again a minute before they expire, by one goroutine at a time, with a
+// timeout of 15 s. If it fails or panics while the previous credentials are still
+// valid, the failure is logged and they stay in use.
 type CredentialsProvider interface {
 	Credentials(ctx context.Context) (Credentials, error)
 }
 
-// CredentialsProviderFunc makes a function a CredentialsProvider.
+// CredentialsProviderFunc is a function that is a CredentialsProvider.
 type CredentialsProviderFunc func(ctx context.Context) (Credentials, error)
 
 // Credentials calls f.
 func (f CredentialsProviderFunc) Credentials(ctx context.Context) (Credentials, error) { return f(ctx) }
 
-// String returns the access key id and nothing secret.
+// String returns the access key id without the secrets.
 func (c Credentials) String() string { return "credentials of " + c.AccessKeyID }
 
 // GoString returns the same as String.
 func (c Credentials) GoString() string { return c.String() }
 
-// Format implements fmt.Formatter: with every verb c is shown as String does.
+// Format implements fmt.Formatter: every verb prints what String returns.
 func (c Credentials) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
-// shown is what is told of credentials.
+// shown returns the fields that may be printed.
 func (c Credentials) shown() any {
 	return struct {
 		AccessKeyID string
@@ -59,7 +59,7 @@ func (c Credentials) LogValue() slog.Value {
 }
 
 // MarshalJSON implements json.Marshaler: the access key id and when it expires.
-// Credentials can be read from JSON, and not be written to it.
+// Credentials can be read from JSON but not written to it.
 func (c Credentials) MarshalJSON() ([]byte, error) { return json.Marshal(c.shown()) }
 
 // MarshalYAML is MarshalJSON for the YAML packages that look for it.

@@ -2,7 +2,7 @@
 // records and their values, credentials, and the service's errors.
 //
 // A Record is one change of a row, or one row of the base data. RecordFromMessage
-// returns the one that a message was made of, and Bind fills a struct from it:
+// returns the one that a message was built from, and Bind fills a struct from it:
 //
 //	type Order struct {
 //		ID     int64   `ots:"id,required"`
@@ -10,11 +10,11 @@
 //	}
 //	order, err := ots.Bind[Order](msg)
 //
-// An Unmarshaler makes messages of records; the payload formats are in package
-// subscriber. Credentials sign requests, and show no secret whatever prints them. A
-// ServiceError is what the service answered; ErrAuth, ErrTunnelGone and ErrTunnelExpired
-// are what a program may want to tell apart.
+// An Unmarshaler turns records into messages; the payload formats are in package
+// subscriber. Credentials sign requests and never print their secrets. A ServiceError
+// is an error response of the service; ErrAuth, ErrTunnelGone and ErrTunnelExpired
+// are the ones that a program may want to handle.
 //
-// The package imports no other one of this module, so that what only needs the types
-// links no client.
+// The package does not import other packages of this module, so that a program that
+// needs only the types does not link a client.
 package ots

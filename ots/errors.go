@@ -3,39 +3,39 @@ package ots
 import "errors"
 
 var (
-	// ErrTunnelExpired means that the log the tunnel still needed is gone (the
-	// service keeps it for the stream's retention, at most 7 days). The tunnel
-	// is of no use any more; create another one.
+	// ErrTunnelExpired means that the service has deleted part of the log that the
+	// tunnel still had to read (it keeps the log for the stream's retention, at most
+	// 7 days). The tunnel cannot be used any longer; create another one.
 	ErrTunnelExpired = errors.New("tunnel expired")
 
-	// ErrTunnelGone means that the table or the tunnel does not exist (any more).
+	// ErrTunnelGone means that the table or the tunnel does not exist, or has been
+	// deleted.
 	ErrTunnelGone = errors.New("no such table or tunnel")
 
 	// ErrGap means that changes are lost: the service has deleted a part of the stream's
-	// log that was yet to be read. Only a new tunnel that reads the whole table again
-	// (BaseAndStream) brings the sink and the table together.
+	// log that had not been read. Only a new tunnel that reads the whole table again
+	// (BaseAndStream) makes the sink match the table.
 	ErrGap = errors.New("changes are lost")
 
 	// ErrAuth means that the service refused the credentials.
 	ErrAuth = errors.New("credentials refused")
 )
 
-// ServiceError is an error answer of the Tablestore service, or what the SDK says
-// with a code of the service (its text then does not say that the service
-// answered so). Match it with errors.As; Unwrap gives ErrTunnelExpired,
-// ErrTunnelGone, ErrGap or ErrAuth where the code means that.
+// ServiceError is an error response of the Tablestore service, or an error of the
+// SDK or this library with a code of the service (Local). Match it with errors.As;
+// Unwrap returns ErrTunnelExpired, ErrTunnelGone, ErrGap or ErrAuth if the code
+// means that.
 type ServiceError struct {
 	Op        string // the operation, such as "readrecords"
 	Status    int    // HTTP status, 0 if unknown
 	Code      string // the service's code, such as "OTSParameterInvalid"
 	Message   string
-	RequestID string // to be named in a support ticket
+	RequestID string // quote it in a support ticket
 
 	// Means is what Unwrap returns: ErrTunnelExpired, ErrTunnelGone, ErrGap or ErrAuth
-	// where the code or the message means that, else nil.
+	// if the code or the message means that, else nil.
 	Means error
-	// Local says that the code is the SDK's or this library's, not one that the
-	// service sent.
+	// Local is true if the SDK or this library set the code, not the service.
 	Local bool
 }
 

@@ -48,7 +48,7 @@ func ExampleBind() {
 	// Output: 7 12.5 2023-11-14 22:13:20 true
 }
 
-// What would lose something is an error that says what, and shows no value.
+// A lossy conversion is an error that names the column and does not show the value.
 func ExampleBindRecord() {
 	type Order struct {
 		ID     int8 `ots:"id"`
@@ -58,6 +58,6 @@ func ExampleBindRecord() {
 	_, err := ots.BindRecord[Order](change())
 	fmt.Println(err)
 	// Output:
-	// column "amount" of type double does not fit field Order.Amount of type int: it is no whole number
-	// column "paid" is missing, which field Order.Paid requires: the record did not write it
+	// column "amount" of type double does not fit field Order.Amount of type int: not an integer
+	// column "paid" is missing and field Order.Paid requires it: the record did not write it
 }

@@ -109,9 +109,9 @@ type Cell struct {
 
 // Record is one change of a row, or one row of the base data.
 //
-// A Record and everything in it are views into the page that was read, and
-// read-only. Keeping one (or a string or []byte of it) keeps its whole page, up
-// to a few MiB, in memory; copy what is kept for longer than the handler runs.
+// A Record and everything in it are read-only views into the page that was read.
+// Keeping one (or a string or []byte of it) keeps its whole page, up to a few MiB,
+// in memory; copy what you keep for longer than the handler runs.
 type Record struct {
 	Instance, Table, Tunnel, Channel string
 
@@ -124,9 +124,9 @@ type Record struct {
 	UUID       string   // of the message, unless the Unmarshaler gives it another one
 }
 
-// Column returns the newest value written to the column of that name, or the
-// primary key column of that name. A column that is absent or was only deleted
-// gives false.
+// Column returns the newest value written to the column of that name, or the value
+// of the primary key column of that name. It returns false for a column that is
+// absent or was only deleted.
 func (r *Record) Column(name string) (Value, bool) {
 	for i := range r.PrimaryKey {
 		if r.PrimaryKey[i].Name == name {
@@ -136,8 +136,8 @@ func (r *Record) Column(name string) (Value, bool) {
 	return newest(r.Columns, name)
 }
 
-// OriginColumn returns the value that the column had before the change, where
-// the table's stream keeps it.
+// OriginColumn returns the value that the column had before the change, if the
+// table's stream keeps it.
 func (r *Record) OriginColumn(name string) (Value, bool) { return newest(r.Origin, name) }
 
 func newest(cells []Cell, name string) (Value, bool) {

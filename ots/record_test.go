@@ -87,7 +87,7 @@ func TestRecord_column_is_the_newest_put_cell_or_the_key(t *testing.T) {
 		t.Errorf("origin is %v, %t", got, ok)
 	}
 	if _, ok := r.OriginColumn("id"); ok {
-		t.Error("the key is no origin column")
+		t.Error("the key is returned as an origin column")
 	}
 }
 
@@ -96,7 +96,7 @@ func TestSequence_text_sorts_as_the_sequence_does(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if !(Sequence{}).IsZero() || (Sequence{RowIndex: 1}).IsZero() || (Sequence{Epoch: 1}).IsZero() {
-		t.Error("IsZero is not for the zero sequence alone")
+		t.Error("IsZero is wrong for the zero sequence or for another one")
 	}
 	rapid.Check(t, func(t *rapid.T) { // prints the seed of a failure
 		// What the service sends is not negative.

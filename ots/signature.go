@@ -6,16 +6,15 @@ import "fmt"
 type SignatureVersion uint8
 
 const (
-	// SignatureV2 signs with the access key's secret. It is what the SDK does
-	// unless it is told otherwise, and the default. Each request carries the
-	// signature, not the secret.
+	// SignatureV2 signs with the access key's secret. It is the default, here and in
+	// the SDK. Each request carries the signature, not the secret.
 	SignatureV2 SignatureVersion = 2
 	// SignatureV4 signs with a key that is derived from the secret for one day,
 	// region and product. It needs the region of the instance.
 	SignatureV4 SignatureVersion = 4
 )
 
-// DefaultSignatureVersion is the SignatureVersion of a Config that has none.
+// DefaultSignatureVersion is used by a Config whose SignatureVersion is zero.
 const DefaultSignatureVersion = SignatureV2
 
 // String returns "v2" or "v4".

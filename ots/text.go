@@ -79,7 +79,7 @@ func appendHex(b []byte, v uint64, digits int) []byte {
 }
 
 // appendString writes s as encoding/json does with SetEscapeHTML(false): <, >
-// and & are left alone, as payloads are no HTML.
+// and & are not escaped, because payloads are not HTML.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0
@@ -112,8 +112,8 @@ func appendString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// plainPrefix returns how many bytes at the start of s are certain to need no
-// escape: it looks at eight at once.
+// plainPrefix returns how many bytes at the start of s certainly need no escape. It
+// checks eight bytes at a time.
 func plainPrefix(s string) int {
 	const (
 		ones  = 0x0101010101010101
@@ -123,8 +123,8 @@ func plainPrefix(s string) int {
 	for ; len(s)-n >= 8; n += 8 {
 		w := binary.LittleEndian.Uint64(unsafe.Slice(unsafe.StringData(s[n:]), 8))
 		quote, backslash := w^'"'*ones, w^'\\'*ones
-		// Of bytes up to 0x7f, those below c get a high bit by subtracting c, and lend
-		// to the next one: that may send plain bytes the slow way, never the reverse.
+		// Subtracting c sets the high bit of bytes below c. A borrow may set it for the
+		// next byte too: plain bytes may take the slow path, never the reverse.
 		if (w|(w-' '*ones)|(quote-ones)|(backslash-ones))&highs != 0 {
 			break
 		}

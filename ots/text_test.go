@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// standard encodes with encoding/json, HTML left alone.
+// standard encodes with encoding/json, without escaping HTML.
 func standard(v any) string {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -89,8 +89,8 @@ func (v Value) Float64() float64 {
 // Bool returns a boolean; of any other kind, false.
 func (v Value) Bool() bool { return v.kind == KindBoolean && v.num == 1 }
 
-// String returns a string as it is, and any other value as text for people:
-// numbers and booleans in Go syntax, binary as its bytes. Use Kind to tell them apart.
+// String returns a string as it is, and any other value as readable text: numbers
+// and booleans in Go syntax, binary as its bytes. Use Kind to distinguish them.
 func (v Value) String() string {
 	switch v.kind {
 	case KindInteger:
