@@ -9,60 +9,58 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// Trigger says why a batch was handled when it was. When several causes come
-// together, the first one counts.
+// Trigger is the reason why a batch became due. If several apply, the first one
+// counts.
 type Trigger string
 
 const (
 	TriggerSize    Trigger = "size"    // it had Size messages
-	TriggerBytes   Trigger = "bytes"   // it had MaxBytes, or the next message would have taken it over
-	TriggerTimeout Trigger = "timeout" // Timeout was over since its first message
-	TriggerIdle    Trigger = "idle"    // Idle was over since its newest message
+	TriggerBytes   Trigger = "bytes"   // it had MaxBytes, or the next message would have exceeded it
+	TriggerTimeout Trigger = "timeout" // Timeout elapsed after its first message
+	TriggerIdle    Trigger = "idle"    // Idle elapsed after its newest message
 	TriggerFlush   Trigger = "flush"   // a message asked for it (Flush)
-	TriggerOrder   Trigger = "order"   // a later message of one of its ordering keys, which goes elsewhere, has waited for it long enough
+	TriggerOrder   Trigger = "order"   // a later message of one of its ordering keys waits for it, and belongs in another batch
 	TriggerDrain   Trigger = "drain"   // the subscriber drains or cannot deliver more, or a waiting message's context ended
 	TriggerClose   Trigger = "close"   // Close was called
-	TriggerProbe   Trigger = "probe"   // its message finds out whether an outage is over (Batcher.Probe)
+	TriggerProbe   Trigger = "probe"   // its message probes whether an outage has ended (Batcher.Probe)
 )
 
-// Batch is what a batcher's handler gets. It and its Messages belong to the
-// handler until it returns; the slice may be kept and changed, the messages may
-// not be used after that, as with any Watermill handler.
+// Batch is the argument of a batch handler. The handler may use it and its Messages
+// until it returns. It may keep and change the slice, but must not use the messages
+// after it returned, as with any Watermill handler.
 //
-// A Batch made by hand, with Messages filled in, works too: Fail and Err allow
-// to test a handler without a middleware.
+// For testing a handler without a middleware, a Batch can be created directly, with
+// Messages filled in: Fail and Err work.
 type Batch struct {
 	Batcher  string             // the batcher's name
 	Key      string             // the batch key that all messages share
 	Messages []*message.Message // at least one, in the order in which they joined
-	Trigger  Trigger            // why it is handled at this moment
+	Trigger  Trigger            // why it became due
 
 	// Partition numbers the batches of a batcher that run at once: it is at
 	// least 0, below Concurrency, and not shared by two running batches of a batcher.
-	// Handlers may keep something per Partition, such as a connection, without
-	// a lock.
+	// Handlers may keep state per Partition, such as a connection, without a lock.
 	Partition int
 
 	// Oldest is when the first message joined; time.Since(Oldest) is the age of
 	// the oldest message of the batch.
 	Oldest time.Time
 
-	members []*item                 // the same as Messages, safe from what the handler does to that slice; nil in a batch made by hand
-	logger  watermill.LoggerAdapter // nil in a batch made by hand
+	members []*item                 // the same as Messages, which the handler may change; nil in a batch built by a test
+	logger  watermill.LoggerAdapter // nil in a batch built by a test
 
-	mu       sync.Mutex                 // guards what follows
-	failed   map[*message.Message]error // what Fail was told; nil value: a member that has not failed. Made by the first Fail
-	returned bool                       // the handler has returned: Fail changes nothing any more
+	mu       sync.Mutex                 // guards the following
+	failed   map[*message.Message]error // the errors given to Fail; nil value: a member that has not failed. Created by the first Fail
+	returned bool                       // the handler has returned: Fail has no effect
 }
 
-// Fail says that this one message failed with err; the other messages of the
-// batch succeed if the handler returns nil. The first error given for a message counts.
-// If the handler returns an error too, messages given to Fail keep their own.
+// Fail fails this one message with err; the other messages of the batch succeed if
+// the handler returns nil. The first error given for a message counts. If the handler
+// returns an error too, messages given to Fail keep their own.
 //
-// Fail for a message that is not in the batch, or after the handler has
-// returned, is an error in the handler: it is logged and changes nothing. It
-// may be called by many goroutines at once, as long as the handler waits for
-// them.
+// To call Fail for a message that is not in the batch, or after the handler has
+// returned, is a bug in the handler: it is logged and has no effect. Fail may be
+// called concurrently, as long as the handler waits for the calls.
 func (b *Batch) Fail(msg *message.Message, err error) {
 	if err == nil {
 		err = errFailedWithoutError
@@ -80,7 +78,7 @@ func (b *Batch) Fail(msg *message.Message, err error) {
 	b.logger.Error("Batch.Fail has no effect", misuse, fields)
 }
 
-// fail needs mu. It returns why the call is not valid, or nil.
+// fail records the error, or returns why the call is not valid. The caller holds mu.
 func (b *Batch) fail(msg *message.Message, err error) error {
 	if b.returned {
 		return fmt.Errorf("batching: fail a message of batcher %q: the batch handler has returned", b.Batcher)
@@ -106,15 +104,15 @@ func (b *Batch) fail(msg *message.Message, err error) error {
 	return nil
 }
 
-// Err returns the error that Fail was given for msg, nil if there was none.
+// Err returns the error that was given to Fail for msg, or nil.
 func (b *Batch) Err(msg *message.Message) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.failed[msg]
 }
 
-// seal ends the time in which Fail counts, and returns what it was told; nil
-// when it was told nothing.
+// seal makes later calls of Fail invalid, and returns the errors of the earlier ones;
+// nil if there were none.
 func (b *Batch) seal() map[*message.Message]error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

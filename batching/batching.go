@@ -15,49 +15,49 @@ import (
 // cancelled their contexts.
 const closeGrace = time.Second
 
-// errCalledBack tells the middleware that its message was called back.
+// errCalledBack is the outcome of a message that was called back.
 var errCalledBack = errors.New("batching: message called back")
 
-// errHandledAgain is the reason with which later messages are called back when
-// one that came out of its batch is handled once more, as with Retry outside.
+// errHandledAgain is the reason with which later messages are called back when a
+// message passes the middleware a second time, as with Retry outside.
 var errHandledAgain = errors.New("batching: the message is handled again")
 
 // Batching is a Watermill middleware that groups messages into batches. One
 // Batching may serve several Router handlers; their messages then share its
 // batches. All methods are safe for concurrent use.
 //
-// The scheduling (schedule.go) is a state machine under one mutex; messages
-// wait, handlers run and deliveries are told without it. There is no goroutine
-// but one for each running batch, and no timer but one for each open batch.
+// The scheduling (schedule.go) is a state machine under one mutex. The mutex is not
+// held while messages wait, handlers run or methods of a Delivery are called. There
+// is one goroutine for each running batch and one timer for each open batch, and no
+// others.
 //
 // Invariants, besides those of schedule:
 //   - A message is in at most one batch, and its handler returns only when no
-//     batch handler has the message in its hands.
-//   - A delivery hears HandOff after its message has its place, Begin after
-//     HandOff, and CallBack before the batches behind it may run and before
-//     anybody outside hears of the error.
+//     batch handler is using the message.
+//   - HandOff is called after the message has its place, Begin after HandOff, and
+//     CallBack before the batches behind the message may run and before the
+//     middleware returns the error.
 type Batching struct {
 	logger       watermill.LoggerAdapter
 	orderingKey  func(*message.Message) string // nil: none
-	onBatch      func(Handled)                 // nil: nobody is told
+	onBatch      func(Handled)                 // nil: not set
 	nameOf       func(*message.Message) string
 	closeTimeout time.Duration
 	batchers     map[string]*batcher // not changed after New
 
-	ctx    context.Context // under every batch handler's; ends when CloseTimeout is over
+	ctx    context.Context // parent of every batch handler's; ends after CloseTimeout
 	cancel context.CancelCauseFunc
 	runs   sync.WaitGroup // the goroutines of running batches; Close waits
 
 	ended    chan struct{} // closed when the first Close ends
-	closeErr error         // what that returns; written before ended is closed
+	closeErr error         // what Close returns; written before ended is closed
 
 	mu sync.Mutex // guards what follows and all of schedule.go's state
 	schedule
 }
 
-// New checks cfg and returns a Batching that waits for messages. It starts
-// nothing. The error wraps ErrInvalidConfig and lists all faults. A nil logger
-// logs nothing.
+// New checks cfg and returns a Batching. It starts no goroutine. The error wraps
+// ErrInvalidConfig and lists all faults. A nil logger discards the log.
 func New(cfg Config, logger watermill.LoggerAdapter) (*Batching, error) {
 	if logger == nil {
 		logger = watermill.NopLogger{}
@@ -83,7 +83,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Batching, error) {
 	for name, c := range cfg.Batchers {
 		b.batchers[name] = newBatcher(name, c)
 		if cfg.MaxInFlight > 0 && c.Size > cfg.MaxInFlight {
-			logger.Info("Batches of this batcher can never be full: Size is more than the messages in flight", watermill.LogFields{
+			logger.Info("Batches of this batcher can never be full: Size exceeds the messages in flight", watermill.LogFields{
 				"batcher": name, "size": c.Size, "max_in_flight": cfg.MaxInFlight,
 			})
 		}
@@ -91,12 +91,12 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Batching, error) {
 	return b, nil
 }
 
-// Middleware calls h, the processing step, and then holds the message until the
-// batch that it joins is done: it returns what h produced if the message
-// succeeded, and an error if h or its batch failed. An error is passed on after
-// the subscriber was told to take back later messages of the ordering key.
+// Middleware calls h, the processing step, and then waits until the batch that the
+// message joins is done. It returns what h produced if the message succeeded, and an
+// error if h or the batch failed. Before it returns an error, it has the subscriber
+// take back later messages of the ordering key.
 //
-// The message's context is as it was when the middleware returns.
+// When the middleware returns, the message has its original context again.
 func (b *Batching) Middleware(h message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		it := newItem(msg)
@@ -107,16 +107,16 @@ func (b *Batching) Middleware(h message.HandlerFunc) message.HandlerFunc {
 		}
 		if errors.Is(err, errCalledBack) {
 			// Not a failure: a PoisonQueue, a Retry or an error log outside must
-			// not take it for one. Nor a success: nothing may be published.
+			// not treat it as one. Nor a success: nothing may be published.
 			return nil, nil
 		}
 		return nil, err
 	}
 }
 
-// handle sees one message through processing and its batch.
+// handle takes one message through the processing step and its batch.
 func (b *Batching) handle(it *item, h message.HandlerFunc) ([]*message.Message, error) {
-	if it.gone() { // before its handler got to run: the step would work for nobody
+	if it.gone() { // ended before its handler ran: the step's result would be discarded
 		return nil, it.goneError()
 	}
 	produced, err := b.process(it, h)
@@ -139,13 +139,13 @@ func (b *Batching) handle(it *item, h message.HandlerFunc) ([]*message.Message, 
 	return produced, nil
 }
 
-// process calls the processing step and what else the user's code says about
-// the message.
+// process calls the processing step and the user's functions that describe the
+// message (prepare).
 func (b *Batching) process(it *item, h message.HandlerFunc) ([]*message.Message, error) {
 	finished := false
 	defer func() {
-		// The panic goes on, to whatever Recoverer is outside. What that makes
-		// of it must find the later messages of the key taken back.
+		// The panic propagates to a Recoverer outside. The later messages of the
+		// key must be taken back before it is handled there.
 		if !finished {
 			it.callBack(errProcessPanicked)
 			it.msg.SetContext(it.Context)
@@ -170,7 +170,7 @@ func (b *Batching) process(it *item, h message.HandlerFunc) ([]*message.Message,
 	return produced, err
 }
 
-// prepare finds out what joining needs to know.
+// prepare sets the item's batcher, ordering key and weight, which join needs.
 func (b *Batching) prepare(it *item) error {
 	if it.gone() {
 		return it.goneError()
@@ -199,8 +199,8 @@ func (b *Batching) prepare(it *item) error {
 // wait blocks until the item's batch is done and its turn has come, or the item
 // has left. When hurry is closed, the batch should not wait for more messages.
 //
-// One frame and three cases: with more, the small stack of a message's goroutine
-// would have to grow, which costs more than the rest.
+// It is one frame with three cases on purpose: with more, the small stack of a
+// message's goroutine would have to grow, which costs more than everything else.
 func (b *Batching) wait(it *item, at spot, hurry <-chan struct{}) error {
 	ended := it.ended
 	hurried := false
@@ -214,7 +214,7 @@ func (b *Batching) wait(it *item, at spot, hurry <-chan struct{}) error {
 			return b.conclude(it)
 		case <-hurry:
 			b.hurry(it)
-			if hurry = nil; !hurried { // it may have come for another reason than the drain
+			if hurry = nil; !hurried { // the reason may have been another one than the drain
 				hurry, hurried = it.draining, true
 			}
 		case <-ended:
@@ -233,21 +233,21 @@ func (b *Batching) conclude(it *item) error {
 	if it.turn == nil || errors.Is(err, errCalledBack) {
 		return err
 	}
-	// Also after a failure: the message before this one is redelivered first.
+	// Also after a failure: the previous message must be redelivered first.
 	if turned := b.awaitTurn(it); turned != nil {
 		return turned
 	}
 	return err
 }
 
-// Close has all open batches handled at once and waits until the running ones
-// are done. After CloseTimeout it cancels the handlers' contexts, fails the
-// batches that have not begun, and waits for one more second; if handlers still
-// run then, it returns ErrCloseTimeout, otherwise nil. Messages that come
-// after Close was called fail with ErrClosed: close the Router first.
+// Close handles all open batches at once and waits until all batches are done.
+// After CloseTimeout it cancels the handlers' contexts, fails the batches that have
+// not started, and waits one more second. It returns ErrCloseTimeout if handlers
+// still run then, otherwise nil. Messages that arrive after Close was called fail
+// with ErrClosed: close the Router first.
 //
-// Close may be called several times and at once; each call waits for the end
-// and returns the same.
+// Close may be called several times and concurrently; each call waits for the end
+// and returns the same error.
 func (b *Batching) Close() error {
 	if b.shut() {
 		b.closeErr = b.drain()
@@ -259,7 +259,7 @@ func (b *Batching) Close() error {
 
 // drain waits for the batches, after shut.
 func (b *Batching) drain() error {
-	defer b.cancel(ErrClosed) // frees the context; whoever still runs with it has its cause by then
+	defer b.cancel(ErrClosed) // frees the context; handlers that still run have had their cause already
 	if !waitFor(b.idle, b.closeTimeout) {
 		b.cancel(ErrCloseTimeout)
 		if !waitFor(b.idle, closeGrace) {
@@ -270,7 +270,7 @@ func (b *Batching) drain() error {
 	return nil
 }
 
-// waitFor waits for done, for at most d, and reports whether it came.
+// waitFor waits for done, for at most d, and reports whether it was closed.
 func waitFor(done <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

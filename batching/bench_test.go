@@ -30,7 +30,7 @@ func (s *benchSource) Subscribe(context.Context, string) (<-chan *message.Messag
 }
 func (s *benchSource) Close() error { return nil }
 
-// release is the outermost middleware: it lets the next message be delivered.
+// release is the outermost middleware: it frees a place for the next message.
 func (s *benchSource) release(h message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		out, err := h(msg)
@@ -51,8 +51,8 @@ func (d *benchDelivery) Begin()                 {}
 func (d *benchDelivery) CallBack(error)         {}
 func (d *benchDelivery) Hurry() <-chan struct{} { return d.hurry }
 
-// cpuTime is what the process has used of all processors: unlike the clock it
-// says the same on a busy machine.
+// cpuTime is the process's CPU time: unlike the elapsed time it is the same on a
+// busy machine.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -95,7 +95,7 @@ func runRouter(b *testing.B, inFlight, keys int, m ...message.HandlerMiddleware)
 		}
 		s.out <- msg
 	}
-	for range inFlight { // all are through when it can be filled once more
+	for range inFlight { // all messages are done when it can be filled again
 		s.inFlight <- struct{}{}
 	}
 	b.StopTimer()
@@ -105,11 +105,10 @@ func runRouter(b *testing.B, inFlight, keys int, m ...message.HandlerMiddleware)
 	<-stopped
 }
 
-// BenchmarkRouter measures the whole way of a message through Watermill's
-// Router: bare, with batches, and with batches of messages that have a Delivery
-// and one of 10 000 ordering keys. Less than the batch size in flight would measure the
-// timeout; those cases are left out, and the last batch of a run is sent off by
-// a short one.
+// BenchmarkRouter measures messages through Watermill's Router: bare, with batches,
+// and with batches of messages that have a Delivery and one of 10 000 ordering keys.
+// With fewer messages in flight than the batch size it would measure the timeout, so
+// those cases are left out. The last batch of a run has a short timeout.
 func BenchmarkRouter(b *testing.B) {
 	for _, inFlight := range []int{1, 16, 256, 4096} {
 		b.Run(fmt.Sprintf("inflight=%d/bare", inFlight), func(b *testing.B) {
@@ -139,11 +138,11 @@ func BenchmarkRouter(b *testing.B) {
 	}
 }
 
-// BenchmarkHotRow has one row in five changes of a stream that is routed by
-// parity: it alternates between two batchers, is always even, or is not there.
-// What counts are the others: their rate, from the first message to the last
-// ack, and the size of their batches. It takes the time of the stream, so the
-// rates are compared within a run:
+// BenchmarkHotRow routes a stream by parity. Every fifth change is of one hot row,
+// which alternates between the two batchers, is always even, or is absent. The
+// results are those of the other rows: their rate, from the first message to the last
+// ack, and the size of their batches. A run takes as long as the stream, so compare
+// the rates within a run:
 //
 //	go test ./batching -run '^$' -bench HotRow -benchtime 3x
 func BenchmarkHotRow(b *testing.B) {

@@ -26,7 +26,7 @@ func chain(step message.HandlerFunc, m ...message.HandlerMiddleware) message.Han
 	return step
 }
 
-// published is a message.Publisher that remembers.
+// published is a message.Publisher that records its calls.
 type published struct {
 	err error
 
@@ -109,7 +109,7 @@ func TestChain(t *testing.T) {
 		})
 	})
 
-	t.Run("PoisonQueue_outside_takes_what_failed_but_nothing_called_back", func(t *testing.T) {
+	t.Run("PoisonQueue_outside_takes_failed_messages_but_not_called_back_ones", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			poison := &published{}
@@ -129,7 +129,7 @@ func TestChain(t *testing.T) {
 		})
 	})
 
-	t.Run("PoisonQueue_outside_with_IsFailure_spares_what_was_cancelled", func(t *testing.T) {
+	t.Run("PoisonQueue_outside_with_IsFailure_ignores_cancelled_messages", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			poison := &published{}
 			pq, _ := middleware.PoisonQueueWithFilter(poison, "poison", IsFailure)
@@ -143,7 +143,7 @@ func TestChain(t *testing.T) {
 		})
 	})
 
-	t.Run("PoisonQueue_inside_poisons_a_failed_step_and_the_message_is_batched_all_the_same", func(t *testing.T) {
+	t.Run("PoisonQueue_inside_poisons_a_failed_step_and_the_message_still_joins_a_batch", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			poison := &published{}
@@ -171,7 +171,7 @@ func TestChain(t *testing.T) {
 		})
 	})
 
-	t.Run("Timeout_inside_bounds_only_the_step", func(t *testing.T) {
+	t.Run("Timeout_inside_limits_only_the_step", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			b := mustNew(t, one(Batcher{Size: 10, Timeout: time.Minute, Handler: r.handle}), nil)
@@ -198,7 +198,7 @@ func TestChain(t *testing.T) {
 			}
 			equal(t, "open", errors.Is(send(h, msgOf("d")).result(), gobreaker.ErrOpenState), true)
 			equal(t, "batches", r.batches(), "a b c")
-			time.Sleep(time.Minute + 1) // half open: one message, whose batch waits for its time
+			time.Sleep(time.Minute + 1) // half open: one message, whose batch waits for its timeout
 			p := send(h, msgOf("e"))
 			equal(t, "error", p.result(), nil)
 			equal(t, "took", p.took, time.Second)
@@ -234,8 +234,8 @@ func TestChain(t *testing.T) {
 	})
 
 	// The memory of Watermill's own repository is cleaned by a goroutine that
-	// never ends; this one needs none.
-	t.Run("Deduplicator_outside_drops_what_comes_again_so_a_failed_message_is_lost", func(t *testing.T) {
+	// never ends; this one has no goroutine.
+	t.Run("Deduplicator_outside_drops_redeliveries_so_a_failed_message_is_lost", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			b := mustNew(t, one(Batcher{Size: 1, Handler: r.failFirst(1)}), nil)
@@ -299,9 +299,9 @@ func TestChain(t *testing.T) {
 		})
 	})
 
-	t.Run("Metrics_measures_the_whole_way_outside_and_only_the_step_inside", func(t *testing.T) {
+	t.Run("Metrics_measures_step_and_batch_outside_and_only_the_step_inside", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			// What components/metrics does around a handler, without Prometheus.
+			// As components/metrics does around a handler, without Prometheus.
 			var took time.Duration
 			var failed bool
 			measure := func(h message.HandlerFunc) message.HandlerFunc {
@@ -322,7 +322,7 @@ func TestChain(t *testing.T) {
 		})
 	})
 
-	t.Run("Recoverer_makes_an_error_of_a_step_that_panics_outside_and_inside", func(t *testing.T) {
+	t.Run("Recoverer_turns_a_panic_of_the_step_into_an_error_outside_and_inside", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 1, Handler: succeed}), nil)
 			step := func(*message.Message) ([]*message.Message, error) { panic("step") }
@@ -340,7 +340,7 @@ func TestChain(t *testing.T) {
 	})
 }
 
-// seenKeys is a middleware.ExpiringKeyRepository that never forgets.
+// seenKeys is a middleware.ExpiringKeyRepository whose keys never expire.
 type seenKeys map[string]bool
 
 func (s seenKeys) IsDuplicate(_ context.Context, key string) (bool, error) {
@@ -365,7 +365,7 @@ func TestIsFailure(t *testing.T) {
 		&Failure{Err: errBoom}:                              true,
 		&Failure{Err: ErrCloseTimeout, Interrupted: true}:   false,
 		&stepError{context.Canceled}:                        true,
-		&Failure{Err: context.Canceled}:                     true, // a call of the batch handler's own
+		&Failure{Err: context.Canceled}:                     true, // a call that the batch handler made
 		fmt.Errorf("%w: %w", ack.ErrCalledBack, &Failure{}): false,
 	} {
 		equal(t, fmt.Sprint(err), IsFailure(err), want)

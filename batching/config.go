@@ -12,8 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// DefaultBatcher is the name of the batcher that serves messages which name
-// none.
+// DefaultBatcher is the name of the batcher for messages that do not name one.
 const DefaultBatcher = "default"
 
 // Defaults of Config and Batcher.
@@ -24,114 +23,112 @@ const (
 	DefaultCloseTimeout = 10 * time.Second
 )
 
-// Values that switch a limit off for one batcher although Config.Defaults sets
-// it for all.
+// Values that switch a limit off for one batcher when Config.Defaults sets it.
 const (
 	NoMaxBytes int64         = -1
 	NoIdle     time.Duration = -1
 )
 
-// HandlerFunc handles one batch. It returns nil when all messages but those
+// HandlerFunc handles one batch. It returns nil when all messages except those
 // given to Batch.Fail succeeded, and an error (or panics) when all failed.
 // Several calls run at once when Batcher.Concurrency is above 1, and when
 // several batchers share the function.
 //
 // ctx belongs to the batch, not to one of its messages, and carries no values.
-// It is cancelled with the cause ErrAllEnded when every message of the batch
-// was fenced, had its subscriber's drain time run out or was called back, and
-// with ErrCloseTimeout when Config.CloseTimeout is over. It has no deadline:
-// a handler that needs one sets it itself.
+// It is cancelled with the cause ErrAllEnded when every message of the batch was
+// fenced, was called back or exceeded its subscriber's drain timeout, and with
+// ErrCloseTimeout when Config.CloseTimeout is exceeded. It has no deadline: a
+// handler that needs one sets it itself.
 type HandlerFunc = func(ctx context.Context, b *Batch) error
 
-// Config says which batchers there are. It is read once, by New.
+// Config configures a Batching. New reads it once.
 type Config struct {
-	// Batchers by name. At least one is required. DefaultBatcher serves the
-	// messages that name none; without it such messages fail with an
+	// Batchers by name. At least one is required. DefaultBatcher handles the
+	// messages that do not name a batcher; without it such messages fail with an
 	// UnknownBatcherError.
 	Batchers map[string]Batcher
 
-	// Defaults fill the zero fields of each batcher, before the defaults of
-	// this package do. Isolate and Probe
-	// are on for a batcher when they are on in either.
+	// Defaults fill the zero fields of each batcher, before the defaults of this
+	// package do. Isolate and Probe are on for a batcher when they are on in either.
 	Defaults Batcher
 
-	// OrderingKey names the ordering key of a message whose subscriber does not
-	// give one (an ack.Delivery in the message's context does, and wins).
-	// Batches that share a key run one after the other. An empty key means no
-	// order. It is called once a message, after the processing step, by many
+	// OrderingKey returns the ordering key of a message whose subscriber does not
+	// set one (an ack.Delivery in the message's context does, and takes precedence).
+	// Batches that share a key run one at a time. An empty key means no order.
+	// It is called once for each message, after the processing step, by many
 	// goroutines at once. Nil: no order.
 	OrderingKey func(msg *message.Message) string
 
 	// MaxInFlight is how many unacked messages the subscriber delivers at once,
-	// if known. A batcher whose Size is larger could only ever be triggered by
-	// time; New logs that. Zero: unknown.
+	// if known. A batcher with a larger Size can only be triggered by time; New
+	// logs that. Zero: unknown.
 	MaxInFlight int
 
-	// OnBatch, when set, is told of each batch that was handled, before its
-	// messages are acked or nacked. Batches that run at once call it at once: it
-	// must be quick. A panic in it is logged. It is made for histograms; see package metrics.
+	// OnBatch, if set, is called for each batch that was handled, before its
+	// messages are acked or nacked. It is called concurrently for batches that run
+	// at once, and must be quick. A panic in it is logged. It is meant for
+	// histograms; see package metrics.
 	OnBatch func(Handled)
 
-	// NameOf names a message in the log. [its UUID]
+	// NameOf returns the name of a message in the log. [its UUID]
 	NameOf func(msg *message.Message) string
 
-	// CloseTimeout is how long Close lets batches finish before it cancels
+	// CloseTimeout is how long Close waits for batches to finish before it cancels
 	// their contexts. [10s]
 	CloseTimeout time.Duration
 }
 
-// Batcher gathers messages into batches and handles them. A message goes to the
-// open batch of its batch key (SetBatchKey); the batch is handled when one of
-// Size, MaxBytes, Timeout or Idle says so, or earlier when waiting is of no use
-// (see Trigger).
+// Batcher collects messages into batches and handles them. A message joins the
+// open batch of its batch key (SetBatchKey). The batch is due when it reaches one
+// of Size, MaxBytes, Timeout or Idle, or earlier when waiting is pointless (see
+// Trigger).
 //
-// A batch whose time is up but whose turn has not come (Concurrency, or an
-// earlier batch with the same ordering key) goes on taking messages up to Size and
-// MaxBytes, so that batches grow when the handler is slow.
+// A batch that is due but cannot run yet (because of Concurrency, or of an earlier
+// batch with the same ordering key) still takes messages up to Size and MaxBytes, so
+// that batches grow when the handler is slow.
 type Batcher struct {
-	// Size is how many messages make a batch full. [100]
+	// Size is the number of messages of a full batch. [100]
 	Size int
 
 	// MaxBytes is how many bytes, as counted by SizeBy, a batch may have. A
-	// message that would take an open batch over it starts the next batch, so
-	// only a message that is larger by itself makes a larger batch, alone. [0:
-	// no limit] NoMaxBytes: no limit, whatever Defaults say.
+	// message that would exceed it starts the next batch. A message that exceeds
+	// it by itself is a batch of its own. [0: no limit] NoMaxBytes: no limit,
+	// whatever Defaults say.
 	MaxBytes int64
 
-	// SizeBy is a message's weight for MaxBytes; a negative one counts as zero.
-	// It is called once a message, after the processing step, by many
+	// SizeBy returns a message's weight for MaxBytes; a negative weight counts as
+	// zero. It is called once for each message, after the processing step, by many
 	// goroutines at once. [length of the payload]
 	SizeBy func(msg *message.Message) int64
 
-	// Timeout is how long a batch waits for more messages, from its first one.
+	// Timeout is how long a batch waits for more messages after its first one.
 	// [1s]
 	Timeout time.Duration
 
-	// Idle is how long a batch waits after its newest message, besides Timeout,
-	// which it must be below. [0: off] NoIdle: off, whatever Defaults say.
+	// Idle is how long a batch waits for more messages after its newest one. It
+	// must be below Timeout, which still holds. [0: off] NoIdle: off, whatever
+	// Defaults say.
 	Idle time.Duration
 
 	// Concurrency is how many batches of this batcher are handled at once.
-	// Batches that share an ordering key run one after the other at any
-	// Concurrency. [1]
+	// Batches that share an ordering key run one at a time at any Concurrency. [1]
 	Concurrency int
 
 	// Isolate finds the messages that make a batch fail: those that fail alone
-	// fail with their own error, the rest succeed. After a batch has failed as a
-	// whole, single messages from different places in it are handled alone. If
-	// three of them fail in a row, that is taken for an outage, and the rest
-	// fails together. Otherwise the rest is split in two, the halves are handled
-	// one after the other, and so on down to single messages. One bad message
-	// among n costs at most 2·log2(n)+3 calls in all, an outage four, and the
-	// worst case, every second message, 2·n+1. An error marked with
-	// backoff.Permanent skips the look for an outage, one marked with
-	// ack.Transient is taken for one. The handler sees messages that it handled
-	// before, so it must bear that, as it must bear redelivery. [off]
+	// fail with their own error, the rest succeed. After a whole batch has failed,
+	// single messages from different places in it are handled alone. If three of
+	// them fail in a row, that counts as an outage, and the rest fails together.
+	// Otherwise the rest is split in two, the halves are handled in order, and so
+	// on down to single messages. One bad message among n costs at most
+	// 2·log2(n)+3 calls in total, an outage four, and the worst case, every second
+	// message, 2·n+1. An error marked with backoff.Permanent skips the check for an
+	// outage, one marked with ack.Transient counts as an outage. The handler must
+	// tolerate messages that it handled before, as it must tolerate redelivery. [off]
 	Isolate bool
 
-	// Probe holds batches back while nothing succeeds: when Isolate, an error
-	// marked with ack.Transient, or three batches in a row without any success
-	// tell of an outage, only single messages are handled, at pauses
+	// Probe holds batches back during an outage. An outage begins when Isolate
+	// finds one, with an error marked with ack.Transient, or after three batches in
+	// a row without any success. Only single messages are handled then, with pauses
 	// that grow from 100 ms to 1 s, until one succeeds. The messages of batches
 	// that are held back stay in flight. When their subscriber drains they fail
 	// with ErrOutage. [off]
@@ -141,8 +138,8 @@ type Batcher struct {
 	Handler HandlerFunc
 }
 
-// withDefaults returns a copy of c with all defaults filled in. It does not
-// judge: negative values stay for validate to find.
+// withDefaults returns a copy of c with all defaults filled in. Negative values
+// stay for validate to find.
 func (c Config) withDefaults() Config {
 	c.CloseTimeout = cmp.Or(c.CloseTimeout, DefaultCloseTimeout)
 	batchers := make(map[string]Batcher, len(c.Batchers))
@@ -193,7 +190,7 @@ func (c Config) validate() error {
 	for _, name := range slices.Sorted(maps.Keys(c.Batchers)) {
 		b := c.Batchers[name]
 		if name == "" {
-			fault("Batchers has an empty name: messages that name no batcher go to %q", DefaultBatcher)
+			fault("Batchers has an empty name: messages that do not name a batcher go to %q", DefaultBatcher)
 		}
 		if b.Size < 0 {
 			fault("Batchers[%q].Size is %d: must be positive", name, b.Size)

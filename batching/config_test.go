@@ -24,7 +24,7 @@ func TestNew(t *testing.T) {
 			CloseTimeout: -1,
 		}, nil)
 		if b != nil {
-			t.Error("a Batching came with the error")
+			t.Error("a Batching was returned with the error")
 		}
 		if !errors.Is(err, ErrInvalidConfig) {
 			t.Errorf("the error is not ErrInvalidConfig: %v", err)
@@ -36,7 +36,7 @@ func TestNew(t *testing.T) {
 			`Batchers["b"].Idle is 1s: must be below Timeout`)
 	})
 
-	t.Run("no_batcher_is_a_fault", func(t *testing.T) {
+	t.Run("a_config_without_batchers_is_a_fault", func(t *testing.T) {
 		_, err := New(Config{}, nil)
 		contains(t, "New", err, "at least one batcher is required")
 	})

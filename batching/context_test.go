@@ -21,8 +21,8 @@ var (
 	errTakenBack = fmt.Errorf("%w: an earlier one failed", ack.ErrCalledBack)
 )
 
-// deliveredMsg is a message with a Delivery that only remembers what it was
-// told, for tests that play the subscriber themselves.
+// deliveredMsg is a message with a Delivery that only records its calls, for tests
+// that play the subscriber themselves.
 type deliveredMsg struct {
 	msg    *message.Message
 	cancel context.CancelCauseFunc
@@ -41,7 +41,7 @@ func newDelivered(uuid, key string) *deliveredMsg {
 	return d
 }
 
-// endedDelivery is a Delivery that tells when it is over, with the context.
+// endedDelivery is a Delivery that is an ack.Ender: it ends with the context.
 type endedDelivery struct {
 	ack.Delivery
 	ctx context.Context
@@ -69,7 +69,7 @@ func (d *deliveredMsg) CallBack(error)         { d.tell("CallBack") }
 func (d *deliveredMsg) Hurry() <-chan struct{} { return d.hurry }
 
 func TestDelivery(t *testing.T) {
-	t.Run("is_told_HandOff_when_waiting_Begin_when_running_and_CallBack_before_the_error", func(t *testing.T) {
+	t.Run("HandOff_is_called_when_waiting_Begin_when_running_and_CallBack_before_the_error", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNew(t, one(Batcher{Timeout: time.Second, Handler: func(_ context.Context, b *Batch) error {
 				time.Sleep(time.Second)
@@ -170,7 +170,7 @@ func TestContextEnd(t *testing.T) {
 		name     string
 		end      error // the cause with which "a" ends after 1 s; nil: a deadline
 		delivery bool
-		running  bool // while the batch runs (from 0 s to 10 s); else it waits, due at 60 s
+		running  bool // while the batch runs (0 s to 10 s); else the batch waits, due at 60 s
 		want     outcome
 	}{
 		{"called_back_while_waiting_leaves_without_an_error", errTakenBack, true, false, outcome{nil, "b", time.Second}},
@@ -225,7 +225,7 @@ func TestContextEnd(t *testing.T) {
 		})
 	}
 
-	t.Run("called_back_in_a_failed_batch_is_no_failure", func(t *testing.T) {
+	t.Run("called_back_in_a_failed_batch_is_not_a_failure", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 1, Handler: func(context.Context, *Batch) error {
 				time.Sleep(time.Second)
@@ -296,7 +296,7 @@ func TestContextEnd(t *testing.T) {
 		})
 	})
 
-	t.Run("a_batch_that_nobody_waits_for_is_not_handled", func(t *testing.T) {
+	t.Run("a_batch_whose_messages_have_all_ended_is_not_handled", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			r.after = func(context.Context, *Batch) error { time.Sleep(time.Second); return nil }
@@ -373,7 +373,7 @@ func TestRoute(t *testing.T) {
 		})
 	})
 
-	t.Run("a_step_that_replaces_the_context_is_still_heard", func(t *testing.T) {
+	t.Run("a_step_that_replaces_the_context_still_sets_the_route", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			b := mustNew(t, Config{Defaults: Batcher{Size: 1, Handler: r.handle}, Batchers: map[string]Batcher{"a": {}, "b": {}}}, nil)
@@ -422,7 +422,7 @@ func TestRoute(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
-	t.Run("handles_all_that_waits_and_refuses_what_comes_after", func(t *testing.T) {
+	t.Run("handles_waiting_messages_and_refuses_later_ones", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			r.after = func(context.Context, *Batch) error { time.Sleep(3 * time.Second); return nil }
@@ -448,7 +448,7 @@ func TestClose(t *testing.T) {
 		})
 	})
 
-	t.Run("cancels_handlers_when_the_time_is_over_and_fails_what_has_not_begun", func(t *testing.T) {
+	t.Run("cancels_handlers_after_CloseTimeout_and_fails_batches_that_have_not_begun", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			start := time.Now()
 			calls := 0

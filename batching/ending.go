@@ -2,7 +2,8 @@ package batching
 
 import "context"
 
-// retire marks ob, which is sealed, as done. What is parked behind it joins.
+// retire marks ob, which is sealed, as done. The messages parked behind it join
+// their batches.
 func (b *Batching) retire(ob *openBatch) {
 	ob.phase = done
 	items := ob.items
@@ -21,12 +22,12 @@ func (b *Batching) retire(ob *openBatch) {
 	b.signalIdle()
 }
 
-// begin marks ob as running and returns its items, without those that are
-// gone: while the batch waited for its turn, an earlier message may have failed
-// and called some of them back. It also returns the context for the handler.
+// begin marks ob as running and returns its items, without those that are gone:
+// while the batch waited, an earlier message may have failed and called some of them
+// back. It also returns the context for the handler.
 func (b *Batching) begin(ob *openBatch) ([]*item, context.Context) {
-	// Asking contexts is done without the lock. No item joins any more, so the
-	// slice does not change; one that goes after it was asked is running then.
+	// The contexts are checked without the lock. The batch is sealed, so the slice
+	// does not change. An item whose context ends after the check counts as running.
 	var gone []*item
 	for _, it := range ob.items {
 		if it.gone() {
@@ -62,24 +63,24 @@ func (b *Batching) begin(ob *openBatch) ([]*item, context.Context) {
 	return items, ctx
 }
 
-// finish ends a batch that ran, and starts what may run now.
+// finish ends a batch that ran, and starts the batches that may run next.
 func (b *Batching) finish(ob *openBatch) {
-	b.tell(ob)
+	b.callOnBatch(ob)
 	b.mu.Lock()
 	bt := ob.batcher
 	bt.count(ob)
-	lonely := bt.lone.left(ob)
+	serial := bt.serial.left(ob)
 	b.retire(ob)
 	bt.free = append(bt.free, ob.partition)
-	news := b.learn(ob)
+	event := b.learn(ob)
 	b.dispatch(bt)
 	b.mu.Unlock()
-	close(ob.done) // wakes all its messages: not under the lock
-	b.logOutcome(ob, news, lonely)
+	close(ob.done) // wakes all its messages, therefore not under the lock
+	b.logOutcome(ob, event, serial)
 }
 
-// leave takes the item out of its batch, which is not running, or out of its
-// parking place. The item may have left already.
+// leave removes the item from its batch, which is not running, or ends its parking.
+// The item may have left already.
 func (b *Batching) leave(it *item) {
 	if it.left {
 		return
@@ -92,7 +93,7 @@ func (b *Batching) leave(it *item) {
 		ob.present--
 		ob.weight -= it.weight
 		if ob.present == 0 && ob.phase == waiting {
-			// Nothing is left to handle.
+			// The batch is empty.
 			ob.stopTimer()
 			if !ob.sealed {
 				ob.sealed = true
@@ -109,7 +110,7 @@ func (b *Batching) leave(it *item) {
 	}
 }
 
-// hurry makes the item's batch due: the subscriber has nothing more for it.
+// hurry makes the item's batch due: the subscriber will not deliver more for it.
 func (b *Batching) hurry(it *item) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -123,21 +124,21 @@ func (b *Batching) hurryUp(it *item) {
 		b.hurryParked(it)
 	case ob.phase == waiting && ob.batcher.down != nil:
 		b.makeDue(ob, TriggerDrain)
-		b.dispatch(ob.batcher) // it may have to be given back
+		b.dispatch(ob.batcher) // the batch may have to be given back
 	default:
 		b.makeDue(ob, TriggerDrain)
 	}
 }
 
-// end is told that the item's context has ended. It reports whether the item
-// has left its batch.
+// end is called when the item's context has ended. It reports whether the item has
+// left its batch.
 func (b *Batching) end(it *item) (left bool) {
 	gone := it.gone()
 	b.mu.Lock()
 	ob := it.batch
 	var cancel context.CancelCauseFunc
 	switch {
-	case it.left: // the batch has found that out itself
+	case it.left: // begin has removed it already
 	case !gone:
 		it.stopping = true
 		b.hurryUp(it)
@@ -152,13 +153,13 @@ func (b *Batching) end(it *item) (left bool) {
 	left = it.left
 	b.mu.Unlock()
 	if cancel != nil {
-		cancel(ErrAllEnded) // runs the callbacks of derived contexts: not under the lock
+		cancel(ErrAllEnded) // runs the callbacks of derived contexts, therefore not under the lock
 	}
 	return left
 }
 
-// shut makes all batches due and lets no more messages in. It reports whether
-// it was the first to do so. idle is closed when all batches are done.
+// shut makes all batches due and refuses further messages. It reports whether this
+// is the first call. idle is closed when all batches are done.
 func (b *Batching) shut() (first bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -171,14 +172,14 @@ func (b *Batching) shut() (first bool) {
 			b.makeDue(ob, TriggerClose)
 		}
 		if bt.down != nil {
-			b.dispatch(bt) // what is ready is given back
+			b.dispatch(bt) // ready batches are given back
 		}
 	}
 	b.signalIdle()
 	return true
 }
 
-// signalIdle closes idle when it is time.
+// signalIdle closes idle if the Batching is closed and all messages are done.
 func (b *Batching) signalIdle() {
 	if b.closed && b.unfinished == 0 && b.parked == 0 && !closed(b.idle) {
 		close(b.idle)

@@ -16,8 +16,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// Two named batchers behind one Router handler. Every Watermill subscriber will
-// do; this one is in memory.
+// Two named batchers behind one Router handler. Any Watermill subscriber works; this
+// one is in memory.
 func Example() {
 	pubsub := gochannel.NewGoChannel(gochannel.Config{}, nil)
 
@@ -63,11 +63,11 @@ func Example() {
 		if err := pubsub.Publish("orders", message.NewMessage(id, nil)); err != nil {
 			panic(err)
 		}
-		time.Sleep(10 * time.Millisecond) // gochannel hands messages over in no order
+		time.Sleep(10 * time.Millisecond) // gochannel does not keep an order
 	}
 	handled.Wait()
 
-	// First the Router, so that nothing comes any more, then the batches.
+	// First the Router, so that no more messages arrive, then the batches.
 	if err := router.Close(); err != nil {
 		panic(err)
 	}
@@ -80,13 +80,13 @@ func Example() {
 }
 
 // Changes of a table in batches: most are inserted into a warehouse, two batches
-// at a time; deletions are published. A failed batch comes again, in order.
+// at a time; deletions are published. A failed batch is redelivered, in order.
 func ExampleNew() {
 	batches, err := batching.New(batching.Config{Batchers: map[string]batching.Batcher{
 		"default": {
 			Size: 100, Timeout: time.Second, Concurrency: 2,
 			Handler: func(ctx context.Context, b *batching.Batch) error {
-				return insert(ctx, b.Messages) // nil acks all; an error brings all again, b.Fail only one
+				return insert(ctx, b.Messages) // nil acks all; an error redelivers all, b.Fail only one
 			},
 		},
 		"deleted": {Size: 10, Handler: batching.PublishTo(pub, "deleted-orders")},
@@ -103,7 +103,7 @@ func ExampleNew() {
 	})
 }
 
-// What ExampleNew takes from its program.
+// Stand-ins for the program around ExampleNew.
 var (
 	insert func(context.Context, []*message.Message) error
 	logger watermill.LoggerAdapter
@@ -125,7 +125,7 @@ func ExampleHandler() {
 		return nil
 	})
 
-	// A handler is tested without middleware, on a batch made by hand.
+	// A handler can be tested without the middleware, with a batch of its own.
 	bad := message.NewMessage("bad", []byte(`{`))
 	b := &batching.Batch{Messages: []*message.Message{
 		message.NewMessage("1", []byte(`{"Total": 3}`)), bad, message.NewMessage("2", []byte(`{"Total": 4}`)),
@@ -136,7 +136,7 @@ func ExampleHandler() {
 	// <nil> - decode message bad: unexpected end of JSON input
 }
 
-// Fail decides about single messages: the others of the batch succeed.
+// Fail fails a single message: the others of the batch succeed.
 func ExampleBatch_Fail() {
 	h := func(_ context.Context, b *batching.Batch) error {
 		for _, msg := range b.Messages {

@@ -6,7 +6,7 @@ import (
 )
 
 // Failure is the error of a message that a batch handler failed, alone or with
-// others. It tells a failure policy whose fault that may be. Match it with
+// others. It shows a failure policy whether this message is at fault. Match it with
 // errors.As; it wraps the handler's error.
 type Failure struct {
 	Batcher string
@@ -16,18 +16,18 @@ type Failure struct {
 	// Messages is how many messages the failed call had.
 	Messages int
 
-	// Alone says that the failure is the message's own: the call had no other
-	// message, or the handler named this one with Batch.Fail.
+	// Alone is true if the message failed by itself: the call had no other message,
+	// or the handler called Batch.Fail for this one.
 	Alone bool
 
-	// Interrupted says that the handler did not fail the message: it was not
-	// handled to its end, because Close was called, the batcher is down while the
-	// subscriber drains, or no message of the batch was waited for any more.
+	// Interrupted is true if the handler did not fail the message: it was not
+	// completely handled, because Close was called, the batcher is down while the
+	// subscriber drains, or all messages of the batch had ended.
 	Interrupted bool
 
 	// Before and After are how many messages of the batcher had succeeded since
-	// New when the batch began and when it ended. If they differ, other messages
-	// succeeded meanwhile.
+	// New when the batch started and when it ended. If they differ, other messages
+	// succeeded in that time.
 	Before, After uint64
 
 	logged bool
@@ -44,15 +44,15 @@ func (f *Failure) Error() string {
 // Unwrap returns Err.
 func (f *Failure) Unwrap() error { return f.Err }
 
-// Logged reports whether the failure is in the log already, in the line of its
-// batch, so that a subscriber need not log it once more for each message.
+// Logged reports whether the failure has been logged already, in the line of its
+// batch, so that a subscriber need not log it again for each message.
 func (f *Failure) Logged() bool { return f.logged }
 
-// Outage is a time in which nothing succeeds that a batch handler is given.
+// Outage is a period in which all calls of a batch handler fail.
 type Outage struct {
-	Since  time.Time // when it was noticed
+	Since  time.Time // when it was detected
 	Err    error     // the latest failure
-	Probes int       // messages that were tried since, one at a time
+	Probes int       // messages that were tried since then, one at a time
 }
 
 // Error describes the outage.

@@ -14,13 +14,12 @@ type Item[T any] struct {
 	Value   T
 }
 
-// Handler returns a batch handler that works on typed values: it decodes each
-// message and calls handle with those that could be decoded, in order. A
-// message that cannot be decoded fails alone, with decode's error; if none can,
-// handle is not called. b.Messages has all messages, decoded or not.
+// Handler returns a batch handler for typed values: it decodes each message and
+// calls handle with those that could be decoded, in order. A message that cannot be
+// decoded fails alone, with decode's error; if none can, handle is not called.
+// b.Messages has all messages, decoded or not.
 //
-// decode and handle are called by several goroutines at once when batches run
-// at once.
+// decode and handle are called concurrently when batches run at once.
 func Handler[T any](
 	decode func(msg *message.Message) (T, error),
 	handle func(ctx context.Context, b *Batch, items []Item[T]) error,

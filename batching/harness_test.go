@@ -29,10 +29,10 @@ type handled struct {
 	trigger      Trigger
 	partition    int
 	oldest       time.Duration // age of the oldest message
-	at           time.Duration // since the recorder was made
+	at           time.Duration // since the recorder was created
 }
 
-// recorder is a batch handler that remembers its calls.
+// recorder is a batch handler that records its calls.
 type recorder struct {
 	start time.Time
 	after func(ctx context.Context, b *Batch) error // nil: succeed
@@ -63,7 +63,7 @@ func (r *recorder) seen() []handled {
 	return append([]handled(nil), r.calls...)
 }
 
-// batches returns the calls so far as "a b|c", in order of their beginning.
+// batches returns the calls so far as "a b|c", in the order in which they began.
 func (r *recorder) batches() string {
 	var all []string
 	for _, c := range r.seen() {
@@ -80,8 +80,7 @@ func uuids(msgs []*message.Message) string {
 	return strings.Join(ids, " ")
 }
 
-// pass is one message's way through a middleware, in a goroutine of its own as
-// in the Router.
+// pass is one message in a middleware, in its own goroutine as in the Router.
 type pass struct {
 	msg      *message.Message
 	done     chan struct{} // closed when the middleware has returned
@@ -90,7 +89,7 @@ type pass struct {
 	took     time.Duration
 }
 
-// send starts msg's way through h, and settles it when it is out, as the Router does.
+// send calls h with msg, and settles msg when h has returned, as the Router does.
 func send(h message.HandlerFunc, msg *message.Message) *pass {
 	p := &pass{msg: msg, done: make(chan struct{})}
 	start := time.Now()
@@ -129,7 +128,7 @@ func produce(msg *message.Message) ([]*message.Message, error) {
 	return []*message.Message{msgOf("out-" + msg.UUID)}, nil
 }
 
-// mustNew returns a Batching with these batchers, closed as the test ends.
+// mustNew returns a Batching with these batchers, which is closed when the test ends.
 func mustNew(t testing.TB, cfg Config, logger watermill.LoggerAdapter) *Batching {
 	t.Helper()
 	b, err := New(cfg, logger)
@@ -159,7 +158,7 @@ func contains(t testing.TB, what string, err error, parts ...string) {
 	}
 }
 
-// forgotten returns how many turns are left when those that are over are dropped.
+// forgotten returns how many turns remain after those that are over are dropped.
 func forgotten(b *Batching) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()

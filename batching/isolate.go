@@ -12,14 +12,13 @@ import (
 
 // isolation finds the messages that make a batch fail.
 //
-// An outage looks the same as a bad message at first, and to split a batch then
-// would make two calls for each of its messages. So isolation looks before it
-// splits: it handles one message alone, and as long as that fails another one
-// of a different ordering key from elsewhere in the batch. If one of them
-// succeeds it goes on, half by half. It looks again whenever failuresInARow
-// single messages have failed one after the other. When a look finds nothing
-// that succeeds, the remaining messages fail together, and no message counts as
-// having failed by itself.
+// At first an outage looks the same as a bad message, and splitting the batch would
+// make two calls for each message. So isolation checks for an outage before it
+// splits: it handles single messages alone, of different ordering keys and from
+// different places in the batch, until one succeeds. If one does, it splits the rest,
+// half by half. It checks again whenever failuresInARow single messages have failed
+// in a row. If no message of a check succeeds, the remaining messages fail together,
+// and no message counts as having failed by itself.
 type isolation struct {
 	b    *Batching
 	ctx  context.Context
@@ -27,28 +26,28 @@ type isolation struct {
 	size int // messages of the batch
 
 	failed error     // the latest failure of a call
-	inARow int       // single messages that failed since something succeeded
-	parts  [][]*item // that failed together, or were not tried; the next one is the last
+	inARow int       // single messages that failed since the last success
+	parts  [][]*item // failed together or not tried yet; the last part is the next to be handled
 }
 
-// run settles the suspects. known says that not all of the batch failed.
+// run settles the suspects. known is true if some of the batch did not fail.
 func (x *isolation) run(suspects []*item, known bool) {
 	var permanent *backoff.PermanentError
 	switch {
 	case len(suspects) == 1 || known:
 		x.parts = [][]*item{suspects}
-	case errors.As(x.failed, &permanent): // the handler says that a message is to blame
+	case errors.As(x.failed, &permanent): // the handler says that a message is at fault
 		x.halve(suspects)
 	case x.alone(suspects[0]):
 		x.halve(suspects[1:])
 	default:
 		x.parts = [][]*item{suspects[1:]}
-		if !x.look(failuresInARow) {
+		if !x.findSuccess(failuresInARow) {
 			return
 		}
 	}
 	for len(x.parts) > 0 {
-		if x.inARow >= failuresInARow && !x.look(failuresInARow+1) {
+		if x.inARow >= failuresInARow && !x.findSuccess(failuresInARow+1) {
 			return
 		}
 		if len(x.parts) == 0 {
@@ -68,8 +67,8 @@ func (x *isolation) run(suspects []*item, known bool) {
 	}
 }
 
-// call handles a part and returns those whose outcome is still open, which are
-// none if it has one message.
+// call handles a part and returns the items without an outcome. For a part of one
+// message there are none.
 func (x *isolation) call(part []*item) (rest []*item) {
 	before := x.ob.batcher.succeeded.Load()
 	rest, err := x.b.callOnce(x.ctx, x.ob, part)
@@ -89,15 +88,15 @@ func (x *isolation) call(part []*item) (rest []*item) {
 	return rest
 }
 
-// halve has the halves of items handled, the first one first.
+// halve adds the two halves of items to parts; the first half is handled first.
 func (x *isolation) halve(items []*item) {
 	half := len(items) / 2
 	x.parts = append(x.parts, items[half:], items[:half])
 }
 
-// look handles messages alone, from all over parts, until one succeeds. It gives
-// up, and reports false, when so many have failed in a row.
-func (x *isolation) look(most int) bool {
+// findSuccess handles messages alone, from different places in parts, until one
+// succeeds. If most messages have failed in a row, it gives up and reports false.
+func (x *isolation) findSuccess(most int) bool {
 	for x.inARow > 0 {
 		for i, part := range x.parts {
 			x.parts[i] = x.b.stillThere(x.ob, part)
@@ -117,8 +116,8 @@ func (x *isolation) look(most int) bool {
 	return true
 }
 
-// elsewhere returns a message far from those that were tried last, and the part
-// that it is in: the first one of its ordering key, since a message may only be
+// elsewhere returns a message far from those that were tried last, and the part it
+// is in. It is the first one of its ordering key, because a message may only be
 // handled after the earlier ones of its key.
 func (x *isolation) elsewhere() (it *item, part int) {
 	far := x.parts[0]
@@ -142,7 +141,7 @@ func (x *isolation) alone(it *item) bool {
 	return it.err == nil
 }
 
-// giveUp fails what is left together: nothing succeeds.
+// giveUp fails the remaining messages together, because of an outage.
 func (x *isolation) giveUp() {
 	x.ob.result.outage = x.failed
 	err := x.ob.failure(ack.Transient(x.failed), x.size)

@@ -11,39 +11,39 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-// item is one message on its way through the middleware. It is also the
-// context that the message has meanwhile, so that one allocation carries both.
+// item is one message in the middleware. It is also the message's context while the
+// processing step runs, so that one allocation carries both.
 //
-// Who may touch what:
+// Access to the fields:
 //   - route, to, orderKey, weight, turn, ended and draining are written by the
 //     message's goroutine before or while it joins, and only read after that;
 //   - batch, parking, left and stopping are guarded by Batching.mu;
-//   - settled and err belong to the goroutine that runs the batch, until the
-//     batch's done channel is closed; then anyone may read them.
+//   - settled and err belong to the goroutine that runs the batch, until the batch's
+//     done channel is closed; after that every goroutine may read them.
 type item struct {
-	context.Context // what the message had when it came
+	context.Context // the context that the message arrived with
 	route
 
-	delivery   ack.Delivery // nil with a subscriber that gives none
-	to         *batcher     // where it goes
+	delivery   ack.Delivery // nil if the subscriber does not provide one
+	to         *batcher     // the message's batcher
 	orderKey   string       // empty: no order
 	weight     int64        // for MaxBytes
-	batch      *openBatch   // that it joined; guarded by Batching.mu until that is done
+	batch      *openBatch   // the batch that it joined; guarded by Batching.mu until the batch is done
 	parking    *parking     // nil unless it had to wait before it joined
 	turn       *turn        // nil without an ordering key
 	ended      <-chan struct{}
 	exact      bool            // ended comes from the delivery
-	publishing bool            // of a Publisher: its context does not say whether it counts
-	draining   <-chan struct{} // closed when its subscriber drains; nil if it does not tell
+	publishing bool            // in a Publisher: the outcome counts even if the context has ended
+	draining   <-chan struct{} // closed when its subscriber drains; nil if the delivery is not an ack.Drainer
 
 	// stage makes Begin follow HandOff. Both are called without a lock, by
 	// different goroutines: HandOff by the message's own after it joined, Begin
-	// by the one that runs the batch, which may come first. The one that comes second
-	// calls Begin.
+	// by the one that runs the batch, which may be first. The second of the two
+	// goroutines calls Begin.
 	stage atomic.Uint32
 
-	left     bool  // it left its batch before that ran
-	stopping bool  // its context has ended, but the subscriber may wait for the outcome; guarded as left is
+	left     bool  // it left its batch before the batch ran
+	stopping bool  // its context has ended, but the subscriber may wait for the outcome; guarded like left
 	settled  bool  // its outcome is known
 	err      error // the outcome
 }
@@ -65,7 +65,7 @@ func newItem(msg *message.Message) *item {
 	return it
 }
 
-// Value implements context.Context: the item's route covers any route outside.
+// Value implements context.Context: the item's route hides any route outside.
 func (it *item) Value(key any) any {
 	if _, ok := key.(routeKey); ok {
 		return &it.route
@@ -73,25 +73,24 @@ func (it *item) Value(key any) any {
 	return it.Context.Value(key)
 }
 
-// handOff lets the subscriber deliver the next message of the ordering key. It
-// must be called after the item has joined: from then on whatever comes later
-// for the key finds its place behind it. It returns the channel that hurries
-// the item, nil if there is none.
+// handOff lets the subscriber deliver the next message of the ordering key. It must
+// be called after the item has joined, so that later messages of the key get their
+// places behind it. It returns the delivery's Hurry channel, or nil without a
+// delivery.
 func (it *item) handOff() (hurry <-chan struct{}) {
 	if it.delivery == nil {
 		return nil
 	}
-	// Before HandOff: that may be what makes the subscriber hurry all who wait,
-	// with the channel of that moment.
+	// Before HandOff, which may make the subscriber close the current Hurry channel.
 	hurry = it.delivery.Hurry()
 	it.delivery.HandOff()
 	if !it.stage.CompareAndSwap(stageJoined, stageHandedOff) {
-		it.delivery.Begin() // the batch began first and left this to us
+		it.delivery.Begin() // the batch began before HandOff and left this call to us
 	}
 	return hurry
 }
 
-// begin tells the subscriber that the item's batch runs.
+// begin reports to the subscriber that the item's batch runs.
 func (it *item) begin() {
 	if it.delivery == nil {
 		return
@@ -108,26 +107,25 @@ func (it *item) callBack(cause error) {
 	}
 }
 
-// calledBack reports whether the message was taken back itself: it will come
-// again, and nobody cares for its outcome.
+// calledBack reports whether this message was taken back: it will be redelivered,
+// and its outcome is ignored.
 func (it *item) calledBack() bool {
 	return it.delivery != nil && it.Err() != nil && errors.Is(context.Cause(it.Context), ack.ErrCalledBack)
 }
 
-// gone reports whether the subscriber does not wait for the outcome any more:
-// the message was called back or fenced, the time to drain is over, or, with a
-// subscriber that gives no Delivery, it stops. Watermill's own subscribers end
-// the contexts of their messages to stop, and no ack counts after that
-// (docs/batching.md, Behind other subscribers), so a message that still waits
-// is left for redelivery.
+// gone reports whether the subscriber no longer waits for the outcome: the message
+// was called back or fenced, the drain timed out, or a subscriber without Deliveries
+// stops. Watermill's own subscribers cancel the contexts of their messages when they
+// stop, and acks do not count after that (docs/batching.md, Behind other
+// subscribers), so a message that still waits is left for redelivery.
 //
-// A deadline only a middleware in between can have set. It ends the waiting, not
-// the message.
+// An exceeded deadline does not count: only a middleware in between can have set it.
+// It ends the waiting, not the message.
 func (it *item) gone() bool {
 	return !it.publishing && errors.Is(it.Err(), context.Canceled)
 }
 
-// goneError is the outcome of a message that is gone and whose batch did not
+// goneError returns the outcome of a message that is gone and whose batch did not
 // run. It wraps both the context's error and its cause.
 func (it *item) goneError() error {
 	if it.calledBack() {
@@ -140,7 +138,7 @@ func (it *item) goneError() error {
 	return fmt.Errorf("batching: message ended before its batch began: %w: %w", err, cause)
 }
 
-// outcome is what became of the item in its batch, which is done.
+// outcome returns the outcome of the item, whose batch is done.
 func (it *item) outcome() error {
 	switch {
 	case it.calledBack():
@@ -153,8 +151,8 @@ func (it *item) outcome() error {
 	return it.err
 }
 
-// listens finds out how to learn of the item's end. It is called when the
-// processing step is over: few contexts are derived of the message's from then on.
+// listens sets ended and draining. It is called after the processing step: few
+// contexts are derived from the message's context after that (see ack.Ender).
 func (it *item) listens() {
 	if e, ok := it.delivery.(ack.Ender); ok {
 		e.WillWait()
@@ -167,9 +165,9 @@ func (it *item) listens() {
 	}
 }
 
-// processedContext is a message's context after the processing step: it ends as
-// it did before, but keeps the values that the step put in. A middleware within
-// the step may have ended the context that it left in the message, as Watermill's
+// processedContext is a message's context after the processing step: it ends with
+// the original context, but has the values that the step added. A middleware inside
+// the step may have cancelled the context that it left in the message, as Watermill's
 // Timeout does; that ends the step, not the message.
 type processedContext struct {
 	context.Context                 // when it ends
@@ -177,8 +175,8 @@ type processedContext struct {
 }
 
 func newProcessedContext(ctx, values context.Context) context.Context {
-	// WithoutCancel hides the inner cancellation from context.Cause and from
-	// contexts derived of this one, which find it through Value.
+	// WithoutCancel hides the inner cancellation from context.Cause and from derived
+	// contexts, which would find it through Value.
 	return processedContext{Context: ctx, values: context.WithoutCancel(values)}
 }
 

@@ -14,10 +14,9 @@ import (
 	_ "github.com/watermill-ots/watermill-ots/internal/nofailfiles"
 )
 
-// The model test lets a random stream of records go through random batchers,
-// with random failures and a random end, and checks at each call of a batch
-// handler and at the end what the package promises. rapid prints how to repeat
-// a failure, and makes it smaller first.
+// The model test sends a random stream of records through random batchers, with
+// random failures and a random end. It checks the package's promises at each call of
+// a batch handler and at the end. rapid shrinks a failure and prints how to repeat it.
 
 // How a record fails in its first deliveries.
 const (
@@ -31,7 +30,7 @@ const (
 
 // How a run ends.
 const (
-	complete   = iota // when all is acked
+	complete   = iota // when all records are acked
 	drain             // the source drains after endAt
 	fence             // the source is fenced after endAt
 	closeFirst        // Batching.Close is called after endAt, then the source drains
@@ -39,7 +38,7 @@ const (
 )
 
 type plannedRecord struct {
-	pause    time.Duration // after the one before
+	pause    time.Duration // after the previous record
 	key      string        // ordering key
 	batcher  string
 	batchKey string
@@ -113,10 +112,10 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		p := drawPlan(rt)
 		var err error
-		// The bubble's own goroutine must not be ended by rapid: faults are
-		// gathered, and told outside.
+		// rapid must not end the bubble's own goroutine: faults are collected, and
+		// reported outside.
 		synctest.Test(t, func(t *testing.T) {
-			m := &model{plan: p, ledger: newLedger(), attempts: map[string]bool{}, partitions: map[string]bool{}, told: map[string]int{}}
+			m := &model{plan: p, ledger: newLedger(), attempts: map[string]bool{}, partitions: map[string]bool{}, observed: map[string]int{}}
 			err = m.run()
 		})
 		if err != nil {
@@ -133,7 +132,7 @@ type model struct {
 
 	attempts   map[string]bool // "id attempt" that a batch has held
 	partitions map[string]bool // "batcher partition" in use
-	told       map[string]int  // messages that OnBatch was told of, by batcher
+	observed   map[string]int  // messages in the calls of OnBatch, by batcher
 }
 
 func (m *model) planned(msg *message.Message) plannedRecord {
@@ -145,8 +144,8 @@ func (m *model) planned(msg *message.Message) plannedRecord {
 // fails reports whether the record is to fail at this place.
 func (m *model) fails(msg *message.Message, kind int) bool {
 	r := m.planned(msg)
-	// Deliveries count, not failures: a message that is called back each time by
-	// one that it makes fail itself would never get better.
+	// Deliveries count, not failures: otherwise a message that makes an earlier one
+	// fail, and is called back by it each time, would never succeed.
 	return r.kind == kind && m.src.find(msg.UUID).attempt <= r.failures
 }
 
@@ -195,7 +194,7 @@ func (m *model) handle(_ context.Context, b *Batch) (err error) {
 	return err
 }
 
-// check checks one call of a batch handler, as it begins.
+// check checks one call of a batch handler at its beginning.
 func (m *model) check(b *Batch) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -325,7 +324,7 @@ func (m *model) run() error {
 	cfg.OnBatch = func(h Handled) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.told[h.Batcher] += h.Messages
+		m.observed[h.Batcher] += h.Messages
 	}
 	b, err := New(cfg, nil)
 	if err != nil {
@@ -359,8 +358,8 @@ func (m *model) run() error {
 		if st.Waiting != 0 || st.Running != 0 || st.Handling != 0 || st.Ready != 0 {
 			faults = append(faults, fmt.Errorf("at the end something is still waiting or running: %+v", st))
 		}
-		if n := st.Succeeded + st.Failed + st.CalledBack; n != uint64(m.told[st.Batcher]) {
-			faults = append(faults, fmt.Errorf("%d messages are counted, OnBatch was told of %d: %+v", n, m.told[st.Batcher], st))
+		if n := st.Succeeded + st.Failed + st.CalledBack; n != uint64(m.observed[st.Batcher]) {
+			faults = append(faults, fmt.Errorf("%d messages are counted, OnBatch was called for %d: %+v", n, m.observed[st.Batcher], st))
 		}
 	}
 	return errors.Join(faults...)
@@ -370,13 +369,13 @@ func (m *model) run() error {
 func (m *model) endRun() {
 	switch m.ending {
 	case complete:
-		// Far more than all delays, failures and handlers can take: whoever is
-		// not done by then never will be.
+		// Far more than all delays, failures and handlers can take: a message that
+		// is not done by then never will be.
 		time.Sleep(time.Hour)
 	case fence:
 		time.Sleep(m.endAt)
 		m.mu.Lock()
-		m.ledger.unordered = true // messages leave their batches one by one: order is the next owner's affair
+		m.ledger.unordered = true // messages leave their batches one by one: the next owner restores the order
 		m.mu.Unlock()
 		m.src.fence(errFenced)
 	case closeFirst:

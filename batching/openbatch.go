@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// openBatch is a batch from its first message until it is done. Batching.mu
-// guards it, except for what is said otherwise.
+// openBatch is a batch from its first message until it is done. Batching.mu guards
+// it, except where the fields say otherwise.
 type openBatch struct {
 	batcher *batcher      // not changed
 	key     string        // not changed
 	done    chan struct{} // closed when the items' outcomes are known, or all have moved to other batches (split); not changed
-	split   bool          // written before done is closed, and read after
+	split   bool          // written before done is closed, read only after
 
-	items   []*item // in the order of joining; those that left stay; nil once done
+	items   []*item // in the order of joining, including those that have left; nil once done
 	present int     // items that have not left
-	weight  int64   // of those
+	weight  int64   // of the present items
 	oldest  time.Time
 	newest  time.Time   // kept when Idle is on
 	timer   *time.Timer // for Timeout and Idle; nil once due, or if it was due at once
@@ -24,30 +24,30 @@ type openBatch struct {
 	trigger Trigger // empty until due
 	sealed  bool    // takes no more messages
 
-	partition int                     // from starting on
-	probe     bool                    // it finds out whether an outage is over
-	giveBack  bool                    // it is not handled: its subscriber drains during an outage
-	cancel    context.CancelCauseFunc // ends the handler's context; from running on
-	ended     int                     // items that are gone since running
-	result    result                  // of the goroutine that runs it
+	partition int                     // set in phase starting
+	probe     bool                    // one message, to find out whether an outage has ended
+	giveBack  bool                    // fails unhandled: its subscriber drains during an outage
+	cancel    context.CancelCauseFunc // ends the handler's context; set in phase running
+	ended     int                     // items whose contexts ended in phase running
+	result    result                  // owned by the goroutine that runs the batch
 }
 
-// phase is how far a batch is. Whether it is due and sealed is apart from that:
-// both are true from starting on.
+// phase is the progress of a batch. Whether a batch is due or sealed is separate:
+// from phase starting both are true.
 type phase uint8
 
 const (
-	waiting  phase = iota // for messages, for its time, for a partition
-	starting              // it has a partition and a goroutine; items may still leave
-	running               // items do not leave any more
-	done                  // nobody waits for it any more
+	waiting  phase = iota // for messages, for its timeout, for a partition
+	starting              // has a partition and a goroutine; items may still leave
+	running               // items no longer leave
+	done                  // all outcomes are known
 )
 
-// mostPrior bounds the room that a new batch has for messages from the start: a
-// batcher may have thousands of batch keys with few messages each.
+// mostPrior limits the initial capacity of a batch: a batcher may have thousands of
+// batch keys with few messages each.
 const mostPrior = 128
 
-// newBatch makes a batch that takes no messages yet.
+// newBatch returns an empty batch, which is not in open yet.
 func (b *Batching) newBatch(bt *batcher, key string) *openBatch {
 	b.unfinished++
 	return &openBatch{
@@ -67,7 +67,7 @@ func (b *Batching) add(ob *openBatch, it *item) {
 	ob.batcher.stats.Waiting++
 	ob.weight += it.weight
 	if p := it.parking; p != nil {
-		if p.since.Before(ob.oldest) { // it waits since then, and so does its batch
+		if p.since.Before(ob.oldest) { // the batch has waited for as long as its oldest message
 			ob.oldest = p.since
 			ob.stopTimer()
 		}
@@ -78,14 +78,14 @@ func (b *Batching) add(ob *openBatch, it *item) {
 	}
 }
 
-// startTimer starts the clock of a batch that is not due.
+// startTimer starts the timer of a batch that is not due.
 func (b *Batching) startTimer(ob *openBatch) {
 	if ob.timer != nil {
 		return
 	}
 	d := max(0, ob.batcher.Timeout-time.Since(ob.oldest))
 	if idle := ob.batcher.Idle; idle > 0 {
-		d = min(d, idle) // Idle is checked, and the timer moved on, when it fires: not with every message
+		d = min(d, idle) // tick checks Idle and resets the timer: cheaper than a reset for every message
 	}
 	ob.timer = time.AfterFunc(d, func() { b.tick(ob) })
 }
@@ -103,7 +103,7 @@ func (b *Batching) tick(ob *openBatch) {
 		b.makeDue(ob, TriggerTimeout)
 		return
 	}
-	// Before Timeout, only Idle lets the timer fire.
+	// The timer fired before Timeout: it was set for Idle.
 	idle := timeout
 	if ob.batcher.Idle > 0 {
 		idle = ob.newest.Add(ob.batcher.Idle).Sub(now)
@@ -115,7 +115,7 @@ func (b *Batching) tick(ob *openBatch) {
 	ob.timer.Reset(min(timeout, idle))
 }
 
-// makeDue has ob run as soon as there is a partition for it.
+// makeDue marks ob as due: it runs as soon as a partition is free.
 func (b *Batching) makeDue(ob *openBatch, trigger Trigger) {
 	if ob.trigger != "" || ob.phase == done {
 		return
@@ -127,12 +127,12 @@ func (b *Batching) makeDue(ob *openBatch, trigger Trigger) {
 	b.dispatch(bt)
 }
 
-// seal makes ob due and lets no more messages in.
+// seal makes ob due and closes it for more messages.
 func (b *Batching) seal(ob *openBatch, trigger Trigger) {
 	if ob.sealed {
 		return
 	}
-	// Before it may run: what runs is sealed already.
+	// Before makeDue, which may start it: a running batch must be sealed.
 	ob.sealed = true
 	delete(ob.batcher.open, ob.key)
 	b.makeDue(ob, trigger)
@@ -149,13 +149,13 @@ func (b *Batching) dispatch(bt *batcher) {
 		bt.ready[0] = nil
 		bt.ready = bt.ready[1:]
 		if ob.phase == done {
-			continue // all left while it was ready
+			continue // all its messages left while it was ready
 		}
 		b.launch(ob)
 	}
 }
 
-// launch gives ob, which is not in ready any more, a partition and a goroutine.
+// launch gives ob a partition and a goroutine. The caller has removed it from ready.
 func (b *Batching) launch(ob *openBatch) {
 	bt := ob.batcher
 	b.seal(ob, ob.trigger)
@@ -163,7 +163,7 @@ func (b *Batching) launch(ob *openBatch) {
 	n := len(bt.free) - 1
 	ob.partition, bt.free = bt.free[n], bt.free[:n]
 	bt.prior = ob.present
-	// Owner: Close, which waits for runs. It ends with its batch.
+	// Owner: Close, which waits for runs. The goroutine ends with its batch.
 	b.runs.Go(func() { b.run(ob) })
 }
 

@@ -66,7 +66,7 @@ func TestOrder(t *testing.T) {
 		})
 	})
 
-	t.Run("a_failed_batch_calls_back_what_waits_behind_it", func(t *testing.T) {
+	t.Run("a_failed_batch_calls_back_the_messages_that_wait_behind_it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			s := newSource(4096, time.Second)
@@ -156,7 +156,7 @@ func TestOrder(t *testing.T) {
 		})
 	})
 
-	t.Run("batches_that_share_a_key_run_one_after_the_other_at_any_concurrency", func(t *testing.T) {
+	t.Run("batches_that_share_a_key_run_one_at_a_time_at_any_concurrency", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			r.after = func(context.Context, *Batch) error { time.Sleep(time.Second); return nil }
@@ -313,7 +313,7 @@ func TestOrder(t *testing.T) {
 		})
 	})
 
-	t.Run("a_batch_that_all_have_left_still_stands_between_its_neighbours", func(t *testing.T) {
+	t.Run("a_batch_that_all_messages_have_left_still_keeps_the_order_of_its_neighbours", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			r.after = func(context.Context, *Batch) error { time.Sleep(time.Minute); return nil }
@@ -335,7 +335,7 @@ func TestOrder(t *testing.T) {
 		})
 	})
 
-	t.Run("state_is_forgotten_when_all_is_done", func(t *testing.T) {
+	t.Run("state_is_dropped_when_all_messages_are_done", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			cfg := one(Batcher{Size: 3, Timeout: time.Second, Concurrency: 2, Handler: r.handle})

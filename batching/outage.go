@@ -9,57 +9,57 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/probe"
 )
 
-// failuresInARow is how many different messages must have failed alone, one
-// after the other, for a look to find an outage; and how many batches in which
-// nothing succeeded, each beginning with another message, make a batcher count
-// as down where nothing better is known.
+// failuresInARow is how many different messages must have failed alone in a row for
+// isolation to find an outage. It is also how many batches without a success, each
+// beginning with a different message, make a batcher count as down without other
+// evidence.
 const failuresInARow = 3
 
-// outage is what a batcher has while it is down: its handler fails whatever it
-// is given, so its ready batches wait. One message at a time is taken out of
-// them and handled alone, at growing pauses. The first success ends the outage.
-// A probe that fails is settled as any message: it is redelivered later, so
-// that other messages get to be probes.
+// outage is the state of a batcher that is down: all calls of its handler fail, so
+// its ready batches wait. One message at a time is taken out of them and handled
+// alone, as a probe, with growing pauses. The first success ends the outage. A failed
+// probe is settled like any message: it is redelivered later, so that other messages
+// become probes.
 //
 // Batching.mu guards it.
 type outage struct {
 	Outage
 	pause   time.Duration // before the next probe
 	timer   *time.Timer
-	due     bool // the next probe may begin
-	probing bool // one runs
-	works   bool // something succeeded; the outage ends with the probe that runs
-	told    time.Time
+	due     bool      // the next probe may start
+	probing bool      // a probe runs
+	works   bool      // a message succeeded; the outage ends with the probe that runs
+	logged  time.Time // when the outage was last logged; zero: never
 }
 
-// news is what there is to log about a batcher's outage.
-type news uint8
+// outageEvent is a change of a batcher's outage that is logged.
+type outageEvent uint8
 
 const (
-	noNews news = iota
+	noEvent outageEvent = iota
 	outageBegan
-	outageGoesOn
+	outageContinues
 	outageEnded
-	outageForgotten
+	outageDropped
 )
 
-// learn finds out from a batch that ran whether the batcher is down.
-func (b *Batching) learn(ob *openBatch) news {
+// learn updates the batcher's outage after a batch that ran.
+func (b *Batching) learn(ob *openBatch) outageEvent {
 	bt, r := ob.batcher, &ob.result
 	succeeded := r.messages > r.failed+r.calledBack
 	if succeeded {
-		bt.strangers = 0
+		bt.failedInARow = 0
 	}
-	if !succeeded && r.failed > 0 && r.firstFailed != bt.stranger {
-		bt.stranger = r.firstFailed
-		bt.strangers++
+	if !succeeded && r.failed > 0 && r.firstFailed != bt.lastFailed {
+		bt.lastFailed = r.firstFailed
+		bt.failedInARow++
 	}
 	d := bt.down
 	if d == nil {
-		if bt.Probe && !succeeded && (r.outage != nil || r.own >= failuresInARow || bt.strangers >= failuresInARow) && !b.closed {
+		if bt.Probe && !succeeded && (r.outage != nil || r.own >= failuresInARow || bt.failedInARow >= failuresInARow) && !b.closed {
 			b.goDown(bt, r.err)
 		}
-		return noNews
+		return noEvent
 	}
 	d.works = d.works || succeeded
 	if r.err != nil {
@@ -67,7 +67,7 @@ func (b *Batching) learn(ob *openBatch) news {
 	}
 	if ob.probe {
 		d.probing = false
-		d.due = r.messages == 0 // it had left: the next one may be tried at once
+		d.due = r.messages == 0 // the message had left: the next probe may start at once
 		if r.messages > 0 {
 			d.Probes++
 			d.pause = probe.Next(d.pause)
@@ -77,28 +77,28 @@ func (b *Batching) learn(ob *openBatch) news {
 	return b.judge(bt)
 }
 
-// judge ends the outage if something has succeeded.
-func (b *Batching) judge(bt *batcher) news {
+// judge ends the outage if a message has succeeded.
+func (b *Batching) judge(bt *batcher) outageEvent {
 	d := bt.down
 	now := time.Now()
 	switch {
 	case d.works && !d.probing:
-		// Not while a probe runs: its neighbours of one ordering key wait for it.
+		// Not while a probe runs: other messages of its ordering key wait for it.
 		d.timer.Stop()
-		bt.down, bt.strangers = nil, 0
+		bt.down, bt.failedInARow = nil, 0
 		bt.last = *d
-		if !d.told.IsZero() {
+		if !d.logged.IsZero() {
 			return outageEnded
 		}
-	case d.Probes == 0, now.Sub(d.told) < probe.LogEvery:
-	case d.told.IsZero():
-		d.told = now
+	case d.Probes == 0, now.Sub(d.logged) < probe.LogEvery:
+	case d.logged.IsZero():
+		d.logged = now
 		return outageBegan
 	default:
-		d.told = now
-		return outageGoesOn
+		d.logged = now
+		return outageContinues
 	}
-	return noNews
+	return noEvent
 }
 
 // goDown begins an outage.
@@ -106,24 +106,24 @@ func (b *Batching) goDown(bt *batcher, err error) {
 	d := &outage{Outage: Outage{Since: time.Now(), Err: err}, pause: probe.FirstPause}
 	d.timer = time.AfterFunc(d.pause, func() {
 		if b.probeIsDue(bt, d) {
-			b.logOutage(bt, outageForgotten)
+			b.logOutage(bt, outageDropped)
 		}
 	})
 	bt.down = d
 }
 
-// probeIsDue is called by the outage's timer: before each probe, and when none
-// could be made for probe.IdleAfter. It reports whether the outage is forgotten, and
-// that is worth a line.
-func (b *Batching) probeIsDue(bt *batcher, d *outage) (forgotten bool) {
+// probeIsDue is called by the outage's timer: before each probe, and after
+// probe.IdleAfter without a message to probe with. It reports whether the outage was
+// dropped and this must be logged.
+func (b *Batching) probeIsDue(bt *batcher, d *outage) (dropped bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if bt.down != d {
 		return false
 	}
 	if d.due && !d.probing && len(bt.ready) == 0 {
-		bt.down, bt.strangers, bt.last = nil, 0, *d
-		return !d.told.IsZero()
+		bt.down, bt.failedInARow, bt.last = nil, 0, *d
+		return !d.logged.IsZero()
 	}
 	d.due = true
 	d.timer.Reset(probe.IdleAfter)
@@ -131,13 +131,13 @@ func (b *Batching) probeIsDue(bt *batcher, d *outage) (forgotten bool) {
 	return false
 }
 
-// dispatchDown starts what may run during an outage: the next probe, and
+// dispatchDown starts the batches that may run during an outage: the next probe, and
 // batches that are given back.
 func (b *Batching) dispatchDown(bt *batcher) {
 	kept := bt.ready[:0]
 	for _, ob := range bt.ready {
 		switch {
-		case ob.phase == done: // all left while it was ready
+		case ob.phase == done: // all its messages left while it was ready
 		case len(bt.free) > 0 && (b.closed || ob.abandoned()):
 			ob.giveBack = true
 			b.launch(ob)
@@ -153,8 +153,8 @@ func (b *Batching) dispatchDown(bt *batcher) {
 	}
 }
 
-// abandoned reports whether the subscriber of the batch's messages does not
-// wait for the end of an outage: it drains, or has ended their contexts.
+// abandoned reports whether the subscriber of a message in the batch does not wait
+// for the end of an outage: it drains, or has cancelled the message's context.
 func (ob *openBatch) abandoned() bool {
 	for _, it := range ob.items {
 		if !it.left && (it.stopping || closed(it.draining)) {
@@ -164,12 +164,12 @@ func (ob *openBatch) abandoned() bool {
 	return false
 }
 
-// probe handles one message out of a ready batch alone. Which one is chance: a
-// bad message must not be the probe each time.
+// probe handles one message of a ready batch alone. It picks the message at random,
+// so that a bad message is not the probe each time.
 func (b *Batching) probe(bt *batcher) {
 	n := rand.IntN(len(bt.ready))
 	ob := bt.ready[n]
-	var free []*item // with no earlier one of their key in the batch
+	var free []*item // without an earlier message of their key
 	for _, it := range ob.items {
 		if !it.left && (it.turn == nil || it.turn.ahead() == nil) {
 			free = append(free, it)
@@ -206,7 +206,7 @@ func (b *Batching) probe(bt *batcher) {
 	b.launch(one)
 }
 
-// move takes over an item of another batch that does not run.
+// move adds an item of another batch, which does not run.
 func (ob *openBatch) move(it *item) {
 	it.batch = ob
 	ob.items = append(ob.items, it)
@@ -214,8 +214,8 @@ func (ob *openBatch) move(it *item) {
 	ob.weight += it.weight
 }
 
-// logOutcome logs what a batch's end has to tell, one line for all its messages.
-func (b *Batching) logOutcome(ob *openBatch, n news, lonely bool) {
+// logOutcome logs the end of a batch, in one line for all its messages.
+func (b *Batching) logOutcome(ob *openBatch, event outageEvent, serial bool) {
 	bt, r := ob.batcher, &ob.result
 	fields := func() watermill.LogFields { return watermill.LogFields{"batcher": bt.name} }
 	if r.logs() {
@@ -227,24 +227,24 @@ func (b *Batching) logOutcome(ob *openBatch, n news, lonely bool) {
 		if r.stack != "" {
 			f["stack"] = r.stack
 		}
-		if ob.probe { // the lines about the outage say it
+		if ob.probe { // the lines about the outage report it
 			f["err"] = r.err.Error()
 			b.logger.Debug("Probe failed", f)
 		} else {
 			b.logger.Error("Batch failed", r.err, f)
 		}
 	}
-	if n != noNews {
-		b.logOutage(bt, n)
+	if event != noEvent {
+		b.logOutage(bt, event)
 	}
-	if lonely {
+	if serial {
 		f := fields()
 		f["size"], f["timeout"] = bt.Size, bt.Timeout.String()
-		b.logger.Error("Batches have one message each and leave by their timeout", errOneAtATime, f)
+		b.logger.Error("Batches have one message each and run after their timeout", errOneAtATime, f)
 	}
 }
 
-func (b *Batching) logOutage(bt *batcher, n news) {
+func (b *Batching) logOutage(bt *batcher, event outageEvent) {
 	fields := watermill.LogFields{"batcher": bt.name}
 	b.mu.Lock()
 	o := bt.last
@@ -254,15 +254,15 @@ func (b *Batching) logOutage(bt *batcher, n news) {
 	fields["ready_batches"], fields["waiting"] = len(bt.ready), bt.stats.Waiting
 	b.mu.Unlock()
 	fields["since"], fields["probes"] = o.Since.UTC().Format(time.RFC3339), o.Probes
-	switch n {
+	switch event {
 	case outageBegan:
-		b.logger.Error("Nothing succeeds in this batcher: its batches wait, single messages probe", o.Err, fields)
-	case outageGoesOn:
-		b.logger.Error("Still nothing succeeds in this batcher", o.Err, fields)
+		b.logger.Error("The batcher's handler is down: batches wait, and single messages probe it", o.Err, fields)
+	case outageContinues:
+		b.logger.Error("The batcher's handler is still down", o.Err, fields)
 	case outageEnded:
 		fields["took"] = time.Since(o.Since).String()
 		b.logger.Info("The batcher's handler works again", fields)
-	case outageForgotten:
-		b.logger.Info("Nothing is left to try in this batcher: its outage is forgotten", fields)
+	case outageDropped:
+		b.logger.Info("The batcher has no messages left to probe with: its outage is dropped", fields)
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/probe"
 )
 
-// logLines remembers what is logged at Error and Info.
+// logLines records the lines at Error and Info.
 type logLines struct {
 	watermill.NopLogger
 	mu    sync.Mutex
@@ -103,8 +103,8 @@ func TestProbe(t *testing.T) {
 				if st.DownSince.IsZero() || !strings.Contains(st.DownError, "boom") || st.Probes < 100 {
 					t.Errorf("stats %+v", st)
 				}
-				equal(t, "lines as it begins", log.count("Nothing succeeds"), 1)
-				if n := log.count("Still nothing succeeds"); n < 8 || n > 10 {
+				equal(t, "lines as it begins", log.count("handler is down"), 1)
+				if n := log.count("handler is still down"); n < 8 || n > 10 {
 					t.Errorf("%d lines in ten minutes", n)
 				}
 				h.set(false)
@@ -128,7 +128,7 @@ func TestProbe(t *testing.T) {
 	t.Run("a_bad_message_does_not_keep_a_batcher_down", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			h := newSwitched()
-			for i := range 30 { // a batch of bad ones looks like an outage
+			for i := range 30 { // a batch of bad messages looks like an outage
 				h.bad[fmt.Sprint("m", i)] = true
 			}
 			s := newSource(4096, time.Second)
@@ -151,7 +151,7 @@ func TestProbe(t *testing.T) {
 	})
 
 	t.Run("probes_keep_the_order_of_keys", func(t *testing.T) {
-		for range 20 { // which message is the probe is chance
+		for range 20 { // the probe is picked at random
 			synctest.Test(t, func(t *testing.T) {
 				l, down := newLedger(), true
 				var mu sync.Mutex
@@ -189,20 +189,20 @@ func TestProbe(t *testing.T) {
 		}
 	})
 
-	t.Run("an_outage_is_forgotten_when_nothing_comes_to_probe_it", func(t *testing.T) {
+	t.Run("an_outage_is_dropped_when_there_is_no_message_to_probe_with", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			h, log := newSwitched(), new(logLines)
 			h.down = true
 			b := mustNew(t, one(Batcher{Size: 1, Timeout: time.Second, Isolate: true, Probe: true, Handler: h.handle}), log)
 			m := b.Middleware(nop)
-			for i := range 6 { // they are given up by whoever judges their errors
+			for i := range 6 { // the caller gives them up: they are not redelivered
 				_ = send(m, msgOf(fmt.Sprint(i))).result()
 				time.Sleep(time.Second)
 			}
 			equal(t, "down", b.Stats()[0].DownSince.IsZero(), false)
 			time.Sleep(2 * probe.IdleAfter)
 			equal(t, "still down", b.Stats()[0].DownSince.IsZero(), true)
-			equal(t, "lines", log.count("forgotten"), 1)
+			equal(t, "lines", log.count("outage is dropped"), 1)
 			h.set(false)
 			equal(t, "the next one", send(m, msgOf("next")).result(), nil)
 			equal(t, "trigger", h.seen()[len(h.seen())-1].trigger, TriggerSize)
@@ -235,7 +235,7 @@ func TestProbe(t *testing.T) {
 		})
 	})
 
-	t.Run("a_drain_in_an_outage_gives_back_at_once_what_waits", func(t *testing.T) {
+	t.Run("a_drain_in_an_outage_gives_waiting_messages_back_at_once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			h := newSwitched()
 			h.down = true
@@ -312,7 +312,7 @@ func TestProbe(t *testing.T) {
 	})
 }
 
-// drainedMsg is a deliveredMsg whose subscriber tells when it drains.
+// drainedMsg is a deliveredMsg whose Delivery is an ack.Drainer.
 type drainedMsg struct {
 	*deliveredMsg
 	draining chan struct{}
@@ -348,7 +348,7 @@ func TestFailure_log(t *testing.T) {
 		})
 	})
 
-	t.Run("one_message_at_a_time_is_told_once", func(t *testing.T) {
+	t.Run("one_message_at_a_time_is_logged_once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			for _, at := range []struct {
 				pause time.Duration // between an ack and the next message

@@ -23,7 +23,7 @@ import (
 var errBoom = errors.New("boom")
 
 func TestOutcome(t *testing.T) {
-	t.Run("an_error_fails_all_and_nothing_produced_comes_out", func(t *testing.T) {
+	t.Run("an_error_fails_all_messages_and_nothing_is_produced", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 2, Handler: func(context.Context, *Batch) error { return errBoom }}), nil)
 			for _, p := range sendAll(b.Middleware(produce), "a", "b") {
@@ -54,7 +54,7 @@ func TestOutcome(t *testing.T) {
 		})
 	})
 
-	t.Run("a_handler_that_ends_its_goroutine_fails_all_and_the_batcher_goes_on", func(t *testing.T) {
+	t.Run("a_handler_that_ends_its_goroutine_fails_all_and_the_batcher_continues", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 1, Handler: func(context.Context, *Batch) error { runtime.Goexit(); return nil }}), nil)
 			for _, p := range sendAll(b.Middleware(produce), "a", "b") {
@@ -83,7 +83,7 @@ func TestOutcome(t *testing.T) {
 		})
 	})
 
-	t.Run("Fail_with_nil_fails_all_the_same", func(t *testing.T) {
+	t.Run("Fail_with_nil_fails_the_message_too", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 1, Handler: func(_ context.Context, b *Batch) error {
 				b.Fail(b.Messages[0], nil)
@@ -198,7 +198,7 @@ func TestIsolate(t *testing.T) {
 		return passes, r.seen()
 	}
 
-	t.Run("looks_at_one_and_then_halves_in_order_down_to_the_bad_one", func(t *testing.T) {
+	t.Run("tries_one_alone_and_then_halves_in_order_down_to_the_bad_one", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			_, calls := run(t, 8, map[int]bool{2: true})
 			var got []string
@@ -229,7 +229,7 @@ func TestIsolate(t *testing.T) {
 		})
 	})
 
-	t.Run("an_outage_costs_four_calls_and_is_no_messages_own_failure", func(t *testing.T) {
+	t.Run("an_outage_costs_four_calls_and_no_message_fails_by_itself", func(t *testing.T) {
 		for _, n := range []int{5, 100, 1000} {
 			synctest.Test(t, func(t *testing.T) {
 				bad := map[int]bool{}
@@ -385,7 +385,7 @@ func TestIsolate(t *testing.T) {
 		}
 	})
 
-	t.Run("a_look_goes_on_when_it_finds_one_that_succeeds", func(t *testing.T) {
+	t.Run("a_check_for_an_outage_ends_when_one_message_succeeds", func(t *testing.T) {
 		for _, bad := range []map[int]bool{{0: true, 9: true}, {0: true}, {9: true}, {0: true, 1: true}} {
 			synctest.Test(t, func(t *testing.T) {
 				passes, _ := run(t, 10, bad)
@@ -396,7 +396,7 @@ func TestIsolate(t *testing.T) {
 		}
 	})
 
-	t.Run("an_error_that_is_marked_skips_the_look_or_the_split", func(t *testing.T) {
+	t.Run("a_marked_error_skips_the_check_or_the_split", func(t *testing.T) {
 		for name, test := range map[string]struct {
 			mark  func(error) error
 			calls int
@@ -440,7 +440,7 @@ func TestIsolate(t *testing.T) {
 		})
 	})
 
-	t.Run("what_a_failure_calls_back_is_not_handled_before_it", func(t *testing.T) {
+	t.Run("messages_that_a_failure_calls_back_are_not_handled_before_it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			fails := true

@@ -2,17 +2,17 @@ package batching
 
 import "time"
 
-// parking is what a message has while it waits for earlier messages of its
-// ordering key that are in another batch. Batching.mu guards it.
+// parking is the state of a message that waits for earlier messages of its ordering
+// key in another batch. Batching.mu guards it.
 type parking struct {
 	since   time.Time
 	placed  chan struct{} // closed when the message has joined a batch
-	timer   *time.Timer   // makes the batch before it due; nil unless that has to be waited for
-	hurried bool          // its batch is not to wait for more messages
+	timer   *time.Timer   // makes the previous batch due; nil if it is not needed
+	hurried bool          // its batch must not wait for more messages
 }
 
-// park keeps the item out of its batch until ahead, the nearest earlier message
-// of its key, is done.
+// park keeps the item out of a batch until ahead, the nearest earlier message of its
+// key, is done.
 func (b *Batching) park(it *item, ahead *item) {
 	it.parking = &parking{since: time.Now(), placed: make(chan struct{})}
 	it.to.stats.Waiting++
@@ -23,13 +23,13 @@ func (b *Batching) park(it *item, ahead *item) {
 	}
 }
 
-// watch sees to it that the batch of ahead is due in time for the parked item.
+// watch ensures that the batch of ahead is due in time for the parked item.
 func (b *Batching) watch(it *item, ahead *item) {
 	p, ob := it.parking, ahead.batch
 	switch {
-	case ob == nil && it.to.Timeout >= ahead.to.Timeout: // parked as well, and watches for both
+	case ob == nil && it.to.Timeout >= ahead.to.Timeout: // ahead is parked too, and its timer serves both
 		return
-	case ob != nil && ob == it.to.open[it.route.key]: // the item's own batch, which has no room for it
+	case ob != nil && ob == it.to.open[it.route.key]: // the item's own batch, which is too full for it
 		b.seal(ob, TriggerBytes)
 		return
 	case ob != nil && ob.trigger != "":
@@ -39,16 +39,16 @@ func (b *Batching) watch(it *item, ahead *item) {
 	}
 }
 
-// expire has the batch before a parked item handled: the item has waited for
-// other messages as long as its batcher may.
+// expire is called by the timer of a parked item that has waited for its batcher's
+// Timeout. It makes the previous batch due.
 func (b *Batching) expire(it *item) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.dueBefore(it)
 }
 
-// dueBefore makes the batch before a parked item due. Those that are parked in
-// between get batches of their own (ownBatch), which do not wait.
+// dueBefore makes the batch before a parked item due. Items that are parked in
+// between get their own batches (ownBatch), which do not wait.
 func (b *Batching) dueBefore(it *item) {
 	if it.left || it.batch != nil {
 		return
@@ -72,8 +72,8 @@ func (b *Batching) unparks(it *item) {
 	b.signalIdle()
 }
 
-// unpark has parked items from t on join their batches, as far as nothing of
-// their key is ahead of them in another one.
+// unpark lets parked items join their batches, starting with t, until one has an
+// earlier message of its key in another batch.
 func (b *Batching) unpark(t *turn) {
 	for ; t != nil; t = t.next {
 		it := t.item
@@ -89,7 +89,7 @@ func (b *Batching) unpark(t *turn) {
 		}
 		b.unparks(it)
 		it.to.stats.Waiting--       // add counts it again
-		if it.turn.ahead() == nil { // else the one before it is in the open batch
+		if it.turn.ahead() == nil { // else the previous message is in the open batch
 			if last := b.ownBatch(it); last != nil {
 				t = last
 				continue
@@ -99,11 +99,11 @@ func (b *Batching) unpark(t *turn) {
 	}
 }
 
-// ownBatch puts the item into a batch that runs at once, if later messages of
-// its key are parked that go elsewhere: they wait for this one, and its
-// neighbours in the open batch should not be hurried because of that. Those
-// behind it that go the same way come along. It returns the last turn in the
-// batch, nil if there is none.
+// ownBatch puts the item into a batch that runs at once, if later messages of its key
+// are parked that belong in another batch. They wait for this item, and the other
+// messages of the open batch should not be hurried because of that. Items behind it
+// with the same batcher and batch key join the same batch. ownBatch returns the last
+// turn in the batch, or nil if there is no such batch.
 func (b *Batching) ownBatch(it *item) (last *turn) {
 	bt := it.to
 	mine := []*item{it}
@@ -124,7 +124,7 @@ func (b *Batching) ownBatch(it *item) (last *turn) {
 			break
 		}
 		if len(mine) == bt.Size || bt.MaxBytes > 0 && weight > bt.MaxBytes {
-			break // it fills a batch by itself
+			break // this batch is full: it does not have to wait for more
 		}
 		mine, last = append(mine, next), t
 	}
@@ -144,8 +144,8 @@ func (b *Batching) ownBatch(it *item) (last *turn) {
 	return last
 }
 
-// hurryParked has the item's batch handled as soon as it has one, and the batch
-// before it at once.
+// hurryParked makes the item's batch due as soon as it has one, and the batch before
+// it at once.
 func (b *Batching) hurryParked(it *item) {
 	it.parking.hurried = true
 	b.dueBefore(it)

@@ -8,14 +8,14 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// PartialError is an error of Publish that names the messages which failed; the
-// others of the call were published. publisher.PublishError is one.
+// PartialError is an error of Publish that says which messages failed; the others
+// of the call were published. publisher.PublishError implements it.
 type PartialError interface {
 	error
 
-	// MessageErrors returns the errors of the messages that failed, by their
-	// index in the call. Those that failed only because of others are marked with
-	// ack.Transient.
+	// MessageErrors returns the errors of the messages that failed, by their index
+	// in the call. Errors of messages that failed only because of others are marked
+	// with ack.Transient.
 	MessageErrors() map[int]error
 }
 
@@ -23,17 +23,17 @@ type PartialError interface {
 // messages to the topic, all in one call of Publish. If that returns an error
 // that wraps a PartialError, the messages that it names fail, and the others
 // succeed. With any other error all messages of the batch fail, also those that
-// the publisher has sent before it failed: they are published again when they
-// are redelivered.
+// the publisher sent before it failed: they are published again when they are
+// redelivered.
 //
-// The copies' contexts end with the batch's and carry the values of the
+// The copies' contexts end with the batch's context and carry the values of the
 // originals.
 func PublishTo(pub message.Publisher, topic string) HandlerFunc {
 	return func(ctx context.Context, b *Batch) error {
 		out := make([]*message.Message, len(b.Messages))
 		for i, msg := range b.Messages {
-			// A publisher may change what it publishes, and the original may
-			// have to be published again.
+			// A publisher may change the message, and the original may have to be
+			// published again.
 			out[i] = msg.Copy()
 			out[i].SetContext(newProcessedContext(ctx, msg.Context()))
 		}
@@ -49,8 +49,8 @@ func PublishTo(pub message.Publisher, topic string) HandlerFunc {
 	}
 }
 
-// failNamed fails the messages of the batch that errs names. It reports false,
-// and fails none, when errs does not fit the batch.
+// failNamed fails the messages of the batch that errs names. If errs has an index
+// that is not in the batch, it reports false and fails none.
 func failNamed(b *Batch, topic string, errs map[int]error) bool {
 	if len(errs) == 0 {
 		return false

@@ -90,7 +90,7 @@ func TestPublisher(t *testing.T) {
 		return done
 	}
 
-	t.Run("gathers_the_messages_of_many_calls_by_topic", func(t *testing.T) {
+	t.Run("collects_the_messages_of_many_calls_by_topic", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			pub := &published{}
 			p, err := NewPublisher(pub, Batcher{Size: 3, Timeout: time.Second}, nil)
@@ -136,7 +136,7 @@ func TestPublisher(t *testing.T) {
 		})
 	})
 
-	t.Run("tells_each_caller_what_became_of_its_messages_once_a_batch", func(t *testing.T) {
+	t.Run("returns_the_outcome_of_its_messages_to_each_caller_once_for_each_batch", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			p, err := NewPublisher(publisherFunc(func(topic string, msgs ...*message.Message) error {
 				return fmt.Errorf("failed at %s", msgs[0].UUID)
@@ -151,7 +151,7 @@ func TestPublisher(t *testing.T) {
 		})
 	})
 
-	t.Run("publishes_nothing_of_a_topic_that_waits_behind_a_failed_batch", func(t *testing.T) {
+	t.Run("does_not_publish_messages_of_a_topic_that_wait_behind_a_failed_batch", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var sent []string
 			fails := true
@@ -181,7 +181,7 @@ func TestPublisher(t *testing.T) {
 		})
 	})
 
-	t.Run("publishes_at_once_what_waits_when_the_context_of_a_message_ends", func(t *testing.T) {
+	t.Run("publishes_waiting_messages_at_once_when_the_context_of_a_message_ends", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			pub := &published{}
 			p, err := NewPublisher(pub, Batcher{Timeout: time.Hour}, nil)
@@ -201,7 +201,7 @@ func TestPublisher(t *testing.T) {
 		})
 	})
 
-	t.Run("Close_publishes_what_waits_and_closes_what_is_behind", func(t *testing.T) {
+	t.Run("Close_publishes_waiting_messages_and_closes_the_underlying_publisher", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			pub := &published{}
 			p, err := NewPublisher(pub, Batcher{Timeout: time.Hour}, nil)
@@ -231,7 +231,7 @@ func TestHandler(t *testing.T) {
 	}
 	mail := func(payload string) *message.Message { return message.NewMessage(payload, []byte(payload)) }
 
-	t.Run("decodes_and_fails_alone_what_it_cannot", func(t *testing.T) {
+	t.Run("decodes_and_fails_alone_messages_that_it_cannot_decode", func(t *testing.T) {
 		good, bad, second := mail(`{"ID":"a","Total":3}`), mail(`{"ID":`), mail(`{"ID":"b"}`)
 		batch := &Batch{Messages: []*message.Message{good, bad, second}}
 		h := Handler(JSON[order], func(_ context.Context, b *Batch, items []Item[order]) error {
@@ -256,7 +256,7 @@ func TestHandler(t *testing.T) {
 	})
 }
 
-// limitedPublisher takes payloads up to a size.
+// limitedPublisher accepts payloads up to a size.
 type limitedPublisher struct {
 	published
 	limit int
@@ -264,7 +264,7 @@ type limitedPublisher struct {
 
 func (l *limitedPublisher) MaxPayloadBytes() int { return l.limit }
 
-func TestPublisher_tells_the_largest_payload_of_the_publisher_behind(t *testing.T) {
+func TestPublisher_returns_the_largest_payload_of_the_underlying_publisher(t *testing.T) {
 	for _, c := range []struct {
 		behind message.Publisher
 		want   int

@@ -11,9 +11,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
 )
 
-// startRouter runs h behind b for all messages of topic "in" from sub; what h
-// produces is published to "out" by pub. The error that the Router ends with
-// comes on the channel.
+// startRouter runs h behind b for all messages of topic "in" from sub; pub publishes
+// to "out" what h produces. The channel receives the error that the Router ends with.
 func startRouter(t *testing.T, sub message.Subscriber, pub message.Publisher, h message.HandlerFunc, b *Batching) (*message.Router, <-chan error) {
 	t.Helper()
 	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})

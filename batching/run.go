@@ -9,7 +9,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-// run handles one batch, in a goroutine of its own that holds a partition.
+// run handles one batch, in its own goroutine, which holds a partition.
 func (b *Batching) run(ob *openBatch) {
 	items, ctx := b.begin(ob)
 	ob.result.began = time.Now()
@@ -48,7 +48,7 @@ func (b *Batching) attempt(ctx context.Context, ob *openBatch, items []*item) {
 	switch {
 	case len(items) == 1, !ob.batcher.Isolate:
 		b.settleAll(ob, suspects, ob.failure(err, len(items)))
-	case ack.IsTransient(err): // the handler says that no message is to blame
+	case ack.IsTransient(err): // the handler says that no message is at fault
 		ob.result.outage = err
 		b.settleAll(ob, suspects, ob.failure(err, len(items)))
 	default:
@@ -57,8 +57,8 @@ func (b *Batching) attempt(ctx context.Context, ob *openBatch, items []*item) {
 	}
 }
 
-// callOnce calls the handler with items and settles those whose outcome is
-// known by that. The rest, which are suspects, failed together with err.
+// callOnce calls the handler with items and settles those whose outcome the call
+// decides. The rest, the suspects, failed together with err.
 func (b *Batching) callOnce(ctx context.Context, ob *openBatch, items []*item) (suspects []*item, err error) {
 	if ctx.Err() != nil {
 		// CloseTimeout is over, or every message of the batch has ended.
@@ -82,9 +82,9 @@ func (b *Batching) callOnce(ctx context.Context, ob *openBatch, items []*item) (
 	return suspects, err
 }
 
-// settle sets the outcome of an item. A failure takes back the later messages
-// of the key. That comes first of all: once the batch is done, what is parked
-// behind it joins other batches.
+// settle sets the outcome of an item. A failure takes back the later messages of
+// the key. That must happen before the batch is done: then the messages parked
+// behind it join other batches.
 func (b *Batching) settle(ob *openBatch, it *item, err error) {
 	it.settled, it.err = true, err
 	switch {
@@ -120,8 +120,8 @@ func (b *Batching) stillThere(ob *openBatch, items []*item) []*item {
 	return rest
 }
 
-// isRevoked reports whether an earlier message of the key failed, with a
-// subscriber that does not call back.
+// isRevoked reports whether an earlier message of the key failed, for an item whose
+// subscriber does not call back.
 func (b *Batching) isRevoked(it *item) bool {
 	if it.turn == nil || it.turn.delivered {
 		return false
@@ -131,7 +131,7 @@ func (b *Batching) isRevoked(it *item) bool {
 	return it.turn.revoked
 }
 
-// batchOf makes what the handler sees of items.
+// batchOf builds the Batch that the handler gets for items.
 func (ob *openBatch) batchOf(items []*item) *Batch {
 	batch := &Batch{
 		Batcher:   ob.batcher.name,
@@ -148,20 +148,21 @@ func (ob *openBatch) batchOf(items []*item) *Batch {
 	return batch
 }
 
-// failure is the outcome of messages that failed with err, in a call with so many.
+// failure returns the outcome of messages that failed with err, in a call that had
+// the given number of messages.
 func (ob *openBatch) failure(err error, messages int) error {
 	f := &Failure{Batcher: ob.batcher.name, Key: ob.key, Err: err, Messages: messages, Alone: messages == 1, Before: ob.result.before}
 	ob.result.failures = append(ob.result.failures, f)
 	return f
 }
 
-// interruption is the outcome of messages that were not handled to their end.
+// interruption returns the outcome of messages that were not completely handled.
 func (ob *openBatch) interruption(cause error) error {
 	return &Failure{Batcher: ob.batcher.name, Key: ob.key, Err: cause, Interrupted: true, Before: ob.result.before, After: ob.result.before}
 }
 
-// call calls the handler and makes an error of a panic. It also returns what
-// Batch.Fail was told.
+// call calls the handler and turns a panic into an error. It also returns the
+// errors that were given to Batch.Fail.
 func call(ctx context.Context, h HandlerFunc, batch *Batch) (failed map[*message.Message]error, err error) {
 	defer func() {
 		failed = batch.seal()

@@ -4,29 +4,29 @@ import "sync/atomic"
 
 // schedule is the state of all batchers and batches: which message is in which
 // batch, and which batch may run. Batching.mu guards it. It is shared by all
-// batchers because an ordering key means the same in each.
+// batchers, because an ordering key means the same in all of them.
 //
 // A batch goes through these states, in this order; it may skip some:
 //
 //	open ──▶ due ──▶ sealed ──▶ running ──▶ done
 //
-// open: takes messages. due: a trigger fired, the batch runs as soon as a
-// partition is free; until then it takes more messages. sealed: due, and takes
-// none. running: it has a partition, and soon a handler; from then on no message
-// leaves it. done: all its messages have their outcome.
+// open: takes messages. due: a trigger fired; the batch runs as soon as a partition
+// is free, and takes more messages until then. sealed: due, and takes no more
+// messages. running: it has a partition, and its handler is about to be called;
+// messages can no longer leave it. done: all its messages have their outcome.
 //
 // Invariants:
 //   - A batcher has at most one batch that takes messages for each batch key.
 //   - A message joins a batch only when the earlier messages of its ordering key
-//     are in the same batch or in batches that are done. Until then it is
-//     parked: it waits alone, outside of any batch. So a batch never waits for
-//     another one, and no message waits for a batch that holds none of its keys
-//     beyond Size, Timeout and Concurrency.
-//   - The parked messages of a key stand behind each other in the chain of
-//     their turns. When the batch before them is done they join in that order.
-//   - A parked message waits for handlers, and for other messages at most as
-//     long as its own batcher's Timeout: after that the batch before it is due.
-//   - At most Concurrency batches of a batcher run; when fewer do, none of its
+//     are in the same batch or in batches that are done. Until then it is parked:
+//     it waits alone, outside of any batch. So a batch never waits for another one,
+//     and a message never waits, beyond Size, Timeout and Concurrency, for a batch
+//     that has no message of its key.
+//   - The parked messages of a key are in the chain of their turns. When the batch
+//     before them is done they join in that order.
+//   - A parked message waits for handlers, and for other messages at most for its
+//     own batcher's Timeout: after that the batch before it is due.
+//   - At most Concurrency batches of a batcher run. If fewer run, none of its
 //     batches is ready, unless the batcher is down (see outage).
 type schedule struct {
 	turns
@@ -40,7 +40,7 @@ func newSchedule() schedule {
 	return schedule{turns: newTurns(), idle: make(chan struct{})}
 }
 
-// batcher is one configured batcher at work.
+// batcher is the state of one configured batcher.
 type batcher struct {
 	Batcher // as configured, with the defaults filled in; not changed
 	name    string
@@ -49,18 +49,19 @@ type batcher struct {
 
 	// Guarded by Batching.mu.
 	open  map[string]*openBatch // by batch key: the batch that takes messages
-	ready []*openBatch          // due; in the order in which they became so
+	ready []*openBatch          // due batches, in the order in which they became due
 	free  []int                 // partitions in which no batch runs
 	prior int                   // how many messages the latest batch had: a guess for the next one
-	lone  loneliness
 
-	down      *outage // nil while the handler works
-	last      outage  // that ended; for the log
-	stranger  string  // UUID of the first message of the last batch in which nothing succeeded
-	strangers int     // such batches in a row, each with another one
+	serial serialDetector
 
-	stats   BatcherStats          // what is counted; Stats adds the rest
-	batches [len(triggers)]uint64 // that were handled
+	down         *outage // nil while the handler works
+	last         outage  // the previous outage; for the log
+	lastFailed   string  // UUID of the first failed message of the latest batch without a success
+	failedInARow int     // such batches in a row, each with a different first message
+
+	stats   BatcherStats          // the counters; Stats adds the rest
+	batches [len(triggers)]uint64 // handled batches, by trigger
 }
 
 func newBatcher(name string, c Batcher) *batcher {
@@ -71,14 +72,15 @@ func newBatcher(name string, c Batcher) *batcher {
 	return bt
 }
 
-// join gives the item its place among those of its ordering key, and puts it
-// into the open batch of its batcher and batch key, into a new one, or parks it.
+// join gives the item its place among the messages of its ordering key. Then it puts
+// the item into the open batch of its batcher and batch key, opens a batch, or parks
+// the item.
 func (b *Batching) join(it *item) (spot, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	key := b.hash(it.orderKey)
 	if it.orderKey != "" && b.rejoins(it, key) && it.delivery != nil {
-		b.mu.Unlock() // the subscriber calls others
+		b.mu.Unlock() // CallBack cancels contexts, which runs other code
 		it.delivery.CallBack(errHandledAgain)
 		b.mu.Lock()
 	}
@@ -88,7 +90,7 @@ func (b *Batching) join(it *item) (spot, error) {
 	if it.orderKey != "" {
 		b.take(it, key)
 	}
-	it.to.lone.joined(it.to)
+	it.to.serial.joined(it.to)
 	if ahead := b.waitsFor(it); ahead != nil {
 		b.park(it, ahead)
 	} else {
@@ -97,13 +99,13 @@ func (b *Batching) join(it *item) (spot, error) {
 	return it.spot(), nil
 }
 
-// spot is where an item waits.
+// spot is the place where an item waits: in a batch or parked.
 type spot struct {
 	in      *openBatch      // nil: parked
-	changed <-chan struct{} // closed when the batch is done, or the item waits elsewhere
+	changed <-chan struct{} // closed when the batch is done, or the item has moved to another spot
 }
 
-// spot needs Batching.mu.
+// spot returns where the item waits. The caller holds Batching.mu.
 func (it *item) spot() spot {
 	if it.batch == nil {
 		return spot{nil, it.parking.placed}
@@ -111,15 +113,15 @@ func (it *item) spot() spot {
 	return spot{it.batch, it.batch.done}
 }
 
-// spotOf is where the item waits after it has moved.
+// spotOf returns where the item waits after it has moved.
 func (b *Batching) spotOf(it *item) spot {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return it.spot()
 }
 
-// waitsFor returns the earlier message of the key that keeps the item out of
-// its batch, nil if there is none.
+// waitsFor returns the earlier message of the key that keeps the item from joining
+// its batch, or nil.
 func (b *Batching) waitsFor(it *item) *item {
 	if it.turn == nil || it.turn.prev == nil {
 		return nil
@@ -137,8 +139,8 @@ func (b *Batching) fits(it *item, ob *openBatch) bool {
 	return limit <= 0 || ob.weight+it.weight <= limit
 }
 
-// place puts the item into ob, or into a new batch if that is nil or has no
-// room. No earlier message of the item's key is in another batch.
+// place puts the item into ob, or into a new batch if ob is nil or too full. No
+// earlier message of the item's key is in another batch.
 func (b *Batching) place(it *item, ob *openBatch) {
 	bt := it.to
 	if ob != nil && !b.fits(it, ob) {

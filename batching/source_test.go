@@ -13,9 +13,9 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-// source is a subscriber that keeps the order of each key as ack.Delivery
-// promises it, written to be obviously right: one list, looked through from the
-// front at each event. It redelivers until everything is acked.
+// source is a subscriber that keeps the order of each key as ack.Delivery promises
+// it. It is written to be obviously right: one list, searched from the front at each
+// event. It redelivers until all records are acked.
 //
 // A record is delivered when all earlier ones of its key are acked or handed
 // off, none of its key is still called back, its backoff is over, and fewer than window
@@ -23,8 +23,8 @@ import (
 type source struct {
 	window  int
 	backoff time.Duration
-	plain   bool // gives no Delivery and keeps no order
-	tells   bool // its Deliveries tell when they are over (ack.Ender)
+	plain   bool // provides no Delivery and keeps no order
+	tells   bool // its Deliveries are ack.Enders
 	out     chan *message.Message
 	pumps   sync.WaitGroup // goroutines of the source
 
@@ -32,7 +32,7 @@ type source struct {
 	records  []*record
 	hurry    chan struct{}
 	draining bool
-	drained  chan struct{} // closed when draining and nothing is live
+	drained  chan struct{} // closed when draining and no record is live
 	faults   []error       // what the middleware did wrong
 }
 
@@ -68,7 +68,7 @@ func newSource(window int, backoff time.Duration) *source {
 	}
 }
 
-// add appends a record; one without a key is in no order.
+// add appends a record; a record without a key has no order.
 func (s *source) add(id, key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,7 +76,7 @@ func (s *source) add(id, key string) {
 	s.pump()
 }
 
-// pump needs mu. It delivers what may be delivered.
+// pump delivers the records that may be delivered. The caller holds mu.
 func (s *source) pump() {
 	if s.draining {
 		return
@@ -128,7 +128,7 @@ func (s *source) deliverable(r *record) bool {
 	return true
 }
 
-// deliver needs mu.
+// deliver delivers one record. The caller holds mu.
 func (s *source) deliver(r *record) {
 	r.state = delivered
 	r.attempt++
@@ -158,7 +158,7 @@ func (s *source) deliver(r *record) {
 	})
 }
 
-// settle is told the outcome of an attempt.
+// settle is called with the outcome of an attempt.
 func (s *source) settle(d *testDelivery, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -186,7 +186,8 @@ func (s *source) settle(d *testDelivery, ok bool) {
 	}
 }
 
-// takeBackLater needs the source's mu.
+// takeBackLater takes back the later records of the key. The caller holds the
+// source's mu.
 func (r *record) takeBackLater(cause error) {
 	if r.key == "" || r.src.plain {
 		return
@@ -204,7 +205,7 @@ func (r *record) takeBackLater(cause error) {
 	}
 }
 
-// drain delivers nothing more and hurries what waits.
+// drain stops the deliveries and hurries waiting messages.
 func (s *source) drain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -269,7 +270,7 @@ func (s *source) faultsFound() error {
 	return errors.Join(s.faults...)
 }
 
-// testDelivery is one attempt; its methods do nothing once that is over.
+// testDelivery is one attempt; its methods have no effect after its end.
 type testDelivery struct {
 	r       *record
 	attempt int
@@ -339,7 +340,7 @@ func (s *source) Close() error {
 	return nil
 }
 
-// route handles each message in a goroutine of its own, acks and nacks, as
+// route handles each message in its own goroutine, acks and nacks, as
 // Watermill's Router does, until the source is closed. The channel it returns
 // is closed when the last handler has returned.
 func (s *source) route(h message.HandlerFunc) <-chan struct{} {
@@ -370,7 +371,7 @@ func (s *source) route(h message.HandlerFunc) <-chan struct{} {
 // never by two batches at once.
 type ledger struct {
 	mu        sync.Mutex
-	unordered bool                // order is not promised, only that no two batches share a key
+	unordered bool                // no order is promised, only that no two batches share a key
 	order     map[string][]string // by key: all record ids in order
 	succeeded map[string]bool
 	running   map[string]bool // keys
@@ -417,11 +418,11 @@ func (l *ledger) begin(msgs []*message.Message) {
 	}
 }
 
-// end tells which of the batch's messages succeeded.
+// end records which of the batch's messages succeeded.
 func (l *ledger) end(msgs []*message.Message, ok func(*message.Message) bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	broken := map[string]bool{} // keys of which one failed: the later ones are called back
+	broken := map[string]bool{} // keys with a failed message: the later ones are called back
 	for _, m := range msgs {
 		key := m.Metadata.Get("key")
 		l.succeeded[m.UUID] = ok(m) && !broken[key]

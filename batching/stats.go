@@ -22,24 +22,24 @@ type BatcherStats struct {
 	Waiting  int `json:"waiting"`  // messages in batches that do not run yet
 	Running  int `json:"running"`  // batches, at most Concurrency
 	Handling int `json:"handling"` // messages in batches that run
-	Ready    int `json:"ready"`    // batches that wait for nothing but Concurrency, or for the end of an outage
+	Ready    int `json:"ready"`    // batches that wait only for Concurrency, or for the end of an outage
 
-	// DownSince is when an outage was noticed that goes on (Batcher.Probe); zero
-	// while the handler works. DownError is its latest failure, Probes how many
-	// messages have been tried since.
+	// DownSince is when the current outage was detected (Batcher.Probe); zero while
+	// the handler works. DownError is its latest failure, Probes how many messages
+	// have been tried since then.
 	DownSince time.Time `json:"down_since,omitzero"`
 	DownError string    `json:"down_error,omitempty"`
 	Probes    int       `json:"probes,omitempty"`
 
-	Batches       map[Trigger]uint64 `json:"batches"` // that were handled, by trigger; each trigger is there
+	Batches       map[Trigger]uint64 `json:"batches"` // handled batches, by trigger; has every trigger
 	FailedBatches uint64             `json:"failed_batches"`
 
 	Succeeded  uint64 `json:"succeeded"`   // messages
 	Failed     uint64 `json:"failed"`      // messages
 	CalledBack uint64 `json:"called_back"` // messages whose outcome does not count: an earlier one of their key failed
 
-	WaitTime     time.Duration `json:"wait_time_ns"`     // of all batches, each from its first message to its handler
-	HandlingTime time.Duration `json:"handling_time_ns"` // of all batches, in their handlers
+	WaitTime     time.Duration `json:"wait_time_ns"`     // sum over all batches, from the first message to the handler
+	HandlingTime time.Duration `json:"handling_time_ns"` // sum over all batches, in their handlers
 }
 
 // Stats returns a snapshot of the batchers, sorted by name. It takes a short
@@ -77,7 +77,7 @@ var triggers = [...]Trigger{
 	TriggerSize, TriggerBytes, TriggerTimeout, TriggerIdle, TriggerFlush, TriggerOrder, TriggerDrain, TriggerClose, TriggerProbe,
 }
 
-// Handled is a batch that was handled, as told to Config.OnBatch.
+// Handled describes a batch that was handled, for Config.OnBatch.
 type Handled struct {
 	Batcher string
 	Key     string // batch key
@@ -88,33 +88,32 @@ type Handled struct {
 	CalledBack int // of these; their outcome does not count
 
 	Waited time.Duration // from the first message to the handler
-	Took   time.Duration // in the handler, in all its calls with Isolate
+	Took   time.Duration // in the handler; with Isolate, in all its calls
 }
 
-// result is what became of a batch. It belongs to the goroutine that runs the
-// batch, until that is finished. It lives in the batch, not in that goroutine's
-// frames: they are deep enough already for the small stack of a goroutine that
-// is new.
+// result is the outcome of a batch. It belongs to the goroutine that runs the batch,
+// until the batch is finished. It is kept in the batch, not on that goroutine's stack,
+// which would otherwise have to grow.
 type result struct {
 	messages           int
 	failed, calledBack int
-	own                int // of those that failed: alone, or named by Batch.Fail
+	own                int // failed messages that failed alone or were given to Batch.Fail
 	began              time.Time
 	took               time.Duration
 
-	before      uint64     // messages of the batcher that had succeeded when it began
-	failures    []*Failure // that its items have
-	outage      error      // what failed, when nothing succeeded that was tried; nil: no sign of that
+	before      uint64     // messages of the batcher that had succeeded when the batch began
+	failures    []*Failure // the errors of its items
+	outage      error      // the failure, if all messages that were tried failed; nil: no sign of an outage
 	err         error      // of the first message that failed
-	firstFailed string     // UUID of that
+	firstFailed string     // UUID of the first message that failed
 	names       []string   // of the first messages that failed
 	stack       string     // of a panic
 }
 
-// mostNames bounds the failed messages that a log line names.
+// mostNames limits how many failed messages a log line names.
 const mostNames = 3
 
-// sum takes the result of a batch whose items are all settled.
+// sum fills in the result of a batch whose items are all settled.
 func (r *result) sum(b *Batching, ob *openBatch, items []*item) {
 	r.took = time.Since(r.began)
 	r.messages = len(items)
@@ -145,14 +144,14 @@ func (r *result) sum(b *Batching, ob *openBatch, items []*item) {
 	}
 }
 
-// logs reports whether the batch is worth an error line: some of it failed,
-// other than because of its end.
+// logs reports whether to log the batch as an error: some messages failed, and not
+// only because they were interrupted.
 func (r *result) logs() bool { return r.failed > 0 && len(r.failures) > 0 }
 
-// tell tells OnBatch of a batch. It is the user's: it may panic.
-func (b *Batching) tell(ob *openBatch) {
+// callOnBatch calls the user's OnBatch, which may panic.
+func (b *Batching) callOnBatch(ob *openBatch) {
 	r := &ob.result
-	if b.onBatch == nil || r.messages == 0 { // all had left
+	if b.onBatch == nil || r.messages == 0 { // all messages had left
 		return
 	}
 	defer func() {
@@ -168,7 +167,7 @@ func (b *Batching) tell(ob *openBatch) {
 	})
 }
 
-// count adds the result of a batch. The caller holds mu.
+// count adds the result of a batch to the counters. The caller holds mu.
 func (bt *batcher) count(ob *openBatch) {
 	s, r := &bt.stats, &ob.result
 	if r.messages == 0 {

@@ -75,7 +75,7 @@ func TestStats(t *testing.T) {
 		})
 	})
 
-	t.Run("a_message_that_leaves_does_not_wait_any_more", func(t *testing.T) {
+	t.Run("a_message_that_leaves_no_longer_waits", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 2, Timeout: time.Minute, Handler: succeed}), nil)
 			d := newDelivered("a", "k")

@@ -10,7 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// sendAll sends one message a UUID through h, one after the other.
+// sendAll sends one message for each UUID through h, in order.
 func sendAll(h message.HandlerFunc, ids ...string) []*pass {
 	msgs := make([]*message.Message, len(ids))
 	for i, id := range ids {
@@ -103,7 +103,7 @@ func TestTrigger(t *testing.T) {
 		})
 	})
 
-	t.Run("bytes_are_never_exceeded_but_by_one_large_message_alone", func(t *testing.T) {
+	t.Run("bytes_are_never_exceeded_except_by_a_single_large_message", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			b := mustNew(t, one(Batcher{
@@ -173,7 +173,7 @@ func TestTrigger(t *testing.T) {
 		})
 	})
 
-	t.Run("a_batch_whose_turn_has_not_come_goes_on_filling", func(t *testing.T) {
+	t.Run("a_due_batch_that_cannot_run_yet_takes_more_messages", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			r.after = func(context.Context, *Batch) error { time.Sleep(5 * time.Second); return nil }
@@ -194,7 +194,7 @@ func TestTrigger(t *testing.T) {
 }
 
 func TestConcurrency(t *testing.T) {
-	t.Run("at_most_so_many_batches_of_a_batcher_run_each_in_its_partition", func(t *testing.T) {
+	t.Run("at_most_Concurrency_batches_run_each_in_its_partition", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			busy := make([]bool, 3)

@@ -8,50 +8,49 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-// turn is a message's place among the messages of its ordering key. It begins
-// when the message joins and lasts until the message is settled, which is after
-// its handler has returned: what a Router publishes, or an outer middleware
-// does, comes in between.
+// turn is a message's place among the messages of its ordering key. It begins when
+// the message joins and lasts until the message is settled. That is later than the
+// return of its handler: the Router still publishes, and outer middlewares still run.
 //
 // The turns of a key form a chain in the order of joining. A message's handler
-// returns only when the message before it is settled, so at most the first of a
-// chain has returned. Messages that were called back are exempt: their
-// outcome is ignored.
+// returns only when the previous message is settled, so at most the first message of
+// a chain has returned. Messages that were called back are exempt: their outcome is
+// ignored.
 //
-// A turn keeps channels of its message, not the message, so that a message that
-// is done can be freed while the next one of its key is still looked for.
+// A turn keeps its message's channels, not the message, so that a finished message
+// can be freed before the next one of its key arrives.
 //
-// Batching.mu guards the fields, except that the channels are not changed and
-// that the message's own goroutine may read prev once its batch is done: from
-// then on only this goroutine writes it.
+// Batching.mu guards the fields, with two exceptions: the channels do not change,
+// and the message's own goroutine may read prev once its batch is done, because then
+// only this goroutine writes it.
 type turn struct {
 	acked, nacked <-chan struct{} // the message's
-	ended         <-chan struct{} // closed when the subscriber does not wait for the outcome any more
+	ended         <-chan struct{} // closed when the subscriber no longer waits for the outcome
 	exact         bool            // ended comes from the Delivery; else from the message's context
-	delivered     bool            // by a subscriber that calls back itself
+	delivered     bool            // the message has a Delivery: its subscriber calls back
 
 	item    *item // nil once its batch is done or it has left
 	left    bool  // the item has left before its batch ran
-	revoked bool  // an earlier message of the key failed, and no subscriber calls this one back
+	revoked bool  // an earlier message of the key failed, and the subscriber cannot call this one back
 
 	prev, next *turn
-	row        *row // nil while the turn is alone
+	row        *row // nil for the only turn of its key
 }
 
-// row is what the turns of one key share once there are two.
+// row is shared by the turns of one key once there are two.
 type row struct{ head *turn }
 
 // turns are the latest turns of all ordering keys. Batching.mu guards it.
 //
-// Keys are hashed: a key may be a view of a whole page, and equal hashes of two
-// keys only order their messages unnecessarily.
+// Keys are hashed: a key may be a view that keeps a whole page in memory. If two keys
+// have the same hash, their messages are ordered without need, which is harmless.
 type turns struct {
 	seed    maphash.Seed
 	latest  map[uint64]*turn
-	sweepAt int // how many there may be before the settled ones are dropped
+	sweepAt int // the number of turns at which sweep drops the settled ones
 }
 
-// minSweep is how many turns are not worth a sweep.
+// minSweep is the least number of turns for a sweep.
 const minSweep = 256
 
 func newTurns() turns {
@@ -63,14 +62,14 @@ func (t *turn) settled() bool {
 	return closed(t.acked) || closed(t.nacked) || t.known()
 }
 
-// known reports whether the subscriber knows that the message is settled. Then
-// it has taken back the later messages of the key if it had to.
+// known reports whether the subscriber knows that the message is settled. In that
+// case it has already taken back the later messages of the key if the message failed.
 func (t *turn) known() bool { return t.exact && closed(t.ended) }
 
-// over reports whether the turn, the latest of its key, matters to none that
-// comes later. One that has left its batch still stands for those ahead of it.
-// So does one that is nacked until its subscriber has seen that: a message that
-// was delivered just before is to be taken back.
+// over reports whether the turn, the latest of its key, no longer affects later
+// messages. A turn that has left its batch still does while earlier ones are ahead
+// of it. So does a nacked turn until its subscriber has seen the nack: a message that
+// was delivered just before that must be taken back.
 func (t *turn) over() bool {
 	if t.item != nil || !t.settled() || t.ahead() != nil {
 		return false
@@ -78,8 +77,9 @@ func (t *turn) over() bool {
 	return !t.delivered || closed(t.acked) || closed(t.ended)
 }
 
-// again reports whether the chain that ends in t begins with a message that has
-// returned and now joins once more, as with Retry outside: acked is its channel.
+// again reports whether the chain that ends in t begins with the message whose acked
+// channel is given: its handler returned, and it joins a second time, as with Retry
+// outside.
 func (t *turn) again(acked <-chan struct{}) bool {
 	head := t
 	if t.row != nil {
@@ -88,10 +88,10 @@ func (t *turn) again(acked <-chan struct{}) bool {
 	return head.item == nil && head.acked == acked
 }
 
-// hash returns what the turns of an ordering key are found by.
+// hash returns the key of latest for an ordering key.
 func (ts *turns) hash(key string) uint64 { return maphash.String(ts.seed, key) }
 
-// take gives the item the last place of its key, whose hash is h.
+// take appends the item to the chain of its key, whose hash is h.
 func (ts *turns) take(it *item, h uint64) {
 	t := &turn{acked: it.msg.Acked(), nacked: it.msg.Nacked(), ended: it.ended, exact: it.exact, delivered: it.delivery != nil, item: it}
 	it.turn = t
@@ -108,8 +108,8 @@ func (ts *turns) take(it *item, h uint64) {
 	}
 }
 
-// sweep drops turns that are over, and those that will never be seen settled,
-// because a middleware has handed on a copy of the message.
+// sweep drops turns that are over. It also drops turns of messages that have ended
+// but never become settled, because a middleware passed on a copy.
 func (ts *turns) sweep() {
 	for h, t := range ts.latest {
 		if t.over() || t.item == nil && closed(t.ended) && t.ahead() == nil {
@@ -120,7 +120,7 @@ func (ts *turns) sweep() {
 }
 
 // ahead returns the nearest earlier message of the key that is parked or whose
-// batch is not done, nil if there is none.
+// batch is not done, or nil.
 func (t *turn) ahead() *item {
 	for p := t.prev; p != nil; p = p.prev {
 		if p.left {
@@ -131,9 +131,9 @@ func (t *turn) ahead() *item {
 	return nil
 }
 
-// rejoins prepares for a message that comes once more although it is not
-// settled: the messages behind it must be redelivered behind it. It reports
-// whether the item is such a message.
+// rejoins reports whether the item is a message that joins a second time although it
+// is not settled. In that case it revokes the messages behind it, which must be
+// redelivered after it.
 func (b *Batching) rejoins(it *item, h uint64) bool {
 	last := b.latest[h]
 	if last == nil || !last.again(it.msg.Acked()) {
@@ -145,8 +145,8 @@ func (b *Batching) rejoins(it *item, h uint64) bool {
 	return true
 }
 
-// revoke takes back the messages from t on, of a subscriber that does not do so
-// itself. Those whose batch does not run are not handled any more.
+// revoke takes back t and the messages behind it if their subscriber does not do so
+// itself. Those whose batch has not started are not handled.
 func (b *Batching) revoke(t *turn) {
 	for ; t != nil; t = t.next {
 		t.revoked = !t.delivered
@@ -163,18 +163,19 @@ func (b *Batching) revokeBehind(it *item) {
 	b.revoke(it.turn.next)
 }
 
-// errRevoked is the outcome of a message behind one that failed, with a
-// subscriber that cannot call it back: the message is nacked.
-var errRevoked = fmt.Errorf("batching: not handled to its end: %w", ack.ErrCalledBack)
+// errRevoked is the outcome of a message behind a failed one whose subscriber cannot
+// call it back: the message is nacked.
+var errRevoked = fmt.Errorf("batching: not completely handled: %w", ack.ErrCalledBack)
 
-// settleGrace is how long a message waits for the settlement of the one before
-// it when only the context of that one has ended. A context ends before the
-// settlement when a middleware such as Timeout made it.
+// settleGrace is how long a message waits for the previous one to be settled after
+// the previous one's context has ended. A context that a middleware such as Timeout
+// created ends before the message is settled.
 const settleGrace = time.Second
 
-// awaitTurn waits until the message before the item is settled. It returns an
-// error when the item's own outcome does not count, because an earlier message
-// of its key failed. It does nothing for a key that occurs once.
+// awaitTurn waits until the previous message of the item's key is settled. It
+// returns an error if the item's own outcome does not count, because an earlier
+// message of its key failed. It returns at once if the item is the only one of its
+// key.
 func (b *Batching) awaitTurn(it *item) error {
 	if it.turn == nil || it.turn.prev == nil {
 		return nil
@@ -186,7 +187,7 @@ func (b *Batching) awaitTurn(it *item) error {
 			switch {
 			case revoked:
 				return errRevoked
-			case it.calledBack(): // by the message before, of which only its end was seen
+			case it.calledBack(): // by the previous message, of which only the end was seen
 				return errCalledBack
 			}
 			return nil
@@ -206,21 +207,21 @@ func (b *Batching) awaitTurn(it *item) error {
 				return it.goneError()
 			}
 			// Without a Delivery the end of the context only says that the
-			// subscriber stops. The order holds all the same.
+			// subscriber stops. The order still holds.
 			ended = nil
 		}
 	}
 }
 
-// before returns the turn that t waits for, nil when its own has come, and
-// whether t is revoked.
+// before returns the turn that t waits for, or nil when it is t's turn. It also
+// reports whether t is revoked.
 func (b *Batching) before(t *turn) (p *turn, revoked bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for ; t.prev != nil; t.prev = t.prev.prev {
 		p := t.prev
 		switch {
-		case p.acked == t.acked, p.left, p.revoked: // the same message once more, or one whose outcome is ignored
+		case p.acked == t.acked, p.left, p.revoked: // the same message, or one whose outcome is ignored
 		case p.settled() && (t.revoked || p.known() || !closed(p.nacked)):
 		default:
 			return p, t.revoked
@@ -232,16 +233,16 @@ func (b *Batching) before(t *turn) (p *turn, revoked bool) {
 	return nil, t.revoked
 }
 
-// pass lets those behind p go although p was never seen settled.
+// pass lets the messages behind p continue although p was never seen settled.
 func (b *Batching) pass(p *turn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p.left = true
 }
 
-// failedBefore takes the item back, because the message before it was nacked
-// after its batch had succeeded. Without a Delivery the item and those behind it
-// are revoked, and still wait for their turns.
+// failedBefore takes the item back because the previous message was nacked after its
+// batch had succeeded. Without a Delivery the item and those behind it are revoked
+// and still wait for their turns.
 func (b *Batching) failedBefore(it *item) error {
 	if it.delivery == nil {
 		b.mu.Lock()
@@ -249,7 +250,7 @@ func (b *Batching) failedBefore(it *item) error {
 		b.revoke(it.turn)
 		return nil
 	}
-	// The nack has the subscriber call this message back.
+	// The nack makes the subscriber call this message back.
 	timer := time.NewTimer(settleGrace)
 	defer timer.Stop()
 	select {
@@ -260,7 +261,8 @@ func (b *Batching) failedBefore(it *item) error {
 	}
 }
 
-// settledWithin waits for the message to be acked or nacked.
+// settledWithin waits at most d for the message to be acked or nacked, and reports
+// whether it was.
 func settledWithin(t *turn, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -19,8 +19,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-// slowly is what follows the batches: it takes a while, and fails those that
-// fails names.
+// slowly is a middleware outside of the batches: it takes a while, and fails the
+// messages that fails names.
 func slowly(out *[]string, fails func(uuid string) bool) message.HandlerMiddleware {
 	var mu sync.Mutex
 	return func(h message.HandlerFunc) message.HandlerFunc {
@@ -42,7 +42,7 @@ func slowly(out *[]string, fails func(uuid string) bool) message.HandlerMiddlewa
 }
 
 func TestTurn(t *testing.T) {
-	t.Run("handlers_of_a_key_return_in_order_each_when_the_one_before_is_settled", func(t *testing.T) {
+	t.Run("handlers_of_a_key_return_in_order_each_when_the_previous_one_is_settled", func(t *testing.T) {
 		for _, delivered := range []bool{true, false} {
 			synctest.Test(t, func(t *testing.T) {
 				var out []string
@@ -99,7 +99,7 @@ func TestTurn(t *testing.T) {
 		})
 	})
 
-	t.Run("a_failure_outside_has_those_of_its_key_that_are_held_come_again_behind_it", func(t *testing.T) {
+	t.Run("after_a_failure_outside_the_waiting_messages_of_its_key_are_redelivered_behind_it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var out []string
 			failures := 2
@@ -128,7 +128,7 @@ func TestTurn(t *testing.T) {
 		})
 	})
 
-	t.Run("without_a_Delivery_those_that_are_held_are_nacked", func(t *testing.T) {
+	t.Run("without_a_Delivery_the_waiting_messages_are_nacked", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var out []string
 			cfg := one(Batcher{Size: 3, Timeout: time.Minute, Handler: succeed})
@@ -145,7 +145,7 @@ func TestTurn(t *testing.T) {
 		})
 	})
 
-	t.Run("without_a_Delivery_a_failed_batch_has_those_that_wait_behind_it_nacked_unhandled", func(t *testing.T) {
+	t.Run("without_a_Delivery_the_messages_behind_a_failed_batch_are_nacked_unhandled", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRecorder()
 			r.after = func(context.Context, *Batch) error { time.Sleep(time.Second); return errBoom }
@@ -163,7 +163,7 @@ func TestTurn(t *testing.T) {
 		})
 	})
 
-	t.Run("a_message_that_Retry_handles_again_waits_for_none_that_waits_for_it", func(t *testing.T) {
+	t.Run("a_message_that_Retry_handles_again_does_not_wait_for_messages_behind_it", func(t *testing.T) {
 		for _, delivered := range []bool{true, false} {
 			synctest.Test(t, func(t *testing.T) {
 				r := newRecorder()
@@ -184,7 +184,7 @@ func TestTurn(t *testing.T) {
 				})(b.Middleware(produce)))
 				k := []*deliveredMsg{keyed(delivered, "k0"), keyed(delivered, "k1"), keyed(delivered, "k2")}
 				p := sendAllMsgs(h, k[0].msg, k[1].msg, k[2].msg)
-				if delivered { // the subscriber calls them back when it is told to
+				if delivered { // the subscriber calls them back when CallBack is called
 					time.Sleep(2500 * time.Millisecond) // Retry handles k0 again after two seconds
 					equal(t, "told", k[0].events(), "HandOff,Begin,CallBack,HandOff")
 					k[2].cancel(errTakenBack)
@@ -200,7 +200,7 @@ func TestTurn(t *testing.T) {
 		}
 	})
 
-	t.Run("one_that_joins_after_the_nack_of_the_one_before_waits_until_the_subscriber_has_seen_it", func(t *testing.T) {
+	t.Run("a_message_that_joins_after_the_nack_of_the_previous_one_waits_until_the_subscriber_has_seen_it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 1, Timeout: time.Minute, Handler: succeed}), nil)
 			h := b.Middleware(produce)
@@ -222,7 +222,7 @@ func TestTurn(t *testing.T) {
 		})
 	})
 
-	t.Run("a_record_that_comes_again_after_its_channel_was_lost_does_not_suffer_from_the_end_of_the_first_attempt", func(t *testing.T) {
+	t.Run("a_record_that_is_redelivered_after_its_channel_was_lost_is_not_affected_by_the_end_of_the_first_attempt", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			calls := 0
 			b := mustNew(t, one(Batcher{Size: 1, Timeout: time.Minute, Handler: func(context.Context, *Batch) error {
@@ -249,13 +249,13 @@ func TestTurn(t *testing.T) {
 		})
 	})
 
-	t.Run("one_whose_delivery_is_over_is_not_waited_for", func(t *testing.T) {
+	t.Run("a_message_whose_delivery_has_ended_is_not_waited_for", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 2, Timeout: time.Minute, Handler: succeed}), nil)
 			h := b.Middleware(produce)
 			k0, k1 := newDelivered("k0", "k"), newDelivered("k1", "k")
 			stuck := make(chan struct{})
-			go func() { // its publish never ends
+			go func() { // its Publish never returns
 				_, _ = h(k0.msg)
 				<-stuck
 			}()
@@ -270,13 +270,13 @@ func TestTurn(t *testing.T) {
 		})
 	})
 
-	t.Run("a_context_that_ends_before_the_settlement_is_followed_by_a_grace", func(t *testing.T) {
+	t.Run("a_context_that_ends_before_the_settlement_is_followed_by_a_grace_period", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var out []string
 			cfg := one(Batcher{Size: 3, Timeout: time.Minute, Handler: succeed})
 			cfg.OrderingKey = firstLetter
 			b := mustNew(t, cfg, nil)
-			// Timeout ends the contexts as it returns, before what is outside is done.
+			// Timeout cancels the contexts when it returns, before the middlewares outside are done.
 			h := middleware.Timeout(time.Hour)(b.Middleware(produce))
 			p := sendAllMsgs(func(msg *message.Message) ([]*message.Message, error) {
 				produced, err := h(msg)
@@ -292,7 +292,7 @@ func TestTurn(t *testing.T) {
 	})
 }
 
-// keyed is a message whose ordering key is its first letter.
+// keyed returns a message whose ordering key is its first letter.
 func keyed(delivered bool, uuid string) *deliveredMsg {
 	d := newDelivered(uuid, uuid[:1])
 	if !delivered {
@@ -301,10 +301,10 @@ func keyed(delivered bool, uuid string) *deliveredMsg {
 	return d
 }
 
-// TestOrderBehindTheRouter has Watermill's Router publish what comes out of
-// batches, with a publisher that fails at random. What is published of a key
-// must be in order, without gaps and without repeats: a message is acked only
-// when it was published.
+// TestOrderBehindTheRouter runs Watermill's Router, which publishes the results of
+// batches with a publisher that fails at random. The messages published for a key
+// must be in order, without gaps and repeats: a message is acked only when it was
+// published.
 func TestOrderBehindTheRouter(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -329,7 +329,7 @@ func orderBehindTheRouter(t *testing.T, rng *rand.Rand) {
 		defer mu.Unlock()
 		return rng.IntN(n)
 	}
-	next := map[string]int{} // by key: what is to be published next
+	next := map[string]int{} // by key: the message to be published next
 	pub := publisherFunc(func(_ string, msgs ...*message.Message) error {
 		time.Sleep(time.Duration(random(20)) * time.Millisecond)
 		if random(4) == 0 {
