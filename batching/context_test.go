@@ -311,7 +311,7 @@ func TestContextEnd(t *testing.T) {
 			equal(t, "unfinished", b.unfinishedBatches(), 1)
 			time.Sleep(time.Minute)
 			equal(t, "batches", r.batches(), "a b")
-			equal(t, "the batcher goes on", sendAll(h, "c", "d")[1].result(), nil)
+			equal(t, "the batcher continues", sendAll(h, "c", "d")[1].result(), nil)
 		})
 	})
 }

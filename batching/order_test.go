@@ -116,7 +116,7 @@ func TestOrder(t *testing.T) {
 				synctest.Wait()
 			}
 			equal(t, "j0 is done", s.find("j0").state, acked)
-			equal(t, "k1 is to come again", s.find("k1").state, queued)
+			equal(t, "k1 will be redelivered", s.find("k1").state, queued)
 			time.Sleep(10 * time.Second)
 			synctest.Wait()
 			equal(t, "batches", r.batches(), "k0 k1 j0|k0 k1")

@@ -50,7 +50,7 @@ func TestOutcome(t *testing.T) {
 			}
 			next := send(b.Middleware(produce), msgOf("c"))
 			time.Sleep(2 * time.Second)
-			equal(t, "the batcher goes on", next.ended(), true)
+			equal(t, "the batcher continues", next.ended(), true)
 		})
 	})
 

@@ -92,7 +92,7 @@ func TestRouter(t *testing.T) {
 			msg := <-published
 			msg.Ack()
 			equal(t, "published", msg.UUID, "out-a")
-			equal(t, "after the failed batch came again", r.batches(), "a|a")
+			equal(t, "after the failed batch was redelivered", r.batches(), "a|a")
 			equal(t, "router.Close", router.Close(), nil)
 			equal(t, "Run", <-stopped, nil)
 			equal(t, "Close", b.Close(), nil)

@@ -244,7 +244,7 @@ func TestTurn(t *testing.T) {
 			lost.cancel(errFenced)
 			second := send(h, again.msg) // waits for the handler
 			equal(t, "the lost one", errors.Is(first.result(), errBoom), true)
-			equal(t, "the one that came again", second.result(), nil)
+			equal(t, "the redelivered message", second.result(), nil)
 			equal(t, "took", second.took, time.Second)
 		})
 	})

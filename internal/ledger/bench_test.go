@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// BenchmarkRecord is the whole way of a record, from Add to Committed, at a
-// given number of records in flight. ns/op and allocs are per record.
+// BenchmarkRecord measures a record from Add to Committed, at a given number of
+// records in flight. ns/op and allocs are per record.
 func BenchmarkRecord(b *testing.B) {
 	for _, o := range []struct {
 		name string
 		Ordering
-		keys int // 0: each record has a key of its own
+		keys int // 0: each record has its own key
 	}{
 		{"ByKey/distinct", ByKey, 0},
 		{"ByKey/16_keys", ByKey, 16},
@@ -73,7 +73,7 @@ func benchmarkRecord(b *testing.B, o Ordering, distinct, inFlight int) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
 }
 
-// BenchmarkBatch is a record that is handed off to a batch of 100.
+// BenchmarkBatch measures a record that is handed off to a batch of 100.
 func BenchmarkBatch(b *testing.B) {
 	keys := make([]string, 100)
 	for i := range keys {
@@ -107,8 +107,8 @@ func BenchmarkBatch(b *testing.B) {
 	}
 }
 
-// BenchmarkParallel is BenchmarkRecord on all processors, one channel each, on
-// one window: what the shared lock costs.
+// BenchmarkParallel is BenchmarkRecord on all processors, with one channel each and
+// one window: it shows the cost of the shared lock.
 func BenchmarkParallel(b *testing.B) {
 	w := NewWindow(1<<20, 1<<40)
 	keys := make([]string, 1_000)
@@ -130,7 +130,8 @@ func BenchmarkParallel(b *testing.B) {
 	})
 }
 
-// BenchmarkFailingKey is a nack and its redelivery while many others wait for theirs.
+// BenchmarkFailingKey measures a nack and its redelivery while many other records wait
+// for theirs.
 func BenchmarkFailingKey(b *testing.B) {
 	for _, others := range []int{0, 1_000, 100_000} {
 		b.Run(fmt.Sprintf("retrying=%d", others), func(b *testing.B) {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// testEnds: finish, drain and fence. Part of TestTracker.
+// testEnds is the part of TestTracker about finish, drain and fence.
 func testEnds(t *testing.T) {
 	closed := func(t *testing.T, what string, c <-chan struct{}, want bool) {
 		t.Helper()
@@ -14,7 +14,7 @@ func testEnds(t *testing.T) {
 			t.Fatalf("%s: closed %v, want %v", what, !want, want)
 		}
 	}
-	t.Run("L5_done_when_the_finish_page_is_in_and_all_is_acked", func(t *testing.T) {
+	t.Run("L5_done_when_the_finish_page_was_added_and_all_is_acked", func(t *testing.T) {
 		c := newChannel(t, ByKey)
 		c.read("a b")
 		a := c.delivers(1, 2)
@@ -95,7 +95,7 @@ func testEnds(t *testing.T) {
 			t.Fatalf("%+v", s)
 		}
 	})
-	t.Run("L4_while_draining_failures_just_end", func(t *testing.T) {
+	t.Run("L4_while_draining_failed_attempts_end_without_redelivery", func(t *testing.T) {
 		c := newChannel(t, ByKey)
 		c.read("z")
 		c.read("a a a b")
@@ -119,7 +119,7 @@ func testEnds(t *testing.T) {
 		closed(t, "drained", c.Drained(), true)
 		c.commits("t1")
 	})
-	t.Run("L4_pages_that_come_after_a_drain_are_dropped", func(t *testing.T) {
+	t.Run("L4_pages_that_are_added_after_a_drain_are_dropped", func(t *testing.T) {
 		c := newChannel(t, ByKey)
 		c.Drain()
 		closed(t, "drained", c.Drained(), true)
@@ -131,7 +131,7 @@ func testEnds(t *testing.T) {
 			t.Fatalf("%+v", s)
 		}
 	})
-	t.Run("L4_fence_drops_everything_and_names_what_to_cancel", func(t *testing.T) {
+	t.Run("L4_fence_drops_everything_and_returns_the_attempts_to_cancel", func(t *testing.T) {
 		c := newChannel(t, ByKey)
 		c.read("z")
 		c.read("a a b c")
@@ -159,7 +159,7 @@ func testEnds(t *testing.T) {
 			t.Fatalf("%+v", s)
 		}
 	})
-	t.Run("L6_drain_and_fence_give_the_room_back", func(t *testing.T) {
+	t.Run("L6_drain_and_fence_free_the_capacity", func(t *testing.T) {
 		c := newChannel(t, ByKey)
 		c.read("a b c")
 		c.read("d")
@@ -181,14 +181,14 @@ func testEnds(t *testing.T) {
 	})
 }
 
-// testHurry: when waiting for more messages is of no use. Part of TestTracker.
+// testHurry is the part of TestTracker about Hurry: when waiting is pointless.
 func testHurry(t *testing.T) {
 	t.Run("drain_hurries_for_good", func(t *testing.T) {
 		c := newChannel(t, ByKey)
 		before := c.Hurry()
 		c.Drain()
 		if !isClosed(before) {
-			t.Fatal("who asked before is not hurried")
+			t.Fatal("the channel of an earlier call is not closed")
 		}
 		c.hurries(true)
 	})
@@ -197,7 +197,7 @@ func testHurry(t *testing.T) {
 		before := c.Hurry()
 		c.Fence()
 		if !isClosed(before) {
-			t.Fatal("who asked before is not hurried")
+			t.Fatal("the channel of an earlier call is not closed")
 		}
 		c.hurries(true)
 	})
@@ -209,14 +209,14 @@ func testHurry(t *testing.T) {
 		c.HandOff(a[1])
 		before := c.Hurry()
 		c.Add(Page{Finish: true})
-		c.hurries(false) // 3 may join the batch yet
+		c.hurries(false) // 3 may still join the batch
 		c.nacks(a[2], time.Minute)
 		if !isClosed(before) {
-			t.Fatal("who asked before is not hurried")
+			t.Fatal("the channel of an earlier call is not closed")
 		}
 		c.hurries(true)
 		c.Begin(a[0])
-		c.hurries(false) // its end may let more go
+		c.hurries(false) // its end may make more records deliverable
 		c.acks(a[0])
 		c.hurries(true)
 	})

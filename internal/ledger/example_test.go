@@ -25,7 +25,7 @@ func ExampleTracker() {
 	_, _, ok := tracker.Next(now)
 	fmt.Println(alice.Key(), bob.Key(), ok)
 
-	// The outcomes, in any order. Alice fails and comes again after a second.
+	// The outcomes, in any order. Alice fails and is redelivered after a second.
 	tracker.Ack(bob)
 	tracker.Nack(alice, now.Add(time.Second))
 	_, retryAt, _ := tracker.Next(now)

@@ -2,22 +2,22 @@ package ledger
 
 import "hash/maphash"
 
-// index finds the queue of a key: a hash table that is chained through the
-// queues. A queue comes and goes with nearly every record. A map would hash the key
-// three times for that, to look for it, to add and to delete, where this does it
-// once; and a map holds its keys itself, which is more memory for the garbage collector to look through.
+// index finds the queue of a key. It is a hash table whose chains are linked through
+// the queues. Nearly every record adds and removes a queue. A map would hash the key
+// three times for that (to find, to add and to delete it); index hashes it once. A map
+// also stores its keys, which is more memory for the garbage collector to scan.
 //
 // Invariants:
 //   - A queue with a key is in the chain of its hash, and no other queue has that key.
-//   - There are at least as many chains as queues. Chains are never given back:
-//     there are at most twice as many as there once were keys in flight.
+//   - There are at least as many chains as queues. Chains are never freed: there are
+//     at most twice as many as the most keys that were in flight at once.
 type index struct {
 	seed   maphash.Seed
 	chains []*queue // a power of two of them, linked by queue.chained
 	queues int
 }
 
-// leastChains is how many there are in the beginning.
+// leastChains is the initial number of chains.
 const leastChains = 64
 
 func newIndex() index {
@@ -26,10 +26,10 @@ func newIndex() index {
 
 func (x *index) hash(key string) uint64 { return maphash.String(x.seed, key) }
 
-// chain returns the place of the first queue with that hash.
+// chain returns the head of the chain for a hash.
 func (x *index) chain(hash uint64) **queue { return &x.chains[hash&uint64(len(x.chains)-1)] }
 
-// get returns the queue of a key, nil if there is none. hash is the key's.
+// get returns the queue of a key with its hash, or nil.
 func (x *index) get(key string, hash uint64) *queue {
 	for q := *x.chain(hash); q != nil; q = q.chained {
 		if q.hash == hash && q.key == key {
@@ -39,7 +39,7 @@ func (x *index) get(key string, hash uint64) *queue {
 	return nil
 }
 
-// add takes in a queue with its key and hash.
+// add adds a queue, which has its key and hash.
 func (x *index) add(q *queue) {
 	if x.queues == len(x.chains) {
 		x.grow()
@@ -49,7 +49,7 @@ func (x *index) add(q *queue) {
 	x.queues++
 }
 
-// remove takes a queue out.
+// remove removes a queue.
 func (x *index) remove(q *queue) {
 	at := x.chain(q.hash)
 	for *at != q {

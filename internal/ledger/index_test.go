@@ -9,8 +9,8 @@ import (
 	_ "github.com/watermill-ots/watermill-ots/internal/nofailfiles"
 )
 
-// TestIndex_finds_each_queue_by_its_key compares it with a map. Hashes collide
-// often, since there are few of them.
+// TestIndex_finds_each_queue_by_its_key compares the index with a map. It uses few
+// hashes, so that they collide often.
 func TestIndex_finds_each_queue_by_its_key(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		few := uint64(rapid.SampledFrom([]int{1, 3, 1 << 30}).Draw(t, "hashes"))

@@ -2,9 +2,9 @@ package ledger
 
 import "container/list"
 
-// Lane is one channel's part of a Window. The reader of the channel asks it for
-// admission; its tracker tells it what is in flight. All methods are safe for
-// concurrent use, but one reader asks.
+// Lane is one channel's part of a Window. The channel's reader asks it for admission;
+// the channel's tracker reports to it what is in flight. All methods are safe for
+// concurrent use, but only one reader calls Admit.
 //
 // All fields but window and wake are guarded by Window.mu.
 type Lane struct {
@@ -12,21 +12,21 @@ type Lane struct {
 	wake   chan struct{}
 
 	records, bytes use
-	standing       standing      // the tracker's last report
+	load           load          // the tracker's last report
 	place          *list.Element // in Window.refused, nil while the lane does not wait
-	woken          bool          // was woken and has not asked since; only with a place
-	hurried        chan struct{} // what hurry returned; nil if nobody asked since it was closed
+	woken          bool          // was woken and has not called Admit since; only with a place
+	hurried        chan struct{} // what hurry returned; nil if it was closed and hurry was not called since
 	retired        bool          // its tracker drains, or it is closed: no more pages
 	closed         bool
 }
 
-// standing is what a tracker tells its lane.
-type standing struct {
+// load is what a tracker reports to its lane.
+type load struct {
 	records   int64 // in flight
 	bytes     int64 // of pages with records in flight
-	moving    int   // what goes on by itself: deliverable records, and attempts that do not wait
+	moving    int   // deliverable records, and attempts that do not wait for others
 	waiting   int   // attempts that are handed off and whose batch does not run
-	finishing bool  // no more pages come
+	finishing bool  // the finish page was added
 }
 
 // closedChannel is what hurry returns while there is nothing to wait for.
@@ -36,13 +36,13 @@ var closedChannel = func() chan struct{} {
 	return c
 }()
 
-// Admit asks whether the channel may read one more page: one admission, one
-// page. If not, the lane waits: Wake gets a value when it is worth asking again.
-// The lane keeps its place until it is admitted. Nobody holds room for it,
-// though, so it may be refused again.
+// Admit reports whether the channel may read one more page: one admission, one
+// page. If not, the lane waits: Wake gets a value when the reader should call Admit
+// again. The lane keeps its place among the waiting lanes until it is admitted. No
+// capacity is reserved for it, so it may be refused again.
 //
-// Once the lane's tracker drains or is fenced, or the lane is closed, the answer
-// is false and Wake stays silent.
+// Once the lane's tracker drains or is fenced, or the lane is closed, Admit returns
+// false and Wake gets no value.
 func (l *Lane) Admit() bool {
 	w := l.window
 	w.mu.Lock()
@@ -51,7 +51,7 @@ func (l *Lane) Admit() bool {
 		return false
 	}
 	l.asleep()
-	ok := l.room()
+	ok := l.mayRead()
 	if ok {
 		l.leave()
 		w.records.admit(&l.records)
@@ -59,17 +59,18 @@ func (l *Lane) Admit() bool {
 	} else if l.place == nil {
 		l.place = w.refused.PushBack(l)
 	}
-	// The wake-up that brought this lane here goes on to the next one.
+	// The wake-up of this lane is passed on to the next one.
 	w.wakeNext()
 	w.hurryIfStalled()
 	return ok
 }
 
-// Wake has a value when a lane that was refused should ask again. It may have one in vain.
+// Wake has a value when a lane that was refused should call Admit again. It may have a
+// value without need.
 func (l *Lane) Wake() <-chan struct{} { return l.wake }
 
 // Close gives the lane's share and everything it still uses back to the others.
-// Close it when its tracker is fenced or drained. It may be called again.
+// Call it when the lane's tracker is fenced or drained. It may be called again.
 func (l *Lane) Close() {
 	w := l.window
 	w.mu.Lock()
@@ -78,26 +79,26 @@ func (l *Lane) Close() {
 		return
 	}
 	l.stop()
-	l.tell(standing{})
+	l.update(load{})
 	l.closed = true
 	delete(w.lanes, l)
 	w.share()
 	w.hurryIfStalled()
 }
 
-// report is the tracker telling what is in flight.
-func (l *Lane) report(s standing) {
+// report is called by the tracker with what is in flight.
+func (l *Lane) report(s load) {
 	w := l.window
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if l.closed {
 		return
 	}
-	if roomier := l.tell(s); roomier {
-		// The shared part of some budget has room that it did not have. In the
-		// order of their places: this lane may wait, too.
+	if freed := l.update(s); freed {
+		// The shared part of a budget has capacity again. Lanes are woken in the
+		// order of their places, because this lane may wait, too.
 		w.wakeNext()
-	} else if l.place != nil && !l.woken && l.room() {
+	} else if l.place != nil && !l.woken && l.mayRead() {
 		// Nothing changed for the others, but this lane is below its reserve.
 		l.wakeUp()
 	}
@@ -107,20 +108,20 @@ func (l *Lane) report(s standing) {
 	}
 }
 
-// tell takes the numbers over, and reports whether that may have made room for others.
-func (l *Lane) tell(s standing) (roomier bool) {
+// update stores the numbers, and reports whether other lanes may read because of them.
+func (l *Lane) update(s load) (freed bool) {
 	w := l.window
-	w.moving += s.moving - l.standing.moving
-	w.waiting += s.waiting - l.standing.waiting
-	l.standing = s
+	w.moving += s.moving - l.load.moving
+	w.waiting += s.waiting - l.load.waiting
+	l.load = s
 	records := w.records.set(&l.records, s.records)
 	bytes := w.bytes.set(&l.bytes, s.bytes)
 	return records || bytes
 }
 
-// retire is the tracker saying that the channel reads no more: nobody need wait
-// for more of it, and it must not keep a place, or a wake-up, from the others.
-// What is in flight still counts until it is settled.
+// retire is called by the tracker when the channel will not read more pages. Batches
+// need not wait for more of its records, and the lane must not keep a place or a
+// wake-up from the others. What is in flight still counts until it is settled.
 func (l *Lane) retire() {
 	w := l.window
 	w.mu.Lock()
@@ -130,7 +131,7 @@ func (l *Lane) retire() {
 	w.hurryIfStalled()
 }
 
-// stop is for good: Admit gives no place any more, hurry is closed for whoever asks.
+// stop retires the lane: Admit always returns false, and hurry a closed channel.
 func (l *Lane) stop() {
 	l.retired = true
 	l.closeHurry()
@@ -151,8 +152,8 @@ func (l *Lane) hurry() <-chan struct{} {
 	return l.hurried
 }
 
-// closeHurry lets everybody go who got the channel so far. Who asks while the
-// reason lasts gets closedChannel; who asks later, another one.
+// closeHurry closes the channel that hurry returned so far. While the reason lasts,
+// hurry returns closedChannel; after that, another channel.
 func (l *Lane) closeHurry() {
 	if l.hurried != nil {
 		close(l.hurried)
@@ -160,28 +161,29 @@ func (l *Lane) closeHurry() {
 	}
 }
 
-// ending: the channel has no more pages, and all that it has with handlers waits.
+// ending reports whether the channel has no more pages and all of its records with
+// handlers wait.
 func (l *Lane) ending() bool {
-	s := &l.standing
+	s := &l.load
 	return s.finishing && s.moving == 0 && s.waiting > 0
 }
 
-// room reports whether both budgets let the lane read one more page.
-func (l *Lane) room() bool {
-	return l.window.records.room(l.records) && l.window.bytes.room(l.bytes)
+// mayRead reports whether both budgets let the lane read one more page.
+func (l *Lane) mayRead() bool {
+	return l.window.records.mayRead(l.records) && l.window.bytes.mayRead(l.bytes)
 }
 
-// wakeUp tells a waiting lane to ask again.
+// wakeUp makes a waiting lane call Admit again.
 func (l *Lane) wakeUp() {
 	l.woken = true
 	l.window.woken++
 	select {
 	case l.wake <- struct{}{}:
-	default: // an earlier value is still there and does as well
+	default: // an earlier value is still there
 	}
 }
 
-// asleep ends a wake-up, because the lane has asked or leaves.
+// asleep ends a wake-up, because the lane has called Admit or leaves.
 func (l *Lane) asleep() {
 	if l.woken {
 		l.woken = false
@@ -189,7 +191,7 @@ func (l *Lane) asleep() {
 	}
 }
 
-// leave gives up the lane's place among those that wait.
+// leave gives up the lane's place among the waiting lanes.
 func (l *Lane) leave() {
 	l.asleep()
 	if l.place != nil {

@@ -11,17 +11,16 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestModel runs random histories of several channels on one window, and after
-// every step compares everything observable with the specification in
-// spec_test.go, which keeps all records for ever in slices and computes each
-// answer from scratch.
-// Failures name the law. A failing history is shrunk and its seed printed; run
-// it again with -rapid.seed.
+// TestModel runs random histories of several channels on one window. After every step
+// it compares everything observable with the specification in spec_test.go, which
+// keeps all records in slices and computes each answer from scratch.
+// Failures name the law. A failing history is shrunk and its seed printed; repeat it
+// with -rapid.seed.
 func TestModel(t *testing.T) {
 	const histories = 100_000
 	n := histories
 	switch {
-	case raceEnabled: // one goroutine: the race detector finds nothing here
+	case raceEnabled: // one goroutine: the race detector has nothing to find here
 		n = 2_000
 	case testing.Short():
 		n = 10_000
@@ -37,7 +36,7 @@ func TestModel(t *testing.T) {
 	}
 	seen := make(map[string]int)
 	rapid.Check(t, func(rt *rapid.T) { newHistory(rt, seen).run() })
-	// Histories that never come near the difficult places prove nothing.
+	// Histories that never reach the difficult states prove nothing.
 	t.Logf("situations seen: %v", seen)
 	for _, s := range situations {
 		if n == histories && !checksGiven() && seen[s] < 100 {
@@ -52,8 +51,8 @@ var situations = []string{
 	"dropped by a drain", "cancelled by a fence", "late page dropped", "page done out of order", "done", "acked together",
 }
 
-// checksGiven reports whether the command line sets -rapid.checks. It is asked
-// once, before the test sets the flag itself.
+// checksGiven reports whether the command line sets -rapid.checks. It is called once,
+// before the test sets the flag itself.
 var checksGiven = sync.OnceValue(func() (given bool) {
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
 	return given
@@ -64,7 +63,7 @@ type history struct {
 	*rapid.T
 	window               *Window
 	maxRecords, maxBytes int
-	channels             []*specChannel // all there ever were
+	channels             []*specChannel // including those that have ended
 	fixed                bool           // no lane was opened or closed since the beginning
 	now                  int            // tick
 	origin               time.Time
@@ -116,7 +115,7 @@ func (h *history) run() {
 const (
 	opTick = iota
 	opNext
-	opJoin // next, and handed off at once: how chains of one key grow
+	opJoin // next, and handed off at once, so that chains of one key grow
 	opHandOff
 	opNack
 	opAck
@@ -177,10 +176,10 @@ func (h *history) step() {
 	}
 }
 
-// seldom is for what ends or changes so much that a history has it once or twice.
+// seldom marks steps that a history should have only once or twice, such as ends.
 func (h *history) seldom() bool { return rapid.IntRange(0, 7).Draw(h.T, "seldom") == 7 }
 
-// attempt chooses mostly one that a handler has, sometimes any that ever was.
+// attempt chooses mostly an attempt that a handler has, sometimes any earlier one.
 func (h *history) attempt(c *specChannel) (i int, ok bool) {
 	if len(c.attempts) == 0 {
 		return 0, false
@@ -197,7 +196,7 @@ func (h *history) attempt(c *specChannel) (i int, ok bool) {
 	return rapid.SampledFrom(live).Draw(h.T, "live attempt"), true
 }
 
-// read is one turn of the channel's reader: ask for admission, or add the page.
+// read is one step of the channel's reader: ask for admission, or add the page.
 func (h *history) read(c *specChannel) {
 	if !c.admitted {
 		h.admit(c)
@@ -237,7 +236,7 @@ func (h *history) read(c *specChannel) {
 }
 
 func (h *history) admit(c *specChannel) {
-	want := h.room(c) && !c.draining && !c.closed
+	want := h.mayRead(c) && !c.draining && !c.closed
 	select {
 	case <-c.lane.Wake():
 	default:
@@ -256,8 +255,8 @@ func (h *history) admit(c *specChannel) {
 	}
 }
 
-// room is the window's rule, with all sums computed from scratch.
-func (h *history) room(c *specChannel) bool {
+// mayRead is the window's rule, with all sums computed from scratch.
+func (h *history) mayRead(c *specChannel) bool {
 	live := h.live()
 	rule := func(capacity int, used func(*specChannel) int, earlier func(*specChannel) int) bool {
 		reserve := max(1, capacity/(2*max(1, len(live))))
@@ -307,7 +306,7 @@ func (h *history) next(c *specChannel) bool {
 	}
 	if !ok {
 		if len(candidates) > 0 {
-			h.Fatalf("liveness: %s delivers nothing, though record %d may go", c.name, candidates[0].id)
+			h.Fatalf("liveness: %s does not deliver, although record %d is deliverable", c.name, candidates[0].id)
 		}
 		if !retryAt.Equal(want) {
 			h.Fatalf("retry: %s says %v, want %v", c.name, retryAt, want)
@@ -346,13 +345,13 @@ func (h *history) bind(c *specChannel, i int) {
 	}
 }
 
-// current reports whether attempt i is with a handler as far as the tracker cares.
+// current reports whether attempt i is with a handler, in the tracker's view.
 func (h *history) current(c *specChannel, i int) (*specRecord, bool) {
 	r := c.attemptOf[i]
 	return r, !c.fenced && r.state.live() && c.attempts[i].Number() == r.attempts
 }
 
-// acked says what the ack of attempt i does, and whether it counts.
+// acked specifies the ack of attempt i: its effect, and whether it counts.
 func (h *history) acked(c *specChannel, i int) (counts bool) {
 	r, current := h.current(c, i)
 	switch {
@@ -367,7 +366,7 @@ func (h *history) acked(c *specChannel, i int) (counts bool) {
 	return true
 }
 
-// ackAll acks some attempts at once, among them perhaps some that have ended, or one twice.
+// ackAll acks some attempts at once. Some of them may have ended, or be listed twice.
 func (h *history) ackAll(c *specChannel) {
 	var attempts []Attempt
 	var want []bool
@@ -594,16 +593,16 @@ func (h *history) checkWindow() {
 			h.seen["woken"]++
 			woken = true
 		}
-		if h.room(c) {
+		if h.mayRead(c) {
 			couldRead = c.name
 		}
 	}
 	if couldRead != "" && !woken {
-		h.Fatalf("L6 wake: %s waits though it has room, and nobody was woken", couldRead)
+		h.Fatalf("L6 wake: %s waits although it may read, and no lane was woken", couldRead)
 	}
 	moving, waits := 0, 0
 	for _, c := range h.channels {
-		m, w := c.standing()
+		m, w := c.load()
 		moving, waits = moving+m, waits+w
 	}
 	stalled := anyRefused && !woken && moving == 0 && waits > 0
@@ -611,11 +610,11 @@ func (h *history) checkWindow() {
 		h.seen["stalled"]++
 	}
 	for _, c := range h.channels {
-		m, w := c.standing()
+		m, w := c.load()
 		want := c.draining || c.closed || stalled || c.finishing && m == 0 && w > 0
-		// The one it got while it was open must have been closed, too.
+		// The channel from an earlier call must have been closed, too.
 		if want && c.hurry != nil && !isClosed(c.hurry) {
-			h.Fatalf("hurry: %s keeps those waiting who asked before", c.name)
+			h.Fatalf("hurry: %s has not closed the channel of an earlier call", c.name)
 		}
 		got := c.tracker.Hurry()
 		if isClosed(got) != want {
@@ -625,11 +624,11 @@ func (h *history) checkWindow() {
 	}
 }
 
-// quiesce ends the history: handlers ack all they get. Then nothing may be left.
+// quiesce ends the history: handlers ack all records. Then nothing may be left.
 func (h *history) quiesce() {
 	for round := 0; ; round++ {
 		if round > 1000 {
-			h.Fatalf("liveness: records are left though everything is acked")
+			h.Fatalf("liveness: records are left although everything is acked")
 		}
 		busy := false
 		for _, c := range h.channels {
@@ -655,7 +654,7 @@ func (h *history) quiesce() {
 			h.Fatalf("L6 bounded memory: %s holds nothing but uses %+v of the window", c.name, c.lane)
 		}
 	}
-	// Nobody asks but who is woken; each passes the wake-up on.
+	// Only woken lanes call Admit; each passes the wake-up on.
 	for range h.channels {
 		for _, c := range h.channels {
 			if c.refused && len(c.lane.Wake()) > 0 {

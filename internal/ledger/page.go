@@ -2,27 +2,27 @@ package ledger
 
 // Page is one read response, in the order of the channel.
 type Page struct {
-	// Token commits everything up to and including this page. The tracker
-	// never looks into it.
+	// Token commits everything up to and including this page. It is opaque to the
+	// tracker.
 	Token string
 
 	// Keys holds one key for each record, in order of reading; a page without
-	// records is fine and still moves the watermark. Under ByKey records with
-	// equal keys are delivered one after the other, and a record whose key is
-	// empty is in order with nothing. Under ByChannel and Unordered the keys
-	// only name records in Stats. The tracker keeps the slice; a key's bytes
-	// stay in memory as long as any record of the key is unsettled.
+	// records is valid and still moves the watermark. Under ByKey records with
+	// equal keys are delivered one at a time, and a record with an empty key has no
+	// order. Under ByChannel and Unordered the keys only name records in Stats. The
+	// tracker keeps the slice; a key's bytes stay in memory while any record of the
+	// key is unsettled.
 	Keys []string
 
-	// Bytes is what the page holds in memory. It counts against the window
-	// until the page's last record is settled, and not at all for a page
-	// without records. Not negative.
+	// Bytes is the page's size in memory. It counts against the window until the
+	// page's last record is settled, and not at all for a page without records. It
+	// must not be negative.
 	Bytes int64
 
-	// Value is the caller's own; Attempt.Page returns it.
+	// Value belongs to the caller; Attempt.Page returns it.
 	Value any
 
-	// Finish says that Token is the finish token: no page follows.
+	// Finish is true if Token is the finish token: no page follows.
 	Finish bool
 }
 
@@ -30,11 +30,11 @@ type Page struct {
 //
 // Invariants:
 //   - held counts the entries that are not gone; a listed page has held > 0 or is lost.
-//   - A page that is lost had an entry dropped: it stays listed for ever, so
+//   - A page is lost if one of its entries was dropped: it stays listed for good, so
 //     that neither its token nor a later one is ever committed.
-//   - Once everything up to this page is acked, token commits all of it and all
-//     pages that followed and were done earlier: token, position and finish are
-//     those of the last page folded in.
+//   - Once everything up to this page is acked, token commits the page and the later
+//     pages that were done before it: token, position and finish are those of the
+//     last page folded in.
 type page struct {
 	tracker *Tracker
 	keys    []string
@@ -55,10 +55,10 @@ type page struct {
 
 // pages lists, in order of reading, the pages that hold the watermark back.
 //
-// A page that is done does not wait in the list until all pages before it are
-// done as well: its token moves into the page before. So the list is never
-// longer than the number of unsettled records, however far the channel reads
-// on past one that is stuck, and finding the watermark never means a walk.
+// A page that is done leaves the list even if earlier pages are not done: its token
+// moves into the page before. So the list is never longer than the number of unsettled
+// records, however many pages the channel reads past a record that is stuck, and
+// finding the watermark never needs a walk.
 type pages struct {
 	head, tail *page
 }
@@ -73,7 +73,8 @@ func (l *pages) push(p *page) {
 	l.tail = p
 }
 
-// remove takes a page out from anywhere, and clears its links for the same reason as queue.remove.
+// remove removes a page from any place, and clears its links for the same reason as
+// queue.remove.
 func (l *pages) remove(p *page) {
 	if p.prev == nil {
 		l.head = p.next

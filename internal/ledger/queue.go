@@ -3,19 +3,19 @@ package ledger
 // queue holds the unsettled entries of one ordering key, in order of reading.
 //
 // Invariants:
-//   - The list is two parts: first the entries in force, which are all handed
-//     off except that the last may be delivered or failed; then, from next on,
+//   - The list has two parts: first the entries in force, which are all handed
+//     off except that the last may be delivered or failed; then, starting with next,
 //     those that are queued, retrying or called back.
 //   - calledBack counts the entries in that state.
 //   - ready is true exactly when deliverable() is, and then the queue is in the
 //     tracker's ready list.
-//   - A queue without entries is in no index and no list.
-//   - key is a view of the page of head: a key that never runs empty would
-//     otherwise pin the page of its first record for ever.
+//   - A queue without entries is not in an index or a list.
+//   - key is a view of the page of head: otherwise a queue that is never empty would
+//     keep the page of its first record in memory for good.
 type queue struct {
-	key        string // empty: in no index
+	key        string // empty: not in an index
 	hash       uint64 // of the key
-	chained    *queue // the next one in its chain of the index
+	chained    *queue // the next queue in its chain of the index
 	head, tail *entry
 	next       *entry // the first entry not in force, nil if all are
 	calledBack int
@@ -24,9 +24,9 @@ type queue struct {
 	readyPrev, readyNext *queue
 }
 
-// deliverable is the law of order (L3): the next entry may go to a handler when
-// everything before it is handed off and nothing of the key that was called
-// back is still with a handler.
+// deliverable is the law of order (L3): the next entry may be delivered when all
+// entries before it are handed off and no called-back entry of the key is still with
+// a handler.
 func (q *queue) deliverable() bool {
 	if q.next == nil || q.next.state != queued || q.calledBack > 0 {
 		return false
@@ -34,7 +34,7 @@ func (q *queue) deliverable() bool {
 	return q.next.prev == nil || q.next.prev.state.handedOff()
 }
 
-// push appends an entry that was just read.
+// push appends an entry.
 func (q *queue) push(e *entry) {
 	e.prev = q.tail
 	if q.tail == nil {
@@ -48,8 +48,9 @@ func (q *queue) push(e *entry) {
 	}
 }
 
-// remove takes an entry out from anywhere: acks come in any order. The links are
-// cleared so that an Attempt somebody keeps pins its own page, not a chain of them.
+// remove removes an entry from any place: acks arrive in any order. The links are
+// cleared so that a kept Attempt keeps only its own page in memory, not a chain of
+// pages.
 func (q *queue) remove(e *entry) {
 	if q.next == e {
 		q.next = e.next
@@ -67,8 +68,8 @@ func (q *queue) remove(e *entry) {
 	e.prev, e.next = nil, nil
 }
 
-// readyList holds the queues whose next entry may be delivered, the one that
-// has been ready longest first, so that no key waits behind a busy one.
+// readyList holds the queues whose next entry may be delivered. The queue that has
+// been ready longest is first, so that no key waits behind a busy one.
 type readyList struct {
 	head, tail *queue
 	len        int

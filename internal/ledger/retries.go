@@ -3,8 +3,8 @@ package ledger
 import "time"
 
 // retries is a binary heap of the entries in state retrying, the one due first
-// on top. Entries leave it only from the top: nothing settles an entry while it
-// is retrying, and Drain and Fence forget the heap as a whole.
+// on top. Entries leave it only from the top: an entry cannot be settled while it is
+// retrying, and Drain and Fence drop the whole heap.
 //
 // container/heap would allocate for each push.
 type retries []retry
@@ -57,7 +57,7 @@ func (h *retries) popDue(now time.Time) (*entry, bool) {
 	}
 }
 
-// due returns when the first entry is due, the zero time if there is none.
+// due returns when the first entry is due, or the zero time.
 func (h retries) due() time.Time {
 	if len(h) == 0 {
 		return time.Time{}

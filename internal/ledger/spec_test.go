@@ -1,15 +1,15 @@
 package ledger
 
-// specRecord is one record, from the read on.
+// specRecord is one record, once it was read.
 type specRecord struct {
 	id       int
-	key      string // ordering key, "" if it is in order with nothing
+	key      string // ordering key, "" if it has no order
 	named    string // as given in Page.Keys
 	page     int    // index in specChannel.pages
 	index    int
 	state    state // gone: acked or dropped
 	acked    bool
-	dueAt    int // while retrying: tick from which it may come again
+	dueAt    int // while retrying: the first tick at which it may be redelivered
 	attempts int
 	failures int
 	bound    any
@@ -39,12 +39,12 @@ type specChannel struct {
 	admitted bool // the reader may add a page
 	refused  bool // the reader waits
 	closed   bool
-	// What was in use when the last page was admitted, and is still.
+	// The part of the current use that is older than the last admitted page.
 	earlierRecords, earlierBytes int
 	lastPage                     *specPage
-	attempts                     []Attempt // all there ever were
+	attempts                     []Attempt // including those that have ended
 	attemptOf                    []*specRecord
-	hurry                        <-chan struct{} // got while it was open
+	hurry                        <-chan struct{} // from a call while it was open
 }
 
 func (c *specChannel) unsettled() (out []*specRecord) {
@@ -78,7 +78,7 @@ func (c *specChannel) deliverable(r *specRecord) bool {
 	return true
 }
 
-// takeBack calls back what handlers have of r's key behind r.
+// takeBack calls back the records of r's key behind r that handlers have.
 func (c *specChannel) takeBack(r *specRecord, seen map[string]int) (taken []any) {
 	for _, other := range c.records {
 		if r.key != "" && other.key == r.key && other.id > r.id && other.state.live() && other.state != calledBack {
@@ -94,7 +94,7 @@ func (c *specChannel) takeBack(r *specRecord, seen map[string]int) (taken []any)
 	return taken
 }
 
-// requeue is the way back to the line, which ends in a drain.
+// requeue queues a record again, or drops it in a drain.
 func (c *specChannel) requeue(r *specRecord, to state) {
 	r.state, r.bound = to, nil
 	if c.draining {
@@ -102,8 +102,8 @@ func (c *specChannel) requeue(r *specRecord, to state) {
 	}
 }
 
-// watermark returns how many pages are final: every record of theirs and of all
-// pages before is acked (L1).
+// watermark returns how many pages are final: all of their records and of the pages
+// before are acked (L1).
 func (c *specChannel) watermark() int {
 	for i, p := range c.pages {
 		for _, r := range p.records {
@@ -131,8 +131,8 @@ func (c *specChannel) use() (records, bytes int) {
 	return records, bytes
 }
 
-// standing counts what goes on by itself, and what waits.
-func (c *specChannel) standing() (moving, waits int) {
+// load counts the moving and the waiting records, as in type load.
+func (c *specChannel) load() (moving, waits int) {
 	for _, r := range c.records {
 		switch {
 		case r.state == waiting:

@@ -2,28 +2,28 @@ package ledger
 
 // Stats is a snapshot of a tracker.
 type Stats struct {
-	InFlight int   // records read and neither acked nor dropped
-	Live     int   // of these, with a handler (handed off, failed and called back ones too)
-	Waiting  int   // of these, handed off to a batch that does not run yet
-	Retrying int   // of those in flight, nacked and not due yet
-	Bytes    int64 // held by pages with records in flight
+	InFlight int   // records that were read and neither acked nor dropped
+	Live     int   // records with a handler, also handed off, failed and called back ones
+	Waiting  int   // records handed off to a batch that does not run yet
+	Retrying int   // records that were nacked and whose backoff is not over
+	Bytes    int64 // of the pages with records in flight
 
 	// Oldest is the record that holds the watermark back.
 	Oldest Oldest
 }
 
-// Oldest names a record that is not settled. ID is 0 if there is none.
+// Oldest describes the oldest record that is not settled. ID is 0 if there is none.
 type Oldest struct {
 	ID       uint64 // as Attempt.ID
 	Page     any    // Page.Value
 	Index    int    // in its page
 	Key      string // as given in Page.Keys, under any Ordering
-	Attempts int    // deliveries so far, the running one included
+	Attempts int    // deliveries so far, including the current one
 	Failures int    // nacks so far
 }
 
-// Stats returns a snapshot. It costs at most one look at each record of the
-// oldest page (while the tracker drains, of all pages).
+// Stats returns a snapshot. It visits at most the records of the oldest page; while
+// the tracker drains, those of all pages.
 func (t *Tracker) Stats() Stats {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -51,10 +51,10 @@ func (t *Tracker) Stats() Stats {
 	return s
 }
 
-// Live returns the bound values (Bind) of all attempts that handlers have, in
-// the order of reading, but for those that were called back and those that wait
-// in a batch that does not run: that takes as long as its batcher says. It costs
-// a look at each record in flight.
+// Live returns the bound values (Bind) of all attempts that handlers have, in the
+// order of reading. It leaves out attempts that were called back and those that wait
+// in a batch that does not run, because the batcher decides how long they wait. It
+// visits all records in flight.
 func (t *Tracker) Live() []any {
 	t.mu.Lock()
 	defer t.mu.Unlock()

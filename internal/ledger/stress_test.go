@@ -12,14 +12,14 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestStress runs readers, deliverers, handlers and committers of several
-// channels on one small window at once. Half of the messages wait for nothing
-// but Hurry or their cancellation, so a missed stall, a lost wake-up or a lost
-// Ready ends in a standstill. Some channels drain or are fenced on the way.
+// TestStress runs readers, deliverers, handlers and committers of several channels on
+// one small window at once. Half of the messages wait only for Hurry or their
+// cancellation, so a missed stall, a lost wake-up or a lost Ready ends in a deadlock.
+// Some channels drain or are fenced meanwhile.
 //
-// The real scheduler decides the interleaving; the seed only decides who does
-// what. Model histories are the place to find out why, this one only finds
-// whether.
+// The real scheduler decides the interleaving; the seed only decides the actions of
+// each goroutine. This test finds that something is wrong; use the model to find out
+// what.
 func TestStress(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	rounds := 24
@@ -31,7 +31,7 @@ func TestStress(t *testing.T) {
 		t.Run(fmt.Sprint("round", round), func(t *testing.T) {
 			t.Logf("seed %d", seed)
 			rng := rand.New(rand.NewPCG(seed, 0))
-			// The deadline is for a standstill; a round takes well under a second.
+			// The deadline is for a deadlock; a round takes well under a second.
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			w := NewWindow(1+rng.IntN(60), 1+rng.Int64N(200))
@@ -67,12 +67,12 @@ type stressChannel struct {
 	counted  [stressPages*stressPerPage + 1]atomic.Bool // by ID: and the ack counted
 	lastID   [stressPages]uint64                        // by page: ID of the last record up to it
 	handlers sync.WaitGroup
-	alone    [4]atomic.Int32 // by key that is never handed off: handlers of it
+	alone    [4]atomic.Int32 // running handlers, by key that is never handed off
 }
 
 func (s *stressChannel) run(ctx context.Context) {
 	var wg sync.WaitGroup
-	stop := make(chan struct{}) // closed by the reader when the channel is to drain or is fenced
+	stop := make(chan struct{}) // closed by the reader when the channel drains or is fenced
 	wg.Go(func() { s.reader(ctx, stop) })
 	wg.Go(func() { s.deliverer(ctx, stop) })
 	wg.Wait()
@@ -122,7 +122,7 @@ func (s *stressChannel) reader(ctx context.Context, stop chan struct{}) {
 	}
 }
 
-// commit checks L1 against what handlers said before they acked.
+// commit checks L1 against what handlers recorded before they acked.
 func (s *stressChannel) commit() {
 	token, position, ok := s.Committable()
 	if !ok {
@@ -195,7 +195,7 @@ func (s *stressChannel) deliver(ctx context.Context, a Attempt, seed uint64) {
 		s.Nack(a, time.Time{})
 		return
 	}
-	// Owned by run, which waits for it; ends by itself, or by Hurry or ctx.
+	// Owned by run, which waits for it; ends on its own, or by Hurry or ctx.
 	s.handlers.Go(func() {
 		defer cancel()
 		s.handle(ctx, a, alone, rand.New(rand.NewPCG(seed, 3)))

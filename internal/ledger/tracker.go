@@ -9,11 +9,11 @@ import (
 type Ordering uint8
 
 const (
-	// ByKey delivers records with equal keys in order; different keys run side by side.
+	// ByKey delivers records with equal keys in order; different keys run concurrently.
 	ByKey Ordering = iota
 	// ByChannel delivers the whole channel in order, as if all records had one key.
 	ByChannel
-	// Unordered delivers in any order, as if each record had a key of its own.
+	// Unordered delivers in any order, as if each record had its own key.
 	Unordered
 )
 
@@ -30,7 +30,7 @@ const (
 //   - One outcome: of each attempt at most one Ack or Nack counts, and none once
 //     the attempt is called back or the tracker is fenced.
 //   - Fenced (L4): after Fence nothing is in flight, deliverable or committable.
-//   - Report (L6): when a method returns, the lane has been told what is in flight.
+//   - Report (L6): when a method returns, the lane has the current load.
 //
 // Lock order: Tracker.mu, then Window.mu.
 type Tracker struct {
@@ -64,12 +64,12 @@ type Tracker struct {
 	draining  bool // Drain or Fence was called
 	fenced    bool
 
-	reported standing // what the lane knows
+	reported load // the last report to the lane
 }
 
-// New returns the tracker of one channel. It reports to lane, which must be its
-// own. channelKey is the ordering key of every record under ByChannel, where it
-// must not be empty; the other orderings do not use it.
+// New returns the tracker of one channel. It reports to lane, which must not be shared.
+// channelKey is the ordering key of every record under ByChannel, where it must not
+// be empty; the other orderings do not use it.
 func New(o Ordering, channelKey string, lane *Lane) *Tracker {
 	if o == ByChannel && channelKey == "" {
 		panic("ledger: ByChannel without a channel key")
@@ -85,7 +85,7 @@ func New(o Ordering, channelKey string, lane *Lane) *Tracker {
 	}
 }
 
-// orderingKey returns what ack.Delivery.Key tells of a record with the given key.
+// orderingKey returns the ack.Delivery.Key of a record with the given key.
 func (t *Tracker) orderingKey(key string) string {
 	switch t.ordering {
 	case ByKey:
@@ -97,9 +97,8 @@ func (t *Tracker) orderingKey(key string) string {
 	}
 }
 
-// Add takes a page that was read. A page that comes after Drain or Fence is
-// dropped, as are all later ones. Adding a page after one with Finish is a bug
-// of the caller and panics.
+// Add adds a page that was read. A page that is added after Drain or Fence is
+// dropped. To add a page after one with Finish is a bug of the caller and panics.
 func (t *Tracker) Add(p Page) {
 	if p.Bytes < 0 {
 		panic("ledger: page with negative size")
@@ -127,8 +126,7 @@ func (t *Tracker) Add(p Page) {
 	t.records += uint64(pg.held)
 	t.bytes += pg.bytes
 	t.counts[queued] += pg.held
-	// One slice for the whole page: entries live and die together, and no
-	// record costs an allocation of its own.
+	// One slice for the whole page, so that a record does not cost an allocation.
 	pg.entries = make([]entry, pg.held)
 	for i := range pg.entries {
 		e := &pg.entries[i]
@@ -139,11 +137,11 @@ func (t *Tracker) Add(p Page) {
 	}
 }
 
-// Next delivers the next record, if there is one whose turn it is. now decides
-// which nacked records are due. With ok false, retryAt is when the first of the
-// others is due, the zero time if there are none.
+// Next delivers the next record, if one is deliverable. now decides which nacked
+// records are due. If ok is false, retryAt is when the first of the others is due, or
+// the zero time if there are none.
 //
-// The caller asks until ok is false, then waits for Ready or retryAt.
+// The caller calls Next until ok is false, then waits for Ready or retryAt.
 func (t *Tracker) Next(now time.Time) (a Attempt, retryAt time.Time, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -168,15 +166,15 @@ func (t *Tracker) Next(now time.Time) (a Attempt, retryAt time.Time, ok bool) {
 	return Attempt{e: e, number: e.attempt, failures: e.failures}, time.Time{}, true
 }
 
-// Ready has a value when Next may have something that it did not have before,
-// or an earlier retryAt. It may have one in vain.
+// Ready has a value when Next may return another record, or an earlier retryAt, than
+// before. It may have a value without need.
 func (t *Tracker) Ready() <-chan struct{} { return t.wake }
 
-// Bind attaches a value to an attempt, to be returned when the attempt is taken
-// back or fenced: what the caller needs to cancel it, for one. It must not be
-// nil. False means that this has happened already, or that the attempt has
-// ended: the value is not kept. The caller then ends the attempt with Nack
-// instead of handing it to a handler.
+// Bind attaches a value to an attempt, such as what the caller needs to cancel it. The
+// value is returned when the attempt is taken back or fenced, and must not be nil.
+// Bind returns false if that has happened already, or if the attempt has ended: the
+// value is not kept. The caller then ends the attempt with Nack instead of giving it
+// to a handler.
 func (t *Tracker) Bind(a Attempt, v any) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -188,9 +186,9 @@ func (t *Tracker) Bind(a Attempt, v any) bool {
 	return true
 }
 
-// Ack ends an attempt: its record is handled. ok tells whether that counted; if
-// not, the attempt had ended before, was called back (it is over now, and the
-// record comes again) or the tracker is fenced.
+// Ack ends an attempt: its record is handled. ok reports whether the ack counted. If
+// not, the attempt had ended before, the attempt was called back (this call ends it,
+// and the record is redelivered), or the tracker is fenced.
 func (t *Tracker) Ack(a Attempt) (ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -202,8 +200,8 @@ func (t *Tracker) Ack(a Attempt) (ok bool) {
 	return t.ack(e)
 }
 
-// AckAll is Ack for many attempts at once, which costs less. It appends to
-// counted, for each of them, what Ack would have returned.
+// AckAll is Ack for many attempts at once, which costs less. For each attempt it
+// appends to counted what Ack would have returned.
 func (t *Tracker) AckAll(attempts []Attempt, counted []bool) []bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -215,7 +213,7 @@ func (t *Tracker) AckAll(attempts []Attempt, counted []bool) []bool {
 	return counted
 }
 
-// ack ends the attempt that a handler has of e.
+// ack ends the current attempt of e.
 func (t *Tracker) ack(e *entry) (ok bool) {
 	if e.state == calledBack {
 		t.endCalledBack(e)
@@ -225,14 +223,14 @@ func (t *Tracker) ack(e *entry) (ok bool) {
 	return true
 }
 
-// Nack ends an attempt: its record comes again, not before retryAt (the zero
-// time: at once), and before all later records of its key. Those that were
-// delivered are taken back; their bound values are returned, for the caller to
-// cancel their contexts. They come again after this one, once their handlers
-// have ended. While the tracker drains the record is dropped instead.
+// Nack ends an attempt: its record is redelivered, not before retryAt (the zero
+// time: at once), and before all later records of its key. Those that were delivered
+// are taken back; their bound values are returned, for the caller to cancel their
+// contexts. They are redelivered after this one, once their handlers have ended. While
+// the tracker drains the record is dropped instead.
 //
-// ok is as in Ack: with false nothing happened but, for an attempt that was
-// called back, its end.
+// ok is as in Ack. If it is false, the call had no effect, except that it ends an
+// attempt that was called back.
 func (t *Tracker) Nack(a Attempt, retryAt time.Time) (taken []any, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -248,7 +246,7 @@ func (t *Tracker) Nack(a Attempt, retryAt time.Time) (taken []any, ok bool) {
 	taken = t.takeBackAfter(e)
 	e.value = nil
 	e.failures++
-	e.queue.next = e // out of force itself, and so before all it took back
+	e.queue.next = e // no longer in force, and before all entries that it took back
 	switch {
 	case t.draining:
 		t.drop(e)
@@ -266,8 +264,8 @@ func (t *Tracker) Nack(a Attempt, retryAt time.Time) (taken []any, ok bool) {
 }
 
 // HandOff is ack.Delivery.HandOff: the attempt waits in an ordered batch, and the
-// next record of its key may be delivered. It counts for Hurry also where there
-// is no order. An attempt that failed, was called back or has ended is left as it is.
+// next record of its key may be delivered. It counts for Hurry even if there is no
+// order. It has no effect on an attempt that failed, was called back or has ended.
 func (t *Tracker) HandOff(a Attempt) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -280,8 +278,8 @@ func (t *Tracker) HandOff(a Attempt) {
 	t.report()
 }
 
-// Begin is ack.Delivery.Begin: the batch that the attempt waits in runs. Without a
-// HandOff before it nothing happens.
+// Begin is ack.Delivery.Begin: the batch that the attempt waits in runs. It has no
+// effect without an earlier HandOff.
 func (t *Tracker) Begin(a Attempt) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -293,9 +291,9 @@ func (t *Tracker) Begin(a Attempt) {
 	t.report()
 }
 
-// CallBack is ack.Delivery.CallBack: the attempt failed, whatever becomes of it.
-// The later delivered records of its key are taken back, as Nack does, and the
-// key stands still until this attempt ends. Its own outcome counts.
+// CallBack is ack.Delivery.CallBack: the attempt failed, whatever its outcome will be.
+// The later delivered records of its key are taken back, as by Nack, and no record of
+// the key is delivered until this attempt ends. Its own outcome counts.
 func (t *Tracker) CallBack(a Attempt) (taken []any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -310,15 +308,15 @@ func (t *Tracker) CallBack(a Attempt) (taken []any) {
 	return taken
 }
 
-// Hurry returns a channel that is closed when waiting for more messages is of
-// no use: the tracker drains or is fenced; or the finish page was added and
-// every attempt of this tracker waits; or the window is stalled (see Window).
-// While that is so the channel is closed already. A later call may return
-// another channel.
+// Hurry returns a channel that is closed when waiting for more messages is pointless:
+// the tracker drains or is fenced; or the finish page was added and every attempt of
+// this tracker waits; or the window is stalled (see Window). While such a reason holds
+// Hurry returns a closed channel. A later call may return another channel.
 func (t *Tracker) Hurry() <-chan struct{} { return t.lane.hurry() }
 
-// Committable returns the token of the watermark, if it is newer than what
-// Committed was told, and the position to tell it.
+// Committable returns the token of the watermark and its position, which the caller
+// passes to Committed. ok is false if that token is committed already, or the tracker
+// is fenced.
 func (t *Tracker) Committable() (token string, position uint64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -329,7 +327,7 @@ func (t *Tracker) Committable() (token string, position uint64, ok bool) {
 	return t.token, t.watermark, true
 }
 
-// Committed says that the token which came with position is stored.
+// Committed reports that the token which Committable returned with position is stored.
 func (t *Tracker) Committed(position uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -339,22 +337,23 @@ func (t *Tracker) Committed(position uint64) {
 	}
 }
 
-// Uncommitted returns how many records were acked up to the watermark of which
-// Committed was not told, also after Fence. Pages without records do not count.
+// Uncommitted returns how many records up to the watermark are acked and not committed,
+// also after Fence. Pages without records do not count.
 func (t *Tracker) Uncommitted() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return int(t.settled - t.stored)
 }
 
-// Done is closed when the finish page was added and everything is acked: the
-// finish token is committable. Never, if records were dropped before that.
+// Done returns a channel that is closed when the finish page was added and all records
+// are acked: the finish token is committable. If records were dropped before that, it
+// is never closed.
 func (t *Tracker) Done() <-chan struct{} { return t.done }
 
-// Drain ends delivery for good: records that no handler has are dropped, those
-// that are nacked or called back just end, and acks still move the watermark
-// until it meets a dropped record. The lane gets no more pages. Drain may be
-// called again.
+// Drain ends delivery for good. Records that no handler has are dropped, attempts that
+// are nacked or called back end without redelivery, and acks still move the watermark
+// up to the first dropped record. The lane admits no more pages. Drain may be called
+// again.
 func (t *Tracker) Drain() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -364,7 +363,7 @@ func (t *Tracker) Drain() {
 	t.draining = true
 	defer t.report()
 	t.lane.retire()
-	t.retries = nil // all of them are dropped with the queued ones
+	t.retries = nil // the loop drops them with the queued ones
 	for pg := t.pages.head; pg != nil; pg = pg.next {
 		for i := range pg.entries {
 			if e := &pg.entries[i]; e.state == queued || e.state == retrying {
@@ -374,21 +373,22 @@ func (t *Tracker) Drain() {
 	}
 }
 
-// Drained is closed when, after Drain, no handler has an attempt, and at once by Fence.
+// Drained returns a channel that is closed when, after Drain, no handler has an
+// attempt. Fence closes it at once.
 func (t *Tracker) Drained() <-chan struct{} { return t.drained }
 
-// Fence says that the channel is lost: everything is dropped, nothing is
+// Fence is called when the channel is lost: all records are dropped, no token is
 // committable, and later outcomes of attempts do not count. It returns the bound
 // values of all attempts that handlers have and that were not taken back before.
-// Only the first call does anything.
+// Only the first call has an effect.
 func (t *Tracker) Fence() (live []any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.fenced {
 		return nil
 	}
-	// Entries keep their states: current refuses them all from here on, and the
-	// ledger forgets them as a whole.
+	// Entries keep their states: current refuses all of them once fenced is set, and
+	// the lists that hold them are dropped below.
 	t.fenced, t.draining = true, true
 	for pg := t.pages.head; pg != nil; pg = pg.next {
 		for i := range pg.entries {
@@ -406,8 +406,8 @@ func (t *Tracker) Fence() (live []any) {
 	return live
 }
 
-// current returns the entry of an attempt that a handler still has, nil for one
-// that has ended or been fenced, or that is another tracker's.
+// current returns the entry of an attempt that a handler still has. It returns nil for
+// an attempt that has ended, was fenced, or belongs to another tracker.
 func (t *Tracker) current(a Attempt) *entry {
 	e := a.e
 	if e == nil || e.page.tracker != t || t.fenced || e.attempt != a.number || !e.state.live() {
@@ -416,9 +416,9 @@ func (t *Tracker) current(a Attempt) *entry {
 	return e
 }
 
-// takeBackAfter calls back all entries in force behind e and makes the first of
-// them the queue's next. It returns their bound values. Each was delivered
-// once for this, so the walk costs O(1) per delivery.
+// takeBackAfter calls back all entries in force behind e and makes the first of them
+// the queue's next. It returns their bound values. Each of them was delivered before,
+// so the walk costs O(1) per delivery.
 func (t *Tracker) takeBackAfter(e *entry) (taken []any) {
 	q := e.queue
 	for x := e.next; x != q.next; x = x.next {
@@ -444,7 +444,7 @@ func (t *Tracker) endCalledBack(e *entry) {
 	t.refresh(e.queue)
 }
 
-// settle takes an acked entry out and moves the watermark.
+// settle removes an acked entry and moves the watermark.
 func (t *Tracker) settle(e *entry) {
 	t.leave(e)
 	if pg := e.page; pg.held == 0 && !pg.lost {
@@ -452,14 +452,14 @@ func (t *Tracker) settle(e *entry) {
 	}
 }
 
-// drop takes out an entry that was not acked. Its page holds the watermark back
-// for ever.
+// drop removes an entry that was not acked. Its page holds the watermark back for
+// good.
 func (t *Tracker) drop(e *entry) {
 	e.page.lost = true
 	t.leave(e)
 }
 
-// leave takes an entry out of its queue and its page.
+// leave removes an entry from its queue and its page.
 func (t *Tracker) leave(e *entry) {
 	q, pg := e.queue, e.page
 	e.value = nil
@@ -479,8 +479,8 @@ func (t *Tracker) leave(e *entry) {
 	}
 }
 
-// fold removes a page whose records are all acked: its token is the watermark
-// if it is the first, and else waits in the page before.
+// fold removes a page whose records are all acked. If it is the first page, its token
+// becomes the watermark, else the token moves into the page before.
 func (t *Tracker) fold(pg *page) {
 	if before := pg.prev; before != nil {
 		before.token, before.position, before.finish = pg.token, pg.position, pg.finish
@@ -502,7 +502,7 @@ func (t *Tracker) set(e *entry, s state) {
 	e.state = s
 }
 
-// refresh brings the ready list in line with q.
+// refresh adds q to the ready list or removes it, depending on deliverable.
 func (t *Tracker) refresh(q *queue) {
 	deliverable := q.deliverable()
 	switch {
@@ -517,7 +517,7 @@ func (t *Tracker) refresh(q *queue) {
 	q.ready = deliverable
 }
 
-// signal makes Ready have a value. It is sent under the mutex, but never waits.
+// signal gives Ready a value. It is called with the mutex held and never blocks.
 func (t *Tracker) signal() {
 	select {
 	case t.wake <- struct{}{}:
@@ -525,7 +525,7 @@ func (t *Tracker) signal() {
 	}
 }
 
-// queueOf returns the queue of a key, and one of its own for a record without a key.
+// queueOf returns the queue of a key. A record without a key gets its own queue.
 func (t *Tracker) queueOf(key string) *queue {
 	if key == "" {
 		return t.emptyQueue()
@@ -550,8 +550,8 @@ func (t *Tracker) emptyQueue() *queue {
 	return q
 }
 
-// recycle keeps an empty queue for another key. There are never more of them
-// than there once were records in flight.
+// recycle keeps an empty queue for another key. There are never more spare queues than
+// the most records that were in flight at once.
 func (t *Tracker) recycle(q *queue) {
 	if q.key != "" {
 		t.queues.remove(q)
@@ -560,19 +560,19 @@ func (t *Tracker) recycle(q *queue) {
 	q.readyNext, t.spare = t.spare, q
 }
 
-// report ends every method that changes something: it tells the lane, and sees
-// whether a drain is over.
+// report is called at the end of every method that changes the state. It reports the
+// load to the lane, and closes drained if a drain has ended.
 func (t *Tracker) report() {
 	c := &t.counts
 	live := t.live()
-	s := standing{
+	s := load{
 		records:   int64(c[queued] + c[retrying] + live),
 		bytes:     t.bytes,
 		moving:    t.ready.len + live - c[waiting],
 		waiting:   c[waiting],
 		finishing: t.finishing,
 	}
-	if s != t.reported { // often: a Next turns what was deliverable into what is with a handler
+	if s != t.reported { // often equal: Next turns a deliverable record into one with a handler
 		t.reported = s
 		t.lane.report(s)
 	}

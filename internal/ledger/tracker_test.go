@@ -9,8 +9,8 @@ import (
 	"unsafe"
 )
 
-// channel is a tracker with a window of its own that is large enough, and steps
-// that fail the test when they do not happen.
+// channel is a tracker with its own window, which is large enough, and with steps that
+// fail the test when they do not happen.
 type channel struct {
 	*testing.T
 	*Tracker
@@ -94,7 +94,7 @@ func (c *channel) tookBack(got []any, attempts []Attempt) {
 	}
 }
 
-// ends is the end of an attempt whose outcome is ignored.
+// ends acks an attempt whose outcome is ignored.
 func (c *channel) ends(attempts ...Attempt) {
 	c.Helper()
 	for _, a := range attempts {
@@ -207,7 +207,7 @@ func TestTracker(t *testing.T) {
 }
 
 func testOrderings(t *testing.T) {
-	t.Run("L3_a_key_is_delivered_one_after_the_other", func(t *testing.T) {
+	t.Run("L3_records_of_a_key_are_delivered_one_at_a_time", func(t *testing.T) {
 		c := newChannel(t, ByKey)
 		c.read("a b a")
 		c.read("a")
@@ -269,7 +269,7 @@ func testOrderings(t *testing.T) {
 		c.HandOff(first)
 		c.delivers(3, 4, 2)
 	})
-	t.Run("L3_hand_off_lets_the_next_record_of_the_key_go", func(t *testing.T) {
+	t.Run("L3_hand_off_makes_the_next_record_of_the_key_deliverable", func(t *testing.T) {
 		c := newChannel(t, ByKey)
 		c.read("a a a a")
 		a := c.delivers(1)
@@ -285,7 +285,7 @@ func testOrderings(t *testing.T) {
 		c.acks(c.delivers(4)...)
 		c.commits("t1")
 	})
-	t.Run("L3_begin_without_hand_off_lets_nothing_go", func(t *testing.T) {
+	t.Run("L3_begin_without_hand_off_has_no_effect", func(t *testing.T) {
 		c := newChannel(t, ByKey)
 		c.read("a a")
 		c.Begin(c.delivers(1)[0])
@@ -294,7 +294,7 @@ func testOrderings(t *testing.T) {
 }
 
 func testFailures(t *testing.T) {
-	// handedOff has n records of one key in batches.
+	// handedOff puts n records of one key into batches.
 	handedOff := func(t *testing.T, n int) (*channel, []Attempt) {
 		c := newChannel(t, ByKey)
 		c.read(strings.Repeat("a ", n) + "z")
@@ -313,7 +313,7 @@ func testFailures(t *testing.T) {
 		}
 		return c, all
 	}
-	t.Run("L3_a_nack_takes_back_the_later_ones_and_they_come_again_in_order", func(t *testing.T) {
+	t.Run("L3_a_nack_takes_back_the_later_ones_and_they_are_redelivered_in_order", func(t *testing.T) {
 		c, a := handedOff(t, 3)
 		c.nacks(a[0], time.Second, a[1], a[2])
 		c.now = c.now.Add(time.Second)
@@ -468,7 +468,7 @@ func testFailures(t *testing.T) {
 			t.Fatalf("retry at %v, though none is left", at)
 		}
 	})
-	t.Run("ready_tells_of_each_new_thing_to_deliver", func(t *testing.T) {
+	t.Run("Ready_has_a_value_for_each_change_that_makes_a_record_deliverable", func(t *testing.T) {
 		c := newChannel(t, ByKey)
 		ready := func(what string, want bool) {
 			t.Helper()

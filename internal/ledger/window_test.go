@@ -22,7 +22,8 @@ func newReaders(t *testing.T, w *Window, n int) []*reader {
 	return out
 }
 
-// fill reads pages of so many records until it is refused, and returns how many.
+// fill reads pages of the given number of records until it is refused, and returns how
+// many records it read.
 func (r *reader) fill(page int) (records int) {
 	for r.lane.Admit() {
 		r.Add(Page{Keys: make([]string, page), Bytes: int64(page)})
@@ -47,7 +48,7 @@ func (r *reader) woken(want bool) {
 	}
 }
 
-// asks consumes the wake-up, if there is one, and asks.
+// asks consumes the wake-up, if there is one, and calls Admit.
 func (r *reader) asks(want bool) {
 	r.Helper()
 	select {
@@ -68,7 +69,7 @@ func TestWindow(t *testing.T) {
 			}
 		}
 	})
-	t.Run("L6_bytes_bound_as_records_do", func(t *testing.T) {
+	t.Run("L6_bytes_are_limited_like_records", func(t *testing.T) {
 		r := newReaders(t, NewWindow(1<<40, 100), 1)[0]
 		if got := r.fill(7); got < 100 || got > 106 {
 			t.Errorf("%d bytes in flight", got)
@@ -154,14 +155,14 @@ func TestWindow(t *testing.T) {
 			}
 		}
 	})
-	t.Run("L6_a_closed_lane_gives_back_all_it_had", func(t *testing.T) {
+	t.Run("L6_a_closed_lane_frees_all_its_capacity", func(t *testing.T) {
 		w := NewWindow(100, 1<<40)
 		rs := newReaders(t, w, 2)
 		rs[0].fill(1)
 		rs[1].fill(1)
 		rs[1].lane.Close()
 		rs[1].lane.Close()
-		rs[1].ackOne() // its tracker may still be told; the window does not care
+		rs[1].ackOne() // outcomes may still be reported to its tracker; the window ignores them
 		rs[0].woken(true)
 		rs[0].asks(true)
 		if got := rs[0].fill(1); rs[0].Stats().InFlight != 100 {
@@ -174,7 +175,7 @@ func TestWindow(t *testing.T) {
 }
 
 func testWake(t *testing.T) {
-	// full returns readers that all wait, with no room beyond their reserves.
+	// full returns readers that all wait, with no capacity beyond their reserves.
 	full := func(t *testing.T, n int) []*reader {
 		rs := newReaders(t, NewWindow(10*n, 1<<40), n)
 		rs[0].fill(1)
@@ -199,27 +200,27 @@ func testWake(t *testing.T) {
 			r.asks(true)
 		}
 	})
-	t.Run("L6_who_is_refused_again_keeps_its_place", func(t *testing.T) {
+	t.Run("L6_a_lane_that_is_refused_again_keeps_its_place", func(t *testing.T) {
 		rs := full(t, 3)
 		rs[0].ackOne()
 		rs[0].woken(true)
-		for rs[1].lane.Admit() { // not its turn, but it asks
+		for rs[1].lane.Admit() { // not its turn, but it calls Admit
 			rs[1].Add(Page{Keys: make([]string, 1)})
 		}
 		rs[0].asks(false)
-		rs[2].asks(false) // was woken as well, while there was room
+		rs[2].asks(false) // was woken as well, while there was capacity
 		rs[0].ackOne()
 		rs[0].woken(true)
 		rs[2].woken(false)
 	})
-	t.Run("L6_below_its_reserve_a_channel_does_not_wait_for_those_before_it", func(t *testing.T) {
+	t.Run("L6_below_its_reserve_a_channel_does_not_wait_for_the_lanes_before_it", func(t *testing.T) {
 		rs := full(t, 3)
 		rs[2].ackOne()
 		rs[2].woken(true)
 		rs[0].woken(false)
 		rs[2].asks(true)
 	})
-	t.Run("L6_one_who_leaves_passes_its_wake_up_on", func(t *testing.T) {
+	t.Run("L6_a_lane_that_leaves_passes_its_wake_up_on", func(t *testing.T) {
 		for what, leave := range map[string]func(*reader){
 			"drain": func(r *reader) { r.Drain() },
 			"fence": func(r *reader) { r.Fence() },
@@ -237,7 +238,7 @@ func testWake(t *testing.T) {
 			}
 		}
 	})
-	t.Run("L6_one_that_bytes_keep_waiting_does_not_block_one_that_records_do", func(t *testing.T) {
+	t.Run("L6_a_lane_that_waits_for_bytes_does_not_block_one_that_waits_for_records", func(t *testing.T) {
 		w := NewWindow(20, 100)
 		rs := newReaders(t, w, 2)
 		// The first has few records and many bytes, the second the other way round.
@@ -256,7 +257,7 @@ func testWake(t *testing.T) {
 }
 
 func testStall(t *testing.T) {
-	// delivered returns readers on a full window, and all that they read with handlers.
+	// delivered returns readers on a full window; handlers have all that they read.
 	delivered := func(t *testing.T, n int) ([]*reader, []Attempt) {
 		rs := newReaders(t, NewWindow(4*n, 1<<40), n)
 		var all []Attempt
@@ -270,7 +271,7 @@ func testStall(t *testing.T) {
 	}
 	of := func(a Attempt) *Tracker { return a.e.page.tracker }
 
-	t.Run("when_all_attempts_of_all_lanes_wait_all_are_hurried", func(t *testing.T) {
+	t.Run("all_are_hurried_when_all_attempts_of_all_lanes_wait", func(t *testing.T) {
 		rs, all := delivered(t, 3)
 		var before []<-chan struct{}
 		for _, r := range rs {
@@ -284,7 +285,7 @@ func testStall(t *testing.T) {
 		}
 		for i, r := range rs {
 			if !isClosed(before[i]) {
-				t.Errorf("channel %d: who asked before is not hurried", i)
+				t.Errorf("channel %d: the channel of an earlier call is not closed", i)
 			}
 			r.hurries(true)
 		}
@@ -333,7 +334,7 @@ func testStall(t *testing.T) {
 		rs[1].deliversAll()
 		rs[0].hurries(false)
 		rs[1].lane.Close()
-		rs[0].woken(true) // the window is all its own
+		rs[0].woken(true) // it has the whole window
 		rs[0].hurries(false)
 		rs[0].fill(1)
 		rs[0].HandOff(rs[0].deliversAll()[0])
