@@ -16,8 +16,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain makes crypto/x509 trust the certificate of httptest's servers before
-// anything verifies one: credentials-go asks STS by https only.
+// TestMain makes crypto/x509 trust the certificate of httptest's servers, before the
+// first verification: credentials-go connects to STS only with https.
 func TestMain(m *testing.M) {
 	server := httptest.NewTLSServer(nil)
 	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// nowhere is an environment without any source but the metadata service.
+// nowhere is an environment whose only source is the metadata service.
 func nowhere(t *testing.T) (home string) {
 	t.Helper()
 	for _, entry := range os.Environ() {
@@ -50,14 +50,14 @@ func nowhere(t *testing.T) (home string) {
 	return home
 }
 
-// cloud is a metadata service and an STS that number the keys they give.
+// cloud is a metadata service and an STS that number the keys they issue.
 type cloud struct {
 	*httptest.Server
 	mu     sync.Mutex
 	given  map[string]string // security token by key id
 	asked  []string          // method and path, or STS action
 	forms  []string          // of requests to STS
-	valid  time.Duration     // of the keys given
+	valid  time.Duration     // of the issued keys
 	answer func(w http.ResponseWriter, r *http.Request) bool
 }
 
@@ -65,7 +65,7 @@ func newCloud(t *testing.T, start func(http.Handler) *httptest.Server) *cloud {
 	t.Helper()
 	c := &cloud{given: make(map[string]string), valid: time.Hour}
 	c.Server = start(c)
-	c.Config.SetKeepAlivesEnabled(false) // credentials-go makes a connection pool for each request
+	c.Config.SetKeepAlivesEnabled(false) // credentials-go creates a connection pool for each request
 	t.Cleanup(c.Close)
 	return c
 }

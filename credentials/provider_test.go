@@ -27,7 +27,7 @@ func provider(t *testing.T, cfg Config) *Provider {
 	return p
 }
 
-// want asks p and checks the key id, and that the secret and token belong to it.
+// want calls p and checks the key id, and that the secret and token belong to it.
 func want(t *testing.T, p *Provider, id, secret, token string) ots.Credentials {
 	t.Helper()
 	got, err := p.Credentials(t.Context())
@@ -47,7 +47,7 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-func TestNew_takes_the_first_source_that_is_configured(t *testing.T) {
+func TestNew_uses_the_first_source_that_is_configured(t *testing.T) {
 	home := nowhere(t)
 	wantSource := func(source Source) {
 		t.Helper()
@@ -61,7 +61,7 @@ func TestNew_takes_the_first_source_that_is_configured(t *testing.T) {
 	write(t, filepath.Join(home, ".aliyun", "config.json"), "{}")
 	wantSource(CLIProfile)
 	t.Setenv(envRole, "acs:ram::1:role/r")
-	wantSource(CLIProfile) // a role alone says nothing
+	wantSource(CLIProfile) // a role alone does not select OIDC
 	t.Setenv(envOIDCProvider, "acs:ram::1:oidc-provider/p")
 	t.Setenv(envOIDCTokenFile, "/var/run/token")
 	wantSource(OIDC)
@@ -162,7 +162,7 @@ func TestECSRole_asks_the_metadata_service_for_a_role_and_keeps_its_keys(t *test
 func TestECSRole_fetches_other_keys_before_the_old_ones_end(t *testing.T) {
 	nowhere(t)
 	metadata := newCloud(t, httptest.NewServer)
-	metadata.valid = lasts - time.Second // less than is promised for them
+	metadata.valid = lasts - time.Second // less than lasts
 	p := provider(t, Config{Proxy: metadata.URL, RoleName: "worker-role"})
 	want(t, p, "STS.1", "secret of 1", "token of 1")
 	want(t, p, "STS.2", "secret of 2", "token of 2")
@@ -190,7 +190,7 @@ func TestMalformed_answers_are_errors(t *testing.T) {
 	want(t, p, "STS.1", "secret of 1", "token of 1")
 }
 
-// rrsa is the environment that RRSA gives a pod, with an STS of its own.
+// rrsa is the environment that RRSA gives a pod, with its own STS.
 func rrsa(t *testing.T) (sts *cloud, cfg Config) {
 	if runtime.GOOS == "darwin" || runtime.GOOS == "windows" {
 		t.Skip("crypto/x509 takes no trusted certificates from SSL_CERT_FILE on this system, and credentials-go asks STS by https only")
@@ -220,10 +220,10 @@ func TestOIDC_assumes_the_role_of_the_service_account(t *testing.T) {
 }
 
 // The default chain of credentials-go would sign with the role of the node for good.
-func TestOIDC_that_fails_at_first_is_asked_again_and_nothing_else(t *testing.T) {
+func TestOIDC_that_fails_at_first_is_retried_and_no_other_source_is_used(t *testing.T) {
 	sts, cfg := rrsa(t)
 	node := newCloud(t, httptest.NewServer)
-	t.Setenv("HTTP_PROXY", node.URL) // the way to the metadata service
+	t.Setenv("HTTP_PROXY", node.URL) // the metadata service is reached through it
 	p := provider(t, cfg)
 	sts.mu.Lock()
 	sts.answer = func(w http.ResponseWriter, r *http.Request) bool {
@@ -243,7 +243,7 @@ func TestOIDC_that_fails_at_first_is_asked_again_and_nothing_else(t *testing.T) 
 	}
 }
 
-func TestCredentials_end_with_their_context_and_Close_waits_for_the_question(t *testing.T) {
+func TestCredentials_end_with_their_context_and_Close_waits_for_the_request(t *testing.T) {
 	nowhere(t)
 	asked, release := make(chan struct{}, 2), make(chan struct{})
 	metadata := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -17,8 +17,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// sessions lets requests pass that are signed by a session which cloud gave, with
-// its token, and counts the sessions.
+// sessions accepts requests that are signed with a session of cloud and carry its token,
+// and counts the sessions.
 type sessions struct {
 	testing.TB
 	cloud *cloud
@@ -42,15 +42,15 @@ func (s *sessions) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // A publisher and a subscriber share a provider whose sessions change every few
-// milliseconds. Nothing is lost, and no request mixes two sessions.
+// milliseconds. No message is lost, and no request mixes two sessions.
 func TestRotation_under_load(t *testing.T) {
 	nowhere(t)
 	metadata := newCloud(t, httptest.NewServer)
-	metadata.valid = lasts - time.Second // each question brings other keys
+	metadata.valid = lasts - time.Second // each request gets other keys
 	p := provider(t, Config{Proxy: metadata.URL, RoleName: "worker-role"})
 	p.lasts = time.Minute + 5*time.Millisecond // clients ask again a minute before the end
 
-	em, err := emulator.Start(emulator.Options{}) // which takes any keys
+	em, err := emulator.Start(emulator.Options{}) // which accepts any keys
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,24 +9,24 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
-// maxIdle is how many idle connections are kept: one for each Publish that runs.
+// maxIdle is how many idle connections are kept. Each running Publish uses one.
 const maxIdle = 256
 
-// client makes calls of the table API. Safe for concurrent use.
+// client calls the table API. It is safe for concurrent use.
 type client struct{ service.TableClient }
 
-// call makes one call, once, and says what the publisher can do about its error.
+// call makes one call, without retries. Its error says what the user can do about it.
 func (c *client) call(ctx context.Context, op string, f func(*tablestore.TableStoreClient) error) error {
 	return explain(c.Call(ctx, op, f))
 }
 
-// explain wraps an answer of the service in what it means for a Publisher.
+// explain wraps an error answer of the service in ErrNoTable or ErrTable, with advice.
 func explain(err error) error {
 	switch {
 	case service.HasCode(err, service.CodeObjectNotExist):
 		return fmt.Errorf("%w: %w; create it with CreateTable, or set Config.CreateTables", ErrNoTable, err)
 	case service.HasCode(err, service.CodeInvalidPK):
-		return fmt.Errorf("%w: %w; see Config.Columns for its key columns", ErrTable, err)
+		return fmt.Errorf("%w: %w; set Config.Columns to its key columns", ErrTable, err)
 	}
 	return err
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// Defaults of Config: the only place where these numbers stand.
+// Defaults of Config. These numbers are written only here.
 const (
 	DefaultMaxBatchRows    = 200
 	DefaultMaxBatchBytes   = 3 << 20
@@ -52,12 +52,12 @@ type Config struct {
 	// Instance is the name of the Tablestore instance.
 	Instance string
 
-	// AccessKeyID and AccessKeySecret sign the requests; SecurityToken goes
-	// with the temporary ones of STS. Ignored when Credentials is set.
+	// AccessKeyID and AccessKeySecret sign the requests; SecurityToken belongs to
+	// the temporary keys of STS. They are ignored if Credentials is set.
 	AccessKeyID, AccessKeySecret, SecurityToken string
 
-	// Credentials gives credentials that change over time (STS, RAM role). It
-	// is asked again shortly before they expire, by one goroutine at a time.
+	// Credentials provides credentials that change over time (STS, RAM role). It
+	// is called again shortly before they expire, by one goroutine at a time.
 	Credentials ots.CredentialsProvider
 
 	// SignatureVersion is how requests are signed. SignatureV4 needs Region.
@@ -71,58 +71,58 @@ type Config struct {
 	// AllowInsecure permits http:// endpoints outside loopback.
 	AllowInsecure bool
 
-	// Transport carries the HTTP requests. Default: a pooled transport of the
-	// Publisher's own.
+	// Transport carries the HTTP requests. Default: the Publisher's own pooled
+	// transport.
 	Transport http.RoundTripper
 
 	// Columns names the columns of a message's row. It must be the same in the
 	// Unmarshaler.
 	Columns Columns
 
-	// Table names the table of a topic. Default: the topic itself.
+	// Table returns the name of a topic's table. Default: the topic itself.
 	Table func(topic string) string
 
-	// OrderingKey names the ordering key of a message; "" is none. It is called
-	// once a message, by whoever calls Publish. Default: the metadata
-	// MetadataOrderingKey.
+	// OrderingKey returns the ordering key of a message; "" means none. It is
+	// called once for each message, by the goroutine that calls Publish. Default:
+	// the metadata MetadataOrderingKey.
 	OrderingKey func(topic string, msg *message.Message) string
 
-	// MaxBatchRows is how many rows a request holds at most, up to the
-	// service's 200. Default 200.
+	// MaxBatchRows is the maximum number of rows in a request, up to the service's
+	// 200. Default 200.
 	MaxBatchRows int
 
-	// MaxBatchBytes bounds the rows of a request, up to the service's 4 MiB. A
-	// larger row is sent alone. Default 3 MiB.
+	// MaxBatchBytes limits the size of the rows in a request, up to the service's
+	// 4 MiB. A larger row is sent alone. Default 3 MiB.
 	MaxBatchBytes int
 
-	// RetryBackoff makes the pauses before rows are sent again that failed in a
-	// way that passes, a new one for each Publish; it is reset when rows were
-	// stored. At backoff.Stop Publish gives up. Default: 50 ms doubling up to 5 s,
-	// for 30 s without any row stored.
+	// RetryBackoff returns the backoff for rows whose failure was transient. It is
+	// called for each Publish, and again after a failure when rows were stored since
+	// the last one. At backoff.Stop Publish gives up. Default: 50 ms doubling up to
+	// 5 s, for 30 s without any row stored.
 	RetryBackoff func() backoff.BackOff
 
-	// CallTimeout bounds one request. Default 20 s.
+	// CallTimeout limits one request. Default 20 s.
 	CallTimeout time.Duration
 
-	// CloseTimeout is how long Close lets running Publish calls go on. Default 10 s.
+	// CloseTimeout is how long Close waits for running Publish calls. Default 10 s.
 	CloseTimeout time.Duration
 
-	// CreateTables has Publish create the tables that are missing, as NewTable
-	// says. Without it, see CreateTable.
+	// CreateTables makes Publish create missing tables, as NewTable says. Without
+	// it, see CreateTable.
 	CreateTables bool
 
 	// NewTable says how tables are created.
 	NewTable TableSpec
 }
 
-// TableSpec says what CreateTable creates, beside the key columns.
+// TableSpec says how CreateTable creates a table, besides the key columns.
 type TableSpec struct {
 	// TimeToLive is how long rows are kept, at least a day. Tunnels deliver from
 	// the stream, so rows are needed only for new tunnels that begin with base
-	// data. Default: for ever.
+	// data. Default: no limit.
 	TimeToLive time.Duration
 
-	// StreamRetention is how long the stream keeps changes for tunnels that are
+	// StreamRetention is how long the stream keeps changes for tunnels that lag
 	// behind, whole hours up to 7 days. Default 7 days.
 	StreamRetention time.Duration
 }
@@ -155,8 +155,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Validate reports every fault of the configuration in one error; each line
-// names the field and what it takes. It changes nothing.
+// Validate reports all faults of the configuration in one error; each line names the
+// field and its valid values. It does not change c.
 func (c Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -180,10 +180,10 @@ func (c Config) Validate() error {
 		fault("Config.CloseTimeout is %v: it must not be negative (zero means the default)", c.CloseTimeout)
 	}
 	if ttl := c.NewTable.TimeToLive; ttl != 0 && (ttl < minTimeToLive || ttl > maxTimeToLive || ttl%time.Second != 0) {
-		fault("Config.NewTable.TimeToLive is %v: it takes whole seconds, from %v on (zero keeps rows for ever)", ttl, minTimeToLive)
+		fault("Config.NewTable.TimeToLive is %v: it must be whole seconds, at least %v (zero keeps rows without limit)", ttl, minTimeToLive)
 	}
 	if r := c.NewTable.StreamRetention; r < 0 || r > maxRetention || r%time.Hour != 0 {
-		fault("Config.NewTable.StreamRetention is %v: it takes whole hours, up to %v", r, maxRetention)
+		fault("Config.NewTable.StreamRetention is %v: it must be whole hours, at most %v", r, maxRetention)
 	}
 	if len(faults) == 0 {
 		return nil

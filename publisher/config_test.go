@@ -38,7 +38,7 @@ func TestNew_names_every_fault_in_one_error(t *testing.T) {
 	}
 }
 
-func TestNew_takes_the_longest_times(t *testing.T) {
+func TestNew_accepts_the_longest_times(t *testing.T) {
 	p, err := New(Config{
 		Endpoint: "https://example.com", Instance: "i", AccessKeyID: "id", AccessKeySecret: "secret",
 		NewTable: TableSpec{TimeToLive: maxTimeToLive, StreamRetention: maxRetention},

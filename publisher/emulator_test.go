@@ -26,7 +26,7 @@ const (
 	keySecret = "publisher-secret"
 )
 
-// start starts an emulator that takes only our credentials.
+// start starts an emulator that accepts only our credentials.
 func start(t testing.TB) *emulator.Emulator {
 	t.Helper()
 	em, err := emulator.Start(emulator.Options{Instance: instance, AccessKeyID: keyID, AccessKeySecret: keySecret})
@@ -65,7 +65,7 @@ func publish(t testing.TB, em *emulator.Emulator, change func(*publisher.Config)
 	return p
 }
 
-// subscribe subscribes to a tunnel, which it makes, until the end of the test.
+// subscribe creates a tunnel and subscribes to it until the end of the test.
 func subscribe(t testing.TB, em *emulator.Emulator, topic string, u publisher.Unmarshaler) <-chan *message.Message {
 	t.Helper()
 	s, err := subscriber.New(subscriber.Config{
@@ -184,7 +184,7 @@ func TestMessages_of_a_key_arrive_in_order_over_faults_and_splits(t *testing.T) 
 		switch {
 		case i > next[k]:
 			t.Fatalf("key %d: message %d before %d", k, i, next[k])
-		case i == next[k]: // a smaller one is a duplicate of one whose answer was lost
+		case i == next[k]: // a smaller number is a duplicate of a message whose answer was lost
 			next[k]++
 			left--
 		}
@@ -249,7 +249,7 @@ func TestCreateTable_creates_what_Publish_needs_and_refuses_other_tables(t *test
 	p := publish(t, em, func(c *publisher.Config) {
 		c.NewTable = publisher.TableSpec{TimeToLive: 48 * time.Hour, StreamRetention: 24 * time.Hour}
 	})
-	em.Inject(emulator.Fault{Operation: "CreateTable", Break: emulator.BeforeAnswer}) // created, but nobody hears of it
+	em.Inject(emulator.Fault{Operation: "CreateTable", Break: emulator.BeforeAnswer}) // created, but the answer is lost
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
@@ -274,7 +274,7 @@ func TestCreateTable_creates_what_Publish_needs_and_refuses_other_tables(t *test
 	}); err != nil {
 		t.Fatal(err)
 	}
-	want := "preparing table others: table is not made for messages: its primary key is (id INTEGER), messages need (key STRING, seq INTEGER auto-increment)"
+	want := "preparing table others: table does not have the key columns for messages: its primary key is (id INTEGER), messages need (key STRING, seq INTEGER auto-increment)"
 	if err := p.CreateTable(context.Background(), "others"); !errors.Is(err, publisher.ErrTable) || err.Error() != want {
 		t.Errorf("the error is\n%v, want\n%s", err, want)
 	}
@@ -323,7 +323,7 @@ func TestPublish_says_what_to_do_about_a_missing_table_and_refused_credentials(t
 	}
 }
 
-func TestUnmarshaler_refuses_rows_that_hold_no_message_and_skips_what_is_none(t *testing.T) {
+func TestUnmarshaler_refuses_rows_without_a_message_and_skips_deletes_and_updates(t *testing.T) {
 	cell := func(name string, v ots.Value) ots.Cell { return ots.Cell{Name: name, Value: v} }
 	payload := cell("payload", ots.BinaryValue([]byte("x")))
 	for _, c := range []struct {
@@ -342,16 +342,16 @@ func TestUnmarshaler_refuses_rows_that_hold_no_message_and_skips_what_is_none(t 
 		{"a foreign row in an outbox", ots.Put, nil, true, "skip"},
 		{"a number as payload", ots.Put, []ots.Cell{cell("payload", ots.IntegerValue(1))}, true, `row [1] of table orders has a payload column "payload" of type integer, not binary or string`},
 		{"a number as UUID", ots.Put, []ots.Cell{payload, cell("uuid", ots.IntegerValue(1))}, false, `row [1] of table orders has a UUID column "uuid" of type integer, not string`},
-		{"metadata that is no JSON", ots.Put, []ots.Cell{payload, cell("metadata", ots.StringValue("{"))}, false, `row [1] of table orders has a metadata column "metadata" that is no JSON object of strings`},
-		{"metadata of numbers", ots.Put, []ots.Cell{payload, cell("metadata", ots.StringValue(`{"a":1}`))}, false, `row [1] of table orders has a metadata column "metadata" that is no JSON object of strings`},
-		{"metadata that is null", ots.Put, []ots.Cell{payload, cell("metadata", ots.StringValue(`null`))}, false, `row [1] of table orders has a metadata column "metadata" that is no JSON object of strings`},
+		{"metadata that is not JSON", ots.Put, []ots.Cell{payload, cell("metadata", ots.StringValue("{"))}, false, `row [1] of table orders has a metadata column "metadata" that is not a JSON object of strings`},
+		{"metadata of numbers", ots.Put, []ots.Cell{payload, cell("metadata", ots.StringValue(`{"a":1}`))}, false, `row [1] of table orders has a metadata column "metadata" that is not a JSON object of strings`},
+		{"metadata that is null", ots.Put, []ots.Cell{payload, cell("metadata", ots.StringValue(`null`))}, false, `row [1] of table orders has a metadata column "metadata" that is not a JSON object of strings`},
 	} {
 		r := &ots.Record{Table: "orders", Type: c.typ, PrimaryKey: []ots.Column{{Name: "id", Value: ots.IntegerValue(1)}}, Columns: c.columns}
 		msg, err := publisher.Unmarshaler{Outbox: c.outbox}.Unmarshal(r)
 		switch {
 		case c.want == "skip":
 			if !errors.Is(err, ots.ErrSkip) {
-				t.Errorf("%s: %v is no ErrSkip", c.what, err)
+				t.Errorf("%s: %v is not ErrSkip", c.what, err)
 			}
 		case c.want != "":
 			if err == nil || err.Error() != c.want {

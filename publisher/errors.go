@@ -11,41 +11,42 @@ var (
 	// ErrClosed is returned by Publish and CreateTable after Close.
 	ErrClosed = errors.New("publisher is closed")
 
-	// ErrCloseTimeout is wrapped by the error of Close, and by those of the
-	// Publish calls that it ended, when they were still running after CloseTimeout.
+	// ErrCloseTimeout is wrapped by the error of Close if Publish calls were still
+	// running after CloseTimeout, and by the errors of these calls, which Close ended.
 	ErrCloseTimeout = errors.New("publishing took longer than the publisher's CloseTimeout")
 
 	// ErrNotSent is the outcome of a message that was not sent because another one
 	// of its Publish call failed.
 	ErrNotSent = errors.New("not sent after the failure of another message")
 
-	// ErrMessage is wrapped by the outcome of a message that cannot be a row, such as one whose
-	// payload is larger than a column.
+	// ErrMessage is wrapped by the outcome of a message that cannot be stored as a row, for
+	// example because its payload is larger than a column.
 	ErrMessage = errors.New("message does not fit into a row")
 
 	// ErrNoTable means that the topic's table does not exist.
 	ErrNoTable = errors.New("no such table")
 
-	// ErrTable means that the topic's table has other key columns than a Publisher writes.
-	ErrTable = errors.New("table is not made for messages")
+	// ErrTable means that the topic's table does not have the key columns that a Publisher
+	// writes.
+	ErrTable = errors.New("table does not have the key columns for messages")
 )
 
-// PublishError is what Publish returns when not all of its messages were
-// stored. Match the causes with errors.Is and errors.As.
+// PublishError is the error of Publish when not all of its messages were stored. Match
+// the causes with errors.Is and errors.As.
 //
-// A message that failed may be stored all the same when the service's answer
-// was lost; publishing it again makes a duplicate with the same UUID.
+// A failed message may be stored nevertheless if the service's answer was lost;
+// publishing it again creates a duplicate with the same UUID.
 type PublishError struct {
 	Topic, Table string
-	Messages     int             // that Publish was given
-	Failed       []FailedMessage // those that are not known to be stored, in their order
+	Messages     int             // number of messages in the call of Publish
+	Failed       []FailedMessage // messages that are not known to be stored, in order
 }
 
 // FailedMessage is a message that is not known to be stored.
 type FailedMessage struct {
-	Index int // among the messages of Publish, from 0
+	Index int // in the messages of Publish
 	UUID  string
-	Err   error // ErrNotSent for those behind the failure
+	Err   error // ErrNotSent if it was not sent because another message failed
 }
 
 // Error names the first message that failed, and counts the others.
@@ -63,9 +64,8 @@ func (e *PublishError) Error() string {
 	return fmt.Sprintf("publishing to table %s: %d of %d messages were not stored", e.Table, len(e.Failed), e.Messages)
 }
 
-// MessageErrors implements batching.PartialError: the errors of the messages that
-// are not known to be stored, by index. One that was only not sent because of
-// another is marked with ack.Transient.
+// MessageErrors implements batching.PartialError: it returns the errors of the messages
+// that are not known to be stored, by index. ErrNotSent is marked with ack.Transient.
 func (e *PublishError) MessageErrors() map[int]error {
 	errs := make(map[int]error, len(e.Failed))
 	for _, f := range e.Failed {

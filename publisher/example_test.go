@@ -71,7 +71,7 @@ func Example() {
 	// shipped-1 shipped
 }
 
-// A message travels in the row that it is about: both are written, or neither.
+// A message is stored in the row that it is about: both are written, or neither.
 func ExampleColumns_WriteTo() {
 	put := &tablestore.PutRowChange{TableName: "orders", PrimaryKey: new(tablestore.PrimaryKey)}
 	put.PrimaryKey.AddPrimaryKeyColumn("id", int64(1))

@@ -22,12 +22,12 @@ import (
 type stored struct{ key, uuid string }
 
 // fakeTable is a service with one table, as a RoundTripper without a network, so that it
-// works in a synctest bubble. Rows of a request are written from its last to its
-// first: the service promises no order.
+// works in a synctest bubble. Rows of a request are written from the last to the first:
+// the service does not promise an order.
 type fakeTable struct {
-	// verdict says what becomes of a request and its rows: answer fails the
-	// request before anything is written, rows[i] the i-th row, and lost
-	// loses the answer after the others are written. Nil: all is well.
+	// verdict decides the outcome of a request and its rows: answer fails the request
+	// before any row is written, rows[i] fails the i-th row, and lost loses the answer
+	// after the others are written. Nil: everything succeeds.
 	verdict func(rows []stored) verdict
 
 	mu       sync.Mutex
@@ -37,7 +37,7 @@ type fakeTable struct {
 
 type verdict struct {
 	answer error                // *codeError or an error of the network
-	body   protoadapt.MessageV1 // this is answered, with status 200
+	body   protoadapt.MessageV1 // the answer, with status 200
 	rows   map[int]string
 	lost   error
 	hang   bool // no answer until the context ends

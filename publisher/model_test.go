@@ -15,8 +15,8 @@ import (
 	_ "github.com/watermill-ots/watermill-ots/internal/nofailfiles"
 )
 
-// plan is one run of the model test: random messages, and what the service
-// makes of the first requests. All later ones succeed.
+// plan is one run of the model test: random messages, and the outcomes of the first
+// requests. All later requests succeed.
 type plan struct {
 	maxRows, maxBytes int
 	sizes             []int    // of the messages' payloads
@@ -25,16 +25,16 @@ type plan struct {
 }
 
 type scripted struct {
-	request int   // what becomes of it: see the constants
-	rows    []int // and of its rows
+	request int   // its outcome: see the constants
+	rows    []int // the outcomes of its rows
 }
 
 const (
-	requestBusy   = iota // is refused, and passes
+	requestBusy   = iota // is refused with a transient error
 	requestBroken        // does not arrive
 	requestLost          // is done, and the answer does not arrive
 	requestBad           // is refused for good
-	requestFine          // and all above
+	requestFine          // this and all higher values succeed
 	requestKinds  = 12
 
 	rowBusy  = 0
@@ -58,7 +58,7 @@ func drawPlan(t *rapid.T) plan {
 	}
 }
 
-// next is what becomes of the next request.
+// next returns the outcome of the next request.
 func (p *plan) next(rows []stored) (v verdict) {
 	if len(p.script) == 0 {
 		return verdict{}
@@ -87,11 +87,11 @@ func (p *plan) next(rows []stored) (v verdict) {
 	return v
 }
 
-func TestPublish_whatever_fails_messages_of_a_key_are_stored_in_order_and_all_when_it_returns_nil(t *testing.T) {
+func TestPublish_stores_messages_of_a_key_in_order_under_any_failure_and_all_when_it_returns_nil(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		p := drawPlan(rt)
 		var err error
-		// rapid must not end the bubble's own goroutine: faults are told outside.
+		// rapid must not end the bubble's own goroutine: faults are reported outside.
 		synctest.Test(t, func(*testing.T) { err = p.run() })
 		if err != nil {
 			rt.Fatal(err)
@@ -99,7 +99,7 @@ func TestPublish_whatever_fails_messages_of_a_key_are_stored_in_order_and_all_wh
 	})
 }
 
-// run publishes the messages and returns what is wrong.
+// run publishes the messages and returns the faults.
 func (p *plan) run() error {
 	f := &fakeTable{verdict: p.next}
 	pub, err := New(Config{

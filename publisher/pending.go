@@ -1,13 +1,13 @@
 package publisher
 
 // pending holds the rows of one Publish that are not stored yet: a queue for
-// each ordering key, in the order of Publish. Not for concurrent use.
+// each ordering key, in the order of Publish. It is not safe for concurrent use.
 //
 // Invariants:
 //   - No queue is empty; their lengths add up to rows.
-//   - A request is made of heads of queues, so a row is sent only when all rows
-//     before it of its key are stored.
-//   - taken is how many queues, from the first on, have their heads in the request.
+//   - A request contains heads of queues, so a row is sent only when all earlier rows
+//     of its key are stored.
+//   - The heads of the first taken queues are in the request.
 type pending struct {
 	queues [][]*row
 	rows   int
@@ -44,8 +44,8 @@ func (p *pending) take(maxRows, maxBytes int) []*row {
 	return heads
 }
 
-// settle takes the stored rows of the request out and returns how many they are.
-// The other rows' keys get their turn behind those that were not in the request.
+// settle removes the stored rows of the request and returns how many they are. The keys
+// of the request move behind those that were not in it.
 func (p *pending) settle(outcomes []error) (stored int) {
 	asked := p.queues[:p.taken]
 	p.queues = p.queues[p.taken:]
@@ -63,7 +63,7 @@ func (p *pending) settle(outcomes []error) (stored int) {
 	return stored
 }
 
-// left returns the rows that are not stored, in no order.
+// left returns the rows that are not stored, in any order.
 func (p *pending) left() []*row {
 	rows := make([]*row, 0, p.rows)
 	for _, q := range p.queues {

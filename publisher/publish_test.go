@@ -20,7 +20,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// keyed makes n messages "key/1", "key/2", ... of one ordering key.
+// keyed returns n messages "key/1", "key/2", ... of one ordering key.
 func keyed(key string, n int) (messages []*message.Message) {
 	for i := range n {
 		msg := message.NewMessage(fmt.Sprintf("%s/%d", key, i+1), []byte("payload"))
@@ -30,7 +30,7 @@ func keyed(key string, n int) (messages []*message.Message) {
 	return messages
 }
 
-// loose makes n messages without an ordering key.
+// loose returns n messages without an ordering key.
 func loose(n int) (messages []*message.Message) {
 	for i := range n {
 		messages = append(messages, message.NewMessage(fmt.Sprintf("loose/%d", i+1), []byte("payload")))
@@ -38,7 +38,7 @@ func loose(n int) (messages []*message.Message) {
 	return messages
 }
 
-// publishError takes the *PublishError of err or fails the test.
+// publishError returns the *PublishError of err or fails the test.
 func publishError(t testing.TB, err error) *PublishError {
 	t.Helper()
 	var failure *PublishError
@@ -134,7 +134,7 @@ func TestPublish_gives_up_after_thirty_seconds_without_progress(t *testing.T) {
 	})
 }
 
-func TestPublish_pauses_begin_anew_with_every_row_stored(t *testing.T) {
+func TestPublish_backoff_starts_again_with_every_row_stored(t *testing.T) {
 	for what, c := range map[string]struct {
 		messages []*message.Message
 		verdict  func(try int, rows []stored) verdict
@@ -166,7 +166,7 @@ func TestPublish_pauses_begin_anew_with_every_row_stored(t *testing.T) {
 	}
 }
 
-func TestPublish_stops_at_a_failure_that_does_not_pass(t *testing.T) {
+func TestPublish_stops_at_a_failure_that_is_not_transient(t *testing.T) {
 	f := &fakeTable{verdict: func(rows []stored) verdict {
 		for i, r := range rows {
 			if r.uuid == "a/2" {
@@ -202,16 +202,16 @@ func TestPublish_message_that_does_not_fit_fails_before_anything_is_sent(t *test
 	}{
 		{"payload", func(m *message.Message) { m.Payload = make([]byte, maxColumnBytes+1) }, "its payload has 2097153 bytes, a column takes 2097152"},
 		{"metadata", func(m *message.Message) { m.Metadata.Set("m", strings.Repeat("x", maxColumnBytes)) }, "its metadata has 2097160 bytes as JSON, a column takes 2097152"},
-		{"metadata's text", func(m *message.Message) { m.Metadata.Set("m", "\xff") }, `its metadata "m" is no UTF-8`},
-		{"UUID's text", func(m *message.Message) { m.UUID = "\xff"; SetOrderingKey(m, "a") }, "its UUID is no UTF-8"},
-		{"UUID's text as the key", func(m *message.Message) { m.UUID = "\xff" }, "its UUID is no UTF-8"},
+		{"metadata's text", func(m *message.Message) { m.Metadata.Set("m", "\xff") }, `its metadata "m" is not UTF-8`},
+		{"UUID's text", func(m *message.Message) { m.UUID = "\xff"; SetOrderingKey(m, "a") }, "its UUID is not UTF-8"},
+		{"UUID's text as the key", func(m *message.Message) { m.UUID = "\xff" }, "its UUID is not UTF-8"},
 		{"UUID", func(m *message.Message) { m.UUID = strings.Repeat("x", 1025) }, "its UUID has 1025 bytes, a primary key column takes 1024"},
 		{"ordering key", func(m *message.Message) { SetOrderingKey(m, strings.Repeat("x", 1025)) }, "its ordering key has 1025 bytes, a primary key column takes 1024"},
-		{"ordering key's text", func(m *message.Message) { SetOrderingKey(m, "\xff") }, "its ordering key is no UTF-8"},
+		{"ordering key's text", func(m *message.Message) { SetOrderingKey(m, "\xff") }, "its ordering key is not UTF-8"},
 		{"sum", func(m *message.Message) {
 			m.Payload = make([]byte, maxColumnBytes)
 			m.Metadata.Set("m", strings.Repeat("x", maxColumnBytes-100))
-		}, "it makes a request of 41"},
+		}, "it needs a request of 41"},
 	} {
 		f := new(fakeTable)
 		messages := loose(3)
@@ -249,7 +249,7 @@ func TestPublish_ends_with_the_context_of_a_message(t *testing.T) {
 	}
 }
 
-func TestPublish_tries_again_after_a_cancelled_call_that_was_not_its_own(t *testing.T) {
+func TestPublish_retries_after_a_cancelled_call_that_was_not_its_own(t *testing.T) {
 	elsewhere := fmt.Errorf("the shared call was given up: %w", context.Canceled)
 	for _, what := range []string{"transport", "CredentialsProvider"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -288,7 +288,7 @@ func TestPublish_request_without_an_answer_is_sent_again_after_CallTimeout(t *te
 	})
 }
 
-func TestPublish_malformed_answer_is_a_failure_that_passes(t *testing.T) {
+func TestPublish_malformed_answer_is_a_transient_failure(t *testing.T) {
 	ok := func() *pb.RowInBatchWriteRowResponse {
 		return &pb.RowInBatchWriteRowResponse{IsOk: proto.Bool(true), Consumed: &pb.ConsumedCapacity{CapacityUnit: &pb.CapacityUnit{Read: proto.Int32(0), Write: proto.Int32(1)}}}
 	}
@@ -364,7 +364,7 @@ func TestPublish_asks_for_other_credentials_after_a_refusal_and_before_they_expi
 		p := newFake(t, f, func(c *Config) {
 			c.Credentials = ots.CredentialsProviderFunc(func(context.Context) (ots.Credentials, error) {
 				asked++
-				time.Sleep(time.Millisecond) // so that calls beside it sign with the old ones
+				time.Sleep(time.Millisecond) // so that concurrent calls sign with the old ones
 				return ots.Credentials{AccessKeyID: fmt.Sprint("id", asked), AccessKeySecret: "secret", Expires: time.Now().Add(time.Hour)}, nil
 			})
 		})
@@ -374,7 +374,7 @@ func TestPublish_asks_for_other_credentials_after_a_refusal_and_before_they_expi
 				t.Errorf("try %d: %v", try, err)
 			}
 			if try == 3 {
-				time.Sleep(59*time.Minute + time.Second) // from here on others are asked for, beside the calls
+				time.Sleep(59*time.Minute + time.Second) // then others are requested, concurrently with the calls
 			}
 			time.Sleep(service.AskPause)
 		}
@@ -388,7 +388,7 @@ func TestPublish_asks_for_other_credentials_after_a_refusal_and_before_they_expi
 	})
 }
 
-func TestClose_waits_for_what_runs_and_ends_it_after_CloseTimeout(t *testing.T) {
+func TestClose_waits_for_running_calls_and_cancels_them_after_CloseTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeTable{verdict: func([]stored) verdict { return verdict{hang: true} }}
 		p := newFake(t, f, nil)
@@ -411,7 +411,7 @@ func TestClose_waits_for_what_runs_and_ends_it_after_CloseTimeout(t *testing.T) 
 	})
 }
 
-func TestClose_returns_nil_when_what_runs_ends_in_time(t *testing.T) {
+func TestClose_returns_nil_when_running_calls_end_in_time(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := new(fakeTable)
 		f.verdict = func([]stored) verdict {
@@ -433,7 +433,7 @@ func TestClose_returns_nil_when_what_runs_ends_in_time(t *testing.T) {
 	})
 }
 
-func TestPublish_topic_that_is_no_table_name_is_refused(t *testing.T) {
+func TestPublish_topic_that_is_not_a_table_name_is_refused(t *testing.T) {
 	f := new(fakeTable)
 	p := newFake(t, f, nil)
 	for _, topic := range []string{"", "a-b", "a/b", "1a", "ä", strings.Repeat("x", 256)} {
@@ -447,7 +447,7 @@ func TestPublish_topic_that_is_no_table_name_is_refused(t *testing.T) {
 	}
 }
 
-// BenchmarkPublish measures what a message costs beside the network.
+// BenchmarkPublish measures the cost of a message besides the network.
 func BenchmarkPublish(b *testing.B) {
 	for name, messages := range map[string][]*message.Message{"200 without a key": loose(200), "200 of 20 keys": twenty()} {
 		b.Run(name, func(b *testing.B) {

@@ -18,9 +18,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
-// Publisher writes messages into Tablestore tables. See the package
-// documentation for what it promises. All methods may be called from any
-// goroutine.
+// Publisher writes messages into Tablestore tables. See the package documentation for
+// its guarantees. All methods may be called from any goroutine.
 //
 // Invariant: once closed is set, no call is added to running.
 type Publisher struct {
@@ -43,8 +42,8 @@ type Publisher struct {
 
 var _ message.Publisher = (*Publisher)(nil)
 
-// New returns a Publisher. It reports every fault of cfg in one error and does
-// not connect yet. A nil logger logs nothing.
+// New returns a Publisher. It reports all faults of cfg in one error and does not
+// connect yet. A nil logger discards the log.
 func New(cfg Config, logger watermill.LoggerAdapter) (*Publisher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -75,18 +74,17 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Publisher, error) {
 	return p, nil
 }
 
-// MaxPayloadBytes is the largest payload of a message: that of a column. A publisher
-// of package router's dead letters must not have such a limit.
+// MaxPayloadBytes returns the largest payload of a message, which is the largest size of a
+// column. A publisher for package router's dead letters must not have such a limit.
 func (p *Publisher) MaxPayloadBytes() int { return maxColumnBytes }
 
-// Publish stores messages as rows of the topic's table and returns when all of
-// them are stored. What the service refuses in a way that passes is sent again,
-// row by row, until RetryBackoff stops. The first failure that does not pass ends
-// it, as do the end of the context of any of the messages and Close. The error is
-// a *PublishError, unless the table is the reason. A message that cannot be a
-// row (ErrMessage) fails before anything is sent.
+// Publish stores messages as rows of the topic's table and returns when all of them
+// are stored. Rows with transient failures are retried until RetryBackoff stops. The
+// first failure that is not transient ends Publish, as do Close and the end of the
+// context of any of the messages. The error is a *PublishError, unless the table is the
+// reason. If a message cannot be stored as a row (ErrMessage), nothing is sent.
 //
-// The requests carry the values of the first message's context.
+// The requests' context has the values of the first message's context.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if err := p.begin(); err != nil {
 		return fmt.Errorf("publishing to %s: %w", topic, err)
@@ -119,7 +117,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 		}
 		failure.Failed = append(failure.Failed, FailedMessage{Index: r.index, UUID: r.uuid, Err: r.err})
 	}
-	if errors.Is(failure, ErrNoTable) { // deleted: the next Publish may create it again
+	if errors.Is(failure, ErrNoTable) { // the table was deleted: the next Publish may create it again
 		p.forget(table)
 	}
 	return failure
@@ -137,7 +135,8 @@ func (p *Publisher) begin() error {
 	return nil
 }
 
-// context ends with the context of any of the messages, and with the Publisher.
+// context returns a context that ends with the context of any of the messages, and with
+// the Publisher.
 func (p *Publisher) context(messages []*message.Message) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(messages[0].Context()))
 	stops := []func() bool{context.AfterFunc(p.ctx, func() { cancel(context.Cause(p.ctx)) })}
@@ -159,7 +158,7 @@ func (p *Publisher) context(messages []*message.Message) (context.Context, conte
 	}
 }
 
-// rows makes the messages' rows. With ok false some have an error.
+// rows returns the messages' rows. ok is false if some of them have an error.
 func (p *Publisher) rows(topic, table string, messages []*message.Message) (rows []*row, ok bool) {
 	rows, ok = make([]*row, len(messages)), true
 	for i, msg := range messages {
@@ -172,7 +171,7 @@ func (p *Publisher) rows(topic, table string, messages []*message.Message) (rows
 // store writes rows and returns those that it could not write, with their errors.
 func (p *Publisher) store(ctx context.Context, table string, rows []*row) []*row {
 	left := newPending(rows)
-	var pauses backoff.BackOff // nil while all goes well
+	var pauses backoff.BackOff // nil until a failure
 	for left.rows > 0 {
 		batch := left.take(p.cfg.MaxBatchRows, p.cfg.MaxBatchBytes)
 		outcomes := p.client.putRows(ctx, table, batch)
@@ -186,15 +185,15 @@ func (p *Publisher) store(ctx context.Context, table string, rows []*row) []*row
 			pauses = p.cfg.RetryBackoff()
 		}
 		pause := pauses.NextBackOff()
-		if !service.Passing(err) || pause == backoff.Stop || ctx.Err() != nil {
+		if !service.IsTransient(err) || pause == backoff.Stop || ctx.Err() != nil {
 			break
 		}
 		fields := watermill.LogFields{"table": table, "rows": len(batch) - stored, "error": err.Error(), "pause": pause.String()}
 		var panicked *ack.PanicError
-		if errors.As(err, &panicked) { // in the SDK, at an answer that lacks something
+		if errors.As(err, &panicked) { // in the SDK, at an incomplete answer
 			fields["stack"] = string(panicked.Stack)
 		}
-		p.logger.Info("Rows were not stored; they are sent again", fields)
+		p.logger.Info("Rows were not stored; retrying", fields)
 		if !sleep(ctx, pause) {
 			for _, r := range batch {
 				if r.err != nil {
@@ -207,10 +206,11 @@ func (p *Publisher) store(ctx context.Context, table string, rows []*row) []*row
 	return left.left()
 }
 
-// gravest returns an outcome that does not pass, else one that does, else nil.
+// gravest returns an error that is not transient if there is one, else a transient one,
+// else nil.
 func gravest(outcomes []error) (gravest error) {
 	for _, err := range outcomes {
-		if err != nil && !service.Passing(err) {
+		if err != nil && !service.IsTransient(err) {
 			return err
 		}
 		gravest = cmp.Or(gravest, err)
@@ -218,7 +218,7 @@ func gravest(outcomes []error) (gravest error) {
 	return gravest
 }
 
-// sleep waits; false when ctx ended before.
+// sleep waits for d. It returns false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -230,9 +230,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Close waits for running calls, for CloseTimeout at most; then they end, and
-// so Close returns, with an error that wraps ErrCloseTimeout. Further calls wait
-// for the first one and return the same.
+// Close waits for running calls, for CloseTimeout at most. After that it cancels them,
+// waits for their return, and returns an error that wraps ErrCloseTimeout. Further calls
+// wait for the first one and return the same error.
 func (p *Publisher) Close() error {
 	p.closeOnce.Do(func() {
 		p.mu.Lock()

@@ -78,7 +78,7 @@ func TestRouter_forwards_from_table_to_table_in_batches_and_in_order(t *testing.
 		for range keys * each {
 			got = append(got, receive(t, messages).UUID)
 		}
-		slices.SortStableFunc(got, func(a, b string) int { return int(a[0]) - int(b[0]) }) // by key; what one key has keeps its order
+		slices.SortStableFunc(got, func(a, b string) int { return int(a[0]) - int(b[0]) }) // by key; the sort is stable, so each key keeps its order
 		if !slices.Equal(got, want) {
 			t.Errorf("%s got\n%v, want\n%v", group, got, want)
 		}

@@ -11,7 +11,7 @@ import (
 // String returns the fields of c that are set, without secrets.
 func (c Config) String() string { return service.Show(c).Text("publisher.Config") }
 
-// Format implements fmt.Formatter: with every verb c is shown as String does.
+// Format implements fmt.Formatter: every verb prints what String returns.
 func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
 
 // LogValue implements slog.LogValuer: the fields that are set, without secrets.
@@ -21,5 +21,5 @@ func (c Config) LogValue() slog.Value { return service.Show(c).LogValue() }
 // Config cannot be read back from it.
 func (c Config) MarshalJSON() ([]byte, error) { return service.Show(c).MarshalJSON() }
 
-// MarshalYAML shows c as String does, to the YAML packages that look for this method.
+// MarshalYAML returns what String does, for the YAML packages that look for this method.
 func (c Config) MarshalYAML() (any, error) { return c.String(), nil }

@@ -11,7 +11,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-func TestSecrets_are_shown_by_nothing_that_shows_a_Config(t *testing.T) {
+func TestSecrets_are_not_shown_by_anything_that_prints_a_Config(t *testing.T) {
 	cfg := Config{
 		Endpoint: "https://psst:psst@inst.example/?key=psst", Instance: "inst", AccessKeyID: "the-id", AccessKeySecret: "hush", SecurityToken: "psst",
 		Credentials: ots.CredentialsProviderFunc(nil), Table: func(topic string) string { return topic }, MaxBatchRows: 7,

@@ -13,11 +13,10 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
-// CreateTable creates the topic's table, with a stream, unless it exists. One
-// that exists must have the key columns that a Publisher writes (ErrTable).
+// CreateTable creates the topic's table, with a stream, unless it exists. An existing
+// table must have the key columns that a Publisher writes (ErrTable).
 //
-// The service takes some seconds until a table is ready; Publish tries again
-// meanwhile.
+// The service needs some seconds until a table is ready; Publish retries in that time.
 func (p *Publisher) CreateTable(ctx context.Context, topic string) error {
 	table, err := p.table(topic)
 	if err != nil {
@@ -33,16 +32,16 @@ func (p *Publisher) CreateTable(ctx context.Context, topic string) error {
 	return p.ensure(ctx, table)
 }
 
-// table names the table of a topic.
+// table returns the name of a topic's table.
 func (p *Publisher) table(topic string) (string, error) {
 	table := p.cfg.Table(topic)
 	if !service.IsTableName(table) {
-		return "", fmt.Errorf("%w: topic %q gives the table's name %q, but a table's name has %s; map topics with Config.Table", ErrNoTable, topic, table, service.TableNameRule)
+		return "", fmt.Errorf("%w: the table of topic %q would be %q, but a table's name has %s; map topics with Config.Table", ErrNoTable, topic, table, service.TableNameRule)
 	}
 	return table, nil
 }
 
-// prepare makes sure that the table exists, when that is asked for.
+// prepare ensures that the table exists, if Config.CreateTables is set.
 func (p *Publisher) prepare(ctx context.Context, table string) error {
 	if !p.cfg.CreateTables {
 		return nil
@@ -68,7 +67,7 @@ func (p *Publisher) ensure(ctx context.Context, table string) error {
 		})
 		if err == nil {
 			p.logger.Info("Table created", watermill.LogFields{"table": table})
-		} else if service.HasCode(err, service.CodeObjectAlreadyExist) { // somebody was faster, or the answer to our own was lost
+		} else if service.HasCode(err, service.CodeObjectAlreadyExist) { // another client was faster, or the answer to our own call was lost
 			meta, err = p.describe(ctx, table)
 		}
 	}
@@ -88,7 +87,7 @@ func (p *Publisher) newTable(table string) *tablestore.CreateTableRequest {
 	meta := &tablestore.TableMeta{TableName: table}
 	meta.AddPrimaryKeyColumn(p.cfg.Columns.Key, tablestore.PrimaryKeyType_STRING)
 	meta.AddPrimaryKeyColumnOption(p.cfg.Columns.Sequence, tablestore.PrimaryKeyType_INTEGER, tablestore.AUTO_INCREMENT)
-	ttl := -1 // for ever
+	ttl := -1 // no limit
 	if d := p.cfg.NewTable.TimeToLive; d > 0 {
 		ttl = int(d / time.Second)
 	}
@@ -113,12 +112,12 @@ func (p *Publisher) describe(ctx context.Context, table string) (meta *tablestor
 	return meta, err
 }
 
-// retried calls f until it succeeds or fails in a way that does not pass.
+// retried calls f until it succeeds or its error is not transient.
 func (p *Publisher) retried(ctx context.Context, f func() error) error {
 	pauses := p.cfg.RetryBackoff()
 	for {
 		err := f()
-		if err == nil || !service.Passing(err) || ctx.Err() != nil {
+		if err == nil || !service.IsTransient(err) || ctx.Err() != nil {
 			return err
 		}
 		if pause := pauses.NextBackOff(); pause == backoff.Stop || !sleep(ctx, pause) {
@@ -127,14 +126,14 @@ func (p *Publisher) retried(ctx context.Context, f func() error) error {
 	}
 }
 
-// forget has the next Publish look for the table again.
+// forget makes the next Publish check again whether the table exists.
 func (p *Publisher) forget(table string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.known, table)
 }
 
-// check compares a table's key with what a Publisher writes.
+// check compares a table's primary key with the one that a Publisher writes.
 func (p *Publisher) check(meta *tablestore.TableMeta) error {
 	want := p.newTable(meta.TableName).TableMeta
 	if got, want := keyText(meta), keyText(want); got != want {
@@ -143,7 +142,7 @@ func (p *Publisher) check(meta *tablestore.TableMeta) error {
 	return nil
 }
 
-// keyText is a table's primary key for people, and for comparison.
+// keyText returns a table's primary key as text, for errors and for comparison.
 func keyText(meta *tablestore.TableMeta) string {
 	var columns []string
 	for _, c := range meta.SchemaEntry {

@@ -10,26 +10,26 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// Unmarshaler makes the messages again that a Publisher stored, as they were
-// published: UUID, payload and metadata, nothing added. A message that was
-// published without a UUID has that of its record. It copies, so that a message
-// that is kept does not keep its page.
+// Unmarshaler turns the rows that a Publisher stored back into messages, as they were
+// published: UUID, payload and metadata, nothing added. A message that was published
+// without a UUID has its record's UUID. It copies the data, so that a kept message does
+// not keep its page in memory.
 //
-// Rows that are deleted, and updates that do not write the payload column, make
-// no message (ots.ErrSkip). A put without a payload is refused, since it
-// comes from wrong Columns or a wrong table, unless Outbox is set.
+// Deletes, and updates that do not write the payload column, are skipped (ots.ErrSkip).
+// A put without a payload is an error, unless Outbox is set: the Columns or the table are
+// wrong.
 type Unmarshaler struct {
 	// Columns must be those of the Publisher, or of Columns.WriteTo.
 	Columns Columns
 
-	// Outbox is for tables whose rows are the user's own and only some of whose
-	// writes carry a message: the others make none.
+	// Outbox is for your own tables, in which only some writes carry a message: the
+	// other writes are skipped.
 	Outbox bool
 }
 
 var _ ots.Unmarshaler = Unmarshaler{}
 
-// Unmarshal makes the message of a record.
+// Unmarshal returns the message of a record.
 func (u Unmarshaler) Unmarshal(r *ots.Record) (*message.Message, error) {
 	columns := u.Columns.withDefaults()
 	payload, ok := r.Column(columns.Payload)
@@ -51,7 +51,7 @@ func (u Unmarshaler) Unmarshal(r *ots.Record) (*message.Message, error) {
 	}
 	if metadata, ok := r.Column(columns.Metadata); ok {
 		if err := json.Unmarshal(metadata.Bytes(), &msg.Metadata); err != nil || msg.Metadata == nil {
-			return nil, u.refuse(r, "has a metadata column %q that is no JSON object of strings", columns.Metadata)
+			return nil, u.refuse(r, "has a metadata column %q that is not a JSON object of strings", columns.Metadata)
 		}
 	}
 	return msg, nil

@@ -293,7 +293,7 @@ tunnels:
     tunnel_name: add2`,
 		new: `table_name: pxy/test
     tunnel_name: add2`,
-		want: `ots.yaml:19: tunnels.orders.table_name: is "pxy/test"; a table's name has up to 255 letters, digits and underscores, and begins with no digit`,
+		want: `ots.yaml:19: tunnels.orders.table_name: is "pxy/test"; a table's name has up to 255 letters, digits and underscores, and does not begin with a digit`,
 	},
 	{
 		name: "tunnel name with a slash",
@@ -305,7 +305,7 @@ tunnels:
 		name: "dead letter table with a dash",
 		old:  "table: dead",
 		new:  "table: dead-letters",
-		want: `ots.yaml:56: tunnels.orders.failure.dead_letter.table: is "dead-letters"; a table's name has up to 255 letters, digits and underscores, and begins with no digit`,
+		want: `ots.yaml:56: tunnels.orders.failure.dead_letter.table: is "dead-letters"; a table's name has up to 255 letters, digits and underscores, and does not begin with a digit`,
 	},
 	{
 		name: "same tunnel twice",

@@ -110,7 +110,7 @@ ots.yaml:16: instances.more: has an unknown key without a value, which is not sh
 		want: "ots.yaml:4: instances.main.endpoint: must have nothing before or after the host: no user, path, query or fragment",
 	},
 	{
-		name: "endpoint with a password that is no URL",
+		name: "endpoint with a password that is not a URL",
 		old:  "endpoint: https://my-instance.cn",
 		new:  "endpoint: https://user:hush%zz@my-instance.cn",
 		want: "ots.yaml:4: instances.main.endpoint: must be a URL such as https://my-instance.cn-hangzhou.ots.aliyuncs.com",
@@ -121,7 +121,7 @@ ots.yaml:16: instances.more: has an unknown key without a value, which is not sh
     tunnel_name: add2`,
 		new: `table_name: ${OTS_SECRET}
     tunnel_name: x${OTS_SECRET} y`,
-		want: `ots.yaml:19: tunnels.orders.table_name: is ${OTS_SECRET}, whose value is not shown; a table's name has up to 255 letters, digits and underscores, and begins with no digit
+		want: `ots.yaml:19: tunnels.orders.table_name: is ${OTS_SECRET}, whose value is not shown; a table's name has up to 255 letters, digits and underscores, and does not begin with a digit
 ots.yaml:20: tunnels.orders.tunnel_name: is x${OTS_SECRET} y, whose value is not shown; a tunnel's name has up to 255 letters, digits, underscores and hyphens`,
 	},
 	{
@@ -142,7 +142,7 @@ ots.yaml:20: tunnels.orders.tunnel_name: is x${OTS_SECRET} y, whose value is not
 		name: "secret as the name of a dead-letter table",
 		old:  "        table: dead",
 		new:  "        table: ${OTS_SECRET}",
-		want: "ots.yaml:56: tunnels.orders.failure.dead_letter.table: is ${OTS_SECRET}, whose value is not shown; a table's name has up to 255 letters, digits and underscores, and begins with no digit",
+		want: "ots.yaml:56: tunnels.orders.failure.dead_letter.table: is ${OTS_SECRET}, whose value is not shown; a table's name has up to 255 letters, digits and underscores, and does not begin with a digit",
 	},
 	{
 		name: "secret as an ordering",
@@ -274,7 +274,7 @@ tunnels:
 ots.yaml:9: tunnels.a.batchers."x.y".batch_size: is "0"; it must be at least 1 (leave the key out for the default: 100)
 ots.yaml:9: tunnels.a.batchers.x.batch_size: is "0"; it must be at least 1 (leave the key out for the default: 100)
 ots.yaml:10: tunnels."a.wat".instance: no instance is called "nope"; instances are: m
-ots.yaml:11: tunnels."a.wat.instance".table_name: is "1x"; a table's name has up to 255 letters, digits and underscores, and begins with no digit
+ots.yaml:11: tunnels."a.wat.instance".table_name: is "1x"; a table's name has up to 255 letters, digits and underscores, and does not begin with a digit
 ots.yaml:12: tunnels."a\nb".tunnel_name: is missing
 ots.yaml:13: tunnels."a\"b".tunnel_name: is missing`,
 	},

@@ -117,7 +117,7 @@ func (c *checker) instance(path string, in Instance) {
 
 func (c *checker) endpoint(path string, in Instance) {
 	switch fault, _ := service.CheckEndpoint(in.Endpoint, in.AllowInsecure); fault {
-	case service.EndpointNoURL, service.EndpointNoHost:
+	case service.EndpointMalformed, service.EndpointNoHost:
 		c.fault(path, `must be a URL such as https://my-instance.cn-hangzhou.ots.aliyuncs.com`)
 	case service.EndpointHasMore:
 		c.fault(path, "must have nothing before or after the host: no user, path, query or fragment")

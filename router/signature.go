@@ -24,7 +24,7 @@ func (c *checker) signature(path string, in Instance) {
 		c.fault(at, "is missing; signature_version: v4 needs the region of the instance, such as cn-hangzhou")
 	case service.RegionMalformed:
 		c.fault(at, "is %s; a region is written as in cn-hangzhou, in lower case and without the rest of the endpoint", c.cfg.source.show(at, in.Region))
-	case service.RegionWithoutCause:
+	case service.RegionUnused:
 		c.fault(at, "has no effect without signature_version: v4; set that too, or remove it")
 		c.because(join(path, "signature_version"))
 	}

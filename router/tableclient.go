@@ -27,7 +27,7 @@ func (c *tableClient) call(ctx context.Context, op string, f func(*tablestore.Ta
 	pause := tablePause
 	for try := 1; ; try++ {
 		err := c.Call(ctx, op, f)
-		if err == nil || try == tableTries || ctx.Err() != nil || !service.Passing(err) {
+		if err == nil || try == tableTries || ctx.Err() != nil || !service.IsTransient(err) {
 			return err
 		}
 		timer := time.NewTimer(pause)
@@ -81,7 +81,7 @@ func (c *tableClient) writeBatch(ctx context.Context, changes []tablestore.RowCh
 					continue
 				}
 				errs[i] = service.TableError(op, 0, result.Error.Code, result.Error.Message, resp.RequestId)
-				if service.Passing(errs[i]) {
+				if service.IsTransient(errs[i]) {
 					again, failure = append(again, i), errs[i]
 				}
 			}

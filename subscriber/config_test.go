@@ -32,7 +32,7 @@ func TestConfig_each_fault_names_its_field(t *testing.T) {
 		"endpoint without scheme":     {func(c *Config) { c.Endpoint = "inst.ots.aliyuncs.com" }, `Config.Endpoint is "inst.ots.aliyuncs.com"`},
 		"endpoint of another scheme":  {func(c *Config) { c.Endpoint = "ftp://inst" }, "Config.Endpoint"},
 		"endpoint without host":       {func(c *Config) { c.Endpoint = "https://" }, "Config.Endpoint"},
-		"endpoint that is no URL":     {func(c *Config) { c.Endpoint = "https://in st:%" }, "Config.Endpoint is no URL"},
+		"endpoint that is not a URL":  {func(c *Config) { c.Endpoint = "https://in st:%" }, "Config.Endpoint is not a URL"},
 		"endpoint with a path":        {func(c *Config) { c.Endpoint = "https://inst/tunnel" }, "Config.Endpoint has more"},
 		"endpoint with a query":       {func(c *Config) { c.Endpoint = "https://inst?a=b" }, "Config.Endpoint has more"},
 		"endpoint with a fragment":    {func(c *Config) { c.Endpoint = "https://inst#a" }, "Config.Endpoint has more"},

@@ -1,8 +1,8 @@
 // Package nofailfiles keeps rapid from writing files of failed runs to testdata.
-// Such a file makes each later run fail until it is deleted; the seed that
-// a failed run prints reproduces it as well (-rapid.seed).
+// Such a file makes every later run fail until it is deleted. The seed that a failed
+// run prints is enough to reproduce it (-rapid.seed).
 //
-// Tests import it for its effect.
+// Tests import the package for its side effect.
 package nofailfiles
 
 import (

@@ -1,5 +1,5 @@
-// Package oneline makes texts of others, such as codes and messages of a service,
-// fit to be shown: in a log, a label, a page or a terminal.
+// Package oneline makes foreign texts, such as codes and messages of a service, safe
+// to show in a log, a label, a page or a terminal.
 package oneline
 
 import (
@@ -9,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// Text returns text in one line of valid UTF-8: characters that cannot be shown, and bytes that
-// are none, are escaped as in Go. More than limit bytes, or up to 3 less, are cut, and an ellipsis
-// says so.
+// Text returns text as one line of valid UTF-8: unprintable characters and invalid bytes
+// are escaped as in Go. The result is cut at limit bytes, or up to 3 earlier, and ends
+// with an ellipsis if it was cut.
 func Text(text string, limit int) string {
 	if isPlain(text) {
 		if len(text) <= limit {
@@ -36,7 +36,7 @@ func Text(text string, limit int) string {
 	return b.String()
 }
 
-// isPlain reports whether text is in one line of valid UTF-8 as it is.
+// isPlain reports whether text already is one line of valid UTF-8.
 func isPlain(text string) bool {
 	for i := range len(text) {
 		if c := text[i]; c < ' ' || c >= 0x7f {

@@ -19,7 +19,7 @@ func TestText(t *testing.T) {
 		{"a\x00b", `a\x00b`},
 		{"\xff\xfe", `\xff\xfe`},
 		{"\x1b[31m", `\x1b[31m`},
-		{"\u202egnp", `\u202egnp`}, // turns the text around
+		{"\u202egnp", `\u202egnp`}, // reverses the text
 		{"�", "�"},
 		{strings.Repeat("a", 20), strings.Repeat("a", 20)},
 		{strings.Repeat("a", 21), strings.Repeat("a", 20) + "…"},

@@ -24,13 +24,13 @@ const (
 	CodeInvalidPK          = "OTSInvalidPK"
 	CodeTrimmed            = "OTSTrimmedDataAccess"
 
-	// CodeUnknown stands for an answer without a code.
+	// CodeUnknown is the code of an answer without one.
 	CodeUnknown = "OTSUnknown"
 )
 
-// passing are the codes of the table API after which the same call may succeed. The
-// last five leave open whether the call had its effect.
-var passing = map[string]bool{
+// transient are the codes of the table API after which the same call may succeed. After
+// the last five the call may or may not have had its effect.
+var transient = map[string]bool{
 	CodeServerBusy:            true,
 	CodeQuotaExhausted:        true,
 	CodeNotEnoughCU:           true,
@@ -45,15 +45,15 @@ var passing = map[string]bool{
 	"OTSInternalServerError":  true,
 }
 
-// Passing reports whether a call of the table API that failed so may succeed when it is
-// made again. What is not an answer of the service comes from the network or the
-// CredentialsProvider, and passes; also when it wraps context.Canceled, since the call
-// that was cancelled may be theirs. Whether ours was is up to its context, which callers
-// look at first. Single rows of a batch fail without an HTTP status.
-func Passing(err error) bool {
+// IsTransient reports whether a call of the table API that failed with err may succeed
+// when it is retried. Errors that are not answers of the service come from the network or
+// the CredentialsProvider, and are transient. That includes errors that wrap
+// context.Canceled, because the cancelled call may be one of theirs: callers check their
+// own context first. Errors of single rows of a batch have no HTTP status.
+func IsTransient(err error) bool {
 	var se *ots.ServiceError
 	if errors.As(err, &se) {
-		return passing[se.Code] || se.Status >= 500
+		return transient[se.Code] || se.Status >= 500
 	}
 	return true
 }
@@ -79,15 +79,15 @@ func IsTrimmed(code, message string) bool {
 	return code == CodeTrimmed || strings.HasPrefix(message, CodeTrimmed)
 }
 
-// Bounds on what is kept of an error answer, in bytes.
+// Limits on the texts that are kept of an error answer, in bytes.
 const (
 	maxCode    = 100
 	maxMessage = 2000
 )
 
-// NewError returns the error of an answer to a call of op; means is what the code means,
-// or nil. What the answer says ends up in logs, labels, dead letters and pages, so it is
-// made safe to show here. No code that the service is known to send changes by that.
+// NewError returns the error for an answer to a call of op; means is the sentinel for the
+// code, or nil. The texts of the answer end up in logs, labels, dead letters and pages, so
+// NewError makes them safe to show. That does not change any known code of the service.
 func NewError(op string, status int, code, message, requestID string, means error) *ots.ServiceError {
 	if code == "" {
 		code = CodeUnknown

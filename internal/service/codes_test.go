@@ -10,7 +10,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-func TestError_shows_what_an_answer_says_in_one_line(t *testing.T) {
+func TestError_shows_the_texts_of_an_answer_in_one_line(t *testing.T) {
 	err := service.TableError("BatchWriteRow", 500, "a\x00b", "two\nlines", "r\r")
 	if want := `BatchWriteRow: the service answered a\x00b: two\nlines (request r\r)`; err.Error() != want {
 		t.Errorf("got %q, want %q", err, want)
@@ -20,7 +20,7 @@ func TestError_shows_what_an_answer_says_in_one_line(t *testing.T) {
 	}
 }
 
-func TestPassing_is_what_may_succeed_when_it_is_tried_again(t *testing.T) {
+func TestIsTransient_is_true_for_errors_that_a_retry_may_resolve(t *testing.T) {
 	answer := func(status int, code string) error {
 		return fmt.Errorf("writing: %w", service.TableError("PutRow", status, code, "", ""))
 	}
@@ -38,7 +38,7 @@ func TestPassing_is_what_may_succeed_when_it_is_tried_again(t *testing.T) {
 		"network":              {errors.New("connection refused"), true},
 		"a cancelled provider": {fmt.Errorf("asking: %w", context.Canceled), true},
 	} {
-		if got := service.Passing(tc.err); got != tc.want {
+		if got := service.IsTransient(tc.err); got != tc.want {
 			t.Errorf("%s: %v, want %v", name, got, tc.want)
 		}
 	}

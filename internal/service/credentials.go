@@ -15,7 +15,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// StaticCredentials is a CredentialsProvider of credentials that do not change.
+// StaticCredentials is a CredentialsProvider whose credentials do not change.
 type StaticCredentials ots.Credentials
 
 // Credentials implements ots.CredentialsProvider.
@@ -23,31 +23,31 @@ func (s StaticCredentials) Credentials(context.Context) (ots.Credentials, error)
 	return ots.Credentials(s), nil
 }
 
-// refreshBefore is how long before they expire credentials are replaced, so
-// that a request signed with them still arrives in time.
+// refreshBefore is how long before their expiry credentials are replaced, so that a
+// request signed with them still arrives in time.
 const refreshBefore = time.Minute
 
-// RefreshTimeout bounds one question to the provider.
+// RefreshTimeout limits one call of the provider.
 const RefreshTimeout = 15 * time.Second
 
-// CredentialsGrace is how long a CredentialsProvider may take to return once its context
-// has ended.
+// CredentialsGrace is how long a CredentialsProvider may take to return after its
+// context has ended.
 const CredentialsGrace = 250 * time.Millisecond
 
-// AskPause is the least time between two questions to the provider when the
-// answer to the last one does not serve: it failed, gave nothing that lasts, or
-// the service refused what it gave. Every call of every channel wants
-// credentials; a provider that is down must not be stormed by them.
+// AskPause is the minimum time between two calls of the provider if the last one did not
+// help: it failed, returned credentials that expire soon, or the service refused them.
+// Every call of every channel needs credentials, and must not overload a provider that is
+// down.
 const AskPause = time.Second
 
-// CredentialsCache stands between the provider and the SDK, which asks for
-// credentials on every request and cannot take an error. Safe for concurrent use.
+// CredentialsCache keeps the provider's credentials for the SDK, which asks for them on
+// every request and cannot handle an error. It is safe for concurrent use.
 //
-// The provider is the user's: it is called in a goroutine of its own, and nobody
-// waits for it while the old credentials are good, nor beyond the end of their own context.
+// The provider is user code: it is called in its own goroutine. A call of Get does not
+// wait for it while the old credentials are valid, nor after the call's context has ended.
 //
 // Invariants:
-//   - At most one goroutine is in the provider: question is there meanwhile.
+//   - At most one goroutine is in the provider; question is set while it is.
 //   - A question has a waiter, or is for later, or is cancelled.
 type CredentialsCache struct {
 	provider ots.CredentialsProvider
@@ -55,22 +55,22 @@ type CredentialsCache struct {
 
 	mu       sync.Mutex
 	have     ots.Credentials
-	refused  bool      // by the service, or there are none yet
-	askAgain time.Time // not before, if the last answer does not serve
+	refused  bool      // the service refused have, or there are no credentials yet
+	askAgain time.Time // the provider is not called before; set after each call
 	err      error     // of the last question
-	question *question // nil while the provider is not asked
+	question *question // nil while the provider is not called
 }
 
 // question is one call of the provider.
 type question struct {
 	cancel   context.CancelCauseFunc
-	answered chan struct{} // closed when the cache has the answer
+	answered chan struct{} // closed once the cache has the answer
 	waiters  int           // guarded by the cache's mu
-	later    bool          // the old credentials are good still: it is not given up with its waiters
+	later    bool          // the old credentials are still valid: not cancelled when it has no waiters
 }
 
-// NewCredentialsCache returns a cache that has not asked yet. The logger is told of renewals
-// that fail.
+// NewCredentialsCache returns a cache that has not called the provider yet. Failed
+// renewals are logged.
 func NewCredentialsCache(p ots.CredentialsProvider, logger watermill.LoggerAdapter) *CredentialsCache {
 	return &CredentialsCache{provider: p, logger: logger, refused: true}
 }
@@ -80,15 +80,15 @@ var (
 	ErrCredentials = errors.New("asking for credentials")
 	// ErrNoCredentials is wrapped when the provider gave no key or no secret.
 	ErrNoCredentials = errors.New("the provider returned no access key id or no secret")
-	errNotAsked      = errors.New("nobody waits for the answer any more")
+	errNotAsked      = errors.New("the answer is no longer needed")
 )
 
-// Get makes sure that there are credentials to sign with, and returns them. Good ones
-// that expire soon are returned, and replaced meanwhile.
+// Get returns credentials to sign with. It waits for the provider only if there are no
+// valid ones. Valid ones that expire soon are returned, and replaced in the background.
 func (c *CredentialsCache) Get(ctx context.Context) (ots.Credentials, error) {
 	for {
 		c.mu.Lock()
-		good, due := c.look()
+		good, due := c.check()
 		if good && !due {
 			defer c.mu.Unlock()
 			return c.have, nil
@@ -104,7 +104,7 @@ func (c *CredentialsCache) Get(ctx context.Context) (ots.Credentials, error) {
 		case q == nil && c.err != nil:
 			defer c.mu.Unlock()
 			return ots.Credentials{}, c.err
-		case q == nil: // as new as can be, though refused or expired: the service decides
+		case q == nil: // the provider's latest, although refused or expired: the service decides
 			defer c.mu.Unlock()
 			return c.have, nil
 		}
@@ -116,8 +116,8 @@ func (c *CredentialsCache) Get(ctx context.Context) (ots.Credentials, error) {
 	}
 }
 
-// await waits for the answer to a question, or gives it up with ctx. A provider that
-// does not heed its context is not waited for either.
+// await waits for the answer to a question, until ctx ends or RefreshTimeout has passed,
+// because a provider may ignore its context. A question without waiters is cancelled.
 func (c *CredentialsCache) await(ctx context.Context, q *question) (err error) {
 	timer := time.NewTimer(RefreshTimeout)
 	defer timer.Stop()
@@ -138,13 +138,13 @@ func (c *CredentialsCache) await(ctx context.Context, q *question) (err error) {
 
 var errNoAnswer = fmt.Errorf("the provider did not answer within %v: %w", RefreshTimeout, context.DeadlineExceeded)
 
-// ask begins a question. The caller holds mu.
+// ask starts a question. The caller holds mu.
 func (c *CredentialsCache) ask(later bool) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	ctx, end := context.WithTimeoutCause(ctx, RefreshTimeout, errNoAnswer)
 	q := &question{cancel: cancel, answered: make(chan struct{}), later: later}
 	c.question = q
-	go func() { // ends with the provider's answer, within RefreshTimeout if the provider heeds its context; close waits for it
+	go func() { // ends with the provider's answer, within RefreshTimeout unless the provider ignores its context; Close waits for it
 		defer cancel(nil)
 		defer end()
 		err := errProviderExited
@@ -156,7 +156,7 @@ func (c *CredentialsCache) ask(later bool) {
 
 var errProviderExited = fmt.Errorf("%w: the provider exited without returning (runtime.Goexit)", ErrCredentials)
 
-// call calls the provider, which is the user's: it may panic.
+// call calls the provider. It is user code and may panic.
 func (c *CredentialsCache) call(ctx context.Context) (cred ots.Credentials, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -173,19 +173,19 @@ func (c *CredentialsCache) call(ctx context.Context) (cred ots.Credentials, err 
 	return cred, err
 }
 
-// answer ends a question.
+// answer ends a question with the provider's answer.
 func (c *CredentialsCache) answer(ctx context.Context, q *question, cred ots.Credentials, err error) {
 	c.mu.Lock()
 	if err == nil {
 		c.have, c.refused = cred, false
 	}
-	// A question that was given up says nothing about the provider.
+	// A cancelled question does not mean that the provider failed.
 	givenUp := err != nil && context.Cause(ctx) == errNotAsked
 	if !givenUp {
 		c.err, c.askAgain = err, time.Now().Add(AskPause)
 	}
 	c.question = nil
-	good, _ := c.look()
+	good, _ := c.check()
 	old := c.have
 	c.mu.Unlock()
 	close(q.answered)
@@ -194,7 +194,7 @@ func (c *CredentialsCache) answer(ctx context.Context, q *question, cred ots.Cre
 	}
 }
 
-// Close gives up the question that is asked, and waits for its end, for so long at most.
+// Close cancels the current question, if any, and waits at most atMost for its end.
 func (c *CredentialsCache) Close(atMost time.Duration) {
 	c.mu.Lock()
 	q := c.question
@@ -208,13 +208,13 @@ func (c *CredentialsCache) Close(atMost time.Duration) {
 	select {
 	case <-q.answered:
 	case <-timer.C:
-		c.logger.Error("The CredentialsProvider goes on although its context has ended; it is left alone", errNoAnswer, nil)
+		c.logger.Error("The CredentialsProvider is still running after its context ended; no longer waiting for it", errNoAnswer, nil)
 	}
 }
 
-// look returns whether the credentials can be signed with, and whether the
-// provider is to be asked for others. The caller holds mu.
-func (c *CredentialsCache) look() (good, due bool) {
+// check reports whether the credentials are valid (good), and whether the provider must
+// be called for others (due). The caller holds mu.
+func (c *CredentialsCache) check() (good, due bool) {
 	now := time.Now()
 	lasts := c.have.Expires.IsZero()
 	good = !c.refused && (lasts || now.Before(c.have.Expires))
@@ -222,24 +222,24 @@ func (c *CredentialsCache) look() (good, due bool) {
 	return good, !fresh && !now.Before(c.askAgain)
 }
 
-// Fresh reports that there is no reason to ask the provider.
+// Fresh reports whether there is no reason to call the provider.
 func (c *CredentialsCache) Fresh() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	good, due := c.look()
+	good, due := c.check()
 	return good && !due
 }
 
-// Forget makes the next Get ask the provider again: the service refused what we have.
+// Forget makes the next Get call the provider: the service refused the credentials.
 func (c *CredentialsCache) Forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.refused = true
 }
 
-// SDK returns the SDK's view of the cache, which never asks the provider: whoever makes
-// a call has called Get just before, with a context. region is for signature version 4;
-// empty means version 2.
+// SDK returns the SDK's view of the cache, which never calls the provider: callers of the
+// SDK call Get just before, with a context. region is for signature version 4; empty
+// means version 2.
 func (c *CredentialsCache) SDK(region string) common.CredentialsProvider {
 	return sdkCredentials{cache: c, region: region}
 }
@@ -247,10 +247,10 @@ func (c *CredentialsCache) SDK(region string) common.CredentialsProvider {
 // sdkCredentials implements common.CredentialsProvider.
 type sdkCredentials struct {
 	cache  *CredentialsCache
-	region string // of signature version 4; empty for version 2
+	region string // for signature version 4; empty for version 2
 }
 
-// GetCredentials returns what to sign the next request with.
+// GetCredentials returns the credentials for the next request.
 func (s sdkCredentials) GetCredentials() common.Credentials {
 	s.cache.mu.Lock()
 	cred := s.cache.have

@@ -38,7 +38,7 @@ func TestCredentials_are_renewed_a_minute_before_they_expire(t *testing.T) {
 		time.Sleep(time.Until(start.Add(59*time.Minute - time.Millisecond)))
 		servicetest.WantCredentials(t, c, "a")
 		time.Sleep(time.Millisecond)
-		servicetest.WantCredentials(t, c, "a") // they are still good: who asks does not wait
+		servicetest.WantCredentials(t, c, "a") // they are still valid: the call does not wait
 		synctest.Wait()
 		servicetest.WantCredentials(t, c, "b")
 		if n := s.Questions(); n != 2 {
@@ -76,7 +76,7 @@ func TestCredentials_stay_in_use_until_they_expire_while_the_provider_fails(t *t
 	})
 }
 
-func TestCredentials_expired_and_missing_are_the_providers_error_without_storming_it(t *testing.T) {
+func TestCredentials_expired_or_missing_give_the_providers_error_without_overloading_it(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s, logger := servicetest.Scripted(t, servicetest.Failing, servicetest.Failing, servicetest.Gives("a", 0))
 		for range 100 {
@@ -108,7 +108,7 @@ func TestCredentials_that_are_incomplete_are_an_error(t *testing.T) {
 	}
 }
 
-func TestCredentials_slow_provider_holds_up_nobody_while_the_old_ones_are_good(t *testing.T) {
+func TestCredentials_slow_provider_delays_no_call_while_the_old_ones_are_valid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s, _ := servicetest.Scripted(t, servicetest.Gives("a", time.Hour), servicetest.Hanging, servicetest.Gives("b", time.Hour))
 		servicetest.WantCredentials(t, c, "a")
@@ -165,11 +165,12 @@ func TestCredentials_waiting_for_another_callers_question_ends_with_the_context(
 		if err := <-asked; err == nil {
 			t.Error("a question that was given up succeeded")
 		}
-		servicetest.WantCredentials(t, c, "a") // at once: giving up is no fault of the provider's
+		servicetest.WantCredentials(t, c, "a") // at once: a cancelled call does not count as a failure of the provider
 	})
 }
 
-// ignores is a provider that neither answers nor heeds its context, until release is closed.
+// ignores is a provider that does not answer and ignores its context, until release is
+// closed.
 func ignores(release <-chan struct{}) func(context.Context) (ots.Credentials, error) {
 	return func(context.Context) (ots.Credentials, error) {
 		<-release
@@ -177,11 +178,11 @@ func ignores(release <-chan struct{}) func(context.Context) (ots.Credentials, er
 	}
 }
 
-func TestCredentials_provider_that_ignores_its_context_holds_nobody_up_for_longer(t *testing.T) {
+func TestCredentials_calls_do_not_wait_longer_for_a_provider_that_ignores_its_context(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})
 		c, s, logger := servicetest.Scripted(t, ignores(release))
-		for range 2 { // the second one does not ask beside the first
+		for range 2 { // the second one does not call the provider concurrently
 			start := time.Now()
 			if _, err := c.Get(context.Background()); !errors.Is(err, service.ErrCredentials) || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("got %v", err)

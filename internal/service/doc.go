@@ -1,4 +1,5 @@
-// Package service is what all packages of the module know about Tablestore in common:
-// how credentials are kept, what the service's error codes mean, and how a call of its
-// table API is made. A rule about the service stands here once.
+// Package service holds the knowledge about Tablestore that the packages of the module
+// share: the rules for names and endpoints, the credentials cache, the meaning of the
+// service's error codes, and calls of its table API. Each rule about the service is
+// written here, once.
 package service

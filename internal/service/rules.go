@@ -15,36 +15,36 @@ var (
 	regionName = regexp.MustCompile(`^[a-z]+(-[a-z0-9]+)+$`)
 )
 
-// What names must be like, as the end of a sentence that begins with "a table's name has".
+// The rules for names, as the end of a sentence that begins with "a table's name has".
 const (
-	TableNameRule  = "up to 255 letters, digits and underscores, and begins with no digit"
+	TableNameRule  = "up to 255 letters, digits and underscores, and does not begin with a digit"
 	TunnelNameRule = "up to 255 letters, digits, underscores and hyphens"
 )
 
-// IsTableName reports whether the service takes a table, or a column that a Publisher
-// writes, of that name [docs/protocol.md, Limits and cost].
+// IsTableName reports whether the service accepts the name for a table, or for a column
+// that a Publisher writes [docs/protocol.md, Limits and cost].
 func IsTableName(name string) bool { return tableName.MatchString(name) }
 
-// IsTunnelName reports whether a tunnel can have that name. The service's own rule is not
-// documented; none of its consoles and SDKs makes other names.
+// IsTunnelName reports whether a tunnel can have the name. The service does not document
+// its rule; its consoles and SDKs do not create other names.
 func IsTunnelName(name string) bool { return tunnelName.MatchString(name) }
 
-// EndpointFault is what is wrong with an endpoint.
+// EndpointFault is a fault of an endpoint.
 type EndpointFault uint8
 
 // The faults of endpoints.
 const (
-	EndpointGood    EndpointFault = iota
-	EndpointEmpty                 // there is none
-	EndpointNoURL                 // it does not parse
-	EndpointHasMore               // it has a user, path, query or fragment
-	EndpointNoHost                // it has no host, or another scheme than http and https
-	EndpointPlain                 // it is http to another machine
+	EndpointGood      EndpointFault = iota
+	EndpointEmpty                   // it is empty
+	EndpointMalformed               // it does not parse as a URL
+	EndpointHasMore                 // it has a user, path, query or fragment
+	EndpointNoHost                  // it has no host, or a scheme other than http and https
+	EndpointPlain                   // it is http to another machine
 )
 
-// CheckEndpoint returns what is wrong with an endpoint, and its host as far as there is
-// one. insecure allows http to other machines. What is behind the host may hold a secret,
-// keys are pasted into URLs: show the host alone.
+// CheckEndpoint returns the fault of an endpoint, and its host if it has one. insecure
+// allows http to other machines. Show only the host: the rest of the URL may contain a
+// secret, because users paste keys into URLs.
 func CheckEndpoint(endpoint string, insecure bool) (fault EndpointFault, host string) {
 	if endpoint == "" {
 		return EndpointEmpty, ""
@@ -52,7 +52,7 @@ func CheckEndpoint(endpoint string, insecure bool) (fault EndpointFault, host st
 	u, err := url.Parse(endpoint)
 	switch {
 	case err != nil:
-		return EndpointNoURL, ""
+		return EndpointMalformed, ""
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" && u.Host != "":
 		return EndpointHasMore, u.Host
 	case u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https":
@@ -68,21 +68,21 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// SignatureFault is what is wrong with a signature version and a region.
+// SignatureFault is a fault of a signature version and a region.
 type SignatureFault uint8
 
 // The faults of signature versions and regions.
 const (
-	SignatureGood      SignatureFault = iota
-	SignatureUnknown                  // there is no such version
-	RegionMissing                     // version 4 without a region
-	RegionMalformed                   // not like cn-hangzhou
-	RegionWithoutCause                // a region that version 2 does not use
+	SignatureGood    SignatureFault = iota
+	SignatureUnknown                // there is no such version
+	RegionMissing                   // version 4 without a region
+	RegionMalformed                 // not like cn-hangzhou
+	RegionUnused                    // a region with version 2, which does not use it
 )
 
-// CheckSignature returns what is wrong with a version, of which 0 means the default, and
-// a region. A region that does not go with the instance is found only by the service,
-// which refuses the signature.
+// CheckSignature returns the fault of a signature version (0 means the default) and a
+// region. It cannot tell whether the region is the instance's: if it is not, the service
+// refuses the signature.
 func CheckSignature(v ots.SignatureVersion, region string) SignatureFault {
 	if v == 0 {
 		v = ots.DefaultSignatureVersion
@@ -91,7 +91,7 @@ func CheckSignature(v ots.SignatureVersion, region string) SignatureFault {
 	case v != ots.SignatureV2 && v != ots.SignatureV4:
 		return SignatureUnknown
 	case v == ots.SignatureV2 && region != "":
-		return RegionWithoutCause
+		return RegionUnused
 	case v == ots.SignatureV4 && region == "":
 		return RegionMissing
 	case v == ots.SignatureV4 && !regionName.MatchString(region):

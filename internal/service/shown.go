@@ -10,14 +10,13 @@ import (
 	"time"
 )
 
-// hidden stands for a secret in whatever shows a Config.
+// hidden replaces a secret when a Config is printed.
 const hidden = "(hidden)"
 
-// shownTexts are the text fields of Configs that are shown as they are. A field that
-// is not among them is hidden.
+// shownTexts are the text fields of Configs that may be printed. All others are hidden.
 var shownTexts = map[string]bool{"Instance": true, "AccessKeyID": true, "Region": true}
 
-// Shown is a Config as it may be shown: the fields that are set, without secrets.
+// Shown is the printable form of a Config: the fields that are set, without secrets.
 type Shown []shownField
 
 type shownField struct {
@@ -25,8 +24,9 @@ type shownField struct {
 	value any // a string, number or boolean
 }
 
-// Show returns what may be shown of a Config: of a provider, a transport or another
-// interface, which may hold secrets, only the type; of its Endpoint the scheme and the host.
+// Show returns the printable form of a Config. Of a provider, a transport or another
+// interface, which may hold secrets, it has only the type; of Endpoint only the scheme
+// and the host.
 func Show(config any) (fields Shown) {
 	v := reflect.ValueOf(config)
 	for i := range v.NumField() {
@@ -62,7 +62,8 @@ func Show(config any) (fields Shown) {
 	return fields
 }
 
-// shownEndpoint is an endpoint without what people paste into URLs: keys as the user, in the path or in the query.
+// shownEndpoint returns the scheme and host of an endpoint: users paste keys into the
+// rest, as the user, in the path or in the query.
 func shownEndpoint(endpoint string) string {
 	u, err := url.Parse(endpoint)
 	if err != nil || u.Host == "" {
@@ -71,7 +72,7 @@ func shownEndpoint(endpoint string) string {
 	return u.Scheme + "://" + u.Host
 }
 
-// Text returns the fields in the form of a struct of that type.
+// Text returns the fields printed like a struct of that type.
 func (s Shown) Text(typ string) string {
 	var b strings.Builder
 	b.WriteString(typ + "{")

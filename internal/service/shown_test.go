@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A text field that is added to a Config shows nothing until it is known to hold no secret.
-func TestShow_text_fields_are_hidden_unless_they_are_known(t *testing.T) {
+// A text field that is added to a Config is hidden until it is listed as not secret.
+func TestShow_hides_text_fields_unless_they_are_known(t *testing.T) {
 	var cfg struct{ Endpoint, Instance, AccessKeyID, AccessKeySecret, SecurityToken, Region, Added string }
 	v := reflect.ValueOf(&cfg).Elem()
 	for i := range v.NumField() {

@@ -14,37 +14,37 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// MaxAnswer bounds what is read of one answer, in bytes, against a broken server.
+// MaxAnswer limits how many bytes of an answer are read, against a broken server.
 const MaxAnswer = 64 << 20
 
-// TableClient makes calls of the table API of one instance. Its fields do not change
-// while it is used. Safe for concurrent use.
+// TableClient calls the table API of one instance. Its fields do not change while it is
+// used. It is safe for concurrent use.
 type TableClient struct {
 	Endpoint    string // a URL
 	Instance    string
-	Region      string // of signature version 4; empty for version 2
+	Region      string // for signature version 4; empty for version 2
 	Transport   http.RoundTripper
 	Credentials *CredentialsCache
 	Timeout     time.Duration // of one call
 }
 
-// Call makes one call, once, with a client of the SDK that is tied to ctx. Errors of the
-// service are *ots.ServiceError. op names the call in errors.
+// Call makes one call, without retries, with an SDK client that is bound to ctx. Errors of
+// the service are *ots.ServiceError. op names the call in errors.
 func (c *TableClient) Call(ctx context.Context, op string, f func(*tablestore.TableStoreClient) error) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.Timeout, fmt.Errorf("no answer within %v: %w", c.Timeout, context.DeadlineExceeded))
 	defer cancel()
 	if _, err := c.Credentials.Get(ctx); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	// The SDK dereferences parts of an answer unseen, and panics where they lack.
+	// The SDK dereferences parts of an answer without a check, and panics if one is missing.
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("%s: malformed answer: %w", op, ack.NewPanicError("the SDK", v))
 		}
 	}()
-	// The SDK's calls take no context and its retries sleep through everything.
-	// So a client is made for each call, a few small structs, whose transport has
-	// the call's context, and it does not retry (zero RetryTimes).
+	// The SDK's calls take no context, and its retries sleep without one. Therefore each
+	// call gets its own client, which is a few small structs: its transport has the call's
+	// context, and it does not retry (zero RetryTimes).
 	// With a trailing slash the SDK would request //BatchWriteRow and sign /BatchWriteRow.
 	config := &tablestore.TableStoreConfig{Transport: &contextTransport{ctx: ctx, base: c.Transport}}
 	sdk := tablestore.NewClientWithConfig(strings.TrimRight(c.Endpoint, "/"), c.Instance, "", "", "", config,
@@ -56,7 +56,7 @@ func (c *TableClient) Call(ctx context.Context, op string, f func(*tablestore.Ta
 	return err
 }
 
-// fromSDK gives an error of the SDK our form.
+// fromSDK converts an error of the SDK into ours.
 func fromSDK(ctx context.Context, op string, err error) error {
 	if err == nil {
 		return nil
@@ -66,7 +66,7 @@ func fromSDK(ctx context.Context, op string, err error) error {
 		return TableError(op, oe.HttpStatusCode, oe.Code, oe.Message, oe.RequestId)
 	}
 	var se *ots.ServiceError
-	if errors.As(err, &se) { // of a row of the answer
+	if errors.As(err, &se) { // the error of one row
 		return err
 	}
 	if ctx.Err() != nil {
@@ -75,7 +75,7 @@ func fromSDK(ctx context.Context, op string, err error) error {
 	return fmt.Errorf("%s: %w", op, err)
 }
 
-// TableError returns the error of an answer of the table API, or of one row of it, which
+// TableError returns the error for an answer of the table API, or for one row of it. A row
 // has no status.
 func TableError(op string, status int, code, message, requestID string) *ots.ServiceError {
 	var means error
@@ -86,7 +86,8 @@ func TableError(op string, status int, code, message, requestID string) *ots.Ser
 	return NewError(op, status, code, message, requestID, means)
 }
 
-// contextTransport ties the requests of one call to its context, and bounds their answers.
+// contextTransport sends the requests of one call with its context, and limits the size of
+// their answers.
 type contextTransport struct {
 	ctx  context.Context
 	base http.RoundTripper

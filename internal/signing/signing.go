@@ -1,13 +1,13 @@
-// Package signing makes the credentials that the SDK signs requests with, for
+// Package signing builds the credentials that the SDK signs requests with, for
 // signature version 2 (HMAC-SHA1 with the access key's secret) and version 4
 // (HMAC-SHA256 with a key derived from the secret, the day and the region).
 //
 // The SDK chooses the version by the credentials' method set: credentials with
-// GetRegion and GetSigningDate sign version 4. Its own, common.V4Credentials,
-// are not used here. They are changed while they sign, without a lock, so that
-// clients which share them race. The first request of a day carries yesterday's
-// date beside a signature with today's key. And they keep the keys that they were
-// made of, so they cannot follow a provider.
+// GetRegion and GetSigningDate sign version 4. The SDK's own common.V4Credentials are
+// not used here, for three reasons. They change while they sign, without a lock, so
+// clients that share them race. The first request of a day carries yesterday's date
+// with a signature of today's key. And they keep the keys that they were created with,
+// so they cannot follow a provider.
 package signing
 
 import (
@@ -19,15 +19,15 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/common"
 )
 
-// Salt is what version 4 signs behind the headers.
+// Salt is the text that version 4 signs after the headers.
 const Salt = "ots"
 
-// dateLayout is the form of x-ots-signdate.
+// dateLayout is the format of x-ots-signdate.
 const dateLayout = "20060102"
 
-// Credentials returns what the SDK signs the requests of this moment with:
-// version 4 for region, or version 2 if region is empty. They are made for each
-// request, since version 4 keys are those of a day.
+// Credentials returns the SDK credentials for a request at this moment: version 4 for
+// region, or version 2 if region is empty. Call it for each request, because a version 4
+// key is valid for one day.
 func Credentials(region, id, secret, token string) common.Credentials {
 	if region == "" {
 		return &common.DefaultCredentials{AccessKeyID: id, AccessKeySecret: secret, SecurityToken: token}
@@ -36,10 +36,10 @@ func Credentials(region, id, secret, token string) common.Credentials {
 	return &v4{id: id, key: Key(secret, date, region), token: token, region: region, date: date}
 }
 
-// Date returns the day of a moment, as version 4 signs it.
+// Date returns the day of t, in the format that version 4 signs.
 func Date(t time.Time) string { return t.UTC().Format(dateLayout) }
 
-// Key derives the key that version 4 signs the requests of a day and region with.
+// Key derives the version 4 key for the requests of a day and region.
 func Key(secret, date, region string) string {
 	key := []byte("aliyun_v4" + secret)
 	for _, part := range []string{date, region, "ots", "aliyun_v4_request"} {
@@ -47,11 +47,11 @@ func Key(secret, date, region string) string {
 		mac.Write([]byte(part))
 		key = mac.Sum(nil)
 	}
-	// The text, not the bytes that it stands for, is the key of the signature.
+	// The base64 text, not the bytes that it encodes, is the key of the signature.
 	return base64.StdEncoding.EncodeToString(key)
 }
 
-// v4 signs version 4. It is the SDK's common.CredentialsV4, and never changes.
+// v4 signs version 4. It implements the SDK's common.CredentialsV4, and never changes.
 type v4 struct{ id, key, token, region, date string }
 
 func (c *v4) GetAccessKeyID() string     { return c.id }
@@ -60,13 +60,13 @@ func (c *v4) GetSecurityToken() string   { return c.token }
 func (c *v4) GetRegion() string          { return c.region }
 func (c *v4) GetSigningDate() string     { return c.date }
 
-// String returns nothing secret.
+// String returns a text without secrets.
 func (c *v4) String() string { return "credentials of " + c.id + " for " + c.region }
 
 // GoString returns the same as String, so that %#v shows no secret either.
 func (c *v4) GoString() string { return c.String() }
 
-// Fixed gives an SDK client the credentials of the one call that it is made for.
+// Fixed is the credentials provider of an SDK client that is created for one call.
 type Fixed struct{ Of common.Credentials }
 
 var _ common.CredentialsProvider = Fixed{}

@@ -10,8 +10,8 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/common"
 )
 
-// signsV4 is what the SDK looks for; its own name for it, common.CredentialsV4,
-// is missing in versions before 1.8.0.
+// signsV4 is the interface that the SDK looks for. Versions before 1.8.0 do not have its
+// name, common.CredentialsV4.
 type signsV4 interface {
 	common.Credentials
 	GetRegion() string

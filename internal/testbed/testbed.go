@@ -1,5 +1,5 @@
-// Package testbed sets up what the tests of several packages need: an emulator
-// with a table whose rows count their versions, and the tunnel over it.
+// Package testbed is a fixture for the tests of several packages: an emulator with a
+// table whose rows count their versions, and a tunnel over it.
 package testbed
 
 import (
@@ -24,8 +24,8 @@ const (
 	Topic     = Table + "/" + Tunnel
 )
 
-// Bed is an emulator with one table. The table's rows have a string key "k"
-// and an integer column "v", the version: writes of a key count it up from 1.
+// Bed is an emulator with one table. The table's rows have a string key "k" and an
+// integer column "v", the version, which counts the writes of a key from 1.
 type Bed struct {
 	testing.TB
 	Emulator *emulator.Emulator
@@ -70,7 +70,7 @@ func CreateTable(client *tablestore.TableStoreClient) error {
 	return err
 }
 
-// CreateTunnel makes the tunnel and returns its id.
+// CreateTunnel creates the tunnel and returns its id.
 func (b *Bed) CreateTunnel(typ tunnel.TunnelType) string {
 	b.Helper()
 	resp, err := b.Tunnels.CreateTunnel(&tunnel.CreateTunnelRequest{TableName: Table, TunnelName: Tunnel, Type: typ})
@@ -80,7 +80,7 @@ func (b *Bed) CreateTunnel(typ tunnel.TunnelType) string {
 	return resp.TunnelId
 }
 
-// PutChange is the write of version v of key k.
+// PutChange returns the write of version v of key k.
 func PutChange(k string, v int) *tablestore.PutRowChange {
 	put := &tablestore.PutRowChange{TableName: Table, PrimaryKey: new(tablestore.PrimaryKey)}
 	put.PrimaryKey.AddPrimaryKeyColumn("k", k)
@@ -97,7 +97,8 @@ func (b *Bed) Put(k string, v int) error {
 	return nil
 }
 
-// PutAll writes versions 1 to n of each of so many keys, version by version, in batches.
+// PutAll writes versions 1 to n of each of the first keys keys, version by version, in
+// batches.
 func (b *Bed) PutAll(keys, n int) {
 	b.Helper()
 	for v := 1; v <= n; v++ {
@@ -132,8 +133,8 @@ func BatchWrite(client *tablestore.TableStoreClient, req *tablestore.BatchWriteR
 // Key returns the name of the i-th key.
 func Key(i int) string { return fmt.Sprintf("key-%04d", i) }
 
-// Committed returns for each channel the time up to which its checkpoint is:
-// the service's recovery point by offset.
+// Committed returns the time of each channel's checkpoint: the service's recovery point
+// by offset.
 func (b *Bed) Committed(tunnelID string) map[string]time.Time {
 	b.Helper()
 	resp, err := b.Tunnels.GetRpoByOffset(&tunnel.GetRpoRequest{TunnelId: tunnelID})
@@ -150,7 +151,7 @@ func (b *Bed) Committed(tunnelID string) map[string]time.Time {
 }
 
 // CommittedRecords returns how many records are before the checkpoints of a tunnel's
-// channels, as the service counts them.
+// channels, by the service's count.
 func (b *Bed) CommittedRecords(tunnelID string) (n int64) {
 	b.Helper()
 	resp, err := b.Tunnels.GetRpoByOffset(&tunnel.GetRpoRequest{TunnelId: tunnelID})
@@ -183,7 +184,7 @@ func Eventually(t testing.TB, limit time.Duration, what string, cond func() bool
 	deadline := time.Now().Add(limit)
 	for !cond() {
 		if time.Now().After(deadline) {
-			t.Fatalf("after %v still not so: %s", limit, what)
+			t.Fatalf("not within %v: %s", limit, what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -14,9 +14,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// Script is a provider that answers each question with the next function; the
-// last one answers all further questions. It fails the test when two goroutines
-// are in it at once.
+// Script is a provider that answers each call with the next function; the last one
+// answers all further calls. It fails the test when two goroutines call it at once.
 type Script struct {
 	t testing.TB
 
@@ -30,7 +29,7 @@ type Script struct {
 func (s *Script) Credentials(ctx context.Context) (ots.Credentials, error) {
 	s.mu.Lock()
 	if s.inside {
-		s.t.Error("two goroutines ask the provider at once")
+		s.t.Error("two goroutines call the provider at once")
 	}
 	s.inside = true
 	answer := s.answers[min(len(s.asked), len(s.answers)-1)]
@@ -44,14 +43,14 @@ func (s *Script) Credentials(ctx context.Context) (ots.Credentials, error) {
 	return answer(ctx)
 }
 
-// Questions returns how often the provider was asked.
+// Questions returns how often the provider was called.
 func (s *Script) Questions() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.asked)
 }
 
-// Gives answers with credentials of that id that last for a while; 0: for ever.
+// Gives answers with credentials of that id that expire after lasting; 0: never.
 func Gives(id string, lasting time.Duration) func(context.Context) (ots.Credentials, error) {
 	return func(context.Context) (ots.Credentials, error) {
 		c := ots.Credentials{AccessKeyID: id, AccessKeySecret: "secret of " + id, SecurityToken: "token of " + id}
@@ -62,26 +61,26 @@ func Gives(id string, lasting time.Duration) func(context.Context) (ots.Credenti
 	}
 }
 
-// ErrProvider is what Failing answers.
+// ErrProvider is the error of Failing.
 var ErrProvider = errors.New("the metadata server is down")
 
-// Failing answers with ErrProvider.
+// Failing returns ErrProvider.
 func Failing(context.Context) (ots.Credentials, error) { return ots.Credentials{}, ErrProvider }
 
-// Hanging answers only when it is given up.
+// Hanging returns only when its context ends.
 func Hanging(ctx context.Context) (ots.Credentials, error) {
 	<-ctx.Done()
 	return ots.Credentials{}, ctx.Err()
 }
 
-// Scripted returns a cache of a provider with these answers, and what it logs.
+// Scripted returns a cache whose provider has these answers, the provider, and the log.
 func Scripted(t testing.TB, answers ...func(context.Context) (ots.Credentials, error)) (*service.CredentialsCache, *Script, *watermill.CaptureLoggerAdapter) {
 	s := &Script{t: t, answers: answers}
 	logger := watermill.NewCaptureLogger()
 	return service.NewCredentialsCache(s, logger), s, logger
 }
 
-// WantCredentials asks the cache and checks whose credentials come.
+// WantCredentials checks that the cache and its SDK view return the credentials of id.
 func WantCredentials(t testing.TB, c *service.CredentialsCache, id string) {
 	t.Helper()
 	cred, err := c.Get(context.Background())
