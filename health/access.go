@@ -11,14 +11,14 @@ import (
 type Remote uint8
 
 const (
-	// RemoteNone answers requests from this machine only, and ListenAndServe
-	// takes loopback addresses only.
+	// RemoteNone answers only requests from this machine, and ListenAndServe
+	// accepts only loopback addresses.
 	RemoteNone Remote = iota
-	// RemoteProbes answers /livez and /readyz to everybody, as a kubelet needs
-	// it, and the rest to this machine only: by way of kubectl port-forward, say.
+	// RemoteProbes answers /livez and /readyz to every machine, as a kubelet needs,
+	// and the rest only to this machine, for example through kubectl port-forward.
 	RemoteProbes
-	// RemoteAll answers everything to everybody. Something in front should
-	// ask who they are: the status holds primary keys and error texts.
+	// RemoteAll answers all requests from every machine. A proxy in front should
+	// authenticate them: the status has primary keys and error texts.
 	RemoteAll
 )
 
@@ -42,17 +42,16 @@ func (r Remote) refuse(req *http.Request) string {
 	case r == RemoteAll, r == RemoteProbes && probe:
 		return ""
 	case !loopback(req.RemoteAddr):
-		return "this is for requests from the machine itself (health.Config.Remote)"
+		return "only requests from this machine are answered (health.Config.Remote)"
 	case !probe && !loopback(req.Host):
-		// A web page may have its own name resolve to 127.0.0.1 and read what is
-		// here (DNS rebinding); it cannot change the name in the request.
-		return "ask for localhost: other names could be those of a web page elsewhere (health.Config.Remote)"
+		// A web page may make its own name resolve to 127.0.0.1 and read the status
+		// (DNS rebinding); it cannot change the name in the request.
+		return "use the name localhost: a web page elsewhere may use other names for this machine (health.Config.Remote)"
 	}
 	return ""
 }
 
-// loopback reports whether an address, with or without a port, is this
-// machine's to itself.
+// loopback reports whether addr, with or without a port, is a loopback address.
 func loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {

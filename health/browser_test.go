@@ -31,9 +31,9 @@ func browser(t *testing.T) string {
 	return ""
 }
 
-// look opens the page in a browser, lets it live for some seconds of the
-// browser's own time, and returns the document that it then is. The console
-// must be empty: what the page's policy refuses would be there.
+// look opens the page in a browser, runs it for some seconds of the browser's own
+// time, and returns the resulting document. The console must be empty: violations of
+// the page's policy would be logged there.
 func look(t *testing.T, url string) string {
 	t.Helper()
 	path := browser(t)
@@ -42,7 +42,7 @@ func look(t *testing.T, url string) string {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(profile)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // that only a hang reaches
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // only a hang reaches it
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path,
 		"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -56,7 +56,7 @@ func look(t *testing.T, url string) string {
 		t.Fatalf("%s: %v\n%s", path, err, &console)
 	}
 	for _, line := range strings.Split(console.String(), "\n") {
-		if strings.Contains(line, "CONSOLE") && !strings.Contains(line, "net::ERR_") { // those are of a test that cuts the connection
+		if strings.Contains(line, "CONSOLE") && !strings.Contains(line, "net::ERR_") { // network errors come from the test that cuts the connection
 			t.Errorf("the browser says: %s", line)
 		}
 	}
@@ -65,7 +65,7 @@ func look(t *testing.T, url string) string {
 
 const hostile = `["<img src=x onerror=\"document.title='taken'\">","</td><script>document.title='taken'</script>"]`
 
-// full is a subscriber with something of everything, whose totals grow with each look.
+// full is a subscriber whose status has every field, and whose totals grow with each call.
 func full() fixed {
 	var looks atomic.Uint64
 	started := time.Now().Add(-time.Hour)
@@ -99,7 +99,7 @@ func full() fixed {
 	}
 }
 
-// batchers is one batcher that handles a batch of 40 between two looks.
+// batchers is one batcher that handles a batch of 40 between two calls.
 type batchers struct{ looks *atomic.Uint64 }
 
 func (b batchers) Stats() []batching.BatcherStats {
@@ -110,7 +110,7 @@ func (b batchers) Stats() []batching.BatcherStats {
 	}}
 }
 
-func TestBrowser_shows_what_the_status_says_and_keys_as_text(t *testing.T) {
+func TestBrowser_shows_the_status_and_keys_as_text(t *testing.T) {
 	h := newHealth(t, full(), func(c *health.Config) { c.Title = "order-sync" })
 	h.AddBatching("orders", batchers{new(atomic.Uint64)})
 	srv := httptest.NewServer(h)
@@ -136,7 +136,7 @@ func TestBrowser_shows_what_the_status_says_and_keys_as_text(t *testing.T) {
 		"handling":           `<b>150 ms</b>`,
 		"waiting messages":   `<b>21</b>`,
 		"running batches":    `<b>1 of 2</b>`,
-		"held by nobody":     `>nobody reads it</span>`,
+		"held by nobody":     `>not read</span>`,
 		"a silent client":    `title="pod-b&lt;i&gt;"`,
 		"the whole tunnel":   `2 channels, held by 2 clients; 1 of them silent; 1 channel stands still`,
 		"expected clients":   `3 clients expected`,
@@ -150,7 +150,7 @@ func TestBrowser_shows_what_the_status_says_and_keys_as_text(t *testing.T) {
 	if acked := regexp.MustCompile(`<h3>Acked</h3><div class="value">([^<]*)<`).FindStringSubmatch(dom); acked == nil || !regexp.MustCompile(`^[0-9.,k ]+$`).MatchString(acked[1]) {
 		t.Errorf("acked a second: %q", acked)
 	}
-	shown, _, _ := strings.Cut(dom, "<footer>") // the page's own script is behind
+	shown, _, _ := strings.Cut(dom, "<footer>") // after it is the page's own script
 	for _, markup := range []string{"<img", "<script>", "<b>Bobby"} {
 		if strings.Contains(shown, markup) {
 			t.Errorf("the page has %s as markup", markup)
@@ -161,7 +161,7 @@ func TestBrowser_shows_what_the_status_says_and_keys_as_text(t *testing.T) {
 	}
 }
 
-func TestBrowser_says_when_the_connection_is_lost_and_keeps_what_it_had(t *testing.T) {
+func TestBrowser_says_when_the_connection_is_lost_and_keeps_the_last_status(t *testing.T) {
 	h := newHealth(t, full())
 	var asked atomic.Int64
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

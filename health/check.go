@@ -7,17 +7,17 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// failingAfter is how long calls must have failed without success until a subscription is
-// not ready: one failure, or a moment of a busy service, is mended by a retry. A
-// kubelet that asks every 5 seconds sees it 15 seconds after the first failure.
+// failingAfter is how long calls must have failed without success before a subscription
+// is not ready: a retry resolves a single failure or a short busy period of the service.
+// A kubelet that probes every 5 seconds sees the failure 15 seconds after it began.
 const failingAfter = 10 * time.Second
 
-// notReady returns why the program does not do its work, one sentence a reason:
-// a subscriber without a subscription, or a subscription that is not connected,
-// whose calls fail, that drains, or has ended by itself. A connected subscription
-// without channels is ready: other consumers have them. One whose tunnel was read to
-// its end did its work. fault reports whether one
-// of the reasons is a fault, not a part of a start or an end.
+// notReady returns why the program is not ready, one sentence for each reason: a
+// subscriber without a subscription, or a subscription that is not connected, whose
+// calls fail, that drains, or that has ended by itself. A connected subscription without
+// channels is ready: other consumers have the channels. A subscription whose tunnel was
+// read to its end has done its work. fault reports whether one of the reasons is a fault,
+// rather than part of a start or an end.
 func notReady(now time.Time, subscribers []subscriber.Status) (reasons []string, fault bool) {
 	reasons = []string{}
 	if len(subscribers) == 0 {
@@ -60,7 +60,7 @@ func notReady(now time.Time, subscribers []subscriber.Status) (reasons []string,
 	return reasons, fault
 }
 
-// down returns which batchers are down, one sentence each.
+// down returns the batchers that are down, one sentence for each.
 func down(batchings []BatchingStatus) (reasons []string) {
 	for _, b := range batchings {
 		for _, st := range b.Batchers {
@@ -83,7 +83,7 @@ func atWork(st subscriber.Status) (subs []subscriber.SubscriptionStatus) {
 	return subs
 }
 
-// over returns what has ended of topics that nobody is subscribed to any more.
+// over returns the ended subscriptions of topics without a running one.
 func over(st subscriber.Status) (subs []subscriber.SubscriptionStatus) {
 	working := make(map[string]bool)
 	for _, sub := range atWork(st) {
@@ -104,10 +104,11 @@ func ended(sub subscriber.SubscriptionStatus) string {
 	return "ended by itself: " + sub.Fatal // which names the topic
 }
 
-// whyNotConnected is why in words, and the newest error of the subscription's clients.
+// whyNotConnected returns the cause in words and its error, or else the latest error of
+// the subscription's clients.
 func whyNotConnected(sub subscriber.SubscriptionStatus) string {
 	for _, t := range sub.Trouble {
-		if t.Op == "connect" || len(sub.Clients) == 0 { // the second: it fails to start
+		if t.Op == "connect" || len(sub.Clients) == 0 { // without clients: the start fails
 			return ": " + t.Cause + ": " + t.Error
 		}
 	}
@@ -123,24 +124,24 @@ func whyNotConnected(sub subscriber.SubscriptionStatus) string {
 	return ": " + last.Error
 }
 
-// subscriptionID tells subscriptions apart from one look to the next.
+// subscriptionID identifies a subscription between snapshots.
 type subscriptionID struct {
 	subscriber int // index
 	topic      string
 	started    time.Time
 }
 
-// progress is how many messages of a subscription were settled, and since when
-// that has been so while some were with handlers.
+// progress is how many messages of a subscription were settled, and since when that
+// number has not changed while some messages were with handlers.
 type progress struct {
 	settled uint64
 	since   time.Time
 }
 
-// notLive returns what a restart is likely to end, one sentence a reason.
+// notLive returns the problems that a restart is likely to fix, one sentence for each.
 //
-// An equal number of settled messages at two looks means that none was settled
-// between; if some are with handlers at both, these are still the same ones.
+// If two snapshots have the same number of settled messages, none was settled between
+// them; if both have messages with handlers, these are the same messages.
 func (h *Health) notLive(now time.Time, subscribers []subscriber.Status) []string {
 	reasons := []string{}
 	h.mu.Lock()
@@ -175,9 +176,9 @@ func (h *Health) notLive(now time.Time, subscribers []subscriber.Status) []strin
 	return append(reasons, allFailed(subscribers)...)
 }
 
-// allFailed returns why nothing can work any more: the last subscriptions have ended by
-// themselves, and stay ended. While any other one works or is yet to begin, of
-// whatever subscriber, there is no reason: a restart would only disturb it.
+// allFailed returns why the program cannot work any longer: all subscriptions have ended
+// by themselves, for good. While a subscription of any subscriber still runs or has not
+// begun, there is no such reason: a restart would only interrupt it.
 func allFailed(subscribers []subscriber.Status) (reasons []string) {
 	for _, st := range subscribers {
 		if st.Closed {

@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// logged returns the messages that the source in dir logs, each with its level
-// and from, who says it: "Error subscriber Channel lost". A message that is put
-// together counts with the text that it begins with, and "...".
+// logged returns the messages that the source in dir logs, each with its level and its
+// package: "Error subscriber Channel lost". A message that is concatenated counts with
+// its first text and "...".
 func logged(t *testing.T, dir, from string) (lines []string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("..", dir, "*.go"))
@@ -113,7 +113,7 @@ func TestDocs_list_every_log_line_with_its_level(t *testing.T) {
 					used[l], found = true, true
 				}
 			}
-			// The SDK's lines are put together by the bridge.
+			// The bridge concatenates the SDK's lines.
 			if !found && !strings.HasSuffix(line, " ...") {
 				t.Errorf("docs/operations.md does not list: %s", line)
 			}

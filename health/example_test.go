@@ -65,7 +65,7 @@ func Example() {
 	// - instance shop: nothing is subscribed
 }
 
-// A consumer with all that there is to watch it.
+// A consumer with metrics, health and tracing.
 func Example_watching() {
 	ctx, router, sub := consumer()
 
@@ -85,10 +85,10 @@ func Example_watching() {
 	router.AddMiddleware(tr.Middleware)
 	go func() {
 		if err := h.ListenAndServe(ctx, ""); err != nil { // 127.0.0.1:8088, until ctx ends
-			log.Fatal(err) // it cannot listen: somebody else has the address
+			log.Fatal(err) // it cannot listen: another process uses the address
 		}
 	}()
 }
 
-// consumer is the program that Example_watching watches.
+// consumer is the program that Example_watching observes.
 var consumer func() (context.Context, *message.Router, *subscriber.Subscriber)

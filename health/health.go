@@ -14,14 +14,14 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// Source is what a subscriber shows: a *subscriber.Subscriber is one. Status is
-// called by many goroutines at once.
+// Source provides the status of a subscriber: *subscriber.Subscriber implements it.
+// Status is called by many goroutines at once.
 type Source interface {
 	Status() subscriber.Status
 }
 
-// BatchSource is what batches show: a *batching.Batching is one. Stats is called
-// by many goroutines at once.
+// BatchSource provides the statistics of batchers: *batching.Batching implements it.
+// Stats is called by many goroutines at once.
 type BatchSource interface {
 	Stats() []batching.BatcherStats
 }
@@ -35,38 +35,38 @@ const (
 // NeverStuck switches Config.StuckAfter off.
 const NeverStuck time.Duration = -1
 
-// Config configures a Health. The zero value is fine.
+// Config configures a Health. The zero value is valid.
 type Config struct {
 	// Title names the program on the page. Default "watermill-ots".
 	Title string
 
-	// StuckAfter is how long no message of a subscription may be settled, while
-	// some are with their handlers, until /livez fails. It must be well above what
-	// the slowest handler takes, the Timeout of its batch included. Default
-	// 15 minutes, that is after the subscriber's own alarm
-	// (subscriber.Config.StuckAfter). NeverStuck: off.
+	// StuckAfter is how long /livez succeeds although no message of a subscription is
+	// settled while some are with their handlers. It must be well above the time of
+	// the slowest handler, including the Timeout of its batch. Default 15 minutes,
+	// which is later than the subscriber's own alarm (subscriber.Config.StuckAfter).
+	// NeverStuck: off.
 	StuckAfter time.Duration
 
 	// Remote says what requests from other machines may see. Default RemoteNone.
 	Remote Remote
 
-	// HideKeys replaces primary keys by "(hidden)". Error texts are shown as they are.
+	// HideKeys replaces primary keys with "(hidden)". Error texts are not changed.
 	HideKeys bool
 }
 
 // ErrInvalidConfig is wrapped by every error of New.
 var ErrInvalidConfig = errors.New("health: invalid config")
 
-// Health is an http.Handler. It has no goroutine of its own: it looks when it is
-// asked. All methods may be called from any goroutine.
+// Health is an http.Handler. It has no goroutine: it takes a snapshot for each request.
+// All methods may be called from any goroutine.
 //
-// It serves fixed paths below wherever it is mounted (with http.StripPrefix);
-// the page then has to be asked for with a slash at the end.
+// It serves fixed paths. If it is mounted below a prefix (with http.StripPrefix), the
+// page's URL must end with a slash.
 type Health struct {
 	cfg Config
 	mux *http.ServeMux
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the following
 	sources   []Source
 	batchings []namedBatches
 	checks    []namedCheck
@@ -85,8 +85,8 @@ type namedCheck struct {
 
 var _ http.Handler = (*Health)(nil)
 
-// New checks cfg and returns a Health that watches nothing yet, and is not ready
-// therefore. It starts nothing. The error wraps ErrInvalidConfig and lists every fault.
+// New checks cfg and returns a Health without subscribers, which is therefore not ready.
+// It starts no goroutine. The error wraps ErrInvalidConfig and lists all faults.
 func New(cfg Config) (*Health, error) {
 	var faults []error
 	if cfg.StuckAfter < 0 && cfg.StuckAfter != NeverStuck {
@@ -108,15 +108,15 @@ func New(cfg Config) (*Health, error) {
 	return h, nil
 }
 
-// AddSubscriber watches a subscriber from here on, also after it was closed.
+// AddSubscriber adds a subscriber to the status. It stays after it was closed.
 func (h *Health) AddSubscriber(s Source) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.sources = append(h.sources, s)
 }
 
-// AddCheck has /readyz fail, and say why, while check returns an error; /livez
-// does not look at it. router.Observed.Ready is one. It is called by many
+// AddCheck makes /readyz fail, with the error as the reason, while check returns an
+// error; /livez ignores it. router.Observed.Ready is such a check. It is called by many
 // goroutines at once and must be quick; a panic in it counts as an error.
 func (h *Health) AddCheck(name string, check func() error) {
 	h.mu.Lock()
@@ -124,7 +124,7 @@ func (h *Health) AddCheck(name string, check func() error) {
 	h.checks = append(h.checks, namedCheck{name, check})
 }
 
-// call calls the check, which is the user's.
+// call calls the check, which is user code and may panic.
 func (c namedCheck) call() (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -134,37 +134,37 @@ func (c namedCheck) call() (err error) {
 	return c.check()
 }
 
-// AddBatching shows batches from here on, under that name. While one of its
-// batchers is down (batching.Batcher.Probe), /readyz fails.
+// AddBatching adds batchers to the status, under that name. While one of them is down
+// (batching.Batcher.Probe), /readyz fails.
 func (h *Health) AddBatching(name string, b BatchSource) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.batchings = append(h.batchings, namedBatches{name, b})
 }
 
-// Snapshot is what /status.json serves.
+// Snapshot is the status that /status.json serves.
 type Snapshot struct {
 	Time  time.Time `json:"time"`
 	Title string    `json:"title"`
 
 	Ready    bool     `json:"ready"`
-	NotReady []string `json:"not_ready"` // why it is not
-	Fault    bool     `json:"fault"`     // it is not ready because something fails, not because it starts or ends
+	NotReady []string `json:"not_ready"` // the reasons
+	Fault    bool     `json:"fault"`     // it is not ready because of a failure, not because it starts or ends
 	Live     bool     `json:"live"`
-	NotLive  []string `json:"not_live"` // why it is not
+	NotLive  []string `json:"not_live"` // the reasons
 
 	Subscribers []subscriber.Status `json:"subscribers"`
 	Batchings   []BatchingStatus    `json:"batchings"`
 }
 
-// BatchingStatus is the part of a Snapshot about what one AddBatching added.
+// BatchingStatus is the part of a Snapshot for one call of AddBatching.
 type BatchingStatus struct {
 	Name     string                  `json:"name"`
 	Batchers []batching.BatcherStats `json:"batchers"`
 }
 
-// Snapshot looks at everything. It takes short locks only and calls nobody but
-// what was added.
+// Snapshot returns the current status. It takes only short locks, and calls only the
+// sources and checks that were added.
 func (h *Health) Snapshot() Snapshot {
 	h.mu.Lock()
 	sources, batchings, checks := slices.Clone(h.sources), slices.Clone(h.batchings), slices.Clone(h.checks)
@@ -194,10 +194,10 @@ func (h *Health) Snapshot() Snapshot {
 	return s
 }
 
-// hidden stands where a key was.
+// hidden replaces a key.
 const hidden = "(hidden)"
 
-// hideKeys replaces the keys in st, which is the caller's own.
+// hideKeys replaces the keys in st, which the caller must not share.
 func hideKeys(st *subscriber.Status) {
 	for _, sub := range st.Subscriptions {
 		for i := range sub.Failing {

@@ -18,12 +18,13 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fixed is a subscriber whose status the test sets. The function makes a status of its own each time.
+// fixed is a subscriber whose status the test sets. The function returns a separate status
+// each time.
 type fixed func() subscriber.Status
 
 func (f fixed) Status() subscriber.Status { return f() }
 
-// status is one of a subscriber of instance shop.
+// status returns the status of a subscriber of instance shop.
 func status(subs ...subscriber.SubscriptionStatus) fixed {
 	return func() subscriber.Status { return subscriber.Status{Instance: "shop", Subscriptions: subs} }
 }
@@ -42,7 +43,7 @@ func newHealth(t *testing.T, sub health.Source, change ...func(*health.Config)) 
 	return h
 }
 
-// get asks h as this machine does.
+// get sends h a request from this machine.
 func get(h http.Handler, path string, change ...func(*http.Request)) *httptest.ResponseRecorder {
 	req := httptest.NewRequest(http.MethodGet, "http://localhost:8088"+path, nil)
 	req.RemoteAddr = "127.0.0.1:4711"
@@ -54,7 +55,7 @@ func get(h http.Handler, path string, change ...func(*http.Request)) *httptest.R
 	return w
 }
 
-func TestNew_lists_all_faults_and_watches_nothing_yet(t *testing.T) {
+func TestNew_lists_all_faults_and_has_no_subscribers_yet(t *testing.T) {
 	_, err := health.New(health.Config{StuckAfter: -2, Remote: 7})
 	if !errors.Is(err, health.ErrInvalidConfig) {
 		t.Fatalf("got %v", err)
@@ -126,8 +127,8 @@ func TestReadyz_and_livez_say_why_not(t *testing.T) {
 	}
 }
 
-// TestLivez_is_good_while_any_subscriber_can_work: each pipeline of a router has a
-// subscriber of its own, and the end of one must not have all restarted.
+// TestLivez_is_good_while_any_subscriber_can_work is about routers: each pipeline has its
+// own subscriber, and the end of one must not restart all.
 func TestLivez_is_good_while_any_subscriber_can_work(t *testing.T) {
 	closed := fixed(func() subscriber.Status { return subscriber.Status{Instance: "shop", Closed: true} })
 	for name, c := range map[string]struct {
@@ -154,7 +155,7 @@ func TestLivez_is_good_while_any_subscriber_can_work(t *testing.T) {
 	}
 }
 
-// busy is a subscription with messages at handlers.
+// busy is a subscription with messages that handlers have.
 func busy(settled uint64, held int) subscriber.SubscriptionStatus {
 	s := working
 	s.Totals.Acked = settled
@@ -192,7 +193,7 @@ func TestLivez_fails_when_no_message_was_settled_for_StuckAfter_while_some_are_w
 	}
 }
 
-func TestLivez_tells_how_long_nothing_was_settled_unless_it_is_off(t *testing.T) {
+func TestLivez_says_how_long_no_message_was_settled_unless_it_is_off(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, off := newHealth(t, status(busy(1, 3))), newHealth(t, status(busy(1, 3)), func(c *health.Config) { c.StuckAfter = health.NeverStuck })
 		get(h, "/livez")

@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// page is the whole page: it loads nothing but status.json, every second.
+// page is the whole page: it loads only status.json, every second.
 //
-// It writes texts into the document as texts only (textContent, attributes by
-// setAttribute): keys and error texts are anybody's.
+// It writes texts into the document only as text (textContent, attributes by
+// setAttribute): keys and error texts may contain HTML from anyone.
 //
 //go:embed page.html
 var page string
 
-// pagePolicy lets the page run its own script and style and nothing else.
+// pagePolicy allows the page its own script and style and nothing else.
 var pagePolicy = strings.Join([]string{
 	"default-src 'none'",
 	"script-src 'sha256-" + digest(between(page, "<script>", "</script>")) + "'",
@@ -41,5 +41,5 @@ func digest(s string) string {
 
 func servePage(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_, _ = w.Write([]byte(page)) // whoever asked is gone if it fails
+	_, _ = w.Write([]byte(page)) // if it fails, the client is gone
 }

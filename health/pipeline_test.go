@@ -19,7 +19,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// snapshot is what /status.json says.
+// snapshot returns the answer of /status.json.
 func snapshot(t *testing.T, h http.Handler) (s health.Snapshot) {
 	t.Helper()
 	if err := json.Unmarshal(get(h, "/status.json").Body.Bytes(), &s); err != nil {

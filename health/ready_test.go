@@ -39,7 +39,7 @@ func TestReadyz_fails_once_calls_have_failed_for_ten_seconds(t *testing.T) {
 	})
 }
 
-func TestSnapshot_tells_faults_from_starts_and_ends(t *testing.T) {
+func TestSnapshot_distinguishes_faults_from_starts_and_ends(t *testing.T) {
 	starting, failing := starting, disconnected
 	starting.Started, failing.Started = time.Now(), time.Now()
 	late := starting
@@ -62,7 +62,7 @@ func TestSnapshot_tells_faults_from_starts_and_ends(t *testing.T) {
 	}
 }
 
-func TestSnapshot_counts_what_checks_and_batchers_say_as_faults(t *testing.T) {
+func TestSnapshot_counts_failing_checks_and_batchers_as_faults(t *testing.T) {
 	h := newHealth(t, status(draining))
 	if s := h.Snapshot(); s.Fault || s.Ready {
 		t.Errorf("draining: %+v", s)
@@ -73,8 +73,8 @@ func TestSnapshot_counts_what_checks_and_batchers_say_as_faults(t *testing.T) {
 	}
 }
 
-// It runs a whole consumer with the default
-// settings, whose heartbeats alone would tell nothing for minutes.
+// It runs a whole consumer with the default settings, whose heartbeats alone would not
+// show a failure for minutes.
 func TestReadyz_of_a_consumer_fails_within_15_seconds_of_its_calls_and_recovers(t *testing.T) {
 	for name, fault := range map[string]emulator.Fault{
 		"refused":     {Operation: "tunnel/*", Code: "OTSAuthFailed", Status: http.StatusForbidden},

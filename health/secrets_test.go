@@ -23,7 +23,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// everything is a logger that keeps all that it is told, at every level.
+// everything is a logger that keeps all lines, at every level.
 type everything struct {
 	all  *told
 	with watermill.LogFields
@@ -61,8 +61,8 @@ const (
 	wrongKey = "wrong+secret/that?is=secret"
 )
 
-// checkSecrets asserts that no secret is in text, as it is or in a form in which
-// it could have been sent.
+// checkSecrets asserts that text has no secret, neither as it is nor in a form in which it
+// could have been sent.
 func checkSecrets(t *testing.T, where, text string) {
 	t.Helper()
 	for _, secret := range []string{testbed.KeySecret, stsToken, wrongKey} {
@@ -74,8 +74,8 @@ func checkSecrets(t *testing.T, where, text string) {
 	}
 }
 
-// TestSecrets_are_in_no_log_and_no_status runs into trouble of many kinds, with
-// all that can be logged.
+// TestSecrets_are_in_no_log_and_no_status causes failures of many kinds, with all logs
+// enabled.
 func TestSecrets_are_in_no_log_and_no_status(t *testing.T) {
 	log := everything{all: &told{levels: make(map[string]int)}}
 	b := testbed.New(t, emulator.Options{})
@@ -165,7 +165,7 @@ tunnels:
 	checkSecrets(t, "the log", text)
 }
 
-// routerOf makes a router whose messages fail in every way.
+// routerOf returns a router whose messages fail in every way.
 func routerOf(t *testing.T, yaml string, log watermill.LoggerAdapter) *router.Router {
 	t.Helper()
 	cfg, err := router.Parse("test.yaml", []byte(yaml))

@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// DefaultAddr is where ListenAndServe listens unless it is told otherwise.
+// DefaultAddr is the default address of ListenAndServe.
 const DefaultAddr = "127.0.0.1:8088"
 
-// shutdownTimeout is how long answers under way may take when Serve ends.
+// shutdownTimeout is how long requests in flight may take when Serve ends.
 const shutdownTimeout = time.Second
 
-// ListenAndServe serves on addr, "" meaning DefaultAddr, until ctx ends; then it
-// returns nil. Any other address than a loopback one is refused unless
-// Config.Remote says who may come from there.
+// ListenAndServe serves on addr, "" meaning DefaultAddr, until ctx ends; then it returns
+// nil. It refuses an address that is not a loopback address unless Config.Remote allows
+// requests from other machines.
 //
-// A kubelet should be told of a drain: let ctx outlive the Router's.
+// Use a ctx that ends after the Router's, so that a kubelet sees a drain.
 func (h *Health) ListenAndServe(ctx context.Context, addr string) error {
 	if addr == "" {
 		addr = DefaultAddr
@@ -37,8 +37,8 @@ func (h *Health) ListenAndServe(ctx context.Context, addr string) error {
 	return h.Serve(ctx, l)
 }
 
-// Serve is ListenAndServe on a listener, which it closes. Whatever it listens on, Config.Remote
-// decides who is answered.
+// Serve is ListenAndServe on a listener, which it closes. Config.Remote decides which
+// requests are answered, whatever the listener's address is.
 func (h *Health) Serve(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler:           h,
@@ -70,7 +70,7 @@ func (h *Health) Serve(ctx context.Context, l net.Listener) error {
 func (h *Health) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
-	header.Set("Content-Security-Policy", pagePolicy) // on everything: a browser may be made to show any of it
+	header.Set("Content-Security-Policy", pagePolicy) // on all answers: a browser can be made to show any of them
 	header.Set("Cross-Origin-Opener-Policy", "same-origin")
 	header.Set("Cross-Origin-Resource-Policy", "same-origin")
 	header.Set("Referrer-Policy", "no-referrer")
@@ -78,7 +78,7 @@ func (h *Health) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header.Set("X-Frame-Options", "DENY")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		header.Set("Allow", "GET, HEAD")
-		http.Error(w, "only GET and HEAD: there is nothing to change here", http.StatusMethodNotAllowed)
+		http.Error(w, "only GET and HEAD are allowed: the status is read-only", http.StatusMethodNotAllowed)
 		return
 	}
 	if why := h.cfg.Remote.refuse(r); why != "" {
@@ -107,7 +107,7 @@ func probe(w http.ResponseWriter, r *http.Request, what string, reasons []string
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(code)
-	_, _ = w.Write([]byte(text)) // whoever asked is gone if it fails
+	_, _ = w.Write([]byte(text)) // if it fails, the client is gone
 }
 
 func writeJSON(w http.ResponseWriter, code int, v any) {
@@ -120,5 +120,5 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_, _ = w.Write(body.Bytes()) // whoever asked is gone if it fails
+	_, _ = w.Write(body.Bytes()) // if it fails, the client is gone
 }

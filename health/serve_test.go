@@ -31,7 +31,7 @@ func TestHealth_is_read_only(t *testing.T) {
 	}
 }
 
-func TestHealth_protects_whatever_a_browser_shows(t *testing.T) {
+func TestHealth_protects_all_answers_that_a_browser_may_show(t *testing.T) {
 	h := newHealth(t, status(working))
 	for _, path := range []string{"/", "/livez", "/readyz", "/status.json", "/elsewhere"} {
 		header := get(h, path).Header()
@@ -73,7 +73,7 @@ func TestPage_has_only_its_own_script_and_style_and_loads_nothing(t *testing.T) 
 	}
 }
 
-func TestRemote_decides_who_sees_what(t *testing.T) {
+func TestRemote_decides_which_requests_are_answered(t *testing.T) {
 	const here, there, v6 = "127.0.0.1:1", "10.1.2.3:1", "[::1]:1"
 	for _, c := range []struct {
 		remote           health.Remote
@@ -112,7 +112,7 @@ func TestRemote_decides_who_sees_what(t *testing.T) {
 	}
 }
 
-func TestListenAndServe_takes_other_addresses_than_loopback_only_when_told(t *testing.T) {
+func TestListenAndServe_accepts_other_addresses_than_loopback_only_with_Remote(t *testing.T) {
 	h := newHealth(t, status(working))
 	for _, addr := range []string{":0", "0.0.0.0:0", "[::]:0", "10.1.2.3:80", "example.com:80"} {
 		if err := h.ListenAndServe(t.Context(), addr); !errors.Is(err, health.ErrInvalidConfig) || !strings.Contains(err.Error(), addr) {

@@ -13,15 +13,15 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// Subscribe retries a start for ever while the service cannot be reached. Within 15 s the page
-// is red and names the topic and the cause.
+// Subscribe retries a start without limit while the service cannot be reached. Within 15 s
+// the page is red and names the topic and the cause.
 func TestReady_names_the_cause_of_a_start_that_fails(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
-	l.Close() // refuses from here on
+	l.Close() // then it refuses connections
 	s, err := subscriber.New(subscriber.Config{Endpoint: "http://" + addr, Instance: "inst", AccessKeyID: "id", AccessKeySecret: "secret"}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -11,11 +11,11 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// acks has the histograms of what OnAck is told.
+// acks has the histograms of OnAck.
 //
-// observe is called for each ack by many goroutines at once: it finds the
-// histograms of its topic without a lock or an allocation, in a map that is never
-// changed but replaced.
+// observe is called for each ack by many goroutines at once. It finds the histograms of
+// its topic without a lock or an allocation, in a map that is never changed, only
+// replaced.
 type acks struct {
 	enabled         atomic.Bool
 	delay, handling *prometheus.HistogramVec
@@ -24,7 +24,7 @@ type acks struct {
 	known atomic.Pointer[map[topic]*observers] // never nil
 }
 
-// topic is what an ack names its tunnel by.
+// topic identifies the tunnel of an ack.
 type topic struct{ instance, topic string }
 
 type observers struct{ delay, handling prometheus.Observer }
@@ -37,7 +37,7 @@ func newAcks(delay, handling []float64) *acks {
 		}, tunnelLabels),
 		handling: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: Namespace, Name: "handling_seconds", Buckets: handling,
-			Help: "Time from when a message was offered to its ack.",
+			Help: "Time from the offer of a message to its ack.",
 		}, tunnelLabels),
 	}
 	a.known.Store(&map[topic]*observers{})
@@ -57,7 +57,7 @@ func (a *acks) observe(ack subscriber.Acked) {
 	}
 }
 
-// begin makes the series of a tunnel, at 0.
+// begin creates the series of a tunnel, at 0.
 func (a *acks) begin(t tunnel) {
 	name := topic{t.instance, t.table + "/" + t.tunnel}
 	if a.enabled.Load() && (*a.known.Load())[name] == nil {

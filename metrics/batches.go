@@ -43,8 +43,8 @@ var batcherFamilies = []family[batcher]{
 	batcherNumber("batch_messages_handling", "Messages in batches that run.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Handling) }),
 	batcherNumber("batches_running", "Batches that run.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Running) }),
 	batcherNumber("batches_running_limit", "Concurrency.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Concurrency) }),
-	batcherNumber("batches_ready", "Batches that wait for nothing but others to end (Concurrency), or for the end of an outage.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Ready) }),
-	batcherNumber("batchers_down", "1 while nothing succeeds in the batcher and only single messages probe.", prometheus.GaugeValue, func(s *batcher) float64 {
+	batcherNumber("batches_ready", "Batches that wait only for others to end (Concurrency), or for the end of an outage.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Ready) }),
+	batcherNumber("batchers_down", "1 while the batcher's handler is down and only single messages probe it.", prometheus.GaugeValue, func(s *batcher) float64 {
 		if s.DownSince.IsZero() {
 			return 0
 		}
@@ -52,7 +52,7 @@ var batcherFamilies = []family[batcher]{
 	}),
 }
 
-// batches has the histograms of what OnBatch is told.
+// batches has the histograms of OnBatch.
 type batches struct {
 	size, wait, handling *prometheus.HistogramVec
 
@@ -84,7 +84,7 @@ func (b *batches) enable(pipeline string) {
 	b.enabled[pipeline] = true
 }
 
-// begin makes the series of a batcher, at 0.
+// begin creates the series of a batcher, at 0.
 func (b *batches) begin(pipeline, batcher string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

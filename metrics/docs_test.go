@@ -17,7 +17,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/metrics"
 )
 
-// everything gathers a run in which each metric there is has a series.
+// everything gathers the metrics of a run in which each metric has a series.
 func everything(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()
 	w := watch(t, metrics.Config{RPOInterval: 1, Channels: true})
@@ -32,7 +32,7 @@ func everything(t *testing.T) map[string]*dto.MetricFamily {
 	return w.gather()
 }
 
-// labelsOf returns the names of a metric's labels; of a histogram also le.
+// labelsOf returns the names of a metric's labels; for a histogram also le.
 func labelsOf(f *dto.MetricFamily) (names []string) {
 	for _, l := range f.Metric[0].Label {
 		names = append(names, l.GetName())
@@ -50,11 +50,11 @@ var (
 	legend   = regexp.MustCompile(`\{\{\s*([a-z_]+)\s*\}\}`)
 )
 
-// targetLabels are those that Prometheus gives to every series of a process: they name it.
+// targetLabels are the labels that Prometheus adds to every series of a process.
 var targetLabels = []string{"instance", "job"}
 
-// check checks an expression: its metrics exist, and have the labels it names.
-// It returns these.
+// check checks an expression: its metrics exist and have the labels that it names. It
+// returns the labels of its metrics.
 func check(t *testing.T, families map[string]*dto.MetricFamily, where, expr string) (labels []string) {
 	t.Helper()
 	selectors := selector.FindAllStringSubmatch(expr, -1)

@@ -18,7 +18,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// A subscriber and its batches in a registry. A program serves that with
+// A subscriber and its batches in a registry. A program serves the registry with
 // promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).
 func Example() {
 	em, err := emulator.Start(emulator.Options{Instance: "shop", AccessKeyID: "id", AccessKeySecret: "secret"})
@@ -72,7 +72,7 @@ func Example() {
 		for n := 0; n < 250; {
 			n += <-handled
 		}
-		router.Close() // what was handled is acked before
+		router.Close() // handled messages are acked first
 	}()
 	if err := router.Run(context.Background()); err != nil {
 		log.Fatal(err)

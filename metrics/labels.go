@@ -8,12 +8,12 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/oneline"
 )
 
-// maxLabel bounds the bytes of a label's value. Names at the service have 255 at most.
+// maxLabel limits the bytes of a label's value. Names at the service have at most 255.
 const maxLabel = 300
 
-// label returns text as the value of a label: names and codes come from outside, and a
-// client library panics, and fails the whole scrape, for what is not UTF-8.
-// Series are distinguished by its result: texts with equal results are summed.
+// label returns text as the value of a label. Names and codes come from outside, and the
+// client library panics, and fails the whole scrape, for text that is not UTF-8. Series
+// of texts with equal results are summed.
 func label(text string) string { return oneline.Text(text, maxLabel) }
 
 // newTunnel returns the tunnel with these names as labels.
@@ -21,20 +21,20 @@ func newTunnel(instance, table, name string) tunnel {
 	return tunnel{label(instance), label(table), label(name)}
 }
 
-// send sends a series. The values of its labels are clean.
+// send sends a series. The values of its labels come from label.
 func send(series chan<- prometheus.Metric, desc *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
 	series <- prometheus.MustNewConstMetric(desc, kind, v, labels...)
 }
 
-// maxKinds bounds the kinds of failed calls that are told apart for a tunnel. A
-// subscription tells 64 apart.
+// maxKinds limits the kinds of failed calls that have their own series, for each tunnel.
+// A subscription distinguishes 64.
 const maxKinds = 100
 
-// otherKind stands for those beyond maxKinds.
+// otherKind replaces the kinds beyond maxKinds.
 const otherKind = "other"
 
-// kinds says which kinds of failed calls have a series. Once a kind has one it keeps
-// it, as a counter must not go back.
+// kinds records which kinds of failed calls have a series. A kind keeps its series,
+// because a counter must not decrease.
 type kinds struct {
 	mu    sync.Mutex
 	known map[tunnel]map[kind]bool
@@ -43,7 +43,7 @@ type kinds struct {
 // kind is a kind of failed call, by its labels.
 type kind struct{ operation, code string }
 
-// of returns the kind that a failed call of t is counted as.
+// of returns the kind under which a failed call of t is counted.
 func (k *kinds) of(t tunnel, call kind) kind {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -24,7 +24,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// alone is a Metrics behind a registry, without anything that it watches.
+// alone is a Metrics in a registry, without subscribers.
 func alone(t *testing.T) *watched {
 	t.Helper()
 	w := &watched{T: t, registry: prometheus.NewPedanticRegistry()}
@@ -80,7 +80,7 @@ func TestMetrics_show_any_code_that_a_service_sends(t *testing.T) {
 }
 
 // strangeCodes answers the first reads with codes that no service has, as a broken
-// proxy may. The emulator refuses to make such faults.
+// proxy may. The emulator refuses to inject such faults.
 type strangeCodes struct {
 	http.RoundTripper
 	codes chan string
@@ -148,9 +148,9 @@ func TestMetrics_show_any_name(t *testing.T) {
 	}
 }
 
-// A tunnel's series of failed calls are bounded, whatever codes come, and once a code has a
-// series its count does not go back.
-func TestMetrics_tell_a_bounded_number_of_codes_apart(t *testing.T) {
+// The number of a tunnel's series of failed calls is limited, whatever the codes are, and
+// once a code has a series its count does not decrease.
+func TestMetrics_distinguish_a_limited_number_of_codes(t *testing.T) {
 	w := alone(t)
 	source := make(fixed, 3)
 	w.metrics.AddSubscriber(source)

@@ -14,7 +14,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// Namespace is what the names of all series begin with.
+// Namespace is the prefix of the names of all series.
 const Namespace = "watermill_ots"
 
 // DefaultRPOTimeout is the default of Config.RPOTimeout.
@@ -23,36 +23,39 @@ const DefaultRPOTimeout = 2 * time.Second
 // ErrInvalidConfig is wrapped by every error of New.
 var ErrInvalidConfig = errors.New("metrics: invalid config")
 
-// Config configures a Metrics. The zero value is fine.
+// Config configures a Metrics. The zero value is valid.
 type Config struct {
 	// DelayBuckets are the upper bounds, in seconds, of the histogram of the time
 	// between a change and its ack. Default 5 ms to 1 h.
 	DelayBuckets []float64
 
-	// HandlingBuckets are those of the histograms of handling times: of
-	// messages, and of batches, which also wait. Default 1 ms to 2 min.
+	// HandlingBuckets are the upper bounds of the histograms of handling times of
+	// messages and batches, and of waiting times of batches. Default 1 ms to 2 min.
 	HandlingBuckets []float64
 
-	// SizeBuckets are those of the histogram of messages in a batch. Default 1 to 1000.
+	// SizeBuckets are the upper bounds of the histogram of messages in a batch. Default
+	// 1 to 1000.
 	SizeBuckets []float64
 
-	// RPOInterval is how often at most the service is asked how far each tunnel
-	// is (two calls a tunnel), during a scrape. Default 0: it is not asked.
+	// RPOInterval is the minimum time between requests to the service for each
+	// tunnel's progress (two calls a tunnel), which are made during a scrape.
+	// Default 0: no requests.
 	RPOInterval time.Duration
 
-	// RPOTimeout is how long a scrape waits for these answers at most; later ones
-	// are not taken. Default 2 s.
+	// RPOTimeout is how long a scrape waits for these answers at most; later answers
+	// are discarded. Default 2 s.
 	RPOTimeout time.Duration
 
-	// Channels shows each channel of the tunnels with a series of its own, with its
-	// client, from the service's view (subscriber.TunnelView). The ids change with each
-	// split, merge and restart, and so the series; of a tunnel there are 1000 at most, orphans
-	// first. Default false: counts only.
+	// Channels exports a series for each channel of the tunnels, with its client, from
+	// the service's view (subscriber.TunnelView). The ids, and so the series, change with
+	// each split, merge and restart. Each tunnel has at most 1000, orphans first.
+	// Default false: counts only.
 	Channels bool
 }
 
-// Source is what a subscriber shows: a *subscriber.Subscriber is one. If it has
-// its method RPO too, the service's view is shown when Config.RPOInterval is set.
+// Source provides the status of a subscriber: *subscriber.Subscriber implements it. If a
+// Source also has the subscriber's method RPO, the service's view is exported when
+// Config.RPOInterval is set.
 type Source interface {
 	Status() subscriber.Status
 }
@@ -67,19 +70,19 @@ type Metrics struct {
 
 	channels bool // Config.Channels
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the following
 	sources   []Source
 	batchings []pipeline
 	checks    []check
 }
 
-// check is what AddCheck was given.
+// check holds the arguments of AddCheck.
 type check struct {
 	pipeline string
 	failing  func() error
 }
 
-var notReadyDesc = newDesc("pipelines_not_ready", "1 while the pipeline's check fails: nothing succeeds in Process, or the pipeline has ended.", []string{"pipeline"})
+var notReadyDesc = newDesc("pipelines_not_ready", "1 while the pipeline's check fails: Process is down, or the pipeline has ended.", []string{"pipeline"})
 
 type pipeline struct {
 	name string
@@ -88,8 +91,8 @@ type pipeline struct {
 
 var _ prometheus.Collector = (*Metrics)(nil)
 
-// New returns a Metrics that shows nothing yet. The error wraps ErrInvalidConfig
-// and lists every fault of cfg: buckets that do not grow, negative times.
+// New returns a Metrics without subscribers and batchings. The error wraps
+// ErrInvalidConfig and lists all faults of cfg: bounds that do not grow, negative times.
 func New(cfg Config) (*Metrics, error) {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
@@ -108,7 +111,7 @@ func New(cfg Config) (*Metrics, error) {
 	handling := buckets("HandlingBuckets", cfg.HandlingBuckets, []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120})
 	size := buckets("SizeBuckets", cfg.SizeBuckets, []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000})
 	if cfg.RPOInterval < 0 {
-		fault("Config.RPOInterval is %v: it must not be negative (zero means that the service is not asked)", cfg.RPOInterval)
+		fault("Config.RPOInterval is %v: it must not be negative (zero means no requests)", cfg.RPOInterval)
 	}
 	if cfg.RPOTimeout < 0 {
 		fault("Config.RPOTimeout is %v: it must not be negative (zero means the default)", cfg.RPOTimeout)
@@ -125,23 +128,23 @@ func New(cfg Config) (*Metrics, error) {
 	}, nil
 }
 
-// AddSubscriber shows a subscriber from here on, also after it was closed.
+// AddSubscriber adds a subscriber. It stays after it was closed.
 func (m *Metrics) AddSubscriber(s Source) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sources = append(m.sources, s)
 }
 
-// AddBatching shows a batching from here on, also after it was closed. The name
-// becomes the label pipeline; batchings with the same name are summed up.
+// AddBatching adds a batching. It stays after it was closed. The name is the value of the
+// label pipeline; batchings with the same name are summed up.
 func (m *Metrics) AddBatching(name string, b *batching.Batching) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.batchings = append(m.batchings, pipeline{label(name), b})
 }
 
-// AddCheck shows whether a check fails, as a gauge of the pipeline with that
-// name; router.Observed.Ready is one. It must be quick, and is called by many
+// AddCheck adds a gauge for the pipeline with that name, which is 1 while the check fails.
+// router.Observed.Ready is such a check. It must be quick, and is called by many
 // goroutines at once. A panic in it counts as an error.
 func (m *Metrics) AddCheck(name string, failing func() error) {
 	m.mu.Lock()
@@ -152,7 +155,7 @@ func (m *Metrics) AddCheck(name string, failing func() error) {
 // value is 1 while the check fails.
 func (c check) value() (v float64) {
 	defer func() {
-		if recover() != nil { // the user's code; metrics have no logger
+		if recover() != nil { // the check is user code, and Metrics has no logger
 			v = 1
 		}
 	}()
@@ -162,14 +165,14 @@ func (c check) value() (v float64) {
 	return 0
 }
 
-// OnAck returns what subscriber.Config.OnAck takes, for the histograms of
-// delays and handling times. One may serve many subscribers.
+// OnAck returns the function for subscriber.Config.OnAck, for the histograms of delays and
+// handling times. Several subscribers may share one function.
 func (m *Metrics) OnAck() func(subscriber.Acked) {
 	m.acks.enabled.Store(true)
 	return m.acks.observe
 }
 
-// OnBatch returns what batching.Config.OnBatch takes, for the histograms of the
+// OnBatch returns the function for batching.Config.OnBatch, for the histograms of the
 // batches of the pipeline with that name.
 func (m *Metrics) OnBatch(name string) func(batching.Handled) {
 	name = label(name)
@@ -196,8 +199,8 @@ func (m *Metrics) Describe(descs chan<- *prometheus.Desc) {
 	m.rpo.describe(descs)
 }
 
-// Collect implements prometheus.Collector. It waits for nothing but, with
-// Config.RPOInterval, the service, for RPOTimeout at most.
+// Collect implements prometheus.Collector. Only with Config.RPOInterval does it wait for
+// the service, at most for RPOTimeout.
 func (m *Metrics) Collect(series chan<- prometheus.Metric) {
 	m.mu.Lock()
 	sources, batchings, checks := slices.Clone(m.sources), slices.Clone(m.batchings), slices.Clone(m.checks)
@@ -256,7 +259,8 @@ func (m *Metrics) Collect(series chan<- prometheus.Metric) {
 // tunnel identifies a tunnel; its parts are the labels tunnelLabels.
 type tunnel struct{ instance, table, tunnel string }
 
-// tunnelLabels: Prometheus itself calls the target "instance".
+// tunnelLabels are the labels of a tunnel. The first one is not called "instance", because
+// Prometheus uses that name for the target.
 var tunnelLabels = []string{"ots_instance", "table", "tunnel"}
 
 // family is one metric over snapshots of type S.
@@ -267,13 +271,13 @@ type family[S any] struct {
 	values  func(s *S, now time.Time, add func(v float64, labels ...string))
 }
 
-// moreLabels are the values of a family's own labels, as a map's key.
+// moreLabels are the values of a family's own labels, as a map key.
 type moreLabels struct {
 	values [2]string
 	count  int
 }
 
-// collect sends the series of all families. The snapshots are of one thing,
+// collect sends the series of all families. The snapshots belong to one tunnel or batcher,
 // which the first labels name.
 func collect[S any](families []family[S], series chan<- prometheus.Metric, snapshots []*S, now time.Time, first ...string) {
 	for _, f := range families {

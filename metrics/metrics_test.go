@@ -38,7 +38,7 @@ type watched struct {
 	handle   func(ctx context.Context, b *batching.Batch) error // nil: succeed
 }
 
-// watch makes them; the subscriber is not subscribed yet.
+// watch returns them; the subscriber is not subscribed yet.
 func watch(t *testing.T, cfg metrics.Config, change ...func(*subscriber.Config)) *watched {
 	t.Helper()
 	w := &watched{T: t, bed: testbed.New(t, emulator.Options{}), registry: prometheus.NewPedanticRegistry()}
@@ -187,7 +187,7 @@ func TestMetrics_equal_what_was_written_acked_and_nacked(t *testing.T) {
 	f := w.gather()
 	sum := func(name string, labels ...string) float64 { v, _ := value(f, name, labels...); return v }
 	delivered, redelivered, back := sum("messages_delivered_total"), sum("messages_redelivered_total"), sum("messages_settled_total", "outcome=called_back")
-	// The first attempt of a record may be called back before anybody takes its message.
+	// The first attempt of a record may be called back before its message is received.
 	if first := delivered - redelivered; first > 80 || first < 80-back || redelivered < 3 || redelivered > 3+back {
 		t.Errorf("%v delivered, %v of them again, %v called back", delivered, redelivered, back)
 	}
@@ -196,13 +196,13 @@ func TestMetrics_equal_what_was_written_acked_and_nacked(t *testing.T) {
 	}
 }
 
-func TestMetrics_are_there_from_the_start_at_zero(t *testing.T) {
+func TestMetrics_exist_from_the_start_at_zero(t *testing.T) {
 	w := watch(t, metrics.Config{})
 	w.bed.CreateTunnel(tunnel.TunnelTypeStream)
 	if _, err := w.sub.Subscribe(t.Context(), testbed.Topic); err != nil {
 		t.Fatal(err)
 	}
-	for _, series := range []string{ // but read_bytes_total: empty answers have some bytes, too
+	for _, series := range []string{ // except read_bytes_total: empty answers have some bytes, too
 		"records_read_total", "reads_total result=full", "reads_total result=error",
 		"messages_delivered_total", "messages_redelivered_total",
 		"messages_settled_total outcome=acked", "messages_settled_total outcome=nacked", "messages_settled_total outcome=refused",
@@ -248,14 +248,14 @@ func TestMetrics_without_hooks_have_no_histograms(t *testing.T) {
 	}
 }
 
-// fixed is a Source whose status stands still.
+// fixed is a Source whose status does not change.
 type fixed []subscriber.SubscriptionStatus
 
 func (f fixed) Status() subscriber.Status {
 	return subscriber.Status{Time: time.Unix(1_000, 0), Instance: "i", Subscriptions: f}
 }
 
-func TestMetrics_of_one_tunnel_are_summed_up_and_of_ages_the_largest_is_shown(t *testing.T) {
+func TestMetrics_of_one_tunnel_are_summed_up_and_of_ages_the_largest_is_exported(t *testing.T) {
 	w := &watched{T: t, registry: prometheus.NewPedanticRegistry()}
 	m, err := metrics.New(metrics.Config{})
 	if err != nil {
@@ -326,7 +326,7 @@ func TestMetrics_RPO_is_what_the_service_says(t *testing.T) {
 	}
 }
 
-func TestMetrics_RPO_is_asked_once_in_its_interval_and_holds_no_scrape_up(t *testing.T) {
+func TestMetrics_RPO_is_requested_once_in_its_interval_and_does_not_delay_scrapes(t *testing.T) {
 	w := watch(t, metrics.Config{RPOInterval: time.Hour, RPOTimeout: 50 * time.Millisecond})
 	w.bed.CreateTunnel(tunnel.TunnelTypeStream)
 	if _, err := w.sub.Subscribe(t.Context(), testbed.Topic); err != nil {
@@ -358,7 +358,7 @@ func TestNew_lists_every_fault(t *testing.T) {
 	}
 }
 
-// BenchmarkOnAck is what the histograms cost an ack.
+// BenchmarkOnAck measures the cost of the histograms for an ack.
 func BenchmarkOnAck(b *testing.B) {
 	m, err := metrics.New(metrics.Config{})
 	if err != nil {

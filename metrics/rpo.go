@@ -11,36 +11,36 @@ import (
 )
 
 var (
-	serviceLagDesc     = newDesc("service_lag_seconds", "Age of the point up to which the service saw the tunnel's channels read or committed, by all of its consumers; none while base data are read.", tunnelLabels, "point")
-	serviceRecordsDesc = newDesc("service_records_total", "Records that the service saw read or committed over the tunnel's life.", tunnelLabels, "point")
-	rpoRequestsDesc    = newDesc("rpo_requests_total", "Questions to the service how far a tunnel is, by result: ok, error.", tunnelLabels, "result")
+	serviceLagDesc     = newDesc("service_lag_seconds", "Age of the point up to which the tunnel's channels were read or committed, by all of its consumers, in the service's view; none while base data are read.", tunnelLabels, "point")
+	serviceRecordsDesc = newDesc("service_records_total", "Records that were read or committed over the tunnel's life, in the service's view.", tunnelLabels, "point")
+	rpoRequestsDesc    = newDesc("rpo_requests_total", "Requests to the service for a tunnel's progress, by result: ok, error.", tunnelLabels, "result")
 )
 
-// rpo asks the service how far the tunnels are, when a scrape comes and it is
-// time. No goroutine outlives the scrape.
+// rpo requests the tunnels' progress from the service, during a scrape, when interval has
+// passed. No goroutine outlives the scrape.
 type rpo struct {
-	interval, timeout time.Duration // interval 0: it never asks
+	interval, timeout time.Duration // interval 0: no requests
 
-	mu    sync.Mutex // guards what follows; held over no call
+	mu    sync.Mutex // guards the following; not held during calls
 	asked time.Time
 	known map[tunnel]*points
 }
 
-// points is what is known of a tunnel.
+// points holds the answers for a tunnel.
 type points struct {
 	subscriber.RPO // the last answer
 	ok, failed     uint64
 }
 
-// asker is a Source that can ask the service.
+// asker is a Source that can request the progress from the service.
 type asker interface {
 	RPO(ctx context.Context, topic string) (subscriber.RPO, error)
 }
 
 var _ asker = (*subscriber.Subscriber)(nil)
 
-// refresh asks again if it is time. It returns when all answers are there or the
-// timeout is over, which ends the calls. A scrape that comes meanwhile gets what is known.
+// refresh sends the requests if they are due. It returns when all are answered or the
+// timeout has passed, which cancels them. A concurrent scrape gets the earlier answers.
 func (r *rpo) refresh(sources []Source) {
 	if !r.due() {
 		return
@@ -100,7 +100,7 @@ func (r *rpo) note(t tunnel, answer subscriber.RPO, err error) {
 	p.RPO = answer
 }
 
-// forget drops the answers about tunnels that are not consumed here any more.
+// forget drops the answers for tunnels that this process no longer consumes.
 func (r *rpo) forget(live map[tunnel]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

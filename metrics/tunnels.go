@@ -10,7 +10,7 @@ import (
 
 type status = subscriber.SubscriptionStatus
 
-// total is a counter of Totals.
+// total returns a family for one counter of Totals.
 func total(name, help string, value func(t *subscriber.Totals) uint64) family[status] {
 	return family[status]{
 		desc: newDesc(name, help, tunnelLabels), kind: prometheus.CounterValue,
@@ -18,7 +18,7 @@ func total(name, help string, value func(t *subscriber.Totals) uint64) family[st
 	}
 }
 
-// totalsBy is a counter whose label tells several of Totals apart.
+// totalsBy returns a family for several counters of Totals, distinguished by a label.
 func totalsBy(name, help, label string, values func(t *subscriber.Totals) map[string]uint64) family[status] {
 	return family[status]{
 		desc: newDesc(name, help, tunnelLabels, label), kind: prometheus.CounterValue,
@@ -30,7 +30,7 @@ func totalsBy(name, help, label string, values func(t *subscriber.Totals) map[st
 	}
 }
 
-// gauge is a number of what runs: there is none of what has ended.
+// gauge returns a family for a number of running subscriptions. Ended ones have none.
 func gauge(name, help string, value func(s *status) float64) family[status] {
 	return family[status]{
 		desc: newDesc(name, help, tunnelLabels), kind: prometheus.GaugeValue,
@@ -42,7 +42,7 @@ func gauge(name, help string, value func(s *status) float64) family[status] {
 	}
 }
 
-// longest is a gauge in seconds; of several, the longest is shown.
+// longest returns a family for a time in seconds; of several, the longest is exported.
 func longest(name, help string, value func(s *status, now time.Time) time.Duration) family[status] {
 	return family[status]{
 		desc: newDesc(name, help, tunnelLabels), kind: prometheus.GaugeValue, largest: true,
@@ -54,7 +54,7 @@ func longest(name, help string, value func(s *status, now time.Time) time.Durati
 	}
 }
 
-// ofChannels returns the longest of a time of each channel.
+// ofChannels returns the longest time of all channels.
 func ofChannels(value func(c *subscriber.ChannelStatus) time.Duration) func(*status, time.Time) time.Duration {
 	return func(s *status, _ time.Time) (longest time.Duration) {
 		for i := range s.Channels {
@@ -64,7 +64,7 @@ func ofChannels(value func(c *subscriber.ChannelStatus) time.Duration) func(*sta
 	}
 }
 
-// channels counts the channels of which something is true.
+// channels counts the channels for which is returns true.
 func channels(is func(c *subscriber.ChannelStatus) bool) func(*status) float64 {
 	return func(s *status) (n float64) {
 		for i := range s.Channels {
@@ -79,12 +79,12 @@ func channels(is func(c *subscriber.ChannelStatus) bool) func(*status) float64 {
 var tunnelFamilies = []family[status]{
 	total("records_read_total", "Records read from the tunnel.", func(t *subscriber.Totals) uint64 { return t.RecordsRead }),
 	total("read_bytes_total", "Bytes of the pages read from the tunnel.", func(t *subscriber.Totals) uint64 { return t.BytesRead }),
-	totalsBy("reads_total", "Reads, by what they brought: full (more was there), partial, empty, error.", "result", func(t *subscriber.Totals) map[string]uint64 {
+	totalsBy("reads_total", "Reads, by result: full (more was there), partial, empty, error.", "result", func(t *subscriber.Totals) map[string]uint64 {
 		return map[string]uint64{"full": t.ReadsFull, "partial": t.ReadsPartial, "empty": t.ReadsEmpty, "error": t.ReadsFailed}
 	}),
 	total("messages_delivered_total", "Messages delivered, redeliveries included.", func(t *subscriber.Totals) uint64 { return t.Delivered }),
 	total("messages_redelivered_total", "Messages delivered that were delivered before.", func(t *subscriber.Totals) uint64 { return t.Redelivered }),
-	totalsBy("messages_settled_total", "Ends of deliveries: acked, nacked, called_back (an earlier message of the key failed), abandoned (channel lost or drain over), and of records that were not delivered: refused (by the Unmarshaler), skipped.", "outcome", func(t *subscriber.Totals) map[string]uint64 {
+	totalsBy("messages_settled_total", "Ends of deliveries: acked, nacked, called_back (an earlier message of the key failed), abandoned (channel lost or drain timed out), and of records that were not delivered: refused (by the Unmarshaler), skipped.", "outcome", func(t *subscriber.Totals) map[string]uint64 {
 		return map[string]uint64{
 			"acked": t.Acked, "nacked": t.Nacked - t.Refused, "refused": t.Refused, "skipped": t.Skipped,
 			"called_back": t.CalledBack, "abandoned": t.Abandoned,
@@ -97,7 +97,7 @@ var tunnelFamilies = []family[status]{
 		return map[string]uint64{"ok": t.Heartbeats, "error": t.HeartbeatsFailed}
 	}),
 	total("connects_total", "Sessions of tunnel clients that the service admitted.", func(t *subscriber.Totals) uint64 { return t.Connects }),
-	total("reconnects_total", "Sessions begun because the one before had ended.", func(t *subscriber.Totals) uint64 { return t.Reconnects }),
+	total("reconnects_total", "Sessions begun because the previous one had ended.", func(t *subscriber.Totals) uint64 { return t.Reconnects }),
 	total("channels_opened_total", "Channels opened by these clients.", func(t *subscriber.Totals) uint64 { return t.ChannelsOpened }),
 	totalsBy("channels_ended_total", "Channels that ended for these clients: finished (read to the end), closed (given back), lost.", "end", func(t *subscriber.Totals) map[string]uint64 {
 		return map[string]uint64{"finished": t.ChannelsFinished, "closed": t.ChannelsClosed, "lost": t.ChannelsLost}
@@ -145,13 +145,13 @@ var tunnelFamilies = []family[status]{
 	gauge("in_flight_records_limit", "MaxInFlight.", func(s *status) float64 { return float64(s.MaxInFlight) }),
 	gauge("in_flight_bytes", "Bytes of the pages that records in flight belong to.", func(s *status) float64 { return float64(s.InFlightBytes) }),
 	gauge("in_flight_bytes_limit", "MaxInFlightBytes.", func(s *status) float64 { return float64(s.MaxInFlightBytes) }),
-	gauge("handling_messages", "Messages with their handlers, waiting in batches included.", func(s *status) (n float64) {
+	gauge("handling_messages", "Messages with their handlers, including those that wait in batches.", func(s *status) (n float64) {
 		for _, c := range s.Channels {
 			n += float64(c.WithHandlers)
 		}
 		return n
 	}),
-	gauge("retrying_records", "Nacked records whose pause is not over.", func(s *status) (n float64) {
+	gauge("retrying_records", "Nacked records whose backoff is not over.", func(s *status) (n float64) {
 		for _, c := range s.Channels {
 			n += float64(c.Retrying)
 		}
@@ -159,7 +159,7 @@ var tunnelFamilies = []family[status]{
 	}),
 	gauge("failing_records", "Records that failed and were not acked since.", func(s *status) float64 { return float64(s.FailingTotal) }),
 	gauge("window_full_channels", "Channels that are not read because too much is in flight.", channels(func(c *subscriber.ChannelStatus) bool { return c.WindowFull })),
-	longest("lag_seconds", "Age of the oldest change that is not acked, or of the last look when there is none; of the channel that is farthest behind.",
+	longest("lag_seconds", "Age of the oldest change that is not acked, or time since the last read if there is none; of the channel that is farthest behind.",
 		func(s *status, _ time.Time) time.Duration { return s.Lag }),
 	longest("oldest_unacked_age_seconds", "How long ago the oldest record in flight was read.", ofChannels(func(c *subscriber.ChannelStatus) time.Duration {
 		if c.Oldest == nil {
@@ -169,7 +169,7 @@ var tunnelFamilies = []family[status]{
 	})),
 	longest("checkpoint_age_seconds", "How long ago the stored checkpoint was known to be up to date with the acks.", ofChannels(func(c *subscriber.ChannelStatus) time.Duration { return c.CheckpointAge })),
 	longest("poll_interval_seconds", "Pause after the last read; 0 while there is more.", ofChannels(func(c *subscriber.ChannelStatus) time.Duration { return c.PollInterval })),
-	longest("heartbeat_age_seconds", "How long ago the last heartbeat was sent that the service answered.", func(s *status, now time.Time) (age time.Duration) {
+	longest("heartbeat_age_seconds", "Time since the last answered heartbeat was sent.", func(s *status, now time.Time) (age time.Duration) {
 		for _, c := range s.Clients {
 			if !c.LastHeartbeat.IsZero() {
 				age = max(age, now.Sub(c.LastHeartbeat))
@@ -177,7 +177,7 @@ var tunnelFamilies = []family[status]{
 		}
 		return age
 	}),
-	longest("calls_failing_seconds", "How long calls have failed without success, as far as no retry mends that: of all clients or channels, or of a channel that cannot be read any more; 0 when all is well.", func(s *status, now time.Time) (d time.Duration) {
+	longest("calls_failing_seconds", "How long calls have failed in spite of retries: of all clients or channels, or of a channel that can no longer be read; 0 when calls succeed.", func(s *status, now time.Time) (d time.Duration) {
 		for _, t := range s.Trouble {
 			d = max(d, now.Sub(t.Since))
 		}
@@ -197,8 +197,8 @@ var tunnelFamilies = []family[status]{
 
 var failedCallsDesc = newDesc("failed_calls_total", "Calls to the service that failed, by operation and by its code (or timeout, network, credentials, malformed).", tunnelLabels, "operation", "code")
 
-// failedCalls sends the series of the failed calls of a tunnel. Their codes come from
-// the service, so that they are bounded here.
+// failedCalls sends the series of the failed calls of a tunnel. Their codes come from the
+// service, so their number is limited here.
 func (m *Metrics) failedCalls(series chan<- prometheus.Metric, t tunnel, subs []*status) {
 	sums := make(map[kind]float64)
 	for _, s := range subs {

@@ -10,7 +10,7 @@ import (
 
 type view = subscriber.TunnelView
 
-// newestView returns the newest view of a tunnel that subscriptions to it have, nil if none.
+// newestView returns the newest view of a tunnel among its subscriptions, or nil.
 func newestView(subs []*status) (newest *view) {
 	for _, s := range subs {
 		if v := s.View; !s.Ended && v != nil && !v.Time.IsZero() && (newest == nil || v.Time.After(newest.Time)) {
@@ -20,7 +20,7 @@ func newestView(subs []*status) (newest *view) {
 	return newest
 }
 
-// viewGauge is a number of a tunnel as the service sees it.
+// viewGauge returns a family for a number of a tunnel in the service's view.
 func viewGauge(name, help string, value func(v *view, now time.Time) float64) family[view] {
 	return family[view]{
 		desc: newDesc(name, help, tunnelLabels), kind: prometheus.GaugeValue,
@@ -30,7 +30,7 @@ func viewGauge(name, help string, value func(v *view, now time.Time) float64) fa
 
 var viewFamilies = []family[view]{
 	{
-		desc: newDesc("tunnel_channels", "Channels of the tunnel, of all consumers, by who reads them as the service sees it: held, orphan (a client holds it that reads nothing any more), waiting (nobody holds it), finished.", tunnelLabels, "state"),
+		desc: newDesc("tunnel_channels", "Channels of the tunnel, of all consumers, by state in the service's view: held, orphan (its client no longer reads), waiting (no client holds it), finished.", tunnelLabels, "state"),
 		kind: prometheus.GaugeValue,
 		values: func(v *view, _ time.Time, add func(float64, ...string)) {
 			for _, state := range []subscriber.ViewState{subscriber.ViewHeld, subscriber.ViewOrphan, subscriber.ViewWaiting, subscriber.ViewFinished} {
@@ -42,7 +42,7 @@ var viewFamilies = []family[view]{
 		},
 	},
 	{
-		desc: newDesc("tunnel_clients", "Tunnel clients that hold channels, of all consumers, as the service sees it: reading, or silent.", tunnelLabels, "state"),
+		desc: newDesc("tunnel_clients", "Tunnel clients that hold channels, of all consumers, in the service's view: reading, or silent.", tunnelLabels, "state"),
 		kind: prometheus.GaugeValue,
 		values: func(v *view, _ time.Time, add func(float64, ...string)) {
 			for _, c := range v.Clients {
@@ -53,16 +53,16 @@ var viewFamilies = []family[view]{
 			add(0, "silent")
 		},
 	},
-	viewGauge("tunnel_lag_seconds", "Age of the point up to which the channel was read that is farthest behind, of all consumers, as the service sees it.",
+	viewGauge("tunnel_lag_seconds", "Age of the point up to which the channel that is farthest behind was read, of all consumers, in the service's view.",
 		func(v *view, now time.Time) float64 { return v.Lag.Seconds() }),
-	viewGauge("tunnel_view_age_seconds", "How long ago the service was asked for these: it could not be since, or its time has not come.",
+	viewGauge("tunnel_view_age_seconds", "Age of the service's view; it grows while the service cannot be reached.",
 		func(v *view, now time.Time) float64 { return max(0, now.Sub(v.Time).Seconds()) }),
 }
 
-// maxViewChannels bounds the series of channels of a tunnel.
+// maxViewChannels limits the series of channels of a tunnel.
 const maxViewChannels = 1000
 
-var viewChannelDesc = newDesc("tunnel_channel_lag_seconds", "Age of the point up to which a channel of the tunnel was read, as the service sees it; 0 of base data.", tunnelLabels, "channel", "client", "state")
+var viewChannelDesc = newDesc("tunnel_channel_lag_seconds", "Age of the point up to which a channel of the tunnel was read, in the service's view; 0 for base data.", tunnelLabels, "channel", "client", "state")
 
 // viewChannels sends a series for each channel that is not finished.
 func viewChannels(series chan<- prometheus.Metric, t tunnel, v *view) {

@@ -34,14 +34,14 @@ const (
 const (
 	OutcomeSucceeded   = "succeeded"
 	OutcomeFailed      = "failed"      // the span's status is an error
-	OutcomeInterrupted = "interrupted" // by a shutdown or a lost channel: not the message's fault, it comes again
-	OutcomeCalledBack  = "called_back" // an earlier message of the key failed: it comes again
+	OutcomeInterrupted = "interrupted" // by a shutdown or a lost channel: not a failure of the message, which is redelivered
+	OutcomeCalledBack  = "called_back" // an earlier message of the key failed: the message is redelivered
 )
 
 // Values of messaging.system, which is an open list.
 var (
 	systemTablestore = semconv.MessagingSystemKey.String("tablestore")
-	systemWatermill  = semconv.MessagingSystemKey.String("watermill") // whatever broker is behind
+	systemWatermill  = semconv.MessagingSystemKey.String("watermill") // any other broker
 )
 
 // origin is where a message comes from.
@@ -58,7 +58,7 @@ func originOf(msg *message.Message) origin {
 	return origin{systemWatermill, message.SubscribeTopicFromCtx(msg.Context()), nil}
 }
 
-// startAttributes are those of a delivery that a sampler may want to know.
+// startAttributes returns the attributes of a delivery that a sampler may need.
 func startAttributes(from origin) []attribute.KeyValue {
 	attrs := append(make([]attribute.KeyValue, 0, 6),
 		from.system,
@@ -72,7 +72,7 @@ func startAttributes(from origin) []attribute.KeyValue {
 	return attrs
 }
 
-// attributes are the others, for a span that is recorded.
+// attributes returns the other attributes, for a span that is recorded.
 func (t *Tracing) attributes(msg *message.Message, from origin) []attribute.KeyValue {
 	attrs := append(make([]attribute.KeyValue, 0, 10),
 		semconv.MessagingMessageID(msg.UUID),

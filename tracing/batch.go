@@ -14,14 +14,13 @@ import (
 	"github.com/watermill-ots/watermill-ots/batching"
 )
 
-// Batch makes a span of each call of a batch handler; ctx carries it. It is
-// linked with the spans of the messages' deliveries, in both directions, if
-// Middleware is around the batches. (The OpenTelemetry SDK keeps 128 links a span
-// unless it is told to keep more.)
+// Batch returns h with a span for each call; ctx carries it. The span is linked with the
+// spans of the messages' deliveries, in both directions, if Middleware is outside of the
+// batches. (By default the OpenTelemetry SDK keeps 128 links in a span.)
 //
-// The span is a failure when the handler returns an error, unless the batch's
-// context was cancelled: whether it was decides, not what the error wraps. Messages
-// given to Batch.Fail are counted in AttributeFailed; their own spans tell the errors.
+// The span is a failure when the handler returns an error, unless the batch's context was
+// cancelled. Only the context decides that, not what the error wraps. Messages given to
+// Batch.Fail are counted in AttributeFailed; their own spans have the errors.
 func (t *Tracing) Batch(h batching.HandlerFunc) batching.HandlerFunc {
 	return func(ctx context.Context, b *batching.Batch) (err error) {
 		deliveries := make([]*delivery, 0, len(b.Messages))
@@ -49,7 +48,7 @@ func (t *Tracing) Batch(h batching.HandlerFunc) batching.HandlerFunc {
 				span.SetStatus(codes.Error, "batch handler panicked")
 			}
 			for _, d := range deliveries {
-				d.batch.CompareAndSwap(&here, nil) // what comes now is the delivery's
+				d.batch.CompareAndSwap(&here, nil) // later spans belong to the delivery
 			}
 			span.End()
 		}()
@@ -80,8 +79,8 @@ func (t *Tracing) Batch(h batching.HandlerFunc) batching.HandlerFunc {
 	}
 }
 
-// batchAttributes describes b. A batch's destination is only named when all
-// messages share it.
+// batchAttributes returns the attributes of b. The destination is set only if all messages
+// share it.
 func (t *Tracing) batchAttributes(b *batching.Batch) []attribute.KeyValue {
 	attrs := append(make([]attribute.KeyValue, 0, 12),
 		semconv.MessagingOperationName("process"),
@@ -91,7 +90,7 @@ func (t *Tracing) batchAttributes(b *batching.Batch) []attribute.KeyValue {
 		attribute.String(AttributeTrigger, string(b.Trigger)),
 		attribute.Int(AttributePartition, b.Partition),
 	)
-	if !b.Oldest.IsZero() { // not in a Batch made by hand
+	if !b.Oldest.IsZero() { // it is zero in a Batch that a test created
 		attrs = append(attrs, attribute.Float64(AttributeWaited, time.Since(b.Oldest).Seconds()))
 	}
 	if t.keys && b.Key != "" {

@@ -15,10 +15,11 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// delivery is what a message's context holds while the middleware handles it.
+// delivery is the state of a traced delivery. The message's context holds it while the
+// middleware handles the message.
 type delivery struct {
 	span  trace.Span
-	batch atomic.Pointer[trace.SpanContext] // of the batch that has the message in its hands; nil: none has
+	batch atomic.Pointer[trace.SpanContext] // of the batch that handles the message; nil: none does
 
 	// interrupted is set when the message's last batch failed because the batch's
 	// context was cancelled. The message's own context may be alive then.
@@ -33,17 +34,16 @@ func deliveryOf(ctx context.Context) *delivery {
 	return d
 }
 
-// Middleware makes a span of each delivery: from here until h, with all
-// middlewares inside of this one, is done with the message. With batches inside
-// that is the end of the message's batch. Put it outside of batches, and outside
-// of a Retry that is to be one span, inside of what is to see the messages as they came.
+// Middleware creates a span for each delivery. It lasts until h, with all middlewares
+// inside of this one, is done with the message; with batches inside that is the end of the
+// message's batch. Add it outside of batches, and outside of a Retry whose attempts should
+// share one span. Add it inside of middlewares that need the original metadata.
 //
-// The message's context carries the span, its metadata the trace context. So
-// do the produced messages, unless they have one of their own. The context
-// is as it was when the middleware returns, the metadata stays.
+// The message's context carries the span, its metadata the trace context. So do the
+// produced messages, unless they have their own. When the middleware returns, the message
+// has its original context again; the metadata stays.
 //
-// The span is the child of the one in the message's context, or else of the
-// one that its metadata names.
+// The span's parent is the span in the message's context, or else the one in its metadata.
 func (t *Tracing) Middleware(h message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) (produced []*message.Message, err error) {
 		came := msg.Context()
@@ -54,7 +54,7 @@ func (t *Tracing) Middleware(h message.HandlerFunc) message.HandlerFunc {
 		returned := false
 		defer func() {
 			msg.SetContext(came)
-			// A panic goes on with its stack: it is not recovered here.
+			// A panic propagates with its stack: it is not recovered here.
 			if !returned {
 				span.SetStatus(codes.Error, "handler panicked")
 				span.SetAttributes(attribute.String(AttributeOutcome, OutcomeFailed))
@@ -93,17 +93,17 @@ func (t *Tracing) startDelivery(msg *message.Message) (context.Context, *deliver
 	return context.WithValue(ctx, deliveryKey{}, d), d
 }
 
-// interrupted reports whether ctx, that of a message or of a batch, was cancelled
-// while somebody worked with it. Only this makes an error no failure: what an error
-// wraps does not count, since a call of the handler's own may have been cancelled.
-// A context whose time is up was not cancelled, and one that ended because the
-// handler acked or nacked the message itself has not disturbed anybody.
+// interrupted reports whether ctx, the context of a message or a batch, was cancelled
+// while its handler ran. Only then is the handler's error not a failure. What the error
+// wraps does not matter, because it may be the cancellation of a call that the handler
+// made. An exceeded deadline is not a cancellation. Nor is the end of a context because the
+// handler itself acked or nacked the message.
 func interrupted(ctx context.Context) bool {
 	return errors.Is(ctx.Err(), context.Canceled) && !errors.Is(context.Cause(ctx), subscriber.ErrSettled)
 }
 
-// leftByBatching reports whether err is what package batching returns for a message
-// that it has not handled to its end, although the message's context is alive.
+// leftByBatching reports whether err is an error of package batching for a message that was
+// not completely handled, although the message's context is alive.
 func leftByBatching(err error) bool {
 	for _, left := range []error{batching.ErrClosed, batching.ErrCloseTimeout, batching.ErrAllEnded, ack.ErrCalledBack} {
 		if errors.Is(err, left) {
@@ -113,7 +113,7 @@ func leftByBatching(err error) bool {
 	return false
 }
 
-// endDelivery says how the delivery of a message that came with ctx ended.
+// endDelivery records the outcome of a delivery whose message arrived with ctx.
 func (t *Tracing) endDelivery(ctx context.Context, d *delivery, err error) {
 	span := d.span
 	if !span.IsRecording() {
@@ -134,7 +134,7 @@ func (t *Tracing) endDelivery(ctx context.Context, d *delivery, err error) {
 	span.SetAttributes(attribute.String(AttributeOutcome, outcome))
 }
 
-// hand gives the trace context of ctx to messages that have none.
+// hand adds the trace context of ctx to messages that have none.
 func (t *Tracing) hand(ctx context.Context, produced []*message.Message) {
 	span := trace.SpanFromContext(ctx)
 	if !span.SpanContext().IsValid() {

@@ -14,8 +14,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/tracing"
 )
 
-// A delivery and its batch, traced. A program would have an exporter of its own,
-// and a Router that calls the handler.
+// A delivery and its batch, traced. A program would have its own exporter, and a Router
+// that calls the handler.
 func Example() {
 	spans := tracetest.NewInMemoryExporter()
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans), sdktrace.WithSampler(followLinks{sdktrace.ParentBased(sdktrace.AlwaysSample())}))
@@ -41,9 +41,9 @@ func Example() {
 	// process orders/to-warehouse, 1 link
 }
 
-// followLinks samples a batch if one of its deliveries is sampled, and asks the
-// sampler behind for everything else. Without it, batches are sampled like any
-// other root span, whatever became of their deliveries.
+// followLinks samples a batch if one of its deliveries is sampled, and calls the wrapped
+// sampler for everything else. Without it, batches are sampled like any other root span,
+// independently of their deliveries.
 type followLinks struct{ sdktrace.Sampler }
 
 func (s followLinks) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingResult {

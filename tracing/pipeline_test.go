@@ -24,7 +24,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/tracing"
 )
 
-// forwarded is a publisher that may be read meanwhile.
+// forwarded is a publisher that may be read concurrently.
 type forwarded struct {
 	mu       sync.Mutex
 	messages []*message.Message

@@ -10,7 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// publisher makes a span of each call of Publish.
+// publisher creates a span for each call of Publish.
 type publisher struct {
 	message.Publisher
 	tracing *Tracing
@@ -18,18 +18,18 @@ type publisher struct {
 
 // Publisher returns pub with a span for each call of Publish.
 //
-// A message that carries a trace context keeps it, and the span is linked with
-// it: copies of a record's message, and what its handler produced, stay in the
-// record's trace. The others get the span's. The span is the child of the one in
-// the messages' contexts if they agree on one; in a batch that is traced, of the
-// batch's. It is a failure when Publish returns an error, unless the context of
-// one of the messages was cancelled.
+// A message that carries a trace context keeps it, and the span is linked with it: copies
+// of a record's message, and messages that its handler produced, stay in the record's
+// trace. Other messages get the span's context. The span's parent is the span in the
+// messages' contexts if all have the same; in a traced batch, the batch's span. The span is
+// a failure when Publish returns an error, unless the context of one of the messages was
+// cancelled.
 func (t *Tracing) Publisher(pub message.Publisher) message.Publisher {
 	return &publisher{Publisher: pub, tracing: t}
 }
 
-// MaxPayloadBytes is that of the traced publisher: the largest payload that it
-// takes. 0: it has no such limit, or does not tell.
+// MaxPayloadBytes returns the traced publisher's MaxPayloadBytes: the largest payload that
+// it accepts. 0: it has no such limit or no such method.
 func (p *publisher) MaxPayloadBytes() int {
 	if limited, ok := p.Publisher.(interface{ MaxPayloadBytes() int }); ok {
 		return limited.MaxPayloadBytes()
@@ -49,7 +49,7 @@ func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 	}
 	t := p.tracing
 	parent := commonParent(messages)
-	kind := trace.SpanKindClient // the messages were made elsewhere
+	kind := trace.SpanKindClient // the messages were created elsewhere
 	var links []trace.Link
 	var bare []*message.Message
 	for _, msg := range messages {
@@ -92,8 +92,8 @@ func publishAttributes(topic string, messages []*message.Message) []attribute.Ke
 	return append(attrs, semconv.MessagingBatchMessageCount(len(messages)))
 }
 
-// commonParent returns the span in which all messages are published; an invalid
-// one if there is none, or more than one.
+// commonParent returns the span in which all messages are published, or an invalid one if
+// there is none or more than one.
 func commonParent(messages []*message.Message) trace.SpanContext {
 	first := parentOf(messages[0].Context())
 	for _, msg := range messages[1:] {

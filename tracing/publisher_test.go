@@ -6,13 +6,13 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// limitedPublisher takes payloads up to a size.
+// limitedPublisher accepts payloads up to a size.
 type limitedPublisher struct{ published }
 
 func (*limitedPublisher) MaxPayloadBytes() int { return 7 }
 
-// Package router asks a publisher whether it can take every dead letter.
-func TestPublisher_tells_the_largest_payload_of_the_traced_one(t *testing.T) {
+// Package router uses it to check that a publisher accepts every dead letter.
+func TestPublisher_returns_the_largest_payload_of_the_traced_one(t *testing.T) {
 	tr, _ := newTracing(t)
 	for want, traced := range map[int]message.Publisher{7: new(limitedPublisher), 0: new(published)} {
 		limited, ok := tr.Publisher(traced).(interface{ MaxPayloadBytes() int })

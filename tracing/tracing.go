@@ -18,28 +18,28 @@ const scope = "github.com/watermill-ots/watermill-ots/tracing"
 
 // Config configures a Tracing. Every zero field means its default.
 type Config struct {
-	// Provider makes the spans. Default: the global one (otel.SetTracerProvider).
+	// Provider creates the spans. Default: the global one (otel.SetTracerProvider).
 	Provider trace.TracerProvider
 
-	// Propagator writes trace contexts into message metadata and reads them
-	// there. Default: the global one, which writes nothing until the program
-	// calls otel.SetTextMapPropagator.
+	// Propagator writes trace contexts into message metadata and reads them from it.
+	// Default: the global one, which writes nothing until the program calls
+	// otel.SetTextMapPropagator.
 	Propagator propagation.TextMapPropagator
 
-	// Keys puts primary keys and batch keys into attributes. They may be
-	// personal data, and a trace store is seldom the place for that. Default off.
+	// Keys adds primary keys and batch keys to the attributes. They may be personal
+	// data, which a trace store should seldom keep. Default off.
 	Keys bool
 }
 
-// Tracing makes spans of deliveries, batches and publishing. All methods may be
-// called from any goroutine.
+// Tracing creates spans for deliveries, batches and publishing. All methods may be called
+// from any goroutine.
 type Tracing struct {
 	tracer     trace.Tracer
 	propagator propagation.TextMapPropagator
 	keys       bool
 }
 
-// New returns a Tracing. It starts nothing.
+// New returns a Tracing. It starts no goroutine.
 func New(cfg Config) *Tracing {
 	if cfg.Provider == nil {
 		cfg.Provider = otel.GetTracerProvider()
@@ -54,7 +54,7 @@ func New(cfg Config) *Tracing {
 	}
 }
 
-// carrier is a message's metadata as OpenTelemetry's propagators see it.
+// carrier makes a message's metadata available to OpenTelemetry's propagators.
 type carrier struct{ msg *message.Message }
 
 var _ propagation.TextMapCarrier = carrier{}
@@ -62,7 +62,7 @@ var _ propagation.TextMapCarrier = carrier{}
 func (c carrier) Get(key string) string { return c.msg.Metadata.Get(key) }
 
 func (c carrier) Set(key, value string) {
-	if c.msg.Metadata == nil { // in a message that was not made by NewMessage
+	if c.msg.Metadata == nil { // in a message that NewMessage did not create
 		c.msg.Metadata = make(message.Metadata)
 	}
 	c.msg.Metadata.Set(key, value)
@@ -88,8 +88,8 @@ func fail(span trace.Span, err error) {
 	span.SetAttributes(errorType(err))
 }
 
-// errorType is the type of err's innermost cause: that of err itself is
-// *fmt.wrapError nearly always.
+// errorType returns the type of err's innermost cause. The type of err itself is nearly
+// always *fmt.wrapError.
 func errorType(err error) attribute.KeyValue {
 	for {
 		cause := errors.Unwrap(err)

@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// recorder keeps the spans that a Tracing makes.
+// recorder keeps the spans that a Tracing creates.
 type recorder struct {
 	*tracetest.SpanRecorder
 	provider *sdktrace.TracerProvider
@@ -79,7 +79,7 @@ func attr(s sdktrace.ReadOnlySpan, key string) string {
 	return ""
 }
 
-// checkAttrs asserts attributes; an empty one must be absent.
+// checkAttrs asserts attributes; an attribute with an empty value must be absent.
 func checkAttrs(t *testing.T, s sdktrace.ReadOnlySpan, want map[string]string) {
 	t.Helper()
 	for key, value := range want {
@@ -104,7 +104,7 @@ func traceparent(s sdktrace.ReadOnlySpan) string {
 
 const process = "process orders/to-warehouse"
 
-// recordMessage is the message of a record, as the subscriber delivers it.
+// recordMessage returns the message of a record, as the subscriber delivers it.
 func recordMessage(attempt int) *message.Message {
 	msg := message.NewMessage("uuid-1", []byte("payload"))
 	ots.WithRecord(msg, &ots.Record{
@@ -117,7 +117,7 @@ func recordMessage(attempt int) *message.Message {
 
 func succeed(*message.Message) ([]*message.Message, error) { return nil, nil }
 
-func TestMiddleware_makes_a_span_of_a_delivery_with_where_the_record_is_from(t *testing.T) {
+func TestMiddleware_creates_a_span_for_a_delivery_with_the_origin_of_the_record(t *testing.T) {
 	tr, spans := newTracing(t)
 	if _, err := tr.Middleware(succeed)(recordMessage(3)); err != nil {
 		t.Fatal(err)
@@ -188,7 +188,7 @@ func TestMiddleware_gives_the_handler_the_span_the_record_and_the_delivery(t *te
 // fakeDelivery is a delivery of a subscriber that promises order.
 type fakeDelivery struct{ ack.Delivery }
 
-func TestMiddleware_tells_outcomes_apart(t *testing.T) {
+func TestMiddleware_distinguishes_outcomes(t *testing.T) {
 	boom := errors.New("boom")
 	calledBack, fence := context.WithCancelCause(context.Background())
 	fence(fmt.Errorf("taken: %w", ack.ErrCalledBack))
@@ -267,7 +267,7 @@ func TestMiddleware_continues_the_trace_that_a_message_carries(t *testing.T) {
 	}
 }
 
-func TestMiddleware_within_another_span_links_what_the_message_carries(t *testing.T) {
+func TestMiddleware_within_another_span_links_the_trace_that_the_message_carries(t *testing.T) {
 	tr, spans := newTracing(t)
 	msg := message.NewMessage("u", nil)
 	msg.Metadata.Set("traceparent", "00-0102030405060708090a0b0c0d0e0f10-0102030405060708-01")
@@ -286,7 +286,7 @@ func TestMiddleware_within_another_span_links_what_the_message_carries(t *testin
 	}
 }
 
-func TestMiddleware_hands_the_trace_to_produced_messages_that_have_none(t *testing.T) {
+func TestMiddleware_adds_the_trace_to_produced_messages_that_have_none(t *testing.T) {
 	tr, spans := newTracing(t)
 	const own = "00-0102030405060708090a0b0c0d0e0f10-0102030405060708-01"
 	bare, traced := message.NewMessage("bare", nil), message.NewMessage("traced", nil)
@@ -314,7 +314,7 @@ func TestBatch_is_linked_with_its_deliveries_in_both_directions(t *testing.T) {
 		Handler: tr.Batch(func(ctx context.Context, b *batching.Batch) error {
 			inside = trace.SpanContextFromContext(ctx).SpanID()
 			b.Fail(b.Messages[1], errors.New("this one"))
-			b.Messages[1] = nil // the slice is the handler's
+			b.Messages[1] = nil // the slice belongs to the handler
 			return nil
 		}),
 	}}}, nil)
@@ -394,7 +394,7 @@ func TestBatch_fails_with_its_handler_and_ends_with_its_panic(t *testing.T) {
 	}
 }
 
-// published keeps what is published.
+// published keeps the published messages.
 type published struct {
 	messages []*message.Message
 	err      error
@@ -439,7 +439,7 @@ func TestPublisher_in_a_traced_batch_keeps_each_records_trace(t *testing.T) {
 	}
 }
 
-func TestPublisher_after_the_batch_is_the_deliverys(t *testing.T) {
+func TestPublisher_after_the_batch_belongs_to_the_delivery(t *testing.T) {
 	tr, spans := newTracing(t)
 	pub := tr.Publisher(new(published))
 	batches, err := batching.New(batching.Config{Batchers: map[string]batching.Batcher{"default": {
@@ -522,7 +522,7 @@ func TestMiddleware_of_a_batch_that_was_cancelled_is_interrupted(t *testing.T) {
 			b.Fail(b.Messages[0], boom)
 			close(running)
 			<-ctx.Done()
-			return errors.New("rolled back") // no word of a cancellation
+			return errors.New("rolled back") // it does not mention a cancellation
 		})},
 	}}, nil)
 	if err != nil {
@@ -533,7 +533,7 @@ func TestMiddleware_of_a_batch_that_was_cancelled_is_interrupted(t *testing.T) {
 		handlers.Go(func() { _, _ = tr.Middleware(b.Middleware(succeed))(message.NewMessage("u", nil)) })
 	}
 	<-running
-	if err := b.Close(); err != nil { // the handler heeds its context
+	if err := b.Close(); err != nil { // the handler returns when its context ends
 		t.Error(err)
 	}
 	handlers.Wait()
@@ -550,7 +550,7 @@ func TestMiddleware_of_a_batch_that_was_cancelled_is_interrupted(t *testing.T) {
 	}
 }
 
-func TestPublisher_of_messages_from_several_spans_is_a_trace_of_its_own(t *testing.T) {
+func TestPublisher_of_messages_from_several_spans_starts_a_trace(t *testing.T) {
 	tr, spans := newTracing(t)
 	a, b := message.NewMessage("a", nil), message.NewMessage("b", nil)
 	for _, msg := range []*message.Message{a, b} {
@@ -583,7 +583,7 @@ func TestTracing_without_a_provider_and_a_propagator_changes_nothing(t *testing.
 	}
 }
 
-// BenchmarkMiddleware/none is what the message itself costs.
+// BenchmarkMiddleware/none measures the cost of the message itself.
 func BenchmarkMiddleware(b *testing.B) {
 	b.Run("none", func(b *testing.B) {
 		b.ReportAllocs()
