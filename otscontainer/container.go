@@ -22,19 +22,19 @@ const (
 	adminPort   = "8088/tcp"
 	seedPath    = "/seed.yaml"
 
-	// startTimeout limits the start of a container whose image exists.
+	// startTimeout bounds the start of a container whose image is there.
 	startTimeout = time.Minute
 
-	// stopTimeout limits Close, which stops the container even if its context has ended.
+	// stopTimeout bounds Close: a context that has ended must not keep a container.
 	stopTimeout = 30 * time.Second
 
-	// containerfile is cmd/ots-emulator/Containerfile without its volume: tests do
-	// not keep data.
+	// containerfile is cmd/ots-emulator/Containerfile without its volume: tests
+	// keep nothing.
 	containerfile = "FROM scratch\nCOPY ots-emulator /ots-emulator\nUSER 65532:65532\nEXPOSE 8087 8088\nENTRYPOINT [\"/ots-emulator\"]\n"
 )
 
-// probe returns nil if a container engine answers, else the reason. It recovers
-// because testcontainers panics when it finds no engine.
+// probe returns why no container engine answers. The library panics where it
+// finds none.
 func probe(ctx context.Context) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -48,7 +48,7 @@ func probe(ctx context.Context) (err error) {
 	return errors.Join(provider.Health(ctx), provider.Close())
 }
 
-// request describes the container.
+// request is what the container is made of.
 func request(cfg Config, token string) testcontainers.ContainerRequest {
 	req := testcontainers.ContainerRequest{
 		Image:        cfg.Image,
@@ -108,7 +108,7 @@ func imageContext(ctx context.Context) (io.ReadSeeker, error) {
 	build := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", path, "github.com/watermill-ots/watermill-ots/cmd/ots-emulator")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+runtime.GOARCH)
 	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building the image's binary, which needs the go command (or set Config.Image): %w\n%s", err, out)
+		return nil, fmt.Errorf("building the image's binary, for which the go command is needed (or set Config.Image): %w\n%s", err, out)
 	}
 	binary, err := os.ReadFile(path)
 	if err != nil {

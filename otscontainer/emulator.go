@@ -24,16 +24,16 @@ const (
 	InProcess
 )
 
-// Config says what to start. The zero Config is an emulator in memory that accepts
+// Config says what to start. The zero Config is an emulator in memory that takes
 // any instance and any credentials.
 type Config struct {
-	// Place is where it runs. With InContainer, Start fails if no container engine
-	// answers.
+	// Place is where it runs. With InContainer, Start fails where no container
+	// engine answers.
 	Place Place
 
 	// Image is the container's image, such as one built from
-	// cmd/ots-emulator/Containerfile. Empty: Start builds it from a static binary,
-	// which needs the go command in PATH.
+	// cmd/ots-emulator/Containerfile. Empty: it is built from a static binary,
+	// for which the go command must be in PATH.
 	Image string
 
 	// Instance, AccessKeyID and AccessKeySecret are as in emulator.Options.
@@ -43,22 +43,22 @@ type Config struct {
 	Seed []byte
 }
 
-// ErrNoEngine is returned by Start with InContainer if no container engine answers.
-// The cause is wrapped too.
+// ErrNoEngine is returned by Start with InContainer where no container engine
+// answers; the cause is wrapped too.
 var ErrNoEngine = errors.New("no container engine answers")
 
 // Emulator is a running emulator. Its methods are safe for concurrent use.
 type Emulator struct {
 	endpoint, admin, token string
-	container              testcontainers.Container // nil if the emulator runs in this process
+	container              testcontainers.Container // nil in this process
 	stop                   func() error
 }
 
-// Start starts an emulator, and returns once it serves the tables of the seed file.
-// Close ends the emulator; the end of ctx only ends the start.
+// Start starts an emulator, and returns when it answers with the tables of the
+// seed file. It ends with Close; the end of ctx only ends the start.
 func Start(ctx context.Context, cfg Config) (*Emulator, error) {
 	e := &Emulator{token: rand.Text()}
-	engine := errors.New("not needed")
+	engine := errors.New("not asked for")
 	if cfg.Place != InProcess {
 		engine = probe(ctx)
 	}
@@ -90,7 +90,7 @@ func (e *Emulator) AdminToken() string { return e.token }
 // Container returns the container, nil when the emulator runs in this process.
 func (e *Emulator) Container() testcontainers.Container { return e.container }
 
-// Close ends the emulator and discards its data. It must be called only once.
+// Close ends the emulator; what it held is gone. It is called once.
 func (e *Emulator) Close() error { return e.stop() }
 
 // startHere starts the emulator in this process.

@@ -11,8 +11,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// restartURL is the environment variable that turns the test binary into the suite's
-// RestartServiceCommand.
+// restartURL makes the test binary the suite's RestartServiceCommand.
 var restartURL = flag.String("restart", "", "only ask the emulator's owner at this `URL` to restart it")
 
 func TestMain(m *testing.M) {
@@ -29,11 +28,11 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m,
-		// A goroutine of the suite: TestReconnect never closes the channel that it
-		// ranges over.
+		// The suite's own: TestReconnect never closes the channel that this
+		// goroutine ranges over.
 		goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/pubsub/tests.TestReconnect.func2"),
-		// A goroutine of the suite: when a test has all its messages, a duplicate may
-		// still be sent that no test receives.
+		// The suite's own: when a test has what it waited for, a duplicate may
+		// still be on its way to nobody.
 		goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/internal/subscriber.(*multiplier).Subscribe.func2"),
 		goleak.Cleanup(func(code int) {
 			if err := removeEmulator(); err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// Columns of a topic's table. The partition key is a hash of the group, so that groups
-// spread over the partitions and each group stays in one partition.
+// Columns of a topic's table. The partition key is a hash of the group, so that
+// groups spread over the partitions and each one stays in one of them.
 const (
 	columnHash     = "hash" // partition key
 	columnRow      = "row"
@@ -29,15 +29,16 @@ const (
 	columnPadding  = "padding"
 )
 
-// padding makes rows large enough that a page holds about 500 of them. Checkpoints cover
-// whole pages: with pages of thousands of records the suite's subscribers, which read a
-// thousand and close, would restart at the same page each time.
+// padding makes rows so big that a page holds about 500 of them. Checkpoints
+// are made of whole pages: with pages of thousands of records the suite's
+// subscribers, which read a thousand and close, would begin at the same page
+// again and again.
 var padding = make([]byte, 2000)
 
 // partitions of a topic's table.
 const partitions = 4
 
-// tables creates the tables of topics. All methods may be called from any goroutine.
+// tables makes the tables of topics. All methods may be called from any goroutine.
 type tables struct {
 	service *service
 	client  *tablestore.TableStoreClient
@@ -58,10 +59,10 @@ func newTables(t *testing.T, s *service) *tables {
 	}
 }
 
-// tableOf returns the name of a topic's table: table names cannot have hyphens.
+// tableOf names the table of a topic: hyphens are not allowed in table names.
 func tableOf(topic string) string { return strings.ReplaceAll(topic, "-", "_") }
 
-// ensure creates the topic's table unless it exists; created reports whether it did.
+// ensure makes the topic's table unless it exists; created tells whether it did.
 func (t *tables) ensure(topic string) (created bool, err error) {
 	table := tableOf(topic)
 	t.mu.Lock()
@@ -81,7 +82,7 @@ func (t *tables) ensure(topic string) (created bool, err error) {
 	})
 	var answer *tablestore.OtsError
 	switch {
-	case errors.As(err, &answer) && answer.Code == "OTSObjectAlreadyExist": // another caller was faster
+	case errors.As(err, &answer) && answer.Code == "OTSObjectAlreadyExist": // somebody was faster
 	case err != nil:
 		return false, fmt.Errorf("creating table %s: %w", table, err)
 	default:
@@ -108,7 +109,7 @@ func (t *tables) drop(topic string) error {
 }
 
 // publisher writes each message into a row of its topic's table. The SDK's
-// client retries while the service is down.
+// client tries again while the service is away.
 type publisher struct {
 	tables   *tables
 	ordering subscriber.Ordering
@@ -119,7 +120,7 @@ var _ message.Publisher = (*publisher)(nil)
 
 var errPublisherClosed = errors.New("publisher is closed")
 
-// Publish writes the rows one at a time and returns when all are written: the order of
+// Publish returns when the rows are written, one after the other: the order of
 // the messages is the order of the changes.
 func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 	if p.closed.Load() {
@@ -140,11 +141,11 @@ func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 	return nil
 }
 
-// row returns the row that holds the message. Messages with the same payload are an
-// ordered group. With OrderByKey a group is one row that changes repeatedly. With
-// OrderByChannel the group's messages are separate rows in one partition, so that only
-// the channel's order keeps theirs. Without order every message is its own group, in any
-// partition.
+// row returns the row that holds the message. Messages with the same payload are
+// a group, and ordered. With OrderByKey a group is one row that changes again
+// and again; with OrderByChannel the group's messages are rows of their own in
+// one partition, so that only the channel's order keeps theirs. Without order
+// every message is a group of its own, anywhere.
 func (p *publisher) row(topic string, msg *message.Message) (*tablestore.PutRowChange, error) {
 	group, name := string(msg.Payload), msg.UUID
 	switch p.ordering {
@@ -178,7 +179,7 @@ func (p *publisher) Close() error {
 	return nil
 }
 
-// unmarshaler turns a row back into the message that publisher wrote.
+// unmarshaler makes the message again that publisher wrote.
 type unmarshaler struct{}
 
 func (unmarshaler) Unmarshal(r *ots.Record) (*message.Message, error) {

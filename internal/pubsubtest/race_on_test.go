@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// suppressRaces restarts the test binary with the races suppressed that
-// testdata/race.suppressions lists: the race detector reads its options only once,
-// before main. It returns nil in the process that has them.
+// suppressRaces starts the test binary anew with the races suppressed that
+// testdata/race.suppressions lists: the race detector reads its options only
+// once, before main. It returns nil in the process that has them.
 func suppressRaces() error {
 	options := os.Getenv("GORACE")
 	if strings.Contains(options, "suppressions=") {

@@ -25,7 +25,7 @@ const (
 // data directory and addresses.
 //
 // Invariants:
-//   - The process belongs to the goroutine of run; others send requests on restarts.
+//   - The process belongs to the goroutine of run; others ask through restarts.
 //   - endpoint and admin never change after startService has returned.
 type service struct {
 	dir      string // data, and the log of all processes
@@ -65,8 +65,8 @@ func startService(t *testing.T) *service {
 	return s
 }
 
-// restartCommand is the command that the suite runs to restart the service: this test
-// binary, which sends a request to run.
+// restartCommand is what the suite runs to restart the service: this test
+// binary, which asks run to do it.
 func (s *service) restartCommand(t *testing.T) []string {
 	t.Helper()
 	self, err := os.Executable()
