@@ -37,7 +37,7 @@ func ExampleRunRouter_backfill() {
 	const topic = "orders/backfill-2026-01" // a tunnel of this backfill's own
 	sub, err := subscriber.New(connect(subscriber.Config{
 		Tunnel:      subscriber.TunnelSpec{Type: subscriber.BaseData},
-		MaxInFlight: 1000, // of two seconds, and a page of each channel: at a signal, what is out is still handled
+		MaxInFlight: 1000, // two seconds' worth, and a page of each channel: at a signal, messages in flight are still handled
 	}), logger)
 	if err != nil {
 		log.Fatal(err)
@@ -63,7 +63,7 @@ func ExampleRunRouter_backfill() {
 	if s := sub.Status().Subscriptions[0]; s.Finished {
 		fmt.Println("done:", s.Totals.Acked, "rows of this process") // and nothing is left, in this process or another
 	} else {
-		fmt.Println("interrupted: start it again, and it goes on")
+		fmt.Println("interrupted: start it again to continue")
 		os.Exit(1)
 	}
 	// Unordered output:
