@@ -6,7 +6,7 @@ import (
 )
 
 // crc is the running CRC-8 of PlainBuffer: polynomial 0x07, initial value 0,
-// neither reflected nor inverted. The zero crc is that of no bytes.
+// neither reflected nor inverted. The zero crc is the one of zero bytes.
 //
 // The checksum of a string of bytes is the string, read as a polynomial over
 // GF(2) with the first byte's high bit leading, times x^8, modulo
@@ -16,11 +16,11 @@ import (
 //
 //	x^16 = x^4 + x^2 + 1    x^32 = x^8 + x^4 + 1    x^64 = x^16 + x^8 + 1   (mod P)
 //
-// so that eight bytes cost a few shifts and one fold. The usual table lookup a
-// byte makes every byte wait for the one before.
+// so that eight bytes cost a few shifts and one fold. With the usual table lookup for
+// each byte, every byte has to wait for the previous one.
 //
-// Invariant: a crc is below 2^40, which leaves room for three bytes, or for the
-// factors x^32 and x^64 in the forms above.
+// Invariant: a crc is below 2^40, so that three bytes, or the factors x^32 and x^64 in
+// the forms above, do not overflow.
 type crc uint64
 
 // fold brings a polynomial of any degree below 64 back under 2^40.

@@ -34,8 +34,8 @@ const (
 // record is. Errors and views are as for DecodeRow.
 func Decode(buf []byte, row *Row) error { return decodeOnly(buf, row, true) }
 
-// DecodeAgain decodes a buffer that Decode has accepted before, and does not
-// compute its checksums once more.
+// DecodeAgain decodes a buffer that Decode has accepted before. It does not verify
+// checksums again.
 func DecodeAgain(buf []byte, row *Row) error { return decodeOnly(buf, row, false) }
 
 func decodeOnly(buf []byte, row *Row, verify bool) error {
@@ -53,8 +53,8 @@ func decodeOnly(buf []byte, row *Row, verify bool) error {
 	return err
 }
 
-// DecodeAll decodes a buffer that is a header and any number of rows, none
-// included. Errors and views are as for DecodeRow; an error returns no rows.
+// DecodeAll decodes a buffer that is a header and any number of rows, including
+// none. Errors and views are as for DecodeRow; with an error it returns no rows.
 func DecodeAll(buf []byte) ([]Row, error) {
 	p, err := decodeHeader(buf)
 	if err != nil {
@@ -72,8 +72,8 @@ func DecodeAll(buf []byte) ([]Row, error) {
 }
 
 // DecodeRow decodes the row at the start of buf, which has no header, and
-// returns the row's length. What row held is lost and its slices are reused;
-// names and values of the new contents are views of buf.
+// returns the row's length. It overwrites row and reuses its slices; the names and
+// values of the decoded row are views of buf.
 //
 // Every length is checked and every checksum verified. The error is a
 // *SyntaxError or a *ChecksumError, offsets counting from the start of buf; the
@@ -286,10 +286,10 @@ func decodeValue(buf []byte, p int) (v Value, next int, err error) {
 
 // decodeExtension decodes the extension whose tag is at buf[p].
 //
-// Neither official SDK looks at the length of the extension or of the sequence:
-// the tags alone delimit them, and so they do here, lest a tunnel that those
-// read stops here. Only parts that are unknown are skipped by their length. They
-// are told apart by a tag beyond the known ones.
+// Neither official SDK checks the length of the extension or of the sequence: only
+// the tags delimit them. The same holds here, so that a tunnel that the SDKs can read
+// does not stop here. Only unknown parts are skipped by their length; their tags are
+// higher than the known ones.
 func decodeExtension(buf []byte, p int) (seq Sequence, hasSequence bool, next int, err error) {
 	if len(buf)-p < 1+4 {
 		return seq, false, 0, syntaxError(p+1, "length cut short")

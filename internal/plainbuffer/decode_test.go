@@ -83,8 +83,8 @@ func TestDecode(t *testing.T) {
 	})
 }
 
-// TestDecode_is_as_lenient_as_the_sdks holds what may come although no encoder
-// of ours writes it.
+// TestDecode_is_as_lenient_as_the_sdks has input that our encoders do not write but that
+// the service may send.
 func TestDecode_is_as_lenient_as_the_sdks(t *testing.T) {
 	one := Sequence{Epoch: 1, Timestamp: 2, RowIndex: 3}
 	const sequence = "0c 13000000 0d 01000000 0e 0200000000000000 0f 03000000"
@@ -326,7 +326,7 @@ func repairChecksums(buf []byte) []byte {
 	}
 }
 
-// TestRepairChecksums proves the other tests' tool against the definition.
+// TestRepairChecksums checks the other tests' tool against the definition.
 func TestRepairChecksums(t *testing.T) {
 	buf := repairChecksums(unhex(t, "75000000 01 02 03 04 01000000 61 05 02000000 02 80 07 0500000000000000 06 03 0a 00 09 00"))
 	if _, err := DecodeAll(buf); err == nil {
@@ -362,7 +362,7 @@ func TestDecodeAgain_reads_what_Decode_accepts_and_computes_no_checksum(t *testi
 		t.Error("Decode accepted a wrong checksum")
 	}
 	if err := DecodeAgain(buf, &again); err != nil {
-		t.Errorf("DecodeAgain looked at a checksum: %v", err)
+		t.Errorf("DecodeAgain verified a checksum: %v", err)
 	}
 	if err := DecodeAgain(buf[:len(buf)-2], &again); err == nil {
 		t.Error("DecodeAgain accepted a row that is cut short")

@@ -26,8 +26,8 @@ func putAt(name string, v Value, ms int64) Cell {
 
 const idIs7 = "03 04 02000000 6964 05 09000000 00 0700000000000000 0a 60"
 
-// workedExamples are buffers that the official Go SDK wrote or, for those with a
-// sequence or a delete marker, read.
+// workedExamples are buffers that the official Go SDK wrote or, if they have a sequence
+// or a delete marker, read.
 var workedExamples = []struct {
 	name string
 	row  Row

@@ -8,7 +8,7 @@ import (
 // ErrChecksum is matched by every *ChecksumError.
 var ErrChecksum = errors.New("plainbuffer: checksum mismatch")
 
-// SyntaxError says that a buffer is not PlainBuffer: a tag out of place, a
+// SyntaxError reports that a buffer is not valid PlainBuffer: a misplaced tag, a
 // length that does not fit, an unknown kind of value, missing or surplus bytes.
 type SyntaxError struct {
 	Offset int // of the first offending byte in the buffer that was decoded
@@ -20,8 +20,8 @@ func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("plainbuffer: %s at offset %d", e.Msg, e.Offset)
 }
 
-// ChecksumError says that a cell or row is well formed but was changed on its
-// way. errors.Is(err, ErrChecksum) matches it.
+// ChecksumError reports that a cell or row is well formed but was corrupted.
+// errors.Is(err, ErrChecksum) matches it.
 type ChecksumError struct {
 	Offset   int    // of the stored checksum in the buffer that was decoded
 	Part     string // "cell" or "row"

@@ -9,8 +9,8 @@ import (
 // AppendOrderedKey appends an encoding of a primary key whose bytes.Compare
 // order is the key order: column by column, each as Value.Compare orders it. A
 // key that is a prefix of another comes first. InfMin and InfMax may stand in
-// any column, so bounds of a range are encoded like keys. Names do not take
-// part. The encoding is for an index in a store; it is not part of PlainBuffer.
+// any column, so bounds of a range are encoded like keys. Names are not encoded. The
+// encoding is for an index in a store; it is not part of PlainBuffer.
 //
 // Each column is a byte for its kind's rank, then
 //
@@ -52,8 +52,8 @@ func appendEscaped(dst []byte, s string) []byte {
 	return append(dst, 0x00, 0x00)
 }
 
-// orderedDouble maps f to a number that sorts as cmp.Compare sorts f. Zero stands
-// for NaN: the bits that map to it are a NaN's.
+// orderedDouble maps f to a number that sorts as cmp.Compare sorts f. NaN maps to
+// zero: the bits that would map to it are a NaN's.
 func orderedDouble(f float64) uint64 {
 	if f != f {
 		return 0

@@ -2,8 +2,8 @@ package plainbuffer
 
 // Op is the type byte of a cell (tag 0x06). A put has none on the wire.
 //
-// The decoder keeps bytes that are not listed here as they came. The official
-// SDK takes those for puts.
+// The decoder keeps bytes that are not listed here unchanged. The official SDK treats
+// them as puts.
 type Op uint8
 
 // The operations. DeleteAllVersion has neither value nor timestamp,
@@ -35,8 +35,8 @@ type Sequence struct {
 	RowIndex  int32
 }
 
-// Row is one row: a stored row, a change, or a bare primary key. The zero Row is
-// ready for use. A Row has one user at a time; decoded rows may be read
+// Row is one row: a stored row, a change, or only a primary key. The zero Row is ready
+// for use. A Row is not safe for concurrent use, but a decoded one may be read
 // concurrently.
 type Row struct {
 	PrimaryKey  []Cell // in key order

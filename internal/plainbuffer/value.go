@@ -32,8 +32,8 @@ const (
 //
 // Invariants: num is zero unless the kind is Integer, Double or Boolean (then 0
 // or 1); data is empty unless the kind is String or Binary. Two Values are
-// therefore == exactly when they have the same bits, which tells 0.0 from -0.0;
-// Equal does not.
+// therefore == exactly when they have the same bits, which distinguishes 0.0 from
+// -0.0; Equal does not.
 type Value struct {
 	kind Kind
 	num  uint64 // integer, float bits, bool
@@ -56,7 +56,7 @@ func BooleanValue(b bool) Value {
 	return v
 }
 
-// StringValue returns a String. Tablestore wants UTF-8; it is not checked here.
+// StringValue returns a String. Tablestore requires UTF-8, which is not checked here.
 func StringValue(s string) Value { return Value{kind: String, data: s} }
 
 // BinaryValue returns a Binary that is a view of b: b must not be changed while
@@ -76,13 +76,13 @@ func Special(k Kind) Value {
 // Kind returns the value's kind.
 func (v Value) Kind() Kind { return v.kind }
 
-// Integer returns the number of an Integer, else a meaningless number.
+// Integer returns the number of an Integer, and a meaningless number for other kinds.
 func (v Value) Integer() int64 { return int64(v.num) }
 
-// Double returns the number of a Double, else a meaningless number.
+// Double returns the number of a Double, and a meaningless number for other kinds.
 func (v Value) Double() float64 { return math.Float64frombits(v.num) }
 
-// Boolean returns the truth of a Boolean, else a meaningless one.
+// Boolean returns the value of a Boolean, and a meaningless value for other kinds.
 func (v Value) Boolean() bool { return v.num != 0 }
 
 // Str returns the payload of a String or Binary as a view, "" for other kinds.

@@ -2,12 +2,12 @@ package plainbuffer
 
 import "fmt"
 
-// Walk reads a row that Decode has accepted before, cell by cell, for those who
-// have no use for a Row. Like DecodeAgain it does not compute checksums once more.
+// Walk reads a row that Decode has accepted before, cell by cell, for callers that do
+// not need a Row. Like DecodeAgain it does not verify checksums again.
 //
-// The parts of a row come in this order: the primary key with Next, the columns
-// with Columns and Next, the sequence with Sequence. Who begins with a part has
-// read all of those before it.
+// The parts of a row are read in this order: the primary key with Next, the columns with
+// Columns and Next, the sequence with Sequence. Before a part, all earlier parts must
+// have been read.
 type Walk struct {
 	buf []byte
 	at  int
@@ -28,11 +28,11 @@ func (w *Walk) Next(c *Cell) bool {
 	}
 	*c = Cell{}
 	next, err := decodeCell(w.buf, w.at, c, false)
-	w.goOn(next, err)
+	w.moveTo(next, err)
 	return true
 }
 
-// Columns goes on from the primary key to the columns.
+// Columns moves from the primary key to the columns.
 func (w *Walk) Columns() { w.skip(tagRowData) }
 
 // Sequence returns the row's sequence, the zero Sequence if it has none.
@@ -42,7 +42,7 @@ func (w *Walk) Sequence() (s Sequence) {
 		return s
 	}
 	s, _, next, err := decodeExtension(w.buf, w.at)
-	w.goOn(next, err)
+	w.moveTo(next, err)
 	return s
 }
 
@@ -52,7 +52,7 @@ func (w *Walk) skip(tag byte) {
 	}
 }
 
-func (w *Walk) goOn(next int, err error) {
+func (w *Walk) moveTo(next int, err error) {
 	if err != nil {
 		panic(fmt.Sprintf("plainbuffer: a row that was decoded does not decode again: %v", err))
 	}

@@ -6,7 +6,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// walked is what a Walk reads of a row.
+// walked is the part of a row that a Walk reads.
 func walked(buf []byte) Row {
 	var row Row
 	w := WalkAgain(buf)
@@ -25,7 +25,7 @@ func walked(buf []byte) Row {
 func wantWalk(t rapid.TB, buf []byte, decoded *Row) {
 	t.Helper()
 	got := walked(buf)
-	// A walk does not tell these.
+	// A Walk does not return these.
 	got.Delete, got.HasSequence = decoded.Delete, decoded.HasSequence
 	if !sameRow(&got, decoded) {
 		t.Fatalf("%x\nwalked  %+v\ndecoded %+v", buf, got, *decoded)
