@@ -333,7 +333,7 @@ func TestChain(t *testing.T) {
 				d := newDelivered("a", "k")
 				before := d.msg.Context()
 				contains(t, "error", send(h, d.msg).result(), "step")
-				equal(t, "told", d.events(), "CallBack")
+				equal(t, "calls", d.events(), "CallBack")
 				equal(t, "context", d.msg.Context(), before)
 			}
 		})

@@ -92,7 +92,7 @@ type Batcher struct {
 
 	// MaxBytes is how many bytes, as counted by SizeBy, a batch may have. A
 	// message that would exceed it starts the next batch. A message that exceeds
-	// it by itself is a batch of its own. [0: no limit] NoMaxBytes: no limit,
+	// it by itself forms its own batch. [0: no limit] NoMaxBytes: no limit,
 	// whatever Defaults say.
 	MaxBytes int64
 

@@ -29,8 +29,8 @@ type deliveredMsg struct {
 	key    string
 	hurry  chan struct{}
 
-	mu   sync.Mutex
-	told []string
+	mu    sync.Mutex
+	calls []string
 }
 
 func newDelivered(uuid, key string) *deliveredMsg {
@@ -53,13 +53,13 @@ func (d endedDelivery) WillWait()             {}
 func (d *deliveredMsg) tell(what string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.told = append(d.told, what)
+	d.calls = append(d.calls, what)
 }
 
 func (d *deliveredMsg) events() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return strings.Join(d.told, ",")
+	return strings.Join(d.calls, ",")
 }
 
 func (d *deliveredMsg) Key() string            { return d.key }
@@ -101,7 +101,7 @@ func TestDelivery(t *testing.T) {
 		d := newDelivered("a", "k")
 		_, err := b.Middleware(nop)(d.msg)
 		contains(t, "error", err, `"default"`)
-		equal(t, "told", d.events(), "CallBack")
+		equal(t, "calls", d.events(), "CallBack")
 	})
 
 	t.Run("hurry_has_the_batch_handled_at_once", func(t *testing.T) {
@@ -137,7 +137,7 @@ func TestDelivery(t *testing.T) {
 			s := newSource(10, time.Second)
 			b := mustNew(t, one(Batcher{Size: 100, Timeout: time.Hour, Handler: r.handle}), nil)
 			stopped := s.route(b.Middleware(func(msg *message.Message) ([]*message.Message, error) {
-				SetBatchKey(msg, msg.UUID) // a batch of its own for each
+				SetBatchKey(msg, msg.UUID) // a separate batch for each
 				return nil, nil
 			}))
 			for i := range 25 {
@@ -236,7 +236,7 @@ func TestContextEnd(t *testing.T) {
 			synctest.Wait()
 			d.cancel(errTakenBack)
 			equal(t, "error", p.result(), nil)
-			equal(t, "told", d.events(), "HandOff,Begin")
+			equal(t, "calls", d.events(), "HandOff,Begin")
 		})
 	})
 
@@ -253,7 +253,7 @@ func TestContextEnd(t *testing.T) {
 				if err := send(h, d.msg).result(); !errors.Is(err, want) {
 					t.Errorf("got %v, want %v", err, want)
 				}
-				equal(t, "told", d.events(), "")
+				equal(t, "calls", d.events(), "")
 			}
 		})
 	})
@@ -271,7 +271,7 @@ func TestContextEnd(t *testing.T) {
 				equal(t, "error", p.result(), nil)
 				equal(t, "produced", len(p.produced), 0)
 				equal(t, "batches", r.batches(), "")
-				equal(t, "told", d.events(), "")
+				equal(t, "calls", d.events(), "")
 			}
 		})
 	})

@@ -125,7 +125,7 @@ func ExampleHandler() {
 		return nil
 	})
 
-	// A handler can be tested without the middleware, with a batch of its own.
+	// A handler can be tested without the middleware, on a Batch that the test creates.
 	bad := message.NewMessage("bad", []byte(`{`))
 	b := &batching.Batch{Messages: []*message.Message{
 		message.NewMessage("1", []byte(`{"Total": 3}`)), bad, message.NewMessage("2", []byte(`{"Total": 4}`)),

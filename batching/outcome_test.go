@@ -67,7 +67,7 @@ func TestOutcome(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := mustNew(t, one(Batcher{Size: 3, Handler: func(_ context.Context, b *Batch) error {
 				m := b.Messages[1]
-				b.Messages = b.Messages[:1] // the handler may do what it likes with the slice
+				b.Messages = b.Messages[:1] // the handler may change the slice
 				b.Fail(m, errBoom)
 				b.Fail(m, errors.New("the second error does not count"))
 				equal(t, "Err", b.Err(m), errBoom)

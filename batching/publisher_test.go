@@ -171,11 +171,11 @@ func TestPublisher(t *testing.T) {
 			other, y := publish(p, "x", "f"), publish(p, "y", "z")
 			got := <-one
 			equal(t, "the batch's error", errors.Is(got, errBoom), true)
-			equal(t, "what was not published", errors.Is(got, ack.ErrCalledBack), true)
+			equal(t, "unpublished message", errors.Is(got, ack.ErrCalledBack), true)
 			equal(t, "that of another call", errors.Is(<-other, ack.ErrCalledBack), true)
 			equal(t, "another topic", <-y, nil)
 			equal(t, "sent", fmt.Sprint(sent), "[z]")
-			equal(t, "once more", <-publish(p, "x", "a", "b", "c", "d", "e", "f"), nil)
+			equal(t, "again", <-publish(p, "x", "a", "b", "c", "d", "e", "f"), nil)
 			equal(t, "sent", fmt.Sprint(sent), "[z a b c d e f]")
 			equal(t, "Close", p.Close(), nil)
 		})

@@ -33,7 +33,7 @@ type source struct {
 	hurry    chan struct{}
 	draining bool
 	drained  chan struct{} // closed when draining and no record is live
-	faults   []error       // what the middleware did wrong
+	faults   []error       // of the middleware
 }
 
 type recordState int
@@ -43,7 +43,7 @@ const (
 	delivered
 	handedOff // waits in a batch
 	begun     // its batch runs
-	failed    // called back what is behind it, not settled
+	failed    // has called back the records behind it, not settled
 	calledBack
 	acked
 )
@@ -263,7 +263,7 @@ func (s *source) find(id string) record {
 	panic("no record " + id)
 }
 
-// faultsFound returns what the middleware did wrong so far.
+// faultsFound returns the middleware's faults so far.
 func (s *source) faultsFound() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

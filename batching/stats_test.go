@@ -30,9 +30,9 @@ func TestStats(t *testing.T) {
 				b.Fail(b.Messages[0], errBoom)
 				return nil
 			}
-			var told []Handled
+			var handled []Handled
 			cfg := one(Batcher{Size: 3, Timeout: time.Minute, Handler: r.handle})
-			cfg.OnBatch = func(h Handled) { told = append(told, h) }
+			cfg.OnBatch = func(h Handled) { handled = append(handled, h) }
 			b := mustNew(t, cfg, nil)
 			h := b.Middleware(nop)
 			passes := sendAll(h, "a", "b")
@@ -50,7 +50,7 @@ func TestStats(t *testing.T) {
 			equal(t, "outcomes", fmt.Sprint(st.Succeeded, st.Failed, st.CalledBack), "4 2 0")
 			equal(t, "batches", fmt.Sprint(st.Batches[TriggerSize], st.FailedBatches), "2 2")
 			equal(t, "times", fmt.Sprint(st.WaitTime, st.HandlingTime), "7s 4s")
-			equal(t, "told", fmt.Sprint(told), fmt.Sprint([]Handled{
+			equal(t, "calls", fmt.Sprint(handled), fmt.Sprint([]Handled{
 				{Batcher: "default", Trigger: TriggerSize, Messages: 3, Failed: 1, Waited: 5 * time.Second, Took: 2 * time.Second},
 				{Batcher: "default", Trigger: TriggerSize, Messages: 3, Failed: 1, Waited: 2 * time.Second, Took: 2 * time.Second},
 			}))

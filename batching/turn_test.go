@@ -186,7 +186,7 @@ func TestTurn(t *testing.T) {
 				p := sendAllMsgs(h, k[0].msg, k[1].msg, k[2].msg)
 				if delivered { // the subscriber calls them back when CallBack is called
 					time.Sleep(2500 * time.Millisecond) // Retry handles k0 again after two seconds
-					equal(t, "told", k[0].events(), "HandOff,Begin,CallBack,HandOff")
+					equal(t, "calls", k[0].events(), "HandOff,Begin,CallBack,HandOff")
 					k[2].cancel(errTakenBack)
 					k[1].cancel(errTakenBack)
 				}

@@ -1,6 +1,6 @@
 // Package credentials finds the credentials of a program where Alibaba Cloud
 // puts them: the environment, Kubernetes service accounts (OIDC, RRSA), profile
-// files and the RAM role of an ECS instance. It is a module of its own, so that
+// files and the RAM role of an ECS instance. It is a separate module, so that
 // only programs that use it link github.com/aliyun/credentials-go.
 //
 //	provider, err := credentials.New(credentials.Config{})

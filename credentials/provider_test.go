@@ -193,7 +193,7 @@ func TestMalformed_answers_are_errors(t *testing.T) {
 // rrsa is the environment that RRSA gives a pod, with its own STS.
 func rrsa(t *testing.T) (sts *cloud, cfg Config) {
 	if runtime.GOOS == "darwin" || runtime.GOOS == "windows" {
-		t.Skip("crypto/x509 takes no trusted certificates from SSL_CERT_FILE on this system, and credentials-go asks STS by https only")
+		t.Skip("crypto/x509 does not read trusted certificates from SSL_CERT_FILE on this system, and credentials-go connects to STS only with https")
 	}
 	home := nowhere(t)
 	sts = newCloud(t, httptest.NewTLSServer)

@@ -136,7 +136,7 @@ func TestBrowser_shows_the_status_and_keys_as_text(t *testing.T) {
 		"handling":           `<b>150 ms</b>`,
 		"waiting messages":   `<b>21</b>`,
 		"running batches":    `<b>1 of 2</b>`,
-		"held by nobody":     `>not read</span>`,
+		"held by no client":  `>not read</span>`,
 		"a silent client":    `title="pod-b&lt;i&gt;"`,
 		"the whole tunnel":   `2 channels, held by 2 clients; 1 of them silent; 1 channel stands still`,
 		"expected clients":   `3 clients expected`,

@@ -121,7 +121,7 @@ func TestDocs_list_every_log_line_with_its_level(t *testing.T) {
 	}
 	for l := range listed {
 		if !used[l] && !strings.HasSuffix(l, "SDK: ...") {
-			t.Errorf("docs/operations.md lists what nobody logs: %s", l)
+			t.Errorf("docs/operations.md lists a line that is not logged: %s", l)
 		}
 	}
 }

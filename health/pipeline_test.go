@@ -74,7 +74,7 @@ func TestHealth_follows_a_pipeline_from_its_start_to_its_end(t *testing.T) {
 		}
 	}
 	<-held
-	testbed.Eventually(t, 20*time.Second, "the poisoned record is told of", func() bool {
+	testbed.Eventually(t, 20*time.Second, "the poisoned record is reported", func() bool {
 		s := snapshot(t, h)
 		f := s.Subscribers[0].Subscriptions[0].Failing
 		return len(f) == 1 && f[0].Key == `["poison"]` && f[0].Attempts > 1 && s.Batchings[0].Batchers[0].Failed > 1

@@ -126,7 +126,7 @@ func TestDocs(t *testing.T) {
 				has := check(t, families, p.Title, target.Expr)
 				for _, l := range legend.FindAllStringSubmatch(target.LegendFormat, -1) {
 					if !slices.Contains(has, l[1]) {
-						t.Errorf("%s: the legend names %s, which is no label, for %s", p.Title, l[1], target.Expr)
+						t.Errorf("%s: the legend names %s, which is not a label, for %s", p.Title, l[1], target.Expr)
 					}
 				}
 				for _, s := range selector.FindAllStringSubmatch(target.Expr, -1) {
@@ -211,13 +211,13 @@ func TestDocs(t *testing.T) {
 						labels = append(labels, l)
 					}
 				}
-				var told []string
+				var documented []string
 				for _, l := range name.FindAllStringSubmatch(cells[3], -1) {
-					told = append(told, l[1])
+					documented = append(documented, l[1])
 				}
-				slices.Sort(told)
-				if !slices.Equal(labels, told) {
-					t.Errorf("%s has the labels %v, not %v", m[1], labels, told)
+				slices.Sort(documented)
+				if !slices.Equal(labels, documented) {
+					t.Errorf("%s has the labels %v, not %v", m[1], labels, documented)
 				}
 			}
 		}

@@ -23,7 +23,7 @@ func change() *ots.Record {
 	}
 }
 
-// A handler fills a struct of its own from the record behind the message.
+// A handler fills its own struct from the record behind the message.
 func ExampleBind() {
 	type Order struct {
 		ID     int64     `ots:"id,required"`

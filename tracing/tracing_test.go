@@ -178,7 +178,7 @@ func TestMiddleware_gives_the_handler_the_span_the_record_and_the_delivery(t *te
 		t.Errorf("a span of the handler is the child of %v, want %v", got, id(s))
 	}
 	if msg.Context() != came {
-		t.Error("the message's context is not what it was")
+		t.Error("the message does not have its original context")
 	}
 	if got := msg.Metadata.Get("traceparent"); got != traceparent(s) {
 		t.Errorf("metadata has traceparent %q, want %q", got, traceparent(s))

@@ -190,7 +190,7 @@ func testWake(t *testing.T) {
 	t.Run("L6_a_release_wakes_one_and_each_admission_the_next", func(t *testing.T) {
 		rs := full(t, 4)
 		for range 3 {
-			rs[0].ackOne() // of what it borrowed
+			rs[0].ackOne() // of the borrowed capacity
 		}
 		rs[0].woken(true) // it waits longest
 		for i, r := range rs {

@@ -243,7 +243,7 @@ func recovered(err *error) {
 }
 
 // The describe functions write the same facts of both decoders' results in the
-// same words, leaving out what the SDK cannot tell: unknown cell types, Null and
+// same words, leaving out what the SDK does not return: unknown cell types, Null and
 // AutoIncrement.
 
 func describeRow(r *Row) string {

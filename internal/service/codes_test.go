@@ -43,6 +43,6 @@ func TestIsTransient_is_true_for_errors_that_a_retry_may_resolve(t *testing.T) {
 		}
 	}
 	if !errors.Is(answer(403, service.CodeNoPermission), ots.ErrAuth) || errors.Is(answer(403, service.CodeConditionFailed), ots.ErrAuth) {
-		t.Error("refused credentials are not told apart")
+		t.Error("refused credentials do not match ErrAuth")
 	}
 }
