@@ -67,7 +67,7 @@ func Example() {
 
 // A consumer with metrics, health and tracing.
 func Example_watching() {
-	ctx, router, sub := consumer()
+	router, sub := consumer()
 
 	m, err := metrics.New(metrics.Config{}) // Prometheus
 	if err != nil {
@@ -84,11 +84,11 @@ func Example_watching() {
 	h.AddSubscriber(sub)
 	router.AddMiddleware(tr.Middleware)
 	go func() {
-		if err := h.ListenAndServe(ctx, ""); err != nil { // 127.0.0.1:8088, until ctx ends
+		if err := h.ListenAndServe(context.Background(), ""); err != nil { // 127.0.0.1:8088; it shows the drain, too
 			log.Fatal(err) // it cannot listen: another process uses the address
 		}
 	}()
 }
 
 // consumer is the program that Example_watching observes.
-var consumer func() (context.Context, *message.Router, *subscriber.Subscriber)
+var consumer func() (*message.Router, *subscriber.Subscriber)
