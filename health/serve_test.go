@@ -165,6 +165,6 @@ func TestServe_answers_until_its_context_ends(t *testing.T) {
 	}
 	http.DefaultClient.CloseIdleConnections()
 	if err := h.Serve(t.Context(), l); err == nil {
-		t.Error("a closed listener is no error")
+		t.Error("Serve returns no error for a closed listener")
 	}
 }

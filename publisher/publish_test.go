@@ -43,7 +43,7 @@ func publishError(t testing.TB, err error) *PublishError {
 	t.Helper()
 	var failure *PublishError
 	if !errors.As(err, &failure) {
-		t.Fatalf("%v is no PublishError", err)
+		t.Fatalf("%v is not a PublishError", err)
 	}
 	return failure
 }

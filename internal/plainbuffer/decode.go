@@ -149,7 +149,7 @@ func decodeRow(buf []byte, p int, row *Row, verify bool) (next int, err error) {
 	return p + 2, nil
 }
 
-// tagAt returns the byte at p, or 0, which is no tag, at the end of buf.
+// tagAt returns the byte at p, or 0, which is not a tag, at the end of buf.
 func tagAt(buf []byte, p int) byte {
 	if p < len(buf) {
 		return buf[p]
