@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -196,10 +197,10 @@ func (e evidence) checkOrder(report report) {
 		switch {
 		case broken[x.Key]: // one breach a key
 		case r > first[x.Key]:
-			report("L3", "%s: its record %d (version %d, %s) has its first effect (%d, process %d) before its record %d", x.Key, r, x.Version, x.Sequence, n, x.process, first[x.Key])
+			report("L3", "%s: its record %d (version %d, %s) has its first effect (%d, process %d) before its record %d%s", x.Key, r, x.Version, x.Sequence, n, x.process, first[x.Key], e.history(x.Key, rank))
 			broken[x.Key] = true
 		case r > reach[x.Key] && !suspect:
-			report("L3", "%s: its record %d (version %d, %s) is repeated (%d, process %d) before its record %d, which is behind an earlier repetition", x.Key, r, x.Version, x.Sequence, n, x.process, reach[x.Key])
+			report("L3", "%s: its record %d (version %d, %s) is repeated (%d, process %d) before its record %d, which is behind an earlier repetition%s", x.Key, r, x.Version, x.Sequence, n, x.process, reach[x.Key], e.history(x.Key, rank))
 			broken[x.Key] = true
 		}
 		next := behind(x.Key, r+1)
@@ -215,6 +216,23 @@ func (e evidence) checkOrder(report report) {
 			report("L3", "%s: its record %d is the last one that was repeated, of %d", key, n-1, len(order[key]))
 		}
 	}
+}
+
+// history lists the effects and letters of a key, for who wants to know how a breach came about.
+func (e evidence) history(key string, rank map[ident]int) string {
+	var text strings.Builder
+	for n, x := range e.entries {
+		if x.Key == key {
+			fmt.Fprintf(&text, "\n\t%s effect %d: record %d (version %d, %s, %s) by process %d, suspect %v",
+				x.at.Format("15:04:05.000"), n, rank[x.ident()], x.Version, x.Type, x.Channel, x.process, e.suspect(x))
+		}
+	}
+	for _, l := range e.letters {
+		if l.key == key {
+			fmt.Fprintf(&text, "\n\t%s letter: %s after %d attempts", l.at.Format("15:04:05.000"), l.sequence, l.attempts)
+		}
+	}
+	return text.String()
 }
 
 // checkUUIDs holds the evidence to L2: a record has one UUID, and a UUID one record.
