@@ -73,63 +73,49 @@ func (e *ChannelError) Unwrap() error { return e.Err }
 // calls that we gave up ourselves: their own context says that. An error that
 // wraps context.Canceled may come from a transport or a CredentialsProvider whose
 // own call was cancelled, and is as good a reason to retry as any other.
-type class uint8
+type class = service.Class
 
 const (
-	retry     class = iota // passes by itself: network, timeouts, 5xx, anything unknown
-	throttled              // passes by itself if asked less often
-	lost                   // the client or the channel is not ours any more
-	mismatch               // checkpoint with an unexpected sequence number
-	auth                   // the credentials were refused; others may be given
-	fatal                  // the tunnel is of no use: gone or expired
-	gap                    // a part of the log is gone
+	retry     = service.Transient
+	throttled = service.Throttled
+	lost      = service.Lost
+	mismatch  = service.Mismatch
+	auth      = service.Auth
+	fatal     = service.Gone
+	gap       = service.Gap
 )
 
-// classify maps an error of a service call to its class. It is the only place
-// that knows what a code means.
+// classify maps an error of a service call to its class.
 func classify(err error) class {
 	var se *ots.ServiceError
-	if errors.As(err, &se) {
-		if se.Means == ots.ErrGap {
-			return gap
-		}
-		return classifyCode(se.Code)
+	if !errors.As(err, &se) {
+		return retry
 	}
-	return retry
+	if se.Means == ots.ErrGap {
+		return gap
+	}
+	return service.TunnelClass(se.Code, se.Message)
 }
 
-func classifyCode(code string) class {
-	switch code {
-	case tunnel.ErrCodeResourceGone:
-		return lost
-	case tunnel.ErrCodeSequenceNotMatch:
-		return mismatch
-	case tunnel.ErrCodeTunnelExpired, tunnel.ErrCodeParamInvalid, service.CodeObjectNotExist:
-		return fatal
-	case tunnel.ErrCodePermissionDenied, service.CodeAuthFailed, service.CodeNoPermission:
-		return auth
-	case service.CodeServerBusy, service.CodeQuotaExhausted, service.CodeNotEnoughCU, service.CodeCUExhausted:
-		return throttled
-	}
-	return retry
-}
+// classifyCode returns the class of a code when its message is not known.
+func classifyCode(code string) class { return service.TunnelClass(code, "") }
 
-// sentinel returns what a code stands for. For calls about one channel
+// sentinel returns what an answer stands for. For calls about one channel
 // OTSParameterInvalid may as well mean the channel or its token.
 func sentinel(op, code, message string) error {
-	if service.IsTrimmed(code, message) {
+	switch service.TunnelClass(code, message) {
+	case gap:
 		return ots.ErrGap
-	}
-	switch code {
-	case tunnel.ErrCodeTunnelExpired:
-		return ots.ErrTunnelExpired
-	case tunnel.ErrCodeParamInvalid, service.CodeObjectNotExist:
-		if op == "readrecords" || op == "getcheckpoint" || op == "checkpoint" {
+	case auth:
+		return ots.ErrAuth
+	case fatal:
+		switch {
+		case code == service.CodeTunnelExpired:
+			return ots.ErrTunnelExpired
+		case op == "readrecords", op == "getcheckpoint", op == "checkpoint":
 			return nil
 		}
 		return ots.ErrTunnelGone
-	case tunnel.ErrCodePermissionDenied, service.CodeAuthFailed, service.CodeNoPermission:
-		return ots.ErrAuth
 	}
 	return nil
 }

@@ -22,41 +22,18 @@ const (
 	CodeObjectAlreadyExist = "OTSObjectAlreadyExist"
 	CodeConditionFailed    = "OTSConditionCheckFail"
 	CodeInvalidPK          = "OTSInvalidPK"
-	CodeTrimmed            = "OTSTrimmedDataAccess"
+	CodeFlowControl        = "OTSFlowControl"
+	CodeParameterInvalid   = "OTSParameterInvalid"
+	CodePermissionDenied   = "OTSPermissionDenied"
+	CodeTunnelExpired      = "OTSTunnelExpired"
+
+	// CodeTrimmed is a code of the stream API. In an answer of the tunnel API it is what the
+	// message begins with [docs/protocol.md, Trimmed logs].
+	CodeTrimmed = "OTSTrimmedDataAccess"
 
 	// CodeUnknown is the code of an answer without one.
 	CodeUnknown = "OTSUnknown"
 )
-
-// transient are the codes of the table API after which the same call may succeed. After
-// the last five the call may or may not have had its effect.
-var transient = map[string]bool{
-	CodeServerBusy:            true,
-	CodeQuotaExhausted:        true,
-	CodeNotEnoughCU:           true,
-	CodeCUExhausted:           true,
-	"OTSStorageServerBusy":    true,
-	"OTSPartitionUnavailable": true,
-	"OTSTableNotReady":        true,
-	"OTSRowOperationConflict": true,
-	"OTSRequestTimeout":       true,
-	"OTSTimeout":              true,
-	"OTSServerUnavailable":    true,
-	"OTSInternalServerError":  true,
-}
-
-// IsTransient reports whether a call of the table API that failed with err may succeed
-// when it is retried. Errors that are not answers of the service come from the network or
-// the CredentialsProvider, and are transient. That includes errors that wrap
-// context.Canceled, because the cancelled call may be one of theirs: callers check their
-// own context first. Errors of single rows of a batch have no HTTP status.
-func IsTransient(err error) bool {
-	var se *ots.ServiceError
-	if errors.As(err, &se) {
-		return transient[se.Code] || se.Status >= 500
-	}
-	return true
-}
 
 // HasCode reports whether err is an answer of the service with one of the codes.
 func HasCode(err error, codes ...string) bool {
@@ -70,13 +47,6 @@ func HasCode(err error, codes ...string) bool {
 		}
 	}
 	return false
-}
-
-// IsTrimmed reports whether an answer says that the log was trimmed before it was read. The
-// documented answer has the code OTSTunnelServerUnavailable, which otherwise means a fault
-// of the service, and says it in its message [docs/protocol.md, Trimmed logs].
-func IsTrimmed(code, message string) bool {
-	return code == CodeTrimmed || strings.HasPrefix(message, CodeTrimmed)
 }
 
 // Limits on the texts that are kept of an error answer, in bytes.

@@ -30,6 +30,8 @@ func TestIsTransient_is_true_for_errors_that_a_retry_may_resolve(t *testing.T) {
 	}{
 		"busy":                 {answer(503, service.CodeServerBusy), true},
 		"quota":                {answer(403, service.CodeQuotaExhausted), true},
+		"calls too often":      {answer(429, service.CodeFlowControl), true},
+		"too many tables":      {service.TableError("CreateTable", 403, service.CodeQuotaExhausted, "Number of tables exceeded the quota.", ""), false},
 		"a row, not its table": {answer(0, "OTSRowOperationConflict"), true},
 		"any fault of theirs":  {answer(500, "OTSNobodyKnows"), true},
 		"condition":            {answer(403, service.CodeConditionFailed), false},
