@@ -15,11 +15,11 @@ import (
 // maxAdminBody bounds a request of the admin API.
 const maxAdminBody = 1 << 20
 
-// AdminHandler returns an HTTP handler through which a consumer's tests, in any
-// language, do what Go tests do with methods: inject faults, split and merge
-// partitions, expire clients, skew the clock. docs/emulator.md lists its
-// requests. Web pages of other origins and unknown host names are refused, and so
-// is, without Options.AdminToken, whoever does not come through loopback.
+// AdminHandler returns an HTTP handler for tests in any language: they inject
+// faults, split and merge partitions, expire clients and skew the clock as Go
+// tests do with methods. docs/emulator.md lists its requests. Requests from web
+// pages of other origins and for unknown host names are refused. Without
+// Options.AdminToken, so are requests that do not come through loopback.
 func (e *Emulator) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, f func(r *http.Request) (any, error)) {
@@ -54,12 +54,12 @@ func (e *Emulator) AdminHandler() http.Handler {
 	})
 }
 
-// adminError is the body of an answer that is not 2xx.
+// adminError is the body of a response that is not 2xx.
 type adminError struct {
 	Error string `json:"error"`
 }
 
-// serveAdmin answers with f's result as JSON; nil is an empty 204.
+// serveAdmin answers with f's result as JSON; a nil result is an empty 204.
 func serveAdmin(w http.ResponseWriter, r *http.Request, f func(r *http.Request) (any, error)) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxAdminBody)
 	result, err := f(r)
@@ -83,36 +83,26 @@ func answerAdmin(w http.ResponseWriter, status int, result any) {
 	w.WriteHeader(status)
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
-	encoder.Encode(result) // a client that is gone is no matter
+	encoder.Encode(result) // the client may have disconnected
 }
 
-// faultJSON is a Fault in the admin API. Durations are text like "1.5s".
+// faultJSON is a Fault in the admin API, in which durations are text like "1.5s"
+// and moments have names. Its fields replace those of Fault with the same keys.
 type faultJSON struct {
-	Operation string  `json:"operation,omitempty"`
-	After     int     `json:"after,omitempty"`
-	Times     int     `json:"times,omitempty"`
-	Chance    float64 `json:"chance,omitempty"`
-	Delay     string  `json:"delay,omitempty"`
-	Hang      bool    `json:"hang,omitempty"`
-	Code      string  `json:"code,omitempty"`
-	Status    int     `json:"status,omitempty"`
-	Message   string  `json:"message,omitempty"`
-	Break     string  `json:"break,omitempty"`
-	Corrupt   bool    `json:"corrupt,omitempty"`
-	Trickle   string  `json:"trickle,omitempty"`
-	Duplicate bool    `json:"duplicate,omitempty"`
+	Fault
+	Delay   string `json:"delay,omitempty"`
+	Trickle string `json:"trickle,omitempty"`
+	Break   string `json:"break,omitempty"`
 }
 
-// breakNames are the places of Fault.Break in the admin API.
+// breakNames are the values of Fault.Break by their names in the admin API.
 var breakNames = map[string]Break{
 	"": NoBreak, "before-request": BeforeRequest, "before-answer": BeforeAnswer, "mid-answer": MidAnswer,
 }
 
+// fault converts what the Fault itself does not hold.
 func (j faultJSON) fault() (Fault, error) {
-	f := Fault{
-		Operation: j.Operation, After: j.After, Times: j.Times, Chance: j.Chance, Hang: j.Hang,
-		Code: j.Code, Status: j.Status, Message: j.Message, Corrupt: j.Corrupt, Duplicate: j.Duplicate,
-	}
+	f := j.Fault
 	var known bool
 	if f.Break, known = breakNames[j.Break]; !known {
 		return f, fmt.Errorf("break is %q; it must be before-request, before-answer or mid-answer", j.Break)
@@ -141,13 +131,14 @@ func (e *Emulator) adminInject(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.add(f, strings.ToLower); err != nil {
+	if err := e.inject(f, strings.ToLower); err != nil {
 		return nil, err
 	}
 	return nil, nil
 }
 
-// adminSplit splits at the keys of the body, or in the middle without one.
+// adminSplit splits at the keys of the body, or in the middle if there are
+// none.
 func (e *Emulator) adminSplit(r *http.Request) (any, error) {
 	if r.ContentLength == 0 {
 		return nil, e.Split(r.PathValue("table"))
@@ -202,13 +193,11 @@ func decodeAdmin(r *http.Request, v any) error {
 	return nil
 }
 
+// pendingFaults never returns nil, since JSON would show it as null.
 func (e *Emulator) pendingFaults() []faultJSON {
 	list := []faultJSON{}
-	for _, f := range e.faults.Pending() {
-		j := faultJSON{
-			Operation: f.Operation, After: f.After, Times: f.Times, Chance: f.Chance, Hang: f.Hang,
-			Code: f.Code, Status: f.Status, Message: f.Message, Corrupt: f.Corrupt, Duplicate: f.Duplicate,
-		}
+	for _, f := range e.faults.pending() {
+		j := faultJSON{Fault: f}
 		for name, place := range breakNames {
 			if place == f.Break {
 				j.Break = name
@@ -225,7 +214,7 @@ func (e *Emulator) pendingFaults() []faultJSON {
 	return list
 }
 
-// tunnelStates never returns nil, which JSON shows as null.
+// tunnelStates never returns nil, since JSON would show it as null.
 func (e *Emulator) tunnelStates() []tunnels.TunnelState {
 	return append([]tunnels.TunnelState{}, e.tunnels.Snapshot()...)
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator/internal/aging"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/auth"
-	"github.com/watermill-ots/watermill-ots/emulator/internal/faults"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/store"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/tables"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/tunnels"
@@ -23,8 +22,8 @@ import (
 
 // Emulator is a running emulator. All methods are safe for concurrent use.
 //
-// Goroutines: the HTTP server's, owned by serve and Close, and the store's
-// committer; Close waits for all of them.
+// Two goroutines belong to it: the HTTP server's and the store's committer.
+// Close waits for both and for the connections.
 type Emulator struct {
 	opts     Options
 	log      *slog.Logger
@@ -35,30 +34,30 @@ type Emulator struct {
 	store    *store.Store
 	tables   *tables.Service
 	tunnels  *tunnels.Service
-	faults   *faults.Set
+	faults   *faultSet
 	counters counters
 	records  atomic.Int64 // records handed to the tunnel service
-	skew     atomic.Int64 // ns that the service's clock is ahead
-	aging    *aging.Clock // by which clients, logs and shards expire
+	skew     atomic.Int64 // ns by which the service's clock is ahead
+	aging    *aging.Clock // the clock by which clients, logs and shards expire
 	gate     gate
 	guard    *guard
 
-	id          string // random, begins request ids
+	id          string // random, the beginning of request ids
 	lastRequest atomic.Int64
 
-	conns     sync.WaitGroup // open connections, and so handlers; grows in the server's loop only
+	conns     sync.WaitGroup // open connections, and so handlers; only the server's loop adds to it
 	serving   chan struct{}  // closed when the server's loop has ended
 	closing   chan struct{}  // closed when Close begins
 	closeOnce sync.Once
-	closed    chan struct{} // closed when Close is done
+	closed    chan struct{} // closed when Close has finished
 	closeErr  error
 }
 
 // Start opens the data directory, if any, and listens. The emulator serves
 // requests until Close.
 //
-// An error says which option is wrong, or what is the matter with the address
-// or the data directory (ErrDataDirInUse, ErrDataDirForeign, ErrDataDirDamaged).
+// The error says which option is wrong, or what is wrong with the address or
+// the data directory (ErrDataDirInUse, ErrDataDirForeign, ErrDataDirDamaged).
 func Start(opts Options) (*Emulator, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
@@ -67,7 +66,7 @@ func Start(opts Options) (*Emulator, error) {
 		opts:     opts,
 		log:      opts.Logger,
 		keys:     auth.Keys{ID: opts.AccessKeyID, Secret: opts.AccessKeySecret, Token: opts.SecurityToken, Instance: opts.Instance, Region: opts.Region},
-		faults:   faults.NewSet(opts.Seed),
+		faults:   newFaultSet(opts.Seed),
 		guard:    newGuard(opts.AllowedHosts),
 		counters: newCounters(),
 		id:       rand.Text(),
@@ -91,7 +90,7 @@ func Start(opts Options) (*Emulator, error) {
 	return e, nil
 }
 
-// openServices opens the store and the services over it.
+// openServices opens the store and the services on top of it.
 func (e *Emulator) openServices() error {
 	var err error
 	e.aging = aging.New(e.now)
@@ -135,7 +134,7 @@ func (e *Emulator) listen() error {
 		ErrorLog:          log.New(logWriter{e.log}, "", 0),
 		ConnState:         e.track,
 	}
-	// Ends with the listener; Close waits for it.
+	// It ends with the listener; Close waits for it.
 	go func() {
 		defer close(e.serving)
 		if err := e.server.Serve(e.listener); !errors.Is(err, http.ErrServerClosed) {
@@ -145,8 +144,8 @@ func (e *Emulator) listen() error {
 	return nil
 }
 
-// track counts connections. A handler that took its connection over has only
-// to return.
+// track counts connections. A handler that hijacked its connection only has to
+// return.
 func (e *Emulator) track(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
@@ -157,7 +156,7 @@ func (e *Emulator) track(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// logWriter passes the HTTP server's complaints about connections on.
+// logWriter passes the HTTP server's complaints about connections to the log.
 type logWriter struct{ log *slog.Logger }
 
 func (w logWriter) Write(b []byte) (int, error) {
@@ -168,8 +167,8 @@ func (w logWriter) Write(b []byte) (int, error) {
 // now is the service's clock.
 func (e *Emulator) now() time.Time { return time.Now().Add(time.Duration(e.skew.Load())) }
 
-// Endpoint returns the URL that clients are given, without a trailing slash.
-// With InMemory it is reachable through Transport only.
+// Endpoint returns the URL for clients, without a trailing slash. With InMemory
+// it is reachable through Transport only.
 func (e *Emulator) Endpoint() string {
 	if e.memory != nil {
 		return memoryEndpoint
@@ -177,9 +176,9 @@ func (e *Emulator) Endpoint() string {
 	return "http://" + e.listener.Addr().String()
 }
 
-// Transport returns an HTTP transport to the emulator, whatever the host of a
-// request is. The caller closes its idle connections when it is done; Close
-// breaks them in any case.
+// Transport returns an HTTP transport to the emulator, whatever a request's
+// host is. The caller closes its idle connections when it is done; Close closes
+// them in any case.
 func (e *Emulator) Transport() *http.Transport {
 	dialer := &net.Dialer{}
 	return &http.Transport{
@@ -197,9 +196,9 @@ func (e *Emulator) Transport() *http.Transport {
 	}
 }
 
-// Close stops listening, lets requests in flight finish for a short while,
-// ends all connections and releases the data directory. It returns when no
-// goroutine of the emulator is left; a second call waits for the first.
+// Close stops listening, gives requests in flight a short time to finish,
+// closes all connections and releases the data directory. It returns when all
+// goroutines of the emulator have ended; a second call waits for the first.
 func (e *Emulator) Close() error {
 	e.closeOnce.Do(func() {
 		close(e.closing)

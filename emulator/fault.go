@@ -9,84 +9,84 @@ import (
 	"sync"
 	"time"
 
-	"github.com/watermill-ots/watermill-ots/emulator/internal/faults"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/tables"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/tunnels"
 )
 
-// Fault says which requests go wrong and how. Operation, After, Times and
-// Chance choose requests; what happens to them may be combined where that makes
-// sense (a delay with an error code, say).
+// Fault says which requests fail and how. Operation, After, Times and Chance
+// choose requests. The effects can be combined where that makes sense, for
+// example a delay with an error code.
 type Fault struct {
 	// Operation is "PutRow", "tunnel/readrecords" or, with a star at its end,
-	// the beginning of such a name. Empty: every operation. Inject refuses what
-	// no operation is called.
-	Operation string
-	// After is how many matching requests pass first.
-	After int
-	// Times is how many requests are hit. 0: one; negative: until ClearFaults.
-	Times int
-	// Chance is the probability that a matching request is hit, by the dice of
-	// Options.Seed. 0: always.
-	Chance float64
+	// the beginning of such a name. Empty: every operation. Inject refuses names
+	// that match no operation.
+	Operation string `json:"operation,omitempty"`
+	// After is the number of matching requests that are served normally first.
+	After int `json:"after,omitempty"`
+	// Times is the number of requests that meet the fault. 0: one; negative: all
+	// until ClearFaults.
+	Times int `json:"times,omitempty"`
+	// Chance is the probability that a matching request meets the fault. The
+	// random choices depend on Options.Seed. 0: always.
+	Chance float64 `json:"chance,omitempty"`
 
-	// Delay is how much later the request is handled, unless its client leaves
-	// meanwhile.
-	Delay time.Duration
-	// Hang: no answer comes until the client leaves or the emulator is closed.
-	Hang bool
-	// Code is the error that is answered instead of handling the request.
-	Code string
-	// Status is the HTTP status that goes with Code. 0: the usual one.
-	Status int
-	// Message is the text that goes with Code.
-	Message string
+	// Delay is how much later the request is handled, unless its client
+	// disconnects meanwhile.
+	Delay time.Duration `json:"delay,omitempty"`
+	// Hang leaves the request unanswered until the client disconnects or the
+	// emulator is closed.
+	Hang bool `json:"hang,omitempty"`
+	// Code is the error code to answer with instead of handling the request.
+	Code string `json:"code,omitempty"`
+	// Status is the HTTP status to answer with Code. 0: the usual one.
+	Status int `json:"status,omitempty"`
+	// Message is the text to answer with Code.
+	Message string `json:"message,omitempty"`
 	// Break resets the connection.
-	Break Break
-	// Corrupt changes one byte in the middle of the answer's body.
-	Corrupt bool
-	// Trickle lets the answer's body come in 16 pieces that far apart.
-	Trickle time.Duration
-	// Duplicate delivers the request twice; the second answer is sent.
-	Duplicate bool
+	Break Break `json:"break,omitempty"`
+	// Corrupt changes one byte in the middle of the response's body.
+	Corrupt bool `json:"corrupt,omitempty"`
+	// Trickle sends the response's body in 16 pieces with this pause before each.
+	Trickle time.Duration `json:"trickle,omitempty"`
+	// Duplicate delivers the request twice; the second response is sent.
+	Duplicate bool `json:"duplicate,omitempty"`
 }
 
-// Break is a place at which a fault resets the connection.
-type Break = faults.Break
+// Break is the moment at which a fault resets the connection.
+type Break int
 
-// The places.
 const (
-	NoBreak       = faults.NoBreak       // the connection stays
-	BeforeRequest = faults.BeforeRequest // the request is not handled
-	BeforeAnswer  = faults.BeforeAnswer  // the request is handled, nothing is answered
-	MidAnswer     = faults.MidAnswer     // the request is handled, half of the answer's body arrives
+	NoBreak       Break = iota // the connection is not reset
+	BeforeRequest              // the request is not handled
+	BeforeAnswer               // the request is handled, nothing is sent
+	MidAnswer                  // the request is handled, half of the response's body is sent
 )
 
-// tricklePieces is how many pieces a trickling body comes in.
+// tricklePieces is the number of pieces in which Trickle sends a body.
 const tricklePieces = 16
 
 // Inject adds a fault. Faults are tried in the order in which they were added,
-// and a request meets one at most.
+// and a request meets at most one.
 //
-// A fault that can't happen is refused, with the likely meaning of a misspelt
-// operation or code: a test must not pass because its fault never came. A code
-// that is not one of the service's needs a Status.
+// A fault that cannot happen is refused, with a suggestion for a misspelt
+// operation or code: a test must not pass because its fault never happened. A
+// code that is not one of the service's needs a Status.
 func (e *Emulator) Inject(f Fault) error {
-	return e.add(f, func(name string) string { return "Fault." + name })
+	return e.inject(f, func(name string) string { return "Fault." + name })
 }
 
-// add is Inject for a caller to whom field spells the names of a Fault's fields.
-func (e *Emulator) add(f Fault, field func(string) string) error {
-	fault := faults.Fault(f)
-	if err := fault.Check(operationNames(), field); err != nil {
+// inject is Inject; field returns the name of a Fault's field as the caller
+// knows it.
+func (e *Emulator) inject(f Fault, field func(string) string) error {
+	if err := f.check(operationNames(), field); err != nil {
 		e.log.Error("fault refused", "error", err)
 		return fmt.Errorf("injecting a fault: %w", err)
 	}
-	e.faults.Add(fault)
+	e.faults.add(f)
 	return nil
 }
 
-// operationNames are what Fault.Operation can name.
+// operationNames are all operations that Fault.Operation can name.
 func operationNames() []string {
 	names := tables.Names()
 	for _, op := range tunnels.Operations() {
@@ -95,12 +95,13 @@ func operationNames() []string {
 	return names
 }
 
-// ClearFaults removes all faults, hit or not. Requests that hang go on hanging.
-func (e *Emulator) ClearFaults() { e.faults.Clear() }
+// ClearFaults removes all faults, whether they have happened or not. Requests
+// that hang keep hanging.
+func (e *Emulator) ClearFaults() { e.faults.clear() }
 
-// faultBefore does what happens before a request is handled, and reports
-// whether it is handled at all.
-func (e *Emulator) faultBefore(x *exchange, f *faults.Fault) bool {
+// faultBefore applies a fault's effects before the request is handled, and
+// reports whether to handle it at all.
+func (e *Emulator) faultBefore(x *exchange, f *Fault) bool {
 	e.log.Debug("fault", "operation", x.op, "fault", *f)
 	if f.Delay > 0 {
 		timer := time.NewTimer(f.Delay)
@@ -134,8 +135,8 @@ func (e *Emulator) faultBefore(x *exchange, f *faults.Fault) bool {
 	return true
 }
 
-// faultAfter sends the answer of a request that met a fault.
-func (e *Emulator) faultAfter(x *exchange, f *faults.Fault, status int) {
+// faultAfter sends the response to a request that met a fault.
+func (e *Emulator) faultAfter(x *exchange, f *Fault, status int) {
 	if f.Break == BeforeAnswer {
 		x.reset()
 		return
@@ -175,22 +176,22 @@ func (e *Emulator) trickle(x *exchange, pause time.Duration, status int) {
 	}
 }
 
-// sendPart sends the headers for the whole response, and b of its body.
+// sendPart sends the headers of the whole response, and b as a part of its body.
 func (x *exchange) sendPart(status int, b []byte) {
 	x.w.Header().Set("Content-Length", strconv.Itoa(len(x.response)))
 	x.w.WriteHeader(status)
 	x.sendMore(b)
 }
 
-// sendMore sends b at once. A client that is gone is no matter.
+// sendMore sends b at once. The client may have disconnected already.
 func (x *exchange) sendMore(b []byte) {
 	x.extendDeadline()
 	x.w.Write(b)
 	http.NewResponseController(x.w).Flush()
 }
 
-// reset ends the connection as a crashed server would: a TCP client sees a
-// reset, not an end.
+// reset closes the connection as a crashed server would: a TCP client sees a
+// reset, not an orderly end.
 func (x *exchange) reset() {
 	conn, _, err := http.NewResponseController(x.w).Hijack()
 	if err != nil {
@@ -202,14 +203,14 @@ func (x *exchange) reset() {
 	conn.Close()
 }
 
-// gate holds requests back while it is shut.
+// gate makes requests wait while it is closed.
 type gate struct {
 	mu   sync.Mutex    // guards the following
-	open chan struct{} // nil while the gate is open, closed to open it
+	open chan struct{} // nil: the gate is open; closed when the gate opens
 }
 
-// wait returns when the gate is open, or the request or the emulator ends: then
-// it reports false, and the request is not to be handled any more.
+// wait returns true when the gate is open, and false when the request or the
+// emulator has ended, so that the request must not be handled.
 func (g *gate) wait(ctx context.Context, closing <-chan struct{}) bool {
 	g.mu.Lock()
 	open := g.open
@@ -227,8 +228,8 @@ func (g *gate) wait(ctx context.Context, closing <-chan struct{}) bool {
 	}
 }
 
-// Pause stops the world: requests wait until Resume. Time goes on, so clients
-// and tunnels may expire meanwhile. A request whose client leaves during the
+// Pause makes all requests wait until Resume. Time continues, so clients and
+// tunnels may expire meanwhile. A request whose client disconnects during the
 // pause is not handled, nor is one that still waits when the emulator is closed.
 func (e *Emulator) Pause() {
 	e.gate.mu.Lock()
@@ -248,16 +249,17 @@ func (e *Emulator) Resume() {
 	}
 }
 
-// maxSkew bounds what SkewClock takes: times in nanoseconds end in the year 2262.
+// maxSkew bounds the argument of SkewClock: times in nanoseconds end in the year
+// 2262.
 const maxSkew = 100 * 365 * 24 * time.Hour
 
-// SkewClock sets how far the service's clock is ahead of the machine's, by 100
-// years at most. Log records, cell versions and time to live follow it, within a
-// shard without ever going back. Heartbeat deadlines and the retention of logs
-// follow it forward only: what it skips expires, and set back it makes nothing
-// last longer.
+// SkewClock sets how far the service's clock is ahead of the machine's, by at
+// most 100 years. Log records, cell versions and time to live follow it; the
+// times of a shard's records never go back. Heartbeat deadlines and the retention
+// of logs follow it forward only: when it jumps forward, everything due in
+// between expires, and when it is set back, nothing lasts longer.
 func (e *Emulator) SkewClock(ahead time.Duration) {
-	e.aging.Now() // what has passed by now counts
+	e.aging.Now() // counts the time that has passed so far
 	e.skew.Store(int64(min(max(ahead, -maxSkew), maxSkew)))
 	e.aging.Now()
 }

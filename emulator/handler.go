@@ -15,7 +15,6 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"github.com/watermill-ots/watermill-ots/emulator/internal/faults"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
@@ -26,12 +25,13 @@ const (
 	// largest request, a BatchWriteRow, may have 4 MiB.
 	maxBody = 8 << 20
 
-	// keepBuffer is the largest buffer that goes back to the pool.
+	// keepBuffer is the size of the largest buffer that is returned to the
+	// pool.
 	keepBuffer = 4 << 20
 )
 
-// buffers holds memory for bodies: a page of records is about a megabyte, and
-// reading pages must not cost one each.
+// buffers is a pool of memory for bodies. A page of records is about a
+// megabyte, and allocating one for each read would be expensive.
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
 type buffer struct{ request, response []byte }
@@ -43,10 +43,10 @@ func (b *buffer) release() {
 	}
 }
 
-// exchange is one request on its way through the handler.
+// exchange is one request and its response.
 type exchange struct {
 	op   string // operation: "PutRow", "tunnel/readrecords"
-	path string // as signed
+	path string // as signed by the client
 	req  *http.Request
 	w    http.ResponseWriter
 	*buffer
@@ -56,23 +56,23 @@ type exchange struct {
 func (e *Emulator) serve(w http.ResponseWriter, r *http.Request) {
 	buf := buffers.Get().(*buffer)
 	defer buf.release()
-	// An endpoint with a trailing slash makes the Go SDK ask for a path with
-	// two slashes while it signs one.
+	// If the endpoint has a trailing slash, the Go SDK requests a path with two
+	// slashes and signs it with one.
 	op := strings.TrimLeft(r.URL.Path, "/")
 	x := &exchange{op: op, path: "/" + op, req: r, w: w, buffer: buf}
 	count := e.counters.of(op)
 	count.requests.Add(1)
-	// The HTTP server notices that a client hangs up only once the whole body is
-	// read, so nothing waits before.
+	// The HTTP server notices that a client has hung up only once the whole
+	// body is read, so the body is read before anything waits.
 	unread := x.read()
-	var fault faults.Fault
+	var fault Fault
 	faulty := false
 	if unread == nil {
 		if !e.gate.wait(r.Context(), e.closing) {
 			x.reset()
 			return
 		}
-		if fault, faulty = e.faults.Draw(op); faulty {
+		if fault, faulty = e.faults.draw(op); faulty {
 			e.counters.faults.Add(1)
 			if !e.faultBefore(x, &fault) {
 				return
@@ -92,9 +92,9 @@ func (e *Emulator) serve(w http.ResponseWriter, r *http.Request) {
 	x.send(status)
 }
 
-// answer leaves the response in x, an error in the service's form. unread says
+// answer leaves the response in x; an error has the service's form. unread says
 // why the body could not be read.
-func (e *Emulator) answer(x *exchange, fault *faults.Fault, unread error) (status int, failed bool) {
+func (e *Emulator) answer(x *exchange, fault *Fault, unread error) (status int, failed bool) {
 	header := x.w.Header()
 	header.Set("x-ots-requestid", e.requestID())
 	header.Set("x-ots-date", e.now().UTC().Format("2006-01-02T15:04:05.000Z"))
@@ -123,20 +123,20 @@ func (e *Emulator) answer(x *exchange, fault *faults.Fault, unread error) (statu
 	return status, failed
 }
 
-// ignoresDigest reports whether the client is the Go SDK's tunnel client and
-// reads records. It looks at no digest, and hashing a page takes longer than
-// reading it; every other client gets one.
+// ignoresDigest reports whether the request is a read of records by the Go
+// SDK's tunnel client. That client checks no digest, and hashing a page takes
+// longer than reading it; every other client gets one.
 func (x *exchange) ignoresDigest() bool {
 	return x.op == "tunnel/readrecords" && strings.HasPrefix(x.req.UserAgent(), "tablestore-tunnel-sdk-go/")
 }
 
-// requestID returns an id that no other answer carries.
+// requestID returns an id that is unique among all responses.
 func (e *Emulator) requestID() string {
 	return e.id + "-" + strconv.FormatInt(e.lastRequest.Add(1), 16)
 }
 
 // handle verifies and dispatches a request.
-func (e *Emulator) handle(x *exchange, fault *faults.Fault, unread error) (err error) {
+func (e *Emulator) handle(x *exchange, fault *Fault, unread error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			e.log.Error("panic in a request", "operation", x.op, "panic", r, "stack", string(debug.Stack()))
@@ -156,7 +156,7 @@ func (e *Emulator) handle(x *exchange, fault *faults.Fault, unread error) (err e
 		return err
 	}
 	if fault.Code != "" {
-		return &wire.Error{Status: fault.HTTPStatus(), Code: fault.Code, Message: fault.Message}
+		return &wire.Error{Status: fault.httpStatus(), Code: fault.Code, Message: fault.Message}
 	}
 	if fault.Duplicate {
 		if x.response, err = e.dispatch(x); err != nil {
@@ -211,7 +211,7 @@ func errTooLarge() error {
 	return wire.Errorf(wire.CodeRequestBodyTooLarge, "The request body is larger than %d bytes.", maxBody)
 }
 
-// decompress undoes the compression that the Java SDK can be told to use.
+// decompress undoes the compression that the Java SDK uses if configured.
 func (x *exchange) decompress() error {
 	switch kind := x.req.Header.Get("x-ots-request-compress-type"); kind {
 	case "", "none":
@@ -239,8 +239,8 @@ func (x *exchange) decompress() error {
 	return nil
 }
 
-// deflate returns the response in compressed form when the client asked for it,
-// and says so in the headers.
+// deflate compresses the response if the client asked for it, and sets the
+// headers that say so.
 func (x *exchange) deflate() ([]byte, error) {
 	if x.req.Header.Get("x-ots-response-compress-type") != "deflate" || len(x.response) == 0 {
 		return nil, nil
@@ -258,7 +258,7 @@ func (x *exchange) deflate() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// send writes the response; a client that is gone is no matter.
+// send writes the response. The client may have disconnected already.
 func (x *exchange) send(status int) {
 	x.extendDeadline()
 	x.w.Header().Set("Content-Length", strconv.Itoa(len(x.response)))
@@ -266,14 +266,14 @@ func (x *exchange) send(status int) {
 	x.w.Write(x.response)
 }
 
-// extendDeadline gives the client writeTimeout from here on to take what is
-// written next. Connections that know no deadline need none.
+// extendDeadline gives the client writeTimeout, starting now, to receive what
+// is written next. Connections without deadlines need none.
 func (x *exchange) extendDeadline() {
 	http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(writeTimeout))
 }
 
-// appendError appends a protobuf Error, whose first two fields the table API's
-// Error shares.
+// appendError appends a protobuf Error. The table API's Error has the same
+// first two fields.
 func appendError(dst []byte, e *wire.Error) []byte {
 	dst = protowire.AppendTag(dst, 1, protowire.BytesType)
 	dst = protowire.AppendString(dst, e.Code)

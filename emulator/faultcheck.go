@@ -1,4 +1,4 @@
-package faults
+package emulator
 
 import (
 	"errors"
@@ -9,16 +9,16 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
-// Check returns everything that is wrong with the fault. operations are the
-// names that requests can have; field spells the name of a Fault's field for
-// the caller.
-func (f *Fault) Check(operations []string, field func(string) string) error {
+// check returns everything that is wrong with the fault. operations are all
+// operations that requests can name; field returns the name of a Fault's field
+// as the caller knows it.
+func (f *Fault) check(operations []string, field func(string) string) error {
 	var errs []error
 	wrong := func(name, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s "+format, append([]any{field(name)}, args...)...))
 	}
 	if !slices.ContainsFunc(operations, f.matches) {
-		wrong("Operation", "is %.64q, and no operation is called so%s", f.Operation, suggest(strings.TrimSuffix(f.Operation, "*"), operations))
+		wrong("Operation", "is %.64q, and there is no such operation%s", f.Operation, suggest(strings.TrimSuffix(f.Operation, "*"), operations))
 	}
 	switch guess := suggest(f.Code, wire.Codes()); {
 	case f.Code == "":
@@ -37,7 +37,7 @@ func (f *Fault) Check(operations []string, field func(string) string) error {
 	if f.Status != 0 && (f.Status < 400 || f.Status > 599) {
 		wrong("Status", "is %d; it must be from 400 to 599", f.Status)
 	}
-	if !(f.Chance >= 0 && f.Chance <= 1) { // not a number is neither
+	if !(f.Chance >= 0 && f.Chance <= 1) { // refuses NaN too
 		wrong("Chance", "is %v; it must be from 0 to 1", f.Chance)
 	}
 	if f.After < 0 {
@@ -50,7 +50,7 @@ func (f *Fault) Check(operations []string, field func(string) string) error {
 		wrong("Trickle", "is %v; it must not be negative", f.Trickle)
 	}
 	if f.Break < NoBreak || f.Break > MidAnswer {
-		wrong("Break", "is %d, which is none of its values", f.Break)
+		wrong("Break", "is %d, which is not one of its values", f.Break)
 	}
 	if len(errs) == 0 && !f.acts() {
 		errs = append(errs, fmt.Errorf("it does nothing: set one of %s, %s, %s, %s, %s, %s and %s", field("Delay"), field("Hang"),
@@ -64,18 +64,34 @@ func (f *Fault) acts() bool {
 	return f.Delay > 0 || f.Hang || f.Code != "" || f.Break != NoBreak || f.Corrupt || f.Trickle > 0 || f.Duplicate
 }
 
-// maxCompared bounds the names that are compared with all known ones, in bytes.
+// httpStatus returns the status to answer with Code.
+func (f *Fault) httpStatus() int {
+	if f.Status != 0 {
+		return f.Status
+	}
+	return wire.StatusOf(f.Code)
+}
+
+// matches reports whether the fault is for requests of the operation op.
+func (f *Fault) matches(op string) bool {
+	if prefix, ok := strings.CutSuffix(f.Operation, "*"); ok {
+		return strings.HasPrefix(op, prefix)
+	}
+	return f.Operation == "" || f.Operation == op
+}
+
+// maxCompared bounds the length, in bytes, of names that suggest compares.
 const maxCompared = 64
 
-// suggest returns what is likely meant by a misspelt name, as the end of a
-// sentence, empty when nothing is near.
+// suggest returns what a misspelt name probably means, as the end of a sentence,
+// or nothing if no known name is similar.
 func suggest(name string, known []string) string {
 	if len(name) > maxCompared {
 		return ""
 	}
 	best, least := "", max(2, len(name)/4)+1
 	for _, k := range known {
-		for _, candidate := range []string{k, k[strings.LastIndexByte(k, '/')+1:]} { // "readrecords" is "tunnel/readrecords"
+		for _, candidate := range []string{k, k[strings.LastIndexByte(k, '/')+1:]} { // "readrecords" means "tunnel/readrecords"
 			if d := distance(strings.ToLower(name), strings.ToLower(candidate)); d < least {
 				best, least = k, d
 			}
