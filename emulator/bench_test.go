@@ -21,13 +21,13 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// raw is a client without an SDK: it posts messages to an emulator that takes
+// raw is a client without an SDK: it posts messages to an emulator that accepts
 // any credentials.
 type raw struct {
 	t      testing.TB
 	base   string
 	client *http.Client
-	agent  string // User-Agent of readrecords: the Go SDK's is sent no digests
+	agent  string // User-Agent of readrecords: the Go SDK's gets no digests
 }
 
 func newRaw(t testing.TB, e *emulator.Emulator) *raw {
@@ -57,14 +57,14 @@ func (r *raw) postBytes(path string, body []byte) ([]byte, error) {
 	if resp.StatusCode != http.StatusOK {
 		var e pb.Error
 		if err := proto.Unmarshal(b, protoadapt.MessageV2Of(&e)); err != nil {
-			return nil, fmt.Errorf("status %d with a body that is no error: %x", resp.StatusCode, b)
+			return nil, fmt.Errorf("status %d with a body that is not an error: %x", resp.StatusCode, b)
 		}
 		return nil, fmt.Errorf("status %d: %s: %s", resp.StatusCode, e.GetCode(), e.GetMessage())
 	}
 	return b, nil
 }
 
-// must posts req and decodes the answer into resp.
+// must posts req and decodes the response into resp.
 func (r *raw) must(path string, req, resp protoadapt.MessageV1) {
 	r.t.Helper()
 	b, err := r.post(path, req)
@@ -76,14 +76,14 @@ func (r *raw) must(path string, req, resp protoadapt.MessageV1) {
 	}
 }
 
-// ptr returns a pointer to v, the form of optional fields.
+// ptr returns a pointer to v, as optional fields need.
 func ptr[T any](v T) *T { return &v }
 
-// variant encodes an integer as partition ranges want it.
+// variant encodes an integer in the form of partition ranges.
 func variant(n int64) []byte { return plainbuffer.AppendVariant(nil, plainbuffer.IntegerValue(n)) }
 
 // createIntTable creates a table with one integer key and a partition for each
-// of parts equal shares of [0, rows).
+// of the parts equal ranges of [0, rows).
 func (r *raw) createIntTable(name string, rows int64, parts int64, stream bool) {
 	req := &pb.CreateTableRequest{
 		TableMeta: &pb.TableMeta{TableName: &name, PrimaryKey: []*pb.PrimaryKeySchema{
@@ -135,7 +135,7 @@ func (r *raw) load(table string, n int64, writers int) {
 	wg.Wait()
 }
 
-// openTunnel creates a tunnel, connects one client and takes all channels.
+// openTunnel creates a tunnel, connects one client and gets all channels.
 func (r *raw) openTunnel(table string, kind protocol.TunnelType) (tunnelID, clientID string, channels []string) {
 	r.t.Helper()
 	var created protocol.CreateTunnelResponse
@@ -154,8 +154,8 @@ func (r *raw) openTunnel(table string, kind protocol.TunnelType) (tunnelID, clie
 	return tunnelID, clientID, channels
 }
 
-// drain reads a channel to its end, or until it has nothing more, and returns
-// what it was sent. It looks at nothing but the next token.
+// drain reads a channel to its end, or until there is nothing more, and returns
+// the size of the responses. It evaluates only the next token.
 func (r *raw) drain(ctx context.Context, tunnelID, clientID, channel string) (bodyBytes int64) {
 	var cp protocol.GetCheckpointResponse
 	r.must("/tunnel/getcheckpoint", &protocol.GetCheckpointRequest{TunnelId: &tunnelID, ClientId: &clientID, ChannelId: &channel}, &cp)
@@ -194,7 +194,7 @@ func (r *raw) drain(ctx context.Context, tunnelID, clientID, channel string) (bo
 	return bodyBytes
 }
 
-// nextToken finds next_token and may_more_record, skipping records unread.
+// nextToken finds next_token and may_more_record and skips the records.
 func nextToken(b []byte) (token string, more bool) {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
@@ -213,11 +213,11 @@ func nextToken(b []byte) (token string, more bool) {
 	return token, more
 }
 
-// BenchmarkReadRecords reads tables of 5 columns of 20 bytes through HTTP with
-// a client that only counts bytes, four channels side by side.
-// goAgent is how the Go SDK's tunnel client introduces itself.
+// goAgent is the User-Agent of the Go SDK's tunnel client.
 const goAgent = "tablestore-tunnel-sdk-go/1.0.0"
 
+// BenchmarkReadRecords reads tables of 5 columns of 20 bytes over HTTP, four
+// channels side by side, with a client that only counts bytes.
 func BenchmarkReadRecords(b *testing.B) {
 	const rows = 400_000
 	for _, v := range []struct {
@@ -247,7 +247,7 @@ func BenchmarkReadRecords(b *testing.B) {
 	}
 }
 
-// BenchmarkBatchWriteRow writes rows of 5 columns of 20 bytes, 200 a request.
+// BenchmarkBatchWriteRow writes rows of 5 columns of 20 bytes, 200 per request.
 func BenchmarkBatchWriteRow(b *testing.B) {
 	for _, mode := range []string{"memory", "disk", "disk with sync"} {
 		for _, stream := range []bool{false, true} {
@@ -268,7 +268,7 @@ func BenchmarkBatchWriteRow(b *testing.B) {
 	}
 }
 
-// BenchmarkUpdateRow changes one row a request, from eight writers.
+// BenchmarkUpdateRow changes one row per request, with eight writers.
 func BenchmarkUpdateRow(b *testing.B) {
 	for _, mode := range []string{"memory", "disk", "disk with sync"} {
 		b.Run(mode, func(b *testing.B) {

@@ -16,9 +16,10 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
-// hostilePage tries, from another origin, what a page can try without anybody's
-// permission: a no-cors POST, a GET whose answer it may not read, a form and an image. %s is
-// the emulator, %s its admin API, %q the body of a DeleteTable.
+// hostilePage tries, from another origin, what a browser lets any page do: a
+// no-cors POST, a GET whose response it may not read, a form and an image. The
+// first %s is the emulator, the second its admin API, and %q the body of a
+// DeleteTable.
 const hostilePage = `<!doctype html><body><script>
 const service = %q, admin = %q, deletion = %q
 const tried = []
@@ -47,7 +48,8 @@ async function attempt(name, f) {
 </script>`
 
 // TestBrowser opens a hostile page in a real browser. The page addresses the
-// emulator as it is, and by a name of the page's owner that leads to it.
+// emulator by its address, and by a name of the page's owner that resolves to
+// it.
 func TestBrowser(t *testing.T) {
 	browser := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
@@ -106,7 +108,7 @@ func TestBrowser(t *testing.T) {
 			case tried := <-done:
 				t.Logf("the page says: %s", tried)
 				if strings.Contains(tried, "read:sent") {
-					t.Error("the page could read an answer")
+					t.Error("the page could read a response")
 				}
 				for _, name := range []string{"delete", "fault", "split", "image", "form"} {
 					if !strings.Contains(tried, name) {
@@ -114,7 +116,7 @@ func TestBrowser(t *testing.T) {
 					}
 				}
 			case <-time.After(time.Minute):
-				t.Fatal("the browser did not come to the end of the page within a minute")
+				t.Fatal("the browser did not finish the page within a minute")
 			}
 			if err := r.putInt("t", 1); err != nil {
 				t.Errorf("a write afterwards: %v", err)
@@ -128,10 +130,10 @@ func TestBrowser(t *testing.T) {
 	}
 }
 
-// endBrowser ends a browser and removes its profile, into which its processes may
-// write for a moment after the first one has ended.
+// endBrowser ends a browser and removes its profile. The browser's processes
+// may write to the profile for a moment after the first one has ended.
 func endBrowser(t *testing.T, cmd *exec.Cmd, profile string) {
-	cmd.Process.Signal(os.Interrupt) // where there are no signals the kill below ends it
+	cmd.Process.Signal(os.Interrupt) // where there are no signals, the kill below ends it
 	kill := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
 	cmd.Wait() // interrupted
 	kill.Stop()
@@ -143,10 +145,10 @@ func endBrowser(t *testing.T, cmd *exec.Cmd, profile string) {
 		time.Sleep(100 * time.Millisecond)
 		err = os.RemoveAll(profile)
 	}
-	t.Logf("the browser's profile is left: %v", err)
+	t.Logf("the browser's profile was not removed: %v", err)
 }
 
-// rename returns a URL with another host and the same port.
+// rename returns the URL with another host and the same port.
 func rename(t *testing.T, address, host string) string {
 	t.Helper()
 	u, err := url.Parse(address)

@@ -1,4 +1,4 @@
-// The README's test of a consumer.
+// The test of a consumer that the README shows.
 
 package emulator_test
 

@@ -8,14 +8,14 @@ import (
 )
 
 // Split divides the table's largest partition in two: its stream shard is
-// closed, and two children go on where it ended. It returns once that is
-// durable. Writes and reads of the table may go on meanwhile.
+// closed, and two child shards continue where it ended. It returns once that is
+// durable. The table can be written and read meanwhile.
 func (e *Emulator) Split(table string) error { return naming("splitting", table, e.store.Split(table)) }
 
 // SplitAt divides the table's partitions at the given values of the first
-// primary key column, each an int64 or int, a string or a []byte, as that column is.
-// A table that is divided before it is used has that many channels, and one
-// more, from the start.
+// primary key column, each an int64 or int, a string or a []byte, according to
+// the column's type. A table that is split before its first use has one channel
+// more than there are values, from the start.
 func (e *Emulator) SplitAt(table string, partitionKeys ...any) error {
 	values := make([]plainbuffer.Value, len(partitionKeys))
 	for i, key := range partitionKeys {
@@ -36,12 +36,14 @@ func (e *Emulator) SplitAt(table string, partitionKeys ...any) error {
 }
 
 // Merge joins the table's two neighbouring partitions with the fewest rows:
-// their stream shards are closed, and one child goes on where they ended.
+// their stream shards are closed, and one child shard continues where they
+// ended.
 func (e *Emulator) Merge(table string) error {
 	return naming("merging partitions of", table, e.store.Merge(table))
 }
 
-// naming adds the table to an error, which the service's messages do not name.
+// naming adds the table's name to an error, since the service's messages do not
+// contain it.
 func naming(what, table string, err error) error {
 	if err == nil {
 		return nil
@@ -49,7 +51,7 @@ func naming(what, table string, err error) error {
 	return fmt.Errorf("%s table %s: %w", what, table, err)
 }
 
-// Rebalance makes the service hand out the tunnel's channels anew.
+// Rebalance makes the service reassign the tunnel's channels.
 func (e *Emulator) Rebalance(table, tunnel string) error {
 	id, err := e.tunnels.TunnelID(table, tunnel)
 	if err != nil {
@@ -68,8 +70,8 @@ func (e *Emulator) ExpireClient(table, tunnel, clientID string) error {
 	return e.tunnels.ExpireClient(id, clientID)
 }
 
-// ExpireTunnel makes the tunnel answer OTSTunnelExpired, as if the log that it
-// still needs were gone.
+// ExpireTunnel makes the tunnel answer OTSTunnelExpired, as if log records that
+// it still needs were gone.
 func (e *Emulator) ExpireTunnel(table, tunnel string) error {
 	id, err := e.tunnels.TunnelID(table, tunnel)
 	if err != nil {

@@ -109,7 +109,7 @@ func TestClose(t *testing.T) {
 		}
 		r = newRaw(t, start(t, opts))
 		expect(t, "row", r.getInt("t", 1), 1)
-		// To its clients a restart is a pause: they go on where they were.
+		// To its clients a restart is a pause: they continue where they were.
 		sequence := cp.GetSequenceNumber()
 		r.must("/tunnel/getcheckpoint", &protocol.GetCheckpointRequest{TunnelId: &tunnelID, ClientId: &clientID, ChannelId: &channels[0]}, &cp)
 		expect(t, "sequence number", cp.GetSequenceNumber(), sequence+1)
@@ -151,7 +151,7 @@ func TestAdmin(t *testing.T) {
 	t.Run("injects, lists and clears faults", func(t *testing.T) {
 		ok("POST", "/faults", `{"operation":"UpdateRow","code":"OTSServerBusy","times":2,"delay":"1ms","break":""}`)
 		if err := r.putInt("t", 1); err == nil {
-			t.Error("the request passed")
+			t.Error("the request succeeded")
 		}
 		var list []map[string]any
 		if err := json.Unmarshal([]byte(ok("GET", "/faults", "")), &list); err != nil || len(list) != 1 || list[0]["times"] != 1.0 || list[0]["delay"] != "1ms" {
@@ -209,7 +209,7 @@ func TestAdmin(t *testing.T) {
 			t.Errorf("an expired tunnel's heartbeat: %s", got)
 		}
 	})
-	t.Run("skews the clock, stops the world and lets it go on", func(t *testing.T) {
+	t.Run("skews the clock, pauses and resumes", func(t *testing.T) {
 		ok("POST", "/clock", `{"ahead":"1h"}`)
 		ok("POST", "/clock", `{"ahead":"0s"}`)
 		ok("POST", "/pause", "")
@@ -220,7 +220,7 @@ func TestAdmin(t *testing.T) {
 	})
 	for _, v := range []struct{ name, method, path, body, want string }{
 		{"a misspelt key", "POST", "/faults", `{"oparation":"x"}`, "oparation"},
-		{"no JSON", "POST", "/faults", `delay 5`, "reading the request"},
+		{"invalid JSON", "POST", "/faults", `delay 5`, "reading the request"},
 		{"a bad duration", "POST", "/faults", `{"delay":"soon"}`, "soon"},
 		{"a bad break", "POST", "/faults", `{"break":"here"}`, "before-request"},
 		{"a bad chance", "POST", "/faults", `{"chance":2}`, "chance"},

@@ -61,7 +61,7 @@ func ExampleEmulator_Inject() {
 		log.Fatal(err)
 	}
 
-	// The SDK does not retry this one, and the row is not written.
+	// The SDK does not retry this error, and the row is not written.
 	e.Inject(emulator.Fault{Operation: "PutRow", Code: "OTSNoPermissionAccess", Message: "not you"})
 	var refused *tablestore.OtsError
 	if err := putOrder(client, 1); errors.As(err, &refused) {

@@ -18,7 +18,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// putInt puts a row of a table made by createIntTable.
+// putInt puts a row into a table created by createIntTable.
 func (r *raw) putInt(table string, id int64) error {
 	row := &plainbuffer.Row{
 		PrimaryKey: []plainbuffer.Cell{{Name: "id", HasValue: true, Value: plainbuffer.IntegerValue(id)}},
@@ -31,7 +31,7 @@ func (r *raw) putInt(table string, id int64) error {
 	return err
 }
 
-// getInt returns how often putInt was applied to a row.
+// getInt returns how often putInt was applied to the row.
 func (r *raw) getInt(table string, id int64) int64 {
 	r.t.Helper()
 	key := []plainbuffer.Cell{{Name: "id", HasValue: true, Value: plainbuffer.IntegerValue(id)}}
@@ -54,12 +54,12 @@ func TestFaults(t *testing.T) {
 		r.createIntTable("t", 100, 1, true)
 		return e, r
 	}
-	t.Run("hit the operation they name, so often, after so many", func(t *testing.T) {
+	t.Run("affect the operation they name, after and for the given number of requests", func(t *testing.T) {
 		e, r := setup(t)
 		e.Inject(emulator.Fault{Operation: "UpdateRow", After: 1, Times: 2, Code: "OTSServerBusy", Message: "later"})
 		var outcomes []string
 		for range 5 {
-			r.getInt("t", 1) // must pass
+			r.getInt("t", 1) // must succeed
 			err := r.putInt("t", 1)
 			if err == nil {
 				outcomes = append(outcomes, "ok")
@@ -72,7 +72,7 @@ func TestFaults(t *testing.T) {
 		expect(t, "writes", r.getInt("t", 1), 3)
 		expect(t, "faults counted", e.Stats().Faults, 2)
 	})
-	t.Run("hit once unless told otherwise, and for ever when negative", func(t *testing.T) {
+	t.Run("affect one request by default, and all of them if Times is negative", func(t *testing.T) {
 		e, r := setup(t)
 		e.Inject(emulator.Fault{Code: "OTSServerBusy"})
 		if r.putInt("t", 1) == nil || r.putInt("t", 1) != nil {
@@ -81,7 +81,7 @@ func TestFaults(t *testing.T) {
 		e.Inject(emulator.Fault{Operation: "Update*", Times: -1, Code: "OTSServerBusy"})
 		for range 10 {
 			if r.putInt("t", 1) == nil {
-				t.Fatal("a request passed")
+				t.Fatal("a request succeeded")
 			}
 		}
 		e.ClearFaults()
@@ -89,12 +89,12 @@ func TestFaults(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("answer any status, with the service's form of error", func(t *testing.T) {
+	t.Run("answer with any status, and an error in the service's form", func(t *testing.T) {
 		e, r := setup(t)
 		e.Inject(emulator.Fault{Code: "OTSNovelty", Status: 418, Message: "short and stout"})
 		expect(t, "error", r.putInt("t", 1).Error(), "status 418: OTSNovelty: short and stout")
 	})
-	t.Run("by chance depend on the seed alone", func(t *testing.T) {
+	t.Run("by chance depend only on the seed", func(t *testing.T) {
 		outcome := func(seed uint64) string {
 			e := start(t, emulator.Options{Seed: seed})
 			r := newRaw(t, e)
@@ -132,7 +132,7 @@ func TestFaults(t *testing.T) {
 		}
 		expect(t, "writes", r.getInt("t", 1), 1)
 	})
-	t.Run("break off in the middle of the answer", func(t *testing.T) {
+	t.Run("reset the connection in the middle of the response", func(t *testing.T) {
 		e, r := setup(t)
 		e.Inject(emulator.Fault{Operation: "UpdateRow", Break: emulator.MidAnswer})
 		if err := r.putInt("t", 1); !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) {
@@ -140,7 +140,7 @@ func TestFaults(t *testing.T) {
 		}
 		expect(t, "writes", r.getInt("t", 1), 1)
 	})
-	t.Run("change a byte of the answer", func(t *testing.T) {
+	t.Run("change a byte of the response", func(t *testing.T) {
 		e, r := setup(t)
 		list := func() []byte {
 			b, err := r.postBytes("/ListTable", nil)
@@ -200,7 +200,7 @@ func bubble(t *testing.T, f func(t *testing.T, e *emulator.Emulator, r *raw)) {
 }
 
 func TestFaultsInTime(t *testing.T) {
-	t.Run("a delay is as long as it says", func(t *testing.T) {
+	t.Run("a delay takes as long as it says", func(t *testing.T) {
 		bubble(t, func(t *testing.T, e *emulator.Emulator, r *raw) {
 			e.Inject(emulator.Fault{Operation: "UpdateRow", Delay: 20 * time.Second})
 			began := time.Now()
@@ -211,7 +211,7 @@ func TestFaultsInTime(t *testing.T) {
 			expect(t, "writes", r.getInt("t", 1), 1)
 		})
 	})
-	t.Run("a trickling answer is complete at last", func(t *testing.T) {
+	t.Run("a trickling response is complete in the end", func(t *testing.T) {
 		bubble(t, func(t *testing.T, e *emulator.Emulator, r *raw) {
 			e.Inject(emulator.Fault{Operation: "GetRow", Trickle: time.Second})
 			if err := r.putInt("t", 1); err != nil {
@@ -254,7 +254,7 @@ func TestFaultsInTime(t *testing.T) {
 			}
 		})
 	})
-	t.Run("while the world is stopped nothing is answered", func(t *testing.T) {
+	t.Run("during a pause nothing is answered", func(t *testing.T) {
 		bubble(t, func(t *testing.T, e *emulator.Emulator, r *raw) {
 			e.Pause()
 			began := time.Now()

@@ -38,7 +38,7 @@ func fidelityTable(t *testing.T) map[string]fidelity {
 		row := fidelity{strings.TrimSpace(cells[2]), strings.TrimSpace(cells[3]), strings.TrimSpace(cells[4])}
 		for _, m := range codeSpan.FindAllStringSubmatch(cells[1], -1) {
 			if _, twice := table[m[1]]; twice {
-				t.Errorf("%s is there twice", m[1])
+				t.Errorf("%s is in the table twice", m[1])
 			}
 			table[m[1]] = row
 		}
@@ -46,8 +46,8 @@ func fidelityTable(t *testing.T) map[string]fidelity {
 	return table
 }
 
-// TestFidelityTable holds the table of operations in docs/emulator.md and the
-// code together.
+// TestFidelityTable checks that the table of operations in docs/emulator.md
+// agrees with the code.
 func TestFidelityTable(t *testing.T) {
 	table := fidelityTable(t)
 	answered := tables.Operations()
@@ -65,7 +65,7 @@ func TestFidelityTable(t *testing.T) {
 		}
 		for _, op := range listed {
 			if !slices.Contains(all, op) {
-				t.Errorf("%s is in the table and no operation", op)
+				t.Errorf("%s is in the table and not an operation", op)
 			}
 		}
 	})
@@ -78,11 +78,11 @@ func TestFidelityTable(t *testing.T) {
 				t.Errorf("%s is supported: %s; it answers %v", op, row.supported, err)
 			}
 			if row.supported == "partly" && row.note == "" {
-				t.Errorf("what of %s is not supported?", op)
+				t.Errorf("the table does not say what of %s is not supported", op)
 			}
 		}
 	})
-	t.Run("names tests that are there as witnesses", func(t *testing.T) {
+	t.Run("names existing tests as witnesses", func(t *testing.T) {
 		tests := testNames(t)
 		for op, row := range table {
 			named := codeSpan.FindAllStringSubmatch(row.witnesses, -1)
@@ -91,14 +91,15 @@ func TestFidelityTable(t *testing.T) {
 			}
 			for _, m := range named {
 				if !tests[m[1]] {
-					t.Errorf("the witness %s of %s is no test", m[1], op)
+					t.Errorf("the witness %s of %s is not a test", m[1], op)
 				}
 			}
 		}
 	})
 }
 
-// testNames returns the names of the test functions here and below.
+// testNames returns the names of the test functions in this directory and
+// below.
 func testNames(t *testing.T) map[string]bool {
 	files, err := filepath.Glob("*_test.go")
 	if err != nil {

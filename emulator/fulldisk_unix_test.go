@@ -17,8 +17,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/fulldisk"
 )
 
-// TestFullDisk runs the whole emulator on a disk that is full, and that has
-// space again. It must not run beside tests that write files.
+// TestFullDisk runs the whole emulator on a disk that is full and later has
+// space again. It must not run in parallel with tests that write files.
 func TestFullDisk(t *testing.T) {
 	for _, durable := range []bool{false, true} {
 		t.Run(fmt.Sprintf("serves what is durable and refuses the rest, with Sync %v", durable), func(t *testing.T) {
@@ -77,7 +77,7 @@ func TestFullDisk(t *testing.T) {
 					}
 				}
 				if r.hasRow("t", rows) {
-					t.Errorf("%s: the row that was refused is there", what)
+					t.Errorf("%s: the refused row is there", what)
 				}
 				if n, _ := read(); n != rows {
 					t.Errorf("%s: %d records of %d are served", what, n, rows)
@@ -101,7 +101,7 @@ func TestFullDisk(t *testing.T) {
 			undo()
 			deadline := time.Now().Add(30 * time.Second)
 			for err = commit(next, 1); err != nil && time.Now().Before(deadline); err = commit(next, 1) {
-				time.Sleep(20 * time.Millisecond) // until the emulator tries the disk again
+				time.Sleep(20 * time.Millisecond) // until the emulator probes the disk again
 			}
 			if err != nil {
 				t.Fatalf("a checkpoint with space: %v", err)
@@ -160,10 +160,10 @@ func TestFullDisk(t *testing.T) {
 		close(done)
 		wg.Wait()
 		if refused < 0 {
-			t.Fatal("the disk took everything")
+			t.Fatal("the disk accepted everything")
 		}
 		if _, ok := seen.Load(refused); ok {
-			t.Errorf("row %d was seen and refused", refused)
+			t.Errorf("row %d was refused and yet read", refused)
 		}
 	})
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// fuzzEmulator is an emulator with a table "t" of one integer key, whose
+// fuzzEmulator is an emulator with a table "t" with one integer key. Its
 // handler is called without a network.
 func fuzzEmulator(f *testing.F) *Emulator {
 	f.Helper()
@@ -53,8 +53,9 @@ func request(e *Emulator, path string, header http.Header, body []byte) (status 
 	return w.Code, w.Body.Bytes()
 }
 
-// FuzzRequest sends any bytes to any path: every answer is a success or an
-// error in the service's form, none of them an internal one, and none is late.
+// FuzzRequest sends any bytes to any path. Every response must be a success or
+// an error in the service's form, never an internal error, and must not be
+// late.
 func FuzzRequest(f *testing.F) {
 	e := fuzzEmulator(f)
 	var ops []string
@@ -111,8 +112,8 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
-// FuzzRow writes any bytes as a row of an existing table, under any condition,
-// and reads it back through any filter.
+// FuzzRow writes any bytes as a row of an existing table, with any condition,
+// and reads it back with any filter.
 func FuzzRow(f *testing.F) {
 	e := fuzzEmulator(f)
 	id := plainbuffer.Cell{Name: "id", HasValue: true, Value: plainbuffer.IntegerValue(1)}

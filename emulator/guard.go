@@ -13,21 +13,22 @@ import (
 )
 
 // guard refuses what a web page could send. An emulator listens on loopback and
-// often takes any credentials, so every page that is open in a browser of the
-// same machine can reach it, and a POST needs no permission of the server's.
+// often accepts any credentials, so every page that is open in a browser on the
+// same machine can reach it, and a browser sends a POST without asking the
+// server first.
 //
-//   - A request that a browser says comes from another origin is refused,
-//     whatever its method.
-//   - A request for a host name that is not known is refused: a page can make its
-//     own host's name resolve to 127.0.0.1, and then is of the same origin.
-//     Addresses are accepted, as no name has to resolve for them.
+//   - A request that comes from another origin, as its browser says, is
+//     refused, whatever its method.
+//   - A request for an unknown host name is refused: a page's owner can make a
+//     name resolve to 127.0.0.1, and the request is then of the same origin. IP
+//     addresses are accepted, since no name has to be resolved for them.
 //
 // It is safe for concurrent use.
 type guard struct {
-	hosts map[string]bool // allowed besides addresses and localhost
+	hosts map[string]bool // allowed in addition to addresses and localhost
 	cross *http.CrossOriginProtection
 	own   sync.Map // remote addresses (string) of the connections that Transport dialed
-	pipes bool     // every connection is a pipe of this process
+	pipes bool     // every connection is a pipe in this process
 }
 
 func newGuard(hosts []string) *guard {
@@ -44,7 +45,7 @@ func (g *guard) check(r *http.Request) error {
 		return fmt.Errorf("the host %.253q is not known to this emulator; address it as localhost or by its IP address, or list the name in Options.AllowedHosts (ots-emulator --allowed-host)", r.Host)
 	}
 	posted := *r
-	posted.Method = http.MethodPost // reading is refused too
+	posted.Method = http.MethodPost // refuses reads too
 	if g.cross.Check(&posted) != nil {
 		return fmt.Errorf("a web page of another origin (%.253q) sent this request; pages cannot use the emulator", r.Header.Get("Origin"))
 	}
@@ -52,14 +53,14 @@ func (g *guard) check(r *http.Request) error {
 }
 
 // trusts reports whether the request came through Emulator.Transport, which
-// dials this emulator whatever host a request names. It is for requests of the
+// dials this emulator whatever host a request names. Use it for requests of the
 // emulator's own listener only.
 func (g *guard) trusts(r *http.Request) bool {
 	_, own := g.own.Load(r.RemoteAddr)
 	return own || g.pipes
 }
 
-// knows reports whether a Host header names the emulator.
+// knows reports whether a Host header names this emulator.
 func (g *guard) knows(hostport string) bool {
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
@@ -72,7 +73,8 @@ func (g *guard) knows(hostport string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || g.hosts[host]
 }
 
-// guarded answers the requests that the guard refuses itself.
+// guarded answers the requests that the guard refuses and passes the others to
+// next.
 func (e *Emulator) guarded(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if e.guard.trusts(r) {
@@ -88,12 +90,12 @@ func (e *Emulator) guarded(next http.HandlerFunc) http.HandlerFunc {
 		refusal := wire.Errorf(wire.CodeNoPermissionAccess, "%v.", err)
 		w.Header().Set("x-ots-requestid", e.requestID())
 		w.WriteHeader(refusal.Status)
-		w.Write(appendError(nil, refusal)) // a client that is gone is no matter
+		w.Write(appendError(nil, refusal)) // the client may have disconnected
 	}
 }
 
-// adminRefusal returns why a request of the admin API is refused, which is open
-// to this machine, and to others with the token only.
+// adminRefusal returns why a request of the admin API is refused. The API is
+// open to this machine; other machines need the token.
 func (e *Emulator) adminRefusal(r *http.Request) error {
 	if err := e.guard.check(r); err != nil {
 		return err

@@ -18,14 +18,15 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
-// patient is a client that fails where a paused emulator would never answer.
+// patient is a client with a timeout, since a paused emulator would never
+// answer.
 var patient = &http.Client{Timeout: 20 * time.Second}
 
-// page is what a browser adds to a request: who asks, and how it is related to
-// whom it asks. https://www.w3.org/TR/fetch-metadata/
+// page is what a browser adds to a request: the page's origin, and how that is
+// related to the request's host. https://www.w3.org/TR/fetch-metadata/
 type page struct{ origin, site string }
 
-// send posts a request as a browser or another program would, for a host name.
+// send posts a request for a host name as a browser or another program would.
 func send(t *testing.T, method, url, host string, from page, body []byte) (status int, answer string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, bytes.NewReader(body))
@@ -59,8 +60,8 @@ func message(t testing.TB, m protoadapt.MessageV1) []byte {
 	return b
 }
 
-// TestForeignPages is about the pages that are open in a browser of the machine
-// that an emulator runs on. TestBrowser does the same with a real one.
+// TestForeignPages is about pages that are open in a browser on the machine of
+// the emulator. TestBrowser does the same with a real browser.
 func TestForeignPages(t *testing.T) {
 	e := start(t, emulator.Options{AllowedHosts: []string{"Ots-Emulator"}})
 	r := newRaw(t, e)
@@ -79,11 +80,11 @@ func TestForeignPages(t *testing.T) {
 		{"a page that hides its origin", "", page{"null", "cross-site"}, 403},
 		{"a page in an old browser", "", page{"https://evil.example", ""}, 403},
 		{"a page in an old browser that hides its origin", "", page{"null", ""}, 403},
-		{"a page whose host's name leads here", "rebind.evil.example", page{"http://rebind.evil.example", "same-origin"}, 403},
+		{"a page whose host's name resolves to this machine", "rebind.evil.example", page{"http://rebind.evil.example", "same-origin"}, 403},
 		{"a program that uses an unknown name", "emulator.example:8087", page{}, 403},
 		{"a name that only ends like an allowed one", "evil-ots-emulator", page{}, 403},
-		{"a name that only begins like an address", "127.0.0.1.evil.example", page{}, 403},
-		{"a request without a host's name", ":8087", page{}, 403},
+		{"a name that only begins with an address", "127.0.0.1.evil.example", page{}, 403},
+		{"a request without a host name", ":8087", page{}, 403},
 		{"a program", "", page{}, 200},
 		{"a program that uses localhost", "localhost:8087", page{}, 200},
 		{"a program that uses a name below localhost", "inst.LOCALHOST.:8087", page{}, 200},
@@ -125,7 +126,7 @@ func TestForeignPages(t *testing.T) {
 		}
 		expect(t, "deletions seen", e.Stats().Operations["DeleteTable"].Requests, 0)
 	})
-	t.Run("a refusal says what to do", func(t *testing.T) {
+	t.Run("the error says what to do", func(t *testing.T) {
 		_, answer := send(t, "POST", e.Endpoint()+"/ListTable", "ots.internal", page{}, nil)
 		for _, want := range []string{"ots.internal", "AllowedHosts", "--allowed-host"} {
 			if !strings.Contains(answer, want) {
@@ -156,7 +157,7 @@ func TestAllowedHosts(t *testing.T) {
 	}
 }
 
-// TestAddressesOfOthers listens where other machines can connect.
+// TestAddressesOfOthers listens on an address that other machines can reach.
 func TestAddressesOfOthers(t *testing.T) {
 	own := ownAddress(t)
 	serveAdmin := func(t *testing.T, opts emulator.Options, addr string) string {
@@ -218,8 +219,8 @@ func TestAddressesOfOthers(t *testing.T) {
 	})
 }
 
-// ownAddress returns an address of this machine that is not loopback. Without
-// one, on a machine without a network, it skips the test.
+// ownAddress returns an address of this machine that is not loopback. It skips
+// the test if there is none, on a machine without a network.
 func ownAddress(t *testing.T) string {
 	t.Helper()
 	addrs, err := net.InterfaceAddrs()

@@ -45,7 +45,7 @@ func TestHTTP(t *testing.T) {
 		var e pb.Error
 		if resp.StatusCode != http.StatusOK {
 			if err := proto.Unmarshal(b, protoadapt.MessageV2Of(&e)); err != nil {
-				t.Errorf("the body of status %d is no error: %v", resp.StatusCode, err)
+				t.Errorf("the body of status %d is not an error: %v", resp.StatusCode, err)
 			}
 		}
 		return resp, &e
@@ -61,7 +61,7 @@ func TestHTTP(t *testing.T) {
 		{"an unknown operation", "POST", "/MakeCoffee", nil, nil, 400, "OTSParameterInvalid"},
 		{"an unknown tunnel operation", "POST", "/tunnel/dig", nil, nil, 400, ""},
 		{"no operation", "POST", "/", nil, nil, 400, "OTSParameterInvalid"},
-		{"what is no protobuf", "POST", "/PutRow", nil, strings.NewReader("\xff\xff\xff"), 400, "OTSParameterInvalid"},
+		{"a body that is not protobuf", "POST", "/PutRow", nil, strings.NewReader("\xff\xff\xff"), 400, "OTSParameterInvalid"},
 		{"a body without the required fields", "POST", "/PutRow", nil, nil, 400, "OTSParameterInvalid"},
 		{"a body that is too large", "POST", "/PutRow", nil, bytes.NewReader(make([]byte, 9<<20)), 413, "OTSRequestBodyTooLarge"},
 		{"a body of unknown length that is too large", "POST", "/PutRow", nil, io.LimitReader(zeros{}, 9<<20), 413, "OTSRequestBodyTooLarge"},
@@ -77,20 +77,21 @@ func TestHTTP(t *testing.T) {
 				t.Error("an error without a code")
 			}
 			if resp.Header.Get("x-ots-requestid") == "" {
-				t.Error("there is no request id, without which the Java SDK loses the error")
+				t.Error("there is no request id, and without one the Java SDK loses the error")
 			}
 		})
 	}
-	t.Run("every answer has a request id of its own", func(t *testing.T) {
+	t.Run("every response has its own request id", func(t *testing.T) {
 		a, _ := do("POST", "/ListTable", nil, nil)
 		b, _ := do("POST", "/ListTable", nil, nil)
 		if x, y := a.Header.Get("x-ots-requestid"), b.Header.Get("x-ots-requestid"); x == "" || x == y {
 			t.Errorf("ids are %q and %q", x, y)
 		}
 	})
-	t.Run("answers are signed as the Java SDK's table client verifies", func(t *testing.T) {
-		// For each x-ots header, sorted: name, colon, value, line feed; then the
-		// path without one; HMAC-SHA1 under the secret, behind "OTS <id>:".
+	t.Run("responses are signed as the Java SDK's table client verifies", func(t *testing.T) {
+		// For each x-ots header, sorted: name, colon, value, line feed; then
+		// the path without a line feed. HMAC-SHA1 with the secret, after "OTS
+		// <id>:".
 		e := start(t, keys)
 		s := newSDK(t, e)
 		var got *http.Response

@@ -19,7 +19,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// putText puts a row of n bytes into a table made by createIntTable.
+// putText puts a row of n bytes into a table created by createIntTable.
 func (r *raw) putText(table string, id int64, n int) error {
 	row := &plainbuffer.Row{
 		PrimaryKey: []plainbuffer.Cell{{Name: "id", HasValue: true, Value: plainbuffer.IntegerValue(id)}},
@@ -32,7 +32,7 @@ func (r *raw) putText(table string, id int64, n int) error {
 	return err
 }
 
-// hasRow reports whether a row is there.
+// hasRow reports whether a row exists.
 func (r *raw) hasRow(table string, id int64) bool {
 	r.t.Helper()
 	found, err := r.findRow(table, id)
@@ -55,14 +55,16 @@ func (r *raw) findRow(table string, id int64) (bool, error) {
 	return len(resp.Row) > 0, nil
 }
 
-// requests returns how many requests the emulators of this process are busy with.
+// requests returns the number of requests that this process's emulators are
+// handling.
 func requests() int {
 	stacks := make([]byte, 8<<20)
 	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "emulator.(*Emulator).serve(")
 }
 
-// TestClientsThatLeave has requests that wait for a fault or the end of a
-// pause, with bodies that do and do not fit into the first read.
+// TestClientsThatLeave is about clients that disconnect while their requests
+// wait for a fault or the end of a pause, with bodies that do and do not fit
+// into the first read.
 func TestClientsThatLeave(t *testing.T) {
 	waits := map[string]func(e *emulator.Emulator){
 		"a hanging request": func(e *emulator.Emulator) { e.Inject(emulator.Fault{Operation: "PutRow", Hang: true}) },
@@ -80,7 +82,7 @@ func TestClientsThatLeave(t *testing.T) {
 					}
 					synctest.Wait()
 					if n := requests(); n != 0 {
-						t.Errorf("the emulator is busy with %d requests", n)
+						t.Errorf("the emulator is handling %d requests", n)
 					}
 					r.client.Timeout = 0
 					e.Resume()
@@ -91,7 +93,7 @@ func TestClientsThatLeave(t *testing.T) {
 			})
 		}
 	}
-	t.Run("are those that leave: a request may wait for longer than a body may take", func(t *testing.T) {
+	t.Run("are those that disconnect: a request may wait for longer than the time allowed for reading a body", func(t *testing.T) {
 		for name, hold := range waits {
 			if name == "a hanging request" {
 				continue
@@ -109,7 +111,7 @@ func TestClientsThatLeave(t *testing.T) {
 			}
 		}
 	})
-	t.Run("have the next request of the connection served", func(t *testing.T) {
+	t.Run("do not prevent the connection's next request", func(t *testing.T) {
 		bubble(t, func(t *testing.T, e *emulator.Emulator, r *raw) {
 			e.Pause()
 			time.AfterFunc(time.Hour, e.Resume)
@@ -121,7 +123,7 @@ func TestClientsThatLeave(t *testing.T) {
 			}
 		})
 	})
-	t.Run("are not told apart from the emulator's end: what waits for Resume is not handled", func(t *testing.T) {
+	t.Run("are like the end of the emulator: what waits for Resume is not handled", func(t *testing.T) {
 		dir := t.TempDir()
 		e := start(t, emulator.Options{DataDir: dir})
 		r := newRaw(t, e)
@@ -156,18 +158,18 @@ func TestClientsThatLeave(t *testing.T) {
 				done <- err
 			}()
 			half.Write(make([]byte, 500))
-			leaves := errors.New("the client leaves")
+			leaves := errors.New("the client disconnects")
 			half.CloseWithError(leaves)
 			if err := <-done; !errors.Is(err, leaves) {
 				t.Errorf("got %v", err)
 			}
 			synctest.Wait()
 			if n := requests(); n != 0 {
-				t.Errorf("the emulator is busy with %d requests", n)
+				t.Errorf("the emulator is handling %d requests", n)
 			}
 		})
 	})
-	t.Run("behind a body that is too large are answered before any fault", func(t *testing.T) {
+	t.Run("with a body that is too large are answered before any fault", func(t *testing.T) {
 		bubble(t, func(t *testing.T, e *emulator.Emulator, r *raw) {
 			e.Inject(emulator.Fault{Operation: "PutRow", Hang: true})
 			if _, err := r.postBytes("/PutRow", make([]byte, 9<<20)); err == nil || !strings.Contains(err.Error(), "OTSRequestBodyTooLarge") {

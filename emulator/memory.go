@@ -6,8 +6,9 @@ import (
 	"sync"
 )
 
-// memoryListener is a net.Listener whose connections are pipes. Unlike sockets,
-// pipes block durably in the sense of testing/synctest.
+// memoryListener is a net.Listener whose connections are pipes. Goroutines that
+// wait on pipes are durably blocked in the sense of testing/synctest; those
+// that wait on sockets are not.
 type memoryListener struct {
 	conns     chan net.Conn
 	closed    chan struct{}
@@ -18,7 +19,8 @@ func newMemoryListener() *memoryListener {
 	return &memoryListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// dial connects to the listener; it returns when the connection is accepted.
+// dial connects to the listener. It returns when the connection has been
+// accepted.
 func (l *memoryListener) dial(ctx context.Context) (net.Conn, error) {
 	client, server := net.Pipe()
 	select {

@@ -14,8 +14,8 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 )
 
-// TestNodeSDK lets the official Node.js SDK judge the table API. It needs node
-// and, once, "npm ci" in testdata/node; without them it is reported as skipped.
+// TestNodeSDK tests the table API with the official Node.js SDK. It needs node
+// and, once, "npm ci" in testdata/node; without them it is skipped.
 func TestNodeSDK(t *testing.T) {
 	node, err := exec.LookPath("node")
 	if err != nil {

@@ -8,38 +8,39 @@ import (
 	"time"
 )
 
-// Options configure an emulator. The zero Options are ready for use: any
-// credentials and any instance are accepted, and everything is in memory.
+// Options configures an emulator. The zero value is ready for use: any
+// credentials and any instance are accepted, and everything is kept in memory.
 type Options struct {
 	// Addr is the TCP address to listen on. Empty: 127.0.0.1 and a free port.
 	Addr string
 
-	// InMemory replaces the TCP listener by pipes in memory, which Transport
+	// InMemory replaces the TCP listener with pipes in memory, which Transport
 	// dials; Addr is not used then.
 	InMemory bool
 
-	// DataDir keeps tables, logs and tunnels in a directory that is made when
-	// missing. One emulator at a time can use it. An acknowledged write
-	// survives the death of the process at any moment. Empty: nothing is kept.
+	// DataDir is a directory that keeps tables, logs and tunnels; it is created
+	// if missing. One emulator at a time can use it. An acknowledged write
+	// survives the death of the process at any moment. Empty: everything is
+	// lost when the emulator ends.
 	DataDir string
 
 	// Sync also flushes every group of writes to the device before they are
-	// acknowledged, so that they survive a power failure too.
+	// acknowledged, so that they survive a power failure.
 	Sync bool
 
-	// AllowedHosts are host names, without ports, under which clients may address
-	// the emulator, such as the name of its container. IP addresses and localhost
-	// always work. Any other name is refused, so that no web page can reach the
-	// emulator under a name that its owner made resolve to this machine.
+	// AllowedHosts are host names, without ports, under which clients may
+	// address the emulator, such as the name of its container. IP addresses and
+	// localhost are always allowed. Any other name is refused, so that no web
+	// page can reach the emulator under a name that resolves to this machine.
 	AllowedHosts []string
 
-	// AdminToken is what requests of AdminHandler must carry, as
-	// "Authorization: Bearer TOKEN". Empty: none is needed on loopback, and the
-	// admin API is closed on any other address.
+	// AdminToken is the token that requests to AdminHandler must carry, as
+	// "Authorization: Bearer TOKEN". Empty: none is needed on loopback, and on
+	// any other address the admin API refuses all requests.
 	AdminToken string
 
-	// Instance is the instance name of the emulator: requests that name another
-	// one are refused. Empty: any is accepted.
+	// Instance is the emulator's instance name: requests that name another one
+	// are refused. Empty: any name is accepted.
 	Instance string
 
 	// AccessKeyID and AccessKeySecret are the credentials that requests must
@@ -54,17 +55,17 @@ type Options struct {
 	// needs the two keys. Empty: any is accepted.
 	Region string
 
-	// Lenient takes four things that the documentation forbids, and that the
-	// official SDKs' own tests do: a row twice in one BatchWriteRow that is not
-	// atomic, up to 1024 columns to get, column names of any characters, and a
-	// table without rows in BatchGetRow. docs/emulator.md has both sources of each.
+	// Lenient accepts what the documentation forbids and the official SDKs' own
+	// tests do: a row twice in one BatchWriteRow that is not atomic, up to 1024
+	// columns to get, column names of any characters, and a table without rows
+	// in BatchGetRow. docs/emulator.md has the sources for each.
 	Lenient bool
 
-	// Seed decides the outcome of faults that happen by chance.
+	// Seed determines the outcome of faults that happen by chance.
 	Seed uint64
 
-	// Logger is told of the emulator's start and end, of tunnels and clients
-	// that come and go, and of answers with status 5xx. Nil: nothing is logged.
+	// Logger logs the emulator's start and end, tunnels and clients that come
+	// and go, and responses with status 5xx. Nil: nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -94,12 +95,12 @@ const (
 	// defaultInstance is the name in answers when Options.Instance is empty.
 	defaultInstance = "emulator"
 
-	// memoryEndpoint is the endpoint of an emulator without a socket.
+	// memoryEndpoint is the endpoint of an emulator that has no socket.
 	memoryEndpoint = "http://emulator.invalid"
 
-	// Timeouts of the HTTP server. They end connections that a client left
-	// half way. writeTimeout begins with the answer, since faults may hold a
-	// request back for longer.
+	// Timeouts of the HTTP server. They close connections that a client
+	// abandoned half way. writeTimeout starts with the response, since faults
+	// may hold a request for longer.
 	readHeaderTimeout = 10 * time.Second
 	readTimeout       = time.Minute
 	writeTimeout      = time.Minute

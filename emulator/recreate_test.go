@@ -10,9 +10,9 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
-// TestTableMadeAgain deletes a table, as tests do between their cases, and makes
-// one of the same name. What the rules mean for each call is tested in
-// internal/tunnels; here the real store is behind them.
+// TestTableMadeAgain deletes a table, as tests do between their cases, and
+// creates another one with the same name. internal/tunnels tests the rules for
+// each operation; this test uses the real store.
 func TestTableMadeAgain(t *testing.T) {
 	for _, kind := range []protocol.TunnelType{protocol.TunnelType_Stream, protocol.TunnelType_BaseData, protocol.TunnelType_BaseAndStream} {
 		for name, opts := range map[string]emulator.Options{"in memory": {}, "on disk": {DataDir: t.TempDir()}} {
@@ -27,7 +27,7 @@ func TestTableMadeAgain(t *testing.T) {
 				var all protocol.ListTunnelResponse
 				r.must("/tunnel/list", &protocol.ListTunnelRequest{}, &all)
 				if len(all.Tunnels) != 0 {
-					t.Errorf("left when the table is gone: %v", all.Tunnels)
+					t.Errorf("left after the deletion of the table: %v", all.Tunnels)
 				}
 				r.createIntTable("t", 0, 1, true)
 				if err := r.putInt("t", 7); err != nil {
@@ -37,7 +37,7 @@ func TestTableMadeAgain(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), "OTSParameterInvalid") {
 					t.Errorf("a read of the old tunnel: %v", err)
 				}
-				r.openTunnel("t", kind) // fails when the name is taken
+				r.openTunnel("t", kind) // fails if the name is taken
 				if opts.DataDir != "" {
 					if err := e.Close(); err != nil {
 						t.Fatal(err)

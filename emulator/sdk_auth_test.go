@@ -55,13 +55,13 @@ func TestSDKAuth(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("takes any credentials without keys", func(t *testing.T) {
+	t.Run("accepts any credentials without keys", func(t *testing.T) {
 		e := start(t, emulator.Options{})
 		if _, err := tablestore.NewClient(e.Endpoint(), "any", "any", "any").ListTable(); err != nil {
 			t.Error(err)
 		}
 	})
-	t.Run("takes an endpoint with a trailing slash, which the SDK signs differently than it asks", func(t *testing.T) {
+	t.Run("accepts an endpoint with a trailing slash, with which the SDK signs another path than it requests", func(t *testing.T) {
 		e := start(t, keys)
 		if _, err := tablestore.NewClient(e.Endpoint()+"/", "inst", "ak", "sk").ListTable(); err != nil {
 			t.Error(err)

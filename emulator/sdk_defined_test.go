@@ -71,8 +71,9 @@ func TestSDKDefinedColumns(t *testing.T) {
 		}
 		expect(t, "columns after a restart", d.TableMeta.DefinedColumns[0].Name+d.TableMeta.DefinedColumns[1].Name, "bd")
 	})
-	t.Run("that can't be there are refused, and none of the request's is added or deleted", func(t *testing.T) {
-		// At most 32, names like a key's or another column's: developer-reference/predefined-columns.
+	t.Run("that are not allowed are refused, and none of the request's is added or deleted", func(t *testing.T) {
+		// At most 32, no names of key columns or of other columns:
+		// developer-reference/predefined-columns.
 		s := newSDK(t, start(t, keys), func(r *tablestore.CreateTableRequest) {
 			r.TableMeta.AddDefinedColumn("a", tablestore.DefinedColumn_STRING)
 		})
@@ -81,15 +82,15 @@ func TestSDKDefinedColumns(t *testing.T) {
 			many[i] = integer(fmt.Sprintf("c%d", i))
 		}
 		for what, err := range map[string]error{
-			"33 columns":            s.addDefined(many...),
-			"one that is there":     s.addDefined(integer("b"), integer("a")),
-			"one twice":             s.addDefined(integer("b"), integer("b")),
-			"one called like a key": s.addDefined(integer("b"), integer("pk")),
-			"a bad name":            s.addDefined(integer("b"), integer("1")),
-			"none":                  s.addDefined(),
-			"deleting a missing":    s.dropDefined("a", "b"),
-			"deleting one twice":    s.dropDefined("a", "a"),
-			"deleting none":         s.dropDefined(),
+			"33 columns":                        s.addDefined(many...),
+			"one that exists":                   s.addDefined(integer("b"), integer("a")),
+			"one twice":                         s.addDefined(integer("b"), integer("b")),
+			"one with the name of a key column": s.addDefined(integer("b"), integer("pk")),
+			"a bad name":                        s.addDefined(integer("b"), integer("1")),
+			"none":                              s.addDefined(),
+			"deleting a missing":                s.dropDefined("a", "b"),
+			"deleting one twice":                s.dropDefined("a", "a"),
+			"deleting none":                     s.dropDefined(),
 		} {
 			expect(t, what, sdkCode(err), "OTSParameterInvalid")
 		}
@@ -103,7 +104,7 @@ func TestSDKDefinedColumns(t *testing.T) {
 		unknown.TableName = ptr("missing")
 		expect(t, "a missing table", b.outcome("/AddDefinedColumn", unknown), "OTSObjectNotExist: Requested table does not exist.")
 	})
-	t.Run("leave a row's columns of their names alone when they are deleted", func(t *testing.T) {
+	t.Run("can be deleted without changing columns with their names in rows", func(t *testing.T) {
 		s := newSDK(t, start(t, keys), func(r *tablestore.CreateTableRequest) {
 			r.TableMeta.AddDefinedColumn("a", tablestore.DefinedColumn_STRING)
 		})
@@ -116,7 +117,7 @@ func TestSDKDefinedColumns(t *testing.T) {
 }
 
 func TestSDKEmptyLists(t *testing.T) {
-	t.Run("of search indexes and time series tables are what clean-up code gets", func(t *testing.T) {
+	t.Run("of search indexes and time series tables are returned, for clean-up code", func(t *testing.T) {
 		e := start(t, keys)
 		s := newSDK(t, e)
 		indexes, err := s.ListSearchIndex(&tablestore.ListSearchIndexRequest{TableName: "orders"})

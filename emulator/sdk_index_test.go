@@ -22,7 +22,7 @@ import (
 //	         deletes those with indexes
 //	[python] aliyun-tablestore-python-sdk, tests/table_operation_test.py: descriptions; it deletes tables with indexes
 
-// withDefined makes a table of one version with predefined columns.
+// withDefined creates a table with one version and predefined columns.
 func withDefined(r *tablestore.CreateTableRequest) {
 	r.TableOption.MaxVersion = 1
 	r.TableMeta.AddDefinedColumn("customer", tablestore.DefinedColumn_STRING)
@@ -55,7 +55,7 @@ func (s *sdk) dropIndex(name string) error {
 	return err
 }
 
-// index reads a whole index of the given key columns as text.
+// index reads a whole index with the given key columns as text.
 func (s *sdk) index(name string, columns ...string) string {
 	s.t.Helper()
 	q := &tablestore.RangeRowQueryCriteria{TableName: name, Direction: tablestore.FORWARD, MaxVersion: 1, StartPrimaryKey: &tablestore.PrimaryKey{}, EndPrimaryKey: &tablestore.PrimaryKey{}}
@@ -79,7 +79,7 @@ func (s *sdk) index(name string, columns ...string) string {
 }
 
 func TestSDKIndexes(t *testing.T) {
-	t.Run("are made with the table and after it, and follow it", func(t *testing.T) {
+	t.Run("are created with the table and after it, and follow its changes", func(t *testing.T) {
 		opts := keys
 		opts.DataDir = t.TempDir()
 		e, err := emulator.Start(opts)
@@ -258,7 +258,7 @@ func TestSDKIndexes(t *testing.T) {
 		s = &sdk{tablestore.NewClient(e.Endpoint(), "inst", "ak", "sk"), t}
 		expect(t, "the same after a restart", s.index("by_total", "total", "pk", "id"), "2,b,2[]")
 	})
-	t.Run("that can't be there are refused", func(t *testing.T) {
+	t.Run("that are not allowed are refused", func(t *testing.T) {
 		s := newSDK(t, start(t, keys), withDefined)
 		tooMany := globalIndex("x", "total")
 		for i := range 33 {
@@ -309,7 +309,7 @@ func TestSDKIndexes(t *testing.T) {
 			t.Errorf("time to live without updates: %v", err)
 		}
 	})
-	t.Run("that can't be there are refused with their table", func(t *testing.T) {
+	t.Run("that are not allowed are refused with their table", func(t *testing.T) {
 		b := newStrictBed(t, emulator.Options{})
 		withIndex := func(change ...func(*pb.CreateTableRequest)) string {
 			req := newTable("new", change...)

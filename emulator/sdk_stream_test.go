@@ -52,13 +52,13 @@ func (s *sdk) iterator(shard *tablestore.ShardId, change ...func(*tablestore.Get
 		s.t.Fatal(err)
 	}
 	if resp.Token != nil {
-		s.t.Errorf("a token to go on from: %q", *resp.Token)
+		s.t.Errorf("a token for continuing: %q", *resp.Token)
 	}
 	return resp.ShardIterator
 }
 
-// read reads until the shard ends, which is a nil iterator, or until the
-// iterator stands still, as the SDK's own tests do.
+// read reads until the shard ends, which a nil iterator says, or until the
+// iterator does not change any more, as the SDK's own tests do.
 func (s *sdk) read(it *tablestore.ShardIterator, limit int32) (*tablestore.ShardIterator, []*tablestore.StreamRecord) {
 	s.t.Helper()
 	var records []*tablestore.StreamRecord
@@ -77,7 +77,7 @@ func (s *sdk) read(it *tablestore.ShardIterator, limit int32) (*tablestore.Shard
 		records = append(records, resp.Records...)
 		if resp.NextShardIterator == nil || *resp.NextShardIterator == *it {
 			if resp.MayMoreRecord == nil || *resp.MayMoreRecord {
-				s.t.Errorf("there may be more records where there is none")
+				s.t.Errorf("the response says that there may be more records, and there are none")
 			}
 			return resp.NextShardIterator, records
 		}
@@ -173,7 +173,7 @@ func TestSDKStream(t *testing.T) {
 			}
 		}
 	})
-	t.Run("is entered at a time", func(t *testing.T) {
+	t.Run("can be read from a given time", func(t *testing.T) {
 		s := newSDK(t, start(t, keys), withStream)
 		for i := range 5 {
 			s.put("k", int64(i), "v", "x")
@@ -261,7 +261,7 @@ func TestSDKStreamShards(t *testing.T) {
 		_, records := s.read(s.iterator(shard), 0)
 		expect(t, "records", keysOf(records), "k2")
 	})
-	t.Run("are no more once the stream is disabled or its table is made again", func(t *testing.T) {
+	t.Run("disappear when the stream is disabled or its table is recreated", func(t *testing.T) {
 		e := start(t, keys)
 		s := newSDK(t, e, withStream)
 		id, shard := s.streamID(), s.describeStream().Shards[0].SelfShard
@@ -278,7 +278,7 @@ func TestSDKStreamShards(t *testing.T) {
 		_, err = s.GetShardIterator(&tablestore.GetShardIteratorRequest{StreamId: s.streamID(), ShardId: shard})
 		expect(t, "an old shard", sdkCode(err), "OTSObjectNotExist")
 	})
-	t.Run("are others once the stream is enabled again, also while the clock stands", func(t *testing.T) {
+	t.Run("are different ones when the stream is enabled again, even if the clock stands still", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			opts := keys
 			opts.InMemory = true
@@ -306,7 +306,7 @@ func TestSDKStreamShards(t *testing.T) {
 			}
 		})
 	})
-	t.Run("refuse what no answer gave", func(t *testing.T) {
+	t.Run("refuse what no response contained", func(t *testing.T) {
 		s := newSDK(t, start(t, keys), withStream)
 		shard := s.describeStream().Shards[0].SelfShard
 		for what, call := range map[string]func() error{
@@ -347,10 +347,10 @@ func TestSDKStreamShards(t *testing.T) {
 	})
 }
 
-// TestStreamIsExportedAsDataXDoes reads a stream as DataX's otsstreamreader does
-// (RecordProcessor.java): a window of time, shard after shard, up to the first
-// record behind the window, where a page of fewer records gives the iterator
-// from which the next run goes on.
+// TestStreamIsExportedAsDataXDoes reads a stream as DataX's otsstreamreader
+// does (RecordProcessor.java): a window of time, shard after shard, up to the
+// first record after the window. A page with fewer records gives the iterator
+// from which the next run continues.
 func TestStreamIsExportedAsDataXDoes(t *testing.T) {
 	e := start(t, emulator.Options{})
 	s := newSDK(t, e, withStream)

@@ -13,7 +13,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
-// start starts an emulator that is closed at the end of the test.
+// start starts an emulator and closes it at the end of the test.
 func start(t testing.TB, opts emulator.Options) *emulator.Emulator {
 	t.Helper()
 	e, err := emulator.Start(opts)
@@ -32,7 +32,7 @@ func start(t testing.TB, opts emulator.Options) *emulator.Emulator {
 var keys = emulator.Options{Instance: "inst", AccessKeyID: "ak", AccessKeySecret: "sk"}
 
 // sdk is the official Go SDK's table client, unmodified, with a table "orders"
-// of the keys pk (string) and id (integer).
+// that has the keys pk (string) and id (integer).
 type sdk struct {
 	*tablestore.TableStoreClient
 	t testing.TB
@@ -82,7 +82,7 @@ func ignore() *tablestore.RowCondition {
 	return &tablestore.RowCondition{RowExistenceExpectation: tablestore.RowExistenceExpectation_IGNORE}
 }
 
-// putChange makes a put with columns given as name, value, name, value.
+// putChange builds a put with columns given as name, value, name, value.
 func putChange(pk string, id any, columns ...any) *tablestore.PutRowChange {
 	c := &tablestore.PutRowChange{TableName: "orders", PrimaryKey: key(pk, id), Condition: ignore()}
 	for i := 0; i < len(columns); i += 2 {
@@ -106,8 +106,8 @@ func (s *sdk) update(c *tablestore.UpdateRowChange) (*tablestore.UpdateRowRespon
 	return s.UpdateRow(&tablestore.UpdateRowRequest{UpdateRowChange: c})
 }
 
-// get reads a row as text: its columns as name=value, newest version first;
-// "-" when it is not there.
+// get reads a row as text: its columns as name=value, newest version first; "-"
+// if it does not exist.
 func (s *sdk) get(pk string, id int64, change ...func(*tablestore.SingleRowQueryCriteria)) string {
 	s.t.Helper()
 	q := &tablestore.SingleRowQueryCriteria{TableName: "orders", PrimaryKey: key(pk, id), MaxVersion: 1}
@@ -190,7 +190,7 @@ func TestSDKTables(t *testing.T) {
 		_, err = s.DescribeTable(&tablestore.DescribeTableRequest{TableName: "orders"})
 		expect(t, "a deleted table", sdkCode(err), "OTSObjectNotExist")
 	})
-	t.Run("update answers with stream details also when there is no stream", func(t *testing.T) {
+	t.Run("updates are answered with stream details even if there is no stream", func(t *testing.T) {
 		// The SDK reads them without a nil check.
 		s := newSDK(t, start(t, keys))
 		u, err := s.UpdateTable(&tablestore.UpdateTableRequest{TableName: "orders", TableOption: &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 2}})
@@ -250,7 +250,7 @@ func TestSDKRows(t *testing.T) {
 		}
 		expect(t, "deleted row", s.get("a", 1), "-")
 	})
-	t.Run("have versions that reads choose from", func(t *testing.T) {
+	t.Run("have versions from which reads choose", func(t *testing.T) {
 		s := newSDK(t, start(t, keys))
 		now := time.Now().UnixMilli()
 		for i := range int64(3) {
@@ -372,7 +372,7 @@ func TestSDKConditions(t *testing.T) {
 				t.Errorf("the condition gave %v", err)
 			}
 			found := s.get("a", 1, func(q *tablestore.SingleRowQueryCriteria) { q.Filter = v.filter }) != "-"
-			expect(t, "the filter passes", found, v.match)
+			expect(t, "the filter matches", found, v.match)
 		})
 	}
 	t.Run("pagination returns a window of columns", func(t *testing.T) {
@@ -525,7 +525,7 @@ func TestSDKRanges(t *testing.T) {
 		})
 		expect(t, "rows", fmt.Sprint(ids), "[0 3 1 2]")
 	})
-	t.Run("stop at 4 MB with a place to go on from", func(t *testing.T) {
+	t.Run("stop at 4 MB with a key for continuing", func(t *testing.T) {
 		big := strings.Repeat("x", 1<<20)
 		for id := range int64(6) {
 			s.put("q", id, "big", big)

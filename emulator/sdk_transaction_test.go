@@ -22,7 +22,7 @@ import (
 
 func withTransactions(r *tablestore.CreateTableRequest) { r.EnableLocalTxn = ptr(true) }
 
-// begin starts a transaction of a partition key of the table "orders".
+// begin starts a transaction for a partition key of the table "orders".
 func (s *sdk) begin(pk string) (*string, error) {
 	k := &tablestore.PrimaryKey{}
 	k.AddPrimaryKeyColumn("pk", pk)
@@ -42,7 +42,7 @@ func (s *sdk) mustBegin(pk string) *string {
 	return id
 }
 
-// atOnce makes the client give up at the first conflict, which it would repeat.
+// atOnce makes the client give up at the first conflict instead of retrying.
 func (s *sdk) atOnce(e *emulator.Emulator) *sdk {
 	transport := e.Transport()
 	s.t.Cleanup(transport.CloseIdleConnections)
@@ -62,7 +62,8 @@ func (s *sdk) abort(id *string) error {
 	return err
 }
 
-// putIn puts a row of the table "orders" in a transaction, or outside of any.
+// putIn puts a row into the table "orders", within the transaction tx unless it
+// is nil.
 func (s *sdk) putIn(tx *string, pk string, id int64, columns ...any) error {
 	c := putChange(pk, id, columns...)
 	c.TransactionId = tx
@@ -74,7 +75,8 @@ func in(tx *string) func(*tablestore.SingleRowQueryCriteria) {
 	return func(q *tablestore.SingleRowQueryCriteria) { q.TransactionId = tx }
 }
 
-// scan reads a partition key's rows as text, in a transaction unless it is nil.
+// scan reads a partition key's rows as text, within a transaction unless tx is
+// nil.
 func (s *sdk) scan(tx *string, pk string, direction tablestore.Direction) (string, error) {
 	q := &tablestore.RangeRowQueryCriteria{TableName: "orders", Direction: direction, MaxVersion: 1, Limit: 2, TransactionId: tx}
 	q.StartPrimaryKey, q.EndPrimaryKey = key(pk, "min"), key(pk, "max")
@@ -96,7 +98,7 @@ func (s *sdk) scan(tx *string, pk string, direction tablestore.Direction) (strin
 }
 
 func TestSDKTransactions(t *testing.T) {
-	t.Run("are seen by themselves, and by others once they are committed", func(t *testing.T) {
+	t.Run("see their own changes, and others see them once they are committed", func(t *testing.T) {
 		e := start(t, keys)
 		s := newSDK(t, e, withTransactions, withStream)
 		s.put("a", 1, "v", "old")
@@ -169,7 +171,7 @@ func TestSDKTransactions(t *testing.T) {
 		_, records := s.read(s.iterator(s.describeStream().Shards[0].SelfShard), 0)
 		expect(t, "records", keysOf(records), "a1 a2")
 	})
-	t.Run("check conditions and count on what they wrote", func(t *testing.T) {
+	t.Run("check conditions and increments against what they wrote", func(t *testing.T) {
 		s := newSDK(t, start(t, keys), withTransactions)
 		s.put("a", 1, "n", int64(40))
 		tx := s.mustBegin("a")
@@ -197,7 +199,7 @@ func TestSDKTransactions(t *testing.T) {
 		expect(t, "row 1", s.get("a", 1), "n=42")
 		expect(t, "row 2", s.get("a", 2), "v=x")
 	})
-	t.Run("write batches, whole ones where they are atomic", func(t *testing.T) {
+	t.Run("write batches, and atomic ones as a whole", func(t *testing.T) {
 		b := newRaw(t, start(t, emulator.Options{}))
 		for _, name := range []string{"t", "u"} {
 			b.must("/CreateTable", newTable(name, func(r *pb.CreateTableRequest) { r.EnableLocalTxn = ptr(true) }), &pb.CreateTableResponse{})
@@ -334,7 +336,7 @@ func TestSDKTransactionLocks(t *testing.T) {
 }
 
 func TestSDKTransactionScope(t *testing.T) {
-	t.Run("is one table and one partition key; what leaves it is refused and changes nothing", func(t *testing.T) {
+	t.Run("is one table and one partition key; requests outside it are refused and change nothing", func(t *testing.T) {
 		s := newSDK(t, start(t, keys), withTransactions)
 		meta := &tablestore.TableMeta{TableName: "other"}
 		meta.AddPrimaryKeyColumn("pk", tablestore.PrimaryKeyType_STRING)
@@ -389,7 +391,7 @@ func TestSDKTransactionScope(t *testing.T) {
 		expect(t, "the row that was too much", s.get("a", 2), "-")
 		expect(t, "the row after it", s.get("a", 3), "v=small")
 	})
-	t.Run("is given by one key column, in a table that has transactions", func(t *testing.T) {
+	t.Run("is defined by one key column, in a table that has transactions", func(t *testing.T) {
 		// [suite] TestStartCommitTxnWithTwoPK, TestCommitFailed, TestCreateTableLocalTxnDisabled.
 		b := newStrictBed(t, emulator.Options{})
 		b.must("/CreateTable", newTable("tx", func(r *pb.CreateTableRequest) { r.EnableLocalTxn = ptr(true) }), &pb.CreateTableResponse{})

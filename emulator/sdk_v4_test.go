@@ -13,12 +13,13 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 )
 
-// TestSDKSignatureV4 has the SDK's own version 4 credentials sign, for tables and tunnels.
+// TestSDKSignatureV4 signs with the SDK's own version 4 credentials, for tables
+// and tunnels.
 func TestSDKSignatureV4(t *testing.T) {
 	opts := keys
 	opts.SecurityToken, opts.Region = "sts", "cn-hangzhou"
 	for _, v := range []struct{ name, id, secret, token, region, date, code string }{
-		{name: "takes the right credentials"},
+		{name: "accepts the right credentials"},
 		{name: "refuses a wrong secret", secret: "wrong", code: "OTSAuthFailed"},
 		{name: "refuses an unknown key", id: "other", code: "OTSAuthFailed"},
 		{name: "refuses a wrong security token", token: "old", code: "OTSAuthFailed"},
@@ -29,7 +30,7 @@ func TestSDKSignatureV4(t *testing.T) {
 			e := start(t, opts)
 			fixed := &common.DefaultCredentials{AccessKeyID: cmp.Or(v.id, "ak"), AccessKeySecret: cmp.Or(v.secret, "sk"), SecurityToken: cmp.Or(v.token, "sts")}
 			cred := common.CreateByCredentials(fixed, cmp.Or(v.region, "cn-hangzhou"))
-			if v.date != "" { // a derived key that somebody was given for a day
+			if v.date != "" { // a derived key that is valid for one day
 				cred = &common.V4Credentials{
 					AccessKeyID: "ak", V4SigningStsToken: "sts", Region: "cn-hangzhou", SigningDate: v.date,
 					V4SigningAccessKey: common.FinalSigningKeyString("sk", v.date, "cn-hangzhou", "ots", "HmacSHA256"),

@@ -20,14 +20,16 @@ func (e seedError) Error() string { return strings.Join(e, "\n") }
 
 func (e seedError) Unwrap() error { return ErrInvalidSeed }
 
-// LoadSeed creates the tables of a seed file as CreateTable does, and puts their
-// rows; docs/emulator.md has the file's form. name stands for the file in errors.
-// A table that exists already is left as it is, with its rows, so that an
-// emulator with a data directory can be started again with the same file.
+// LoadSeed creates the tables of a seed file as CreateTable does, and puts
+// their rows; docs/emulator.md describes the file's format. name stands for the
+// file in errors. A table that already exists keeps its rows and is not
+// changed, so that an emulator with a data directory can be restarted with the
+// same file.
 //
-// The file is checked before anything is written, and one error names all that
-// is wrong with it, with lines; it is ErrInvalidSeed. When the service refuses a
-// table or a row after that, the tables that this call created are deleted again.
+// The file is checked before anything is written. The error wraps
+// ErrInvalidSeed and lists everything that is wrong with the file, with lines.
+// If the service then refuses a table or a row, the tables that this call
+// created are deleted again.
 func (e *Emulator) LoadSeed(name string, data []byte) error {
 	tables, err := parseSeed(name, data)
 	if err != nil {
@@ -47,12 +49,13 @@ func (e *Emulator) LoadSeed(name string, data []byte) error {
 	return nil
 }
 
-// loadTable creates one table with its rows. Its error begins with the line.
+// loadTable creates one table with its rows. Its error begins with the line
+// number.
 func (e *Emulator) loadTable(t *seedTable) error {
 	var refused *wire.Error
 	switch err := e.CreateTable(t.name, t.options...); {
 	case errors.As(err, &refused) && refused.Code == wire.CodeObjectAlreadyExist:
-		e.log.Info("the table exists; the seed file leaves it as it is", "table", t.name)
+		e.log.Info("the table exists; the seed file does not change it", "table", t.name)
 		return nil
 	case err != nil:
 		return fmt.Errorf("%d: %w", t.line, err)
@@ -68,6 +71,6 @@ func (e *Emulator) loadTable(t *seedTable) error {
 			return fmt.Errorf("%d: %w", row.line, err)
 		}
 	}
-	e.log.Info("the seed file made a table", "table", t.name, "rows", len(t.rows))
+	e.log.Info("created a table from the seed file", "table", t.name, "rows", len(t.rows))
 	return nil
 }

@@ -50,7 +50,7 @@ func TestLoadSeed_makes_the_tables_and_rows_of_the_file(t *testing.T) {
 	}
 	expect(t, "tables", fmt.Sprint(tables.TableNames), "[empty numbered orders]")
 	if _, _, channels := newRaw(t, e).openTunnel("orders", 1); len(channels) != 3 {
-		t.Errorf("split_at with two values makes %d channels", len(channels))
+		t.Errorf("split_at with two values gives %d channels", len(channels))
 	}
 }
 
@@ -139,7 +139,7 @@ func TestDocumentation_has_a_seed_file_that_is_taken(t *testing.T) {
 	_, file, found := strings.Cut(string(doc), "```yaml\ntables:\n")
 	file, _, closed := strings.Cut("tables:\n"+file, "```\n")
 	if !found || !closed {
-		t.Fatal("there is none")
+		t.Fatal("the documentation has no seed file")
 	}
 	e := start(t, emulator.Options{})
 	if err := e.LoadSeed("tables.yaml", []byte(file)); err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/oneline"
 )
 
-// seedTable is a table of a seed file.
+// seedTable is one table of a seed file.
 type seedTable struct {
 	name    string
 	line    int // of the name
@@ -21,7 +21,7 @@ type seedTable struct {
 	options []TableOption // the key columns, in the file's order
 	splitAt []any
 	rows    []seedRow
-	created bool // LoadSeed has made it
+	created bool // whether LoadSeed created it
 }
 
 type seedRow struct {
@@ -77,7 +77,7 @@ func (p *seedParser) pairs(node *yaml.Node, path string, f func(key, value *yaml
 		at := strings.TrimPrefix(path+"."+oneline.Text(key.Value, maxShown), ".")
 		switch first, twice := lines[key.Value]; {
 		case key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" || key.Value == "":
-			p.fault(key, path, "has a key that is not a name; << and empty names are not taken")
+			p.fault(key, path, "has a key that is not a name; << and empty names are not allowed")
 		case twice:
 			p.fault(key, at, "is given twice, first on line %d", first)
 		default:
@@ -217,7 +217,7 @@ func (p *seedParser) value(node *yaml.Node, path string) (v any, ok bool) {
 		var text string
 		err = node.Decode(&text)
 		v = []byte(text)
-	case "!!str", "!!timestamp": // a date is the text that the file has
+	case "!!str", "!!timestamp": // a date is the text in the file
 		v = node.Value
 	case "!!null":
 		p.fault(node, path, "has no value; leave the column out, or write \"\" for an empty string")
@@ -241,7 +241,7 @@ func resolved(node *yaml.Node) *yaml.Node {
 	return node
 }
 
-// nodeText tells what a node is, for errors.
+// nodeText describes a node for errors.
 func nodeText(node *yaml.Node) string {
 	switch {
 	case node.Kind == yaml.MappingNode:

@@ -14,8 +14,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
-// TestSkewForwardAndBack has the emulator's clock an hour ahead for a while.
-// What that means for logs and auto-increment is tested in internal/store.
+// TestSkewForwardAndBack sets the emulator's clock an hour ahead for a while.
+// internal/store tests what that means for logs and auto-increment.
 func TestSkewForwardAndBack(t *testing.T) {
 	bubble(t, func(t *testing.T, e *emulator.Emulator, r *raw) {
 		e.SkewClock(10 * time.Hour)
@@ -82,7 +82,7 @@ func TestSkewIsBounded(t *testing.T) {
 	expect(t, "status", resp.StatusCode, http.StatusBadRequest)
 }
 
-// openTunnelNamed makes a stream tunnel of table t.
+// openTunnelNamed creates a stream tunnel of table t.
 func (r *raw) openTunnelNamed(t *testing.T, name string) {
 	t.Helper()
 	_, err := r.post("/tunnel/create", &protocol.CreateTunnelRequest{Tunnel: &protocol.Tunnel{
@@ -93,8 +93,8 @@ func (r *raw) openTunnelNamed(t *testing.T, name string) {
 	}
 }
 
-// TestTokensAheadOfTheLog has a token of another world, as one of a data
-// directory that was lost since.
+// TestTokensAheadOfTheLog uses a token from another history, such as a data
+// directory that has been lost.
 func TestTokensAheadOfTheLog(t *testing.T) {
 	e := start(t, emulator.Options{})
 	r := newRaw(t, e)

@@ -13,19 +13,19 @@ import (
 type Stats struct {
 	Started       time.Time
 	Operations    map[string]OperationStats // by operation, as Fault.Operation names it
-	RecordsServed int64                     // tunnel records read by clients, repetitions included
+	RecordsServed int64                     // tunnel records read by clients, repeated reads included
 	Faults        int64                     // requests that met a fault
 }
 
 // OperationStats are the counts of one operation.
 type OperationStats struct {
-	Requests      int64 // answered or broken off
+	Requests      int64 // answered, or cut off
 	Errors        int64 // answered with an error
 	BytesReceived int64 // of request bodies
 	BytesSent     int64 // of response bodies
 }
 
-// counters are the live form of Stats. The map never changes after Start.
+// counters are the counts behind Stats. The map never changes after Start.
 type counters struct {
 	started    time.Time
 	operations map[string]*operationCounters
@@ -63,7 +63,7 @@ func (c *counters) of(op string) *operationCounters {
 	return c.operations[otherOperation]
 }
 
-// Stats returns the counts so far. Operations that were never asked for are
+// Stats returns the counts so far. Operations that were never requested are
 // left out.
 func (e *Emulator) Stats() Stats {
 	s := Stats{Started: e.counters.started, Operations: make(map[string]OperationStats), RecordsServed: e.records.Load(), Faults: e.counters.faults.Load()}

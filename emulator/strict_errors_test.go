@@ -10,8 +10,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// TestDocumentedErrors is about messages of OTSParameterInvalid on the page
-// developer-reference/error-codes; no suite is known to look for them.
+// TestDocumentedErrors checks messages of OTSParameterInvalid from the page
+// developer-reference/error-codes; no known test suite checks them.
 func TestDocumentedErrors(t *testing.T) {
 	b := newStrictBed(t, emulator.Options{})
 	numbered := func(r *pb.CreateTableRequest) {

@@ -121,7 +121,8 @@ func TestStrictFilters(t *testing.T) {
 	})
 }
 
-// TestLenient is about what the documentation forbids and an SDK's own tests do.
+// TestLenient is about what the documentation forbids and an SDK's own tests
+// do.
 func TestLenient(t *testing.T) {
 	for _, lenient := range []bool{false, true} {
 		b := newStrictBed(t, emulator.Options{Lenient: lenient})
@@ -131,7 +132,7 @@ func TestLenient(t *testing.T) {
 				t.Errorf("%s with Lenient %v: %s", what, lenient, got)
 			}
 		}
-		mode := map[bool]string{false: " is refused", true: " is taken with Lenient"}[lenient]
+		mode := map[bool]string{false: " is refused", true: " is accepted with Lenient"}[lenient]
 		t.Run("a row twice in a batch"+mode, func(t *testing.T) {
 			// [batchput] forbids it; [behave] testBatchWriteRowToPutIdenticalRowPk writes one ten times, the last one stays
 			got, _ := b.batchWrite(false, puts("t", row("a", number("n", 1)), row("a", number("n", 2))))

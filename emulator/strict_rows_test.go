@@ -83,7 +83,7 @@ func TestStrictRows(t *testing.T) {
 			expect(t, "GetRow", b.getRow(rowOf(key)), want)
 		}
 	})
-	t.Run("names are checked before the table is looked for", func(t *testing.T) {
+	t.Run("names are checked before the table is looked up", func(t *testing.T) {
 		// [legal] testInvalidTableName: every operation, for a table that cannot be there
 		b := newStrictBed(t, emulator.Options{})
 		bad := ptr("T#")
@@ -114,7 +114,7 @@ func TestStrictRows(t *testing.T) {
 		b := newStrictBed(t, emulator.Options{})
 		expect(t, "PutRow", b.outcome("/PutRow", &pb.PutRowRequest{TableName: ptr("none"), Row: row("k"), Condition: ignoring()}), "OTSObjectNotExist: Requested table does not exist.")
 	})
-	t.Run("versions stay within the table's deviation, and near the end of time it does not overflow", func(t *testing.T) {
+	t.Run("versions must be within the table's deviation, which does not overflow near the end of time", func(t *testing.T) {
 		// [names]; Java's tests set the deviation to INT64_MAX/1000000.
 		b := newStrictBed(t, emulator.Options{})
 		b.must("/CreateTable", newTable("wide", func(r *pb.CreateTableRequest) {
@@ -174,14 +174,14 @@ func TestStrictIncrements(t *testing.T) {
 			refused string
 		}{
 			"a column that is put":         {pb.ReturnType_RT_AFTER_MODIFY, []string{"n", "m"}, []plainbuffer.Cell{plus("n", 1), number("m", 1)}, "Return column 'm' is not incremented by the request."},
-			"a column that is not there":   {pb.ReturnType_RT_AFTER_MODIFY, []string{"n", "x"}, []plainbuffer.Cell{plus("n", 1)}, "Return column 'x' is not incremented by the request."},
+			"a column that does not exist": {pb.ReturnType_RT_AFTER_MODIFY, []string{"n", "x"}, []plainbuffer.Cell{plus("n", 1)}, "Return column 'x' is not incremented by the request."},
 			"a column beside the key only": {pb.ReturnType_RT_PK, []string{"m"}, []plainbuffer.Cell{number("m", 1)}, "Return columns take the return type RT_AFTER_MODIFY."},
 		} {
 			got, _ := update(v.kind, v.names, v.cells...)
 			expect(t, name, got, invalid+v.refused)
-			expect(t, "the row is there", b.has("k"), false)
+			expect(t, "the row exists", b.has("k"), false)
 		}
-		// The row that is returned has no key, and not the tag of one: the Java SDK's
+		// The returned row has neither a key nor a key's tag: the Java SDK's
 		// PlainBufferCodedInputStream refuses a tag without cells.
 		got, returned := update(pb.ReturnType_RT_AFTER_MODIFY, []string{"n"}, plus("n", 1))
 		expect(t, "answer", got, "ok")

@@ -77,13 +77,13 @@ func TestStrictTables(t *testing.T) {
 		b.must("/DeleteTable", &pb.DeleteTableRequest{TableName: ptr("m0")}, &pb.DeleteTableResponse{})
 		expect(t, "after one is deleted", b.outcome("/CreateTable", newTable("more")), "ok")
 	})
-	t.Run("are not made twice, nor with the same key twice", func(t *testing.T) {
+	t.Run("are not created twice, nor with the same key twice", func(t *testing.T) {
 		// Python, tests/table_operation_test.py
 		b := newStrictBed(t, emulator.Options{})
 		expect(t, "twice", b.outcome("/CreateTable", newTable("t")), "OTSObjectAlreadyExist: Requested table already exists.")
 		expect(t, "a key twice", b.outcome("/CreateTable", newTable("u", func(r *pb.CreateTableRequest) { r.TableMeta.PrimaryKey[1].Name = ptr("p") })), invalid+"Duplicated primary key name: 'p'.")
 	})
-	t.Run("tell when they were made", func(t *testing.T) {
+	t.Run("have a creation time", func(t *testing.T) {
 		// Java, functiontest/TableCreationTimeTest.java: creation_time, field 9, in microseconds
 		before := time.Now().UnixMicro()
 		b := newStrictBed(t, emulator.Options{})
@@ -179,7 +179,7 @@ func TestStrictHTTP(t *testing.T) {
 			expect(t, "digest", header.Get("x-ots-contentmd5"), digest(body))
 		})
 	}
-	t.Run("the Go SDK's tunnel client, which looks at none, gets records without a digest", func(t *testing.T) {
+	t.Run("the Go SDK's tunnel client, which checks none, gets records without a digest", func(t *testing.T) {
 		header, _ := read(t, "tablestore-tunnel-sdk-go/1.0.0", false)
 		expect(t, "digest", header.Get("x-ots-contentmd5"), "")
 		e := start(t, emulator.Options{})

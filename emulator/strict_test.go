@@ -30,8 +30,9 @@ import (
 //	[counter]  developer-reference/configure-atomic-counter
 //	[pyrow]    aliyun-tablestore-python-sdk, tests/row_op_test.py
 
-// strictBed is an emulator with a table "t" of the keys p (string) and q (integer),
-// and a client that speaks the service's protocol without an SDK's own checks.
+// strictBed is an emulator with a table "t" that has the keys p (string) and q
+// (integer), and a client that uses the service's protocol without an SDK's own
+// checks.
 type strictBed struct{ *raw }
 
 func newStrictBed(t testing.TB, opts emulator.Options) *strictBed {
@@ -94,7 +95,7 @@ func names(n int) []string {
 	return list
 }
 
-// row encodes a row of the key (p, 1).
+// row encodes a row with the key (p, 1).
 func row(p string, cells ...plainbuffer.Cell) []byte {
 	return rowOf([]plainbuffer.Cell{text("p", p), number("q", 1)}, cells...)
 }
@@ -190,7 +191,7 @@ func (b *strictBed) batchGet(change func(*pb.TableInBatchGetRowRequest), keys ..
 	return b.outcome("/BatchGetRow", &pb.BatchGetRowRequest{Tables: []*pb.TableInBatchGetRowRequest{t}})
 }
 
-// has reports whether the row (p, 1) is there.
+// has reports whether the row (p, 1) exists.
 func (b *strictBed) has(p string) bool {
 	b.t.Helper()
 	var resp pb.GetRowResponse
@@ -200,8 +201,8 @@ func (b *strictBed) has(p string) bool {
 
 const invalid = "OTSParameterInvalid: "
 
-// TestStrictBatches is about requests that fail as a whole where a program may
-// count on the rest of the batch.
+// TestStrictBatches is about requests that fail as a whole, although a program
+// might expect the rest of the batch to succeed.
 func TestStrictBatches(t *testing.T) {
 	for _, v := range []struct {
 		name   string
@@ -209,9 +210,9 @@ func TestStrictBatches(t *testing.T) {
 		want   string
 	}{
 		// [batchput] "Multiple rows in a table share the same primary key."
-		{"a row that comes twice", []*pb.TableInBatchWriteRowRequest{puts("t", row("a"), row("b"), row("b"))}, invalid + "Duplicate rows detected in MultiPut."},
+		{"a row that occurs twice", []*pb.TableInBatchWriteRowRequest{puts("t", row("a"), row("b"), row("b"))}, invalid + "Duplicate rows detected in MultiPut."},
 		// [batchput] "Multiple tables with the same name are specified."
-		{"a table that comes twice", []*pb.TableInBatchWriteRowRequest{puts("t", row("a")), puts("t", row("b"))}, invalid + "Duplicated table name: 't'."},
+		{"a table that occurs twice", []*pb.TableInBatchWriteRowRequest{puts("t", row("a")), puts("t", row("b"))}, invalid + "Duplicated table name: 't'."},
 		// [batchput] "A specified table does not exist."; the text is Python's, tests/table_operation_test.py
 		{"a missing table", []*pb.TableInBatchWriteRowRequest{puts("t", row("a")), puts("none", row("a"))}, "OTSObjectNotExist: Requested table does not exist."},
 		// [batchput] "A specified table does not contain the rows"; the text is of [pyrow] test_no_item_in_batch_ops
@@ -219,7 +220,7 @@ func TestStrictBatches(t *testing.T) {
 		// [pyrow] test_no_table_in_batch_ops
 		{"no table", nil, invalid + "No row is specified in BatchWriteRow."},
 		// [batchput] "An attribute column name in a row conflicts with a primary key column name."
-		{"a column called like a key", []*pb.TableInBatchWriteRowRequest{puts("t", row("a"), row("b", text("p", "x")))}, invalid + "Duplicated attribute column name with primary key column: 'p'."},
+		{"a column with the name of a key column", []*pb.TableInBatchWriteRowRequest{puts("t", row("a"), row("b", text("p", "x")))}, invalid + "Duplicated attribute column name with primary key column: 'p'."},
 		// [batchput] "A table name does not comply with the naming conventions."; [legal] testInvalidTableName
 		{"a table's bad name", []*pb.TableInBatchWriteRowRequest{puts("t", row("a")), puts("3t", row("a"))}, invalid + "Invalid table name: '3t'."},
 		// [batchput] "An attribute column name in a row does not comply with the naming conventions."; [legal] testInvalidColumnName
@@ -235,14 +236,14 @@ func TestStrictBatches(t *testing.T) {
 		// [item] testCase16
 		{"a key of five columns", []*pb.TableInBatchWriteRowRequest{puts("t", row("a"), rowOf(numbered(5)))}, invalid + "The number of primary key columns must be in range: [1, 4]."},
 	} {
-		t.Run("BatchWriteRow fails whole for "+v.name, func(t *testing.T) {
+		t.Run("BatchWriteRow fails as a whole for "+v.name, func(t *testing.T) {
 			b := newStrictBed(t, emulator.Options{})
 			got, _ := b.batchWrite(false, v.tables...)
 			expect(t, "answer", got, v.want)
 			expect(t, "a row of the batch is there", b.has("a"), false)
 		})
 	}
-	t.Run("BatchWriteRow takes 200 rows", func(t *testing.T) {
+	t.Run("BatchWriteRow accepts 200 rows", func(t *testing.T) {
 		// [limits] "Number of rows written by using a BatchWriteRow request: 200"; [item] testCase31
 		b := newStrictBed(t, emulator.Options{})
 		rows := make([][]byte, 201)
@@ -254,7 +255,7 @@ func TestStrictBatches(t *testing.T) {
 		got, _ = b.batchWrite(false, puts("t", rows[:200]...))
 		expect(t, "200", got, "ok")
 	})
-	t.Run("BatchWriteRow takes 4 MiB of data", func(t *testing.T) {
+	t.Run("BatchWriteRow accepts 4 MiB of data", func(t *testing.T) {
 		// [batchput] "the total data size exceeds 4 MB"; [item] testCase48 counts names and
 		// values of keys and columns, and eight bytes for a timestamp.
 		b := newStrictBed(t, emulator.Options{})
@@ -336,11 +337,11 @@ func TestStrictBatches(t *testing.T) {
 		// [legal] testNotSetVersionOptionsInGetOperations
 		{"no version condition", func(t *pb.TableInBatchGetRowRequest) { t.MaxVersions = nil }, [][]byte{row("a")}, invalid + "No version condition is specified while querying row."},
 	} {
-		t.Run("BatchGetRow fails whole for "+v.name, func(t *testing.T) {
+		t.Run("BatchGetRow fails as a whole for "+v.name, func(t *testing.T) {
 			expect(t, "answer", newStrictBed(t, emulator.Options{}).batchGet(v.change, v.keys...), v.want)
 		})
 	}
-	t.Run("BatchGetRow fails whole for a table named twice", func(t *testing.T) {
+	t.Run("BatchGetRow fails as a whole for a table named twice", func(t *testing.T) {
 		// [batchget] "Tables that have the same names are specified."
 		b := newStrictBed(t, emulator.Options{})
 		table := &pb.TableInBatchGetRowRequest{TableName: ptr("t"), MaxVersions: ptr(int32(1)), PrimaryKey: [][]byte{row("a")}}
@@ -350,7 +351,7 @@ func TestStrictBatches(t *testing.T) {
 		// [pyrow] test_no_table_in_batch_ops
 		expect(t, "answer", newStrictBed(t, emulator.Options{}).outcome("/BatchGetRow", &pb.BatchGetRowRequest{}), invalid+"No row specified in the request of BatchGetRow.")
 	})
-	t.Run("BatchGetRow takes 100 rows", func(t *testing.T) {
+	t.Run("BatchGetRow accepts 100 rows", func(t *testing.T) {
 		// [batchget] "exceeds 100"; [item] testCase29
 		b := newStrictBed(t, emulator.Options{})
 		keys := make([][]byte, 101)

@@ -28,10 +28,10 @@ const (
 	AutoIncrement
 )
 
-// keyTypes are the names of the types, as seed files and errors have them.
+// keyTypes are the types by their names in seed files and errors.
 var keyTypes = map[string]KeyType{"integer": Integer, "string": String, "binary": Binary, "auto_increment": AutoIncrement}
 
-// String returns the name of the type that seed files use.
+// String returns the type's name in seed files.
 func (t KeyType) String() string {
 	for name, known := range keyTypes {
 		if t == known {
@@ -41,18 +41,18 @@ func (t KeyType) String() string {
 	return fmt.Sprintf("KeyType(%d)", int(t))
 }
 
-// streamRetention is how many hours the log of a table keeps a change: the most
-// that the service takes, so that tests with fake time lose nothing.
+// streamRetention is how many hours a table's log keeps a change: the longest
+// that the service accepts, so that tests with fake time lose nothing.
 const streamRetention = 7 * 24
 
-// TableOption says what a table of CreateTable has.
+// TableOption is a property of a table that CreateTable creates.
 type TableOption func(*tableSpec) error
 
 // tableSpec collects the options of one table.
 type tableSpec struct{ meta *pb.TableMeta }
 
-// Key adds a primary key column. The order of the options is the order of the
-// columns; the first one is the partition key, by whose values SplitAt divides.
+// Key adds a primary key column. Columns are in the order of the options. The
+// first is the partition key, whose values SplitAt takes.
 func Key(name string, t KeyType) TableOption {
 	return func(spec *tableSpec) error {
 		column := &pb.PrimaryKeySchema{Name: &name}
@@ -74,13 +74,13 @@ func Key(name string, t KeyType) TableOption {
 	}
 }
 
-// CreateTable creates a table that keeps one version of each cell, lets no row
-// expire, and has a stream that keeps each change for 7 days, so that tunnels
-// of every type can be created on it. A table with other settings is created
-// with an SDK, as at the service.
+// CreateTable creates a table that keeps one version of each cell, never
+// expires rows, and has a stream that keeps each change for 7 days, so that
+// tunnels of every type can be created on it. Use an SDK to create a table with
+// other settings, as at the service.
 //
-// What the service refuses is refused with its code and message: a name that is
-// taken or not allowed, no key column, more than four.
+// What the service refuses is refused with its code and message: an existing or
+// invalid name, no key column, more than four.
 func (e *Emulator) CreateTable(table string, options ...TableOption) error {
 	spec := tableSpec{meta: &pb.TableMeta{TableName: &table}}
 	for _, option := range options {
@@ -95,35 +95,35 @@ func (e *Emulator) CreateTable(table string, options ...TableOption) error {
 	}))
 }
 
-// Row is a row by the names of its columns, those of the primary key included.
-// A value is an integer of any Go type that fits into an int64, a float64 or
-// float32, a string, a []byte or a bool. A column that is AutoIncrement is left
-// out when the row is put.
+// Row maps column names, including those of the primary key, to values. A value
+// is an integer of any Go type that fits into an int64, a float64 or float32, a
+// string, a []byte or a bool. Leave out an AutoIncrement column when putting a
+// row.
 type Row map[string]any
 
-// Put writes rows, each as a whole: what a row held before is gone.
+// Put writes whole rows: a row's earlier columns are gone.
 //
-// Like Update and Delete, it works on tables of CreateTable and of the SDKs
-// alike, and follows the rules that the API has for requests. It returns at the
-// first row that is refused, with the service's code and message; the rows
-// before it are written and durable as those of a request. It is no request: it
-// meets no fault, is not held up by Pause, and Stats does not count it.
+// Like Update and Delete, it works on any table, however it was created, and
+// follows the rules for the API's requests. It returns at the first row that is
+// refused, with the service's code and message; the rows before it are written
+// and durable. It does not count as a request: it meets no faults, does not
+// wait during Pause, and does not appear in Stats.
 func (e *Emulator) Put(table string, rows ...Row) error {
 	return e.writeRows("putting a row into", table, rows, func(row *plainbuffer.Row) (string, protoadapt.MessageV1) {
 		return "PutRow", &pb.PutRowRequest{TableName: &table, Row: encodeRow(row), Condition: anyRow()}
 	})
 }
 
-// Update sets the columns that each row names and leaves the row's others as
-// they are. A row that does not exist is made.
+// Update sets the columns that each row names and leaves the row's other
+// columns unchanged. A row that does not exist is created.
 func (e *Emulator) Update(table string, rows ...Row) error {
 	return e.writeRows("updating a row of", table, rows, func(row *plainbuffer.Row) (string, protoadapt.MessageV1) {
 		return "UpdateRow", &pb.UpdateRowRequest{TableName: &table, RowChange: encodeRow(row), Condition: anyRow()}
 	})
 }
 
-// Delete deletes the rows with these keys; columns that are not of the key are
-// refused. Deleting a row that does not exist is in the log all the same.
+// Delete deletes the rows with these keys; columns outside the key are refused.
+// Deleting a row that does not exist still adds a record to the log.
 func (e *Emulator) Delete(table string, keys ...Row) error {
 	return e.writeRows("deleting a row of", table, keys, func(row *plainbuffer.Row) (string, protoadapt.MessageV1) {
 		row.Delete = true
@@ -131,7 +131,7 @@ func (e *Emulator) Delete(table string, keys ...Row) error {
 	})
 }
 
-// writeRows sends the request that each row makes.
+// writeRows sends one request for each row.
 func (e *Emulator) writeRows(what, table string, rows []Row, request func(*plainbuffer.Row) (operation string, req protoadapt.MessageV1)) error {
 	t, err := e.store.Table(table)
 	if err != nil {
@@ -150,7 +150,7 @@ func (e *Emulator) writeRows(what, table string, rows []Row, request func(*plain
 	return nil
 }
 
-// call answers a request of this process, whose answer nobody reads.
+// call executes a request of this process and discards the response.
 func (e *Emulator) call(operation string, req protoadapt.MessageV1) error {
 	body, err := proto.Marshal(protoadapt.MessageV2Of(req))
 	if err != nil {
@@ -160,7 +160,7 @@ func (e *Emulator) call(operation string, req protoadapt.MessageV1) error {
 	return err
 }
 
-// anyRow is the condition that holds whether the row exists or not.
+// anyRow is the condition that always holds, whether the row exists or not.
 func anyRow() *pb.Condition {
 	return &pb.Condition{RowExistence: pb.RowExistenceExpectation_IGNORE.Enum()}
 }
@@ -205,7 +205,7 @@ func (r Row) split(key []store.KeyColumn) (*plainbuffer.Row, error) {
 // maxShown bounds the bytes of a key column that an error shows.
 const maxShown = 100
 
-// name is the row's key, as far as it has one, for errors.
+// name returns the row's key for errors, without the columns that are missing.
 func (r Row) name(key []store.KeyColumn) string {
 	var parts []string
 	for _, column := range key {
@@ -216,7 +216,7 @@ func (r Row) name(key []store.KeyColumn) string {
 	return "{" + strings.Join(parts, ", ") + "}"
 }
 
-// columnValue is the stored form of a value.
+// columnValue returns a value in its stored form.
 func columnValue(name string, v any) (plainbuffer.Value, error) {
 	switch v := v.(type) {
 	case int:

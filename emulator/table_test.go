@@ -9,7 +9,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
-// tableBed is an emulator with a table "orders" that CreateTable made, and the
+// tableBed is an emulator with a table "orders" created by CreateTable, and the
 // official SDK, which reads what was written.
 func tableBed(t testing.TB, last emulator.KeyType) (*emulator.Emulator, *sdk) {
 	t.Helper()
@@ -73,8 +73,8 @@ func TestPut_leaves_the_number_of_an_AutoIncrement_column_to_the_service(t *test
 	expect(t, "rows", len(resp.Rows), 2)
 }
 
-// Rows written in a line are not requests: a test that injects a fault into PutRow
-// or pauses the service can still prepare its data.
+// Rows written with a method are not requests: a test that injects a fault into
+// PutRow or pauses the service can still prepare its data.
 func TestPut_meets_no_fault_and_no_pause(t *testing.T) {
 	e, s := tableBed(t, emulator.Integer)
 	if err := e.Inject(emulator.Fault{Operation: "PutRow", Code: "OTSServerBusy", Times: -1}); err != nil {
@@ -105,8 +105,8 @@ func TestRows_that_are_refused_are_named_with_what_the_service_says(t *testing.T
 		{"no value", e.Put("orders", with("c", nil)), []string{`column "c" is a <nil>`}},
 		{"an integer that is too large", e.Put("orders", with("c", uint64(1)<<63)), []string{`column "c" is 9223372036854775808`}},
 		{"a name that is not allowed", e.Put("orders", with("1st", 1)), []string{"OTSParameterInvalid"}},
-		{"columns beside the key", e.Delete("orders", with("c", 1)), []string{"deleting a row of table orders:", "row {pk: a, id: 1}", "OTSParameterInvalid"}},
-		{"a table that is there", e.CreateTable("orders", emulator.Key("id", emulator.Integer)), []string{"creating table orders:", "OTSObjectAlreadyExist"}},
+		{"columns outside the key", e.Delete("orders", with("c", 1)), []string{"deleting a row of table orders:", "row {pk: a, id: 1}", "OTSParameterInvalid"}},
+		{"an existing table", e.CreateTable("orders", emulator.Key("id", emulator.Integer)), []string{"creating table orders:", "OTSObjectAlreadyExist"}},
 		{"a table without a key", e.CreateTable("t"), []string{"creating table t:", "OTSParameterInvalid"}},
 		{"an unknown type", e.CreateTable("t", emulator.Key("id", 9)), []string{`key column "id" has the unknown type KeyType(9)`}},
 		{"a good row and a bad one", e.Put("orders", emulator.Row{"pk": "b", "id": 1, "n": 1}, emulator.Row{}), []string{"row {}"}},

@@ -19,13 +19,13 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
-// site is an emulator, the clients of one table "t" and tunnel "all", and what
-// its workers were given.
+// site is an emulator, the clients of its table "t" and tunnel "all", and the
+// records that its workers received.
 type site struct {
 	t      *testing.T
 	opts   emulator.Options
 	e      *emulator.Emulator
-	road   *road // of the test itself
+	road   *road // the test's own
 	table  *tablestore.TableStoreClient
 	client tunnel.TunnelClient
 	id     string // of the tunnel
@@ -35,22 +35,22 @@ type site struct {
 	written  map[string][]int64
 	received []receipt
 	writes   int64
-	fail     func(receipt) error // decides what ProcessFunc returns, nil: success
+	fail     func(receipt) error // returns what ProcessFunc returns, nil: success
 	pause    time.Duration       // how long ProcessFunc takes
 }
 
-// receipt is one record that a worker was given.
+// receipt is one record that a worker received.
 type receipt struct {
 	worker, channel, key string
 	value                int64
 	base                 bool
 }
 
-// road is an http.RoundTripper to whatever emulator runs, with a gate in it.
+// road is an http.RoundTripper to the running emulator. It can block requests.
 type road struct {
 	mu     sync.Mutex
 	to     *http.Transport
-	closed chan struct{} // requests wait while it is not nil and open
+	closed chan struct{} // requests wait while it is open and not nil
 }
 
 func (r *road) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -95,7 +95,7 @@ type worker struct {
 	shut bool
 }
 
-// inBubble runs f on a new site, in a bubble of its own.
+// inBubble runs f with a new site, in its own bubble.
 func inBubble(t *testing.T, opts emulator.Options, f func(s *site)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -129,12 +129,12 @@ func (s *site) reboot() {
 	s.boot()
 }
 
-// closeDown ends everything; the bubble reports what is left.
+// closeDown ends everything; the bubble reports goroutines that remain.
 func (s *site) closeDown() {
 	for _, w := range s.crew {
 		s.dismiss(w)
 	}
-	time.Sleep(time.Minute) // what the SDK does not wait for: closing channels, reads that sleep
+	time.Sleep(time.Minute) // for what the SDK does not wait for: closing channels, sleeping reads
 	if err := s.e.Close(); err != nil {
 		s.t.Errorf("close: %v", err)
 	}
@@ -181,7 +181,7 @@ func (s *site) createTunnel(typ tunnel.TunnelType, cfg *tunnel.StreamTunnelConfi
 	s.must(err)
 	s.id = resp.TunnelId
 	if typ == tunnel.TunnelTypeStream {
-		s.written = make(map[string][]int64) // what came before is none of the tunnel's
+		s.written = make(map[string][]int64) // earlier writes are not in the tunnel
 	}
 }
 
@@ -251,7 +251,7 @@ func (s *site) process(name string, ctx *tunnel.ChannelContext, records []*tunne
 	return nil
 }
 
-// within waits for a condition, up to a time in the bubble.
+// within waits until a condition holds, at most for d in the bubble's time.
 func (s *site) within(d time.Duration, what string, cond func() bool) {
 	s.t.Helper()
 	for end := time.Now().Add(d); !cond(); time.Sleep(time.Second) {
@@ -261,7 +261,7 @@ func (s *site) within(d time.Duration, what string, cond func() bool) {
 	}
 }
 
-// missing is what was written to the stream and not received yet.
+// missing returns what was written to the stream and not received yet.
 func (s *site) missing() []int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -284,8 +284,8 @@ func (s *site) missing() []int64 {
 
 func (s *site) allReceived() bool { return len(s.missing()) == 0 }
 
-// checkOrder checks that the first receipts of each key's writes are in order,
-// and, when once is set, that there are no others.
+// checkOrder checks that the first receipts of each key's writes are in order
+// and, if once is set, that there are no others.
 func (s *site) checkOrder(once bool) {
 	s.t.Helper()
 	s.mu.Lock()
@@ -317,7 +317,7 @@ func (s *site) describe() *tunnel.DescribeTunnelResponse {
 	return d
 }
 
-// channels is "STATUS ..." of all channels, with their ids.
+// channels returns "STATUS ..." for all channels, with their ids.
 func (s *site) channels() string {
 	s.t.Helper()
 	var all []string
@@ -327,7 +327,7 @@ func (s *site) channels() string {
 	return strings.Join(all, " ")
 }
 
-// count is the number of channels of a type and status.
+// count returns the number of channels with a type and status.
 func (s *site) count(typ, status string) int {
 	s.t.Helper()
 	n := 0
@@ -339,7 +339,7 @@ func (s *site) count(typ, status string) int {
 	return n
 }
 
-// holdings is how many open channels each client holds, sorted.
+// holdings returns how many open channels each client holds, sorted.
 func (s *site) holdings() []int {
 	s.t.Helper()
 	held := make(map[string]int)
@@ -356,7 +356,7 @@ func (s *site) holdings() []int {
 	return counts
 }
 
-// clients is the sorted ids of the clients that hold channels.
+// clients returns the sorted ids of the clients that hold channels.
 func (s *site) clients() []string {
 	s.t.Helper()
 	var ids []string
@@ -382,7 +382,7 @@ func (s *site) wantEnd(w *worker, code string) {
 	}
 }
 
-// schedule applies change to all channels of a status.
+// schedule applies change to all channels with a status.
 func (s *site) schedule(status string, change func(string) *tunnel.ScheduleChannel) {
 	s.t.Helper()
 	api := tunnel.NewTunnelApi(s.e.Endpoint(), "inst", "ak", "sk", &tunnel.TunnelConfig{Transport: s.road, RequestTimeout: time.Minute, MaxRetryElapsedTime: time.Minute})

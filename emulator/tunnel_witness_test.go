@@ -14,11 +14,11 @@ import (
 )
 
 // The official SDK's TunnelWorkerDaemon, unmodified and with its default
-// intervals, is the only witness of the real wire there is. It runs in a
+// intervals, is our only evidence of the real protocol. It runs in a
 // testing/synctest bubble: minutes of heartbeats take milliseconds.
 
 func TestOfficialSDKWorkers(t *testing.T) {
-	t.Run("share the channels evenly, and take over those of one that leaves", func(t *testing.T) {
+	t.Run("share the channels evenly, and take over those of a worker that leaves", func(t *testing.T) {
 		inBubble(t, emulator.Options{}, func(s *site) {
 			s.createTable(6)
 			s.createTunnel(tunnel.TunnelTypeStream, nil)
@@ -30,7 +30,7 @@ func TestOfficialSDKWorkers(t *testing.T) {
 			before := s.channels()
 			time.Sleep(10 * time.Minute)
 			if after := s.channels(); before != after {
-				s.t.Errorf("channels moved without need: %s, then %s", before, after)
+				s.t.Errorf("channels moved needlessly: %s, then %s", before, after)
 			}
 			s.dismiss(first)
 			s.within(5*time.Minute, "two workers have three each", func() bool { return slices.Equal(s.holdings(), []int{3, 3}) })
@@ -41,7 +41,7 @@ func TestOfficialSDKWorkers(t *testing.T) {
 			s.createTable(2)
 			s.createTunnel(tunnel.TunnelTypeStream, nil)
 			for round := range 12 {
-				if round == 6 { // until here several generations pile up unread
+				if round == 6 { // until then several generations pile up unread
 					s.hire("a")
 					s.hire("b")
 				}
@@ -106,7 +106,7 @@ func TestOfficialSDKWorkers(t *testing.T) {
 			}
 		})
 	})
-	t.Run("go on after a restart of the service with their clients, channels and checkpoints", func(t *testing.T) {
+	t.Run("continue after a restart of the service with their clients, channels and checkpoints", func(t *testing.T) {
 		inBubble(t, emulator.Options{DataDir: t.TempDir()}, func(s *site) {
 			s.createTable(3)
 			s.createTunnel(tunnel.TunnelTypeStream, nil)
@@ -124,7 +124,7 @@ func TestOfficialSDKWorkers(t *testing.T) {
 			s.checkOrder(true)
 		})
 	})
-	t.Run("replace one that falls silent, and drop what it does when it wakes", func(t *testing.T) {
+	t.Run("replace a worker that falls silent, and discard what it does when it wakes", func(t *testing.T) {
 		inBubble(t, emulator.Options{}, func(s *site) {
 			s.createTable(2)
 			s.createTunnel(tunnel.TunnelTypeStream, nil)
@@ -148,7 +148,7 @@ func TestOfficialSDKWorkers(t *testing.T) {
 }
 
 func TestWireFacts(t *testing.T) {
-	t.Run("a ProcessFunc error closes the channel, and a later heartbeat opens it again at its checkpoint", func(t *testing.T) {
+	t.Run("a ProcessFunc error closes the channel, and a later heartbeat reopens it at its checkpoint", func(t *testing.T) {
 		inBubble(t, emulator.Options{}, func(s *site) {
 			s.createTable(1)
 			s.createTunnel(tunnel.TunnelTypeStream, nil)
@@ -162,9 +162,9 @@ func TestWireFacts(t *testing.T) {
 			s.hire("a")
 			s.put("x")
 			began := time.Now()
-			s.within(10*time.Minute, "the record comes again", s.allReceived)
+			s.within(10*time.Minute, "the record is redelivered", s.allReceived)
 			if took := time.Since(began); took < 20*time.Second || took > 2*time.Minute {
-				s.t.Errorf("the record came again after %v, want one to two heartbeats", took)
+				s.t.Errorf("the record was redelivered after %v, want one to two heartbeats", took)
 			}
 		})
 	})
@@ -181,12 +181,12 @@ func TestWireFacts(t *testing.T) {
 			}
 			s.hire("a")
 			s.put("x")
-			s.within(10*time.Minute, "the record comes again", s.allReceived)
+			s.within(10*time.Minute, "the record is redelivered", s.allReceived)
 			time.Sleep(10 * time.Minute)
 			// One connection for the first OPEN and one for the second: a dead one
 			// would have asked for the checkpoint too.
 			if got := s.e.Stats().Operations["tunnel/getcheckpoint"].Requests; got != 2 {
-				s.t.Errorf("%d connections were made for one failure, want 2 in all", got)
+				s.t.Errorf("%d connections were opened for one failure, want 2 in all", got)
 			}
 		})
 	})
@@ -216,18 +216,18 @@ func TestWireFacts(t *testing.T) {
 			before := s.e.Stats().Operations["tunnel/getcheckpoint"].Requests
 			time.Sleep(10 * time.Minute)
 			if after := s.e.Stats().Operations["tunnel/getcheckpoint"].Requests; after != before {
-				s.t.Errorf("%d connections were made without need", after-before)
+				s.t.Errorf("%d connections were opened needlessly", after-before)
 			}
 			if got := s.holdings(); !slices.Equal(got, []int{2, 2}) {
 				s.t.Errorf("holdings = %v", got)
 			}
 		})
 	})
-	t.Run("the SDK may report TERMINATED without having stored the finish token, and is believed", func(t *testing.T) {
+	t.Run("the SDK may report TERMINATED without having stored the finish token, and this is accepted", func(t *testing.T) {
 		inBubble(t, emulator.Options{}, func(s *site) {
 			s.createTable(1)
 			s.createTunnel(tunnel.TunnelTypeStream, nil)
-			s.pause = 200 * time.Millisecond // so that the last page, empty and finished, waits behind this one
+			s.pause = 200 * time.Millisecond // so that the last page, empty and finished, waits for this one
 			for i := range 10 {
 				s.put(fmt.Sprintf("key%02d", i))
 			}
