@@ -7,19 +7,20 @@ import (
 	"strings"
 )
 
-// Times in the log follow the service's clock, which tests set forward and back;
-// within a shard they only grow. How long a record is kept follows the aging
-// clock, which knows no step back. ages tells how far apart the two were.
+// Times in the log follow the service's clock, which tests set forward and
+// back; within a shard they only grow. How long a record is kept follows the
+// aging clock, which never steps back. ages record how far the two clocks were
+// apart.
 
-// age is a run of records, from offset on, whose times are so far (µs) ahead of
+// age is a run of records, starting at offset, whose times are ahead (µs) of
 // the aging clock at which they were written.
 type age struct{ offset, ahead int64 }
 
-// ageSlack is how much (µs) a record's time may differ from its run's.
+// ageSlack is how much (µs) a record's difference may deviate from its run's.
 const ageSlack = 1_000_000
 
-// noteAge begins a run with the record at offset when it belongs to no run.
-// s.mu is held.
+// noteAge begins a run at the record at offset if it does not belong to the
+// last run. s.mu is held.
 func (s *shard) noteAge(offset, micros int64) {
 	ahead := micros - s.agedAt
 	if n := len(s.ages); n > 0 && max(ahead-s.ages[n-1].ahead, s.ages[n-1].ahead-ahead) <= ageSlack {
@@ -28,8 +29,8 @@ func (s *shard) noteAge(offset, micros int64) {
 	s.ages = append(s.ages, age{offset, ahead})
 }
 
-// written returns when (µs of the aging clock) the record at offset was written,
-// which has the time micros. s.mu is held.
+// written returns when (µs of the aging clock) the record at offset, which has
+// the time micros, was written. s.mu is held.
 func (s *shard) written(offset, micros int64) int64 {
 	n := sort.Search(len(s.ages), func(i int) bool { return s.ages[i].offset > offset })
 	if n == 0 {
@@ -38,9 +39,10 @@ func (s *shard) written(offset, micros int64) int64 {
 	return micros - s.ages[n-1].ahead
 }
 
-// guessAges is for a shard that was just loaded: ages are not saved. What
-// happened ahead of now (µs of the aging clock) was written before it, so it
-// counts as if the newest was written now. The shard is not shared yet.
+// guessAges estimates the ages of a shard that was just loaded, since ages are
+// not saved. Records with times ahead of now (µs of the aging clock) were
+// written before it, so they are treated as if the newest had just been
+// written. The shard is not shared yet.
 func (s *shard) guessAges(now int64) {
 	s.closedAge = min(s.closedAt, now)
 	for _, seg := range s.segments {
@@ -54,8 +56,8 @@ func (s *shard) guessAges(now int64) {
 	}
 }
 
-// keepAges takes over what is known of the same table's shards. before's lock is
-// held, and t is not shared yet.
+// keepAges copies the ages of the same table's shards from before. before's
+// lock is held, and t is not shared yet.
 func (t *Table) keepAges(before *Table) {
 	known := make(map[string]*shard, len(before.shards))
 	for _, s := range before.shards {
@@ -78,8 +80,9 @@ func (t *Table) keepAges(before *Table) {
 	}
 }
 
-// promise makes sure that no record below limit (µs) will come any more, even
-// when the clock is set back. It reports false while one may be being written.
+// promise ensures that no record below limit (µs) will be added any more, even
+// if the clock is set back. It returns false while such a record may be being
+// written.
 func (s *shard) promise(limit int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,12 +93,12 @@ func (s *shard) promise(limit int64) bool {
 	return true
 }
 
-// autoPrefix begins the keys under which the state holds the largest
-// auto-increment value of each table that has some, by the table's id.
+// autoPrefix is the prefix of the state's keys for the largest auto-increment
+// value of each table that has one, followed by the table's id.
 const autoPrefix = "auto/"
 
-// enqueue queues changes of a table's rows, and the largest auto-increment
-// value with them.
+// enqueue queues changes of a table's rows together with its largest
+// auto-increment value.
 func (t *Table) enqueue(pending []mutation, s *shard) *round {
 	if !t.numbers() {
 		return t.store.commits.enqueue(pending, s)
@@ -112,8 +115,8 @@ func (t *Table) enqueue(pending []mutation, s *shard) *round {
 	return t.store.commits.enqueue(pending, s)
 }
 
-// takeAutos moves auto-increment values from the state to their tables. Those
-// without one belong to tables that an earlier version deleted.
+// takeAutos moves auto-increment values from the state to their tables. Values
+// without a table belong to one that an earlier version deleted.
 func (c *contents) takeAutos() {
 	tables := byID(c.tables)
 	for key, value := range c.state {
@@ -129,7 +132,7 @@ func (c *contents) takeAutos() {
 	}
 }
 
-// dropAuto returns what removes the table's auto-increment value.
+// dropAuto returns the mutation that removes the table's auto-increment value.
 func (t *Table) dropAuto() []mutation {
 	if !t.numbers() {
 		return nil

@@ -8,8 +8,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// applyAtomic makes all changes or none: it makes them one after the other and
-// undoes those it has made when one fails, for whatever reason. t.mu is held.
+// applyAtomic makes all changes or none: it makes them in order, and if one
+// fails, for whatever reason, undoes those before it. t.mu is held.
 func (t *Table) applyAtomic(changes []*Change, groups map[int][]*Change, nowMillis int64) (*round, error) {
 	for _, c := range changes {
 		first, other := changes[0].Row.PrimaryKey[0].Value, c.Row.PrimaryKey[0].Value
@@ -17,7 +17,7 @@ func (t *Table) applyAtomic(changes []*Change, groups map[int][]*Change, nowMill
 			return nil, wire.Errorf(wire.CodeDataOutOfRange, "Data out of scope of atomic. Atomic PartKey:%s. Data PartKey:%s", keyText(first), keyText(other))
 		}
 	}
-	for n, group := range groups { // one: a partition key lies in one partition
+	for n, group := range groups { // only one: a partition key lies in one partition
 		p := t.partitions[n]
 		p.lock(t)
 		defer p.unlock(t)
@@ -26,7 +26,7 @@ func (t *Table) applyAtomic(changes []*Change, groups map[int][]*Change, nowMill
 	return nil, nil
 }
 
-// keyText is a value of a primary key as messages show it.
+// keyText formats a primary key value for messages.
 func keyText(v plainbuffer.Value) string {
 	if v.Kind() == plainbuffer.Integer {
 		return strconv.FormatInt(v.Integer(), 10)
@@ -35,7 +35,7 @@ func keyText(v plainbuffer.Value) string {
 }
 
 // applyAll makes all changes, or returns the error of the first that fails.
-// p.mu is held, so nobody sees what is undone.
+// p.mu is held, so no reader sees changes that are undone.
 func (p *partition) applyAll(t *Table, group []*Change, nowMillis int64) (*round, error) {
 	seq := p.nextSequence(t)
 	var undo undo
@@ -51,13 +51,13 @@ func (p *partition) applyAll(t *Table, group []*Change, nowMillis int64) (*round
 	return p.finishGroup(t), nil
 }
 
-// undo takes back changes of one partition. Its lock is held from begin on.
+// undo takes back changes of one partition, whose lock is held since begin.
 type undo struct {
 	rows []rowBefore
 	log  logMark
 }
 
-// rowBefore is a row before a change; a nil row was not there.
+// rowBefore is a row as it was before a change; a nil row did not exist.
 type rowBefore struct{ key, row []byte }
 
 func (b *rowBefore) restore(rows *rows) {
@@ -74,7 +74,7 @@ func (u *undo) begin(p *partition) {
 	}
 }
 
-// remember keeps the row as it is. Rows are never changed in place.
+// remember saves the row's current value. Rows are never changed in place.
 func (u *undo) remember(p *partition, key []byte) {
 	row, ok := p.rows.get(key)
 	if !ok {
@@ -83,7 +83,7 @@ func (u *undo) remember(p *partition, key []byte) {
 	u.rows = append(u.rows, rowBefore{key, row})
 }
 
-// all brings rows and log back, the latest change first.
+// all restores rows and log, the latest change first.
 func (u *undo) all(p *partition) {
 	for i := len(u.rows) - 1; i >= 0; i-- {
 		u.rows[i].restore(&p.rows)
@@ -96,7 +96,7 @@ func (u *undo) all(p *partition) {
 	p.writer.pending = p.writer.pending[:0]
 }
 
-// logMark is the end of a shard's log at some moment.
+// logMark marks the end of a shard's log at some moment.
 type logMark struct{ next, lastTime int64 }
 
 func (s *shard) mark() logMark {
@@ -105,7 +105,7 @@ func (s *shard) mark() logMark {
 	return logMark{s.next, s.lastTime}
 }
 
-// rewind removes the records behind the mark. None of them can be readable.
+// rewind removes the records after the mark. None of them may be readable yet.
 func (s *shard) rewind(m logMark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +116,8 @@ func (s *shard) rewind(m logMark) {
 			s.segments = s.segments[:n]
 			continue
 		}
-		// A copy, since readers may hold views of what is behind the records kept.
+		// A copy, since readers may hold views of the data after the records
+		// kept.
 		kept := &segment{base: seg.base, ends: seg.ends[:keep:keep], times: seg.times[:keep:keep]}
 		kept.data = seg.data[:seg.ends[keep-1]:seg.ends[keep-1]]
 		s.segments[n] = kept

@@ -25,15 +25,15 @@ func increase(name string, n int64) plainbuffer.Cell {
 	return c
 }
 
-// refusals are changes that fail in every place where one can. Row "text" has
-// n=x, row "gone" is not there.
+// refusals are changes that fail in each possible way. Row "text" has n=x, row
+// "gone" does not exist.
 var refusals = map[string]func() *Change{
-	"by a row that is not there": func() *Change {
+	"by a missing row": func() *Change {
 		c := sub(DeleteRow, "gone")
 		c.Expect = ExpectExist
 		return c
 	},
-	"by a row that is there": func() *Change {
+	"by an existing row": func() *Change {
 		c := sub(PutRow, "text")
 		c.Expect = ExpectNotExist
 		return c
@@ -47,17 +47,17 @@ var refusals = map[string]func() *Change{
 		}
 		return c
 	},
-	"by an increment of text":        func() *Change { return sub(UpdateRow, "text", increase("n", 1)) },
-	"by the size of the row":         func() *Change { return sub(PutRow, "large", largeCells()...) },
-	"by an update without columns":   func() *Change { return sub(UpdateRow, "text") },
-	"by a delete with columns":       func() *Change { return sub(DeleteRow, "text", text("a", "1")) },
-	"by a column called like a key":  func() *Change { return sub(PutRow, "text", text("id", "1")) },
-	"by a key of another form":       func() *Change { c := sub(PutRow, "text"); c.Row.PrimaryKey = c.Row.PrimaryKey[:1]; return c },
-	"by another partition key":       func() *Change { return change(PutRow, 2) },
-	"by an increment that overflows": func() *Change { return sub(UpdateRow, "b", increase("n", math.MaxInt64)) },
+	"by an increment of text":                   func() *Change { return sub(UpdateRow, "text", increase("n", 1)) },
+	"by the size of the row":                    func() *Change { return sub(PutRow, "large", largeCells()...) },
+	"by an update without columns":              func() *Change { return sub(UpdateRow, "text") },
+	"by a delete with columns":                  func() *Change { return sub(DeleteRow, "text", text("a", "1")) },
+	"by a column with the name of a key column": func() *Change { return sub(PutRow, "text", text("id", "1")) },
+	"by a key of another form":                  func() *Change { c := sub(PutRow, "text"); c.Row.PrimaryKey = c.Row.PrimaryKey[:1]; return c },
+	"by another partition key":                  func() *Change { return change(PutRow, 2) },
+	"by an increment that overflows":            func() *Change { return sub(UpdateRow, "b", increase("n", math.MaxInt64)) },
 }
 
-// largeCells make a row above maxRow out of columns within their own limit.
+// largeCells make a row above maxRow from columns within their own limit.
 func largeCells() []plainbuffer.Cell {
 	value := strings.Repeat("x", maxColumnValue)
 	cells := make([]plainbuffer.Cell, maxRow/maxColumnValue+1)
@@ -83,7 +83,7 @@ func TestAtomicBatch(t *testing.T) {
 				batch := others()
 				batch = append(batch[:place:place], append([]*Change{bad()}, batch[place:]...)...)
 				if err := table.Apply(batch, true); err == nil {
-					t.Fatal("the batch was made")
+					t.Fatal("the batch succeeded")
 				}
 				if after := picture(t, s); after != before {
 					t.Errorf("before:\n%s\nafter:\n%s", before, after)
@@ -94,15 +94,15 @@ func TestAtomicBatch(t *testing.T) {
 	twice := func(last int64) []*Change {
 		return []*Change{sub(UpdateRow, "b", increase("n", 1)), sub(UpdateRow, "b", increase("n", 10)), sub(UpdateRow, "b", increase("n", last))}
 	}
-	t.Run("refused at its third change of a row leaves nothing of the first two", func(t *testing.T) {
+	t.Run("refused at its third change of a row keeps nothing of the first two", func(t *testing.T) {
 		if err := table.Apply(twice(math.MaxInt64), true); err == nil {
-			t.Fatal("the batch was made")
+			t.Fatal("the batch succeeded")
 		}
 		if after := picture(t, s); after != before {
 			t.Errorf("before:\n%s\nafter:\n%s", before, after)
 		}
 	})
-	t.Run("changes a row as often as it says, in order", func(t *testing.T) {
+	t.Run("makes all its changes of one row, in order", func(t *testing.T) {
 		other := create(t, s, schema("twice"), StreamSpec{})
 		batch := append([]*Change{sub(PutRow, "b", number("n", 7))}, twice(100)...)
 		if err := other.Apply(batch, true); err != nil {
@@ -116,7 +116,7 @@ func TestAtomicBatch(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	t.Run("is made whole otherwise, also on disk", func(t *testing.T) {
+	t.Run("otherwise makes all changes, also on disk", func(t *testing.T) {
 		if err := table.Apply(others(), true); err != nil {
 			t.Fatal(err)
 		}
@@ -134,8 +134,8 @@ func TestAtomicBatch(t *testing.T) {
 	})
 }
 
-// TestUndo takes changes back at random and compares everything with what was
-// there, over the borders of log segments and leaves.
+// TestUndo takes changes back at random and compares everything with the state
+// before, across log segments and leaves.
 func TestUndo(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -160,7 +160,7 @@ func TestUndo(t *testing.T) {
 		before, lastTime := picture(t, s), table.shards[0].lastTime
 		var batch []*Change
 		for range 1 + random.IntN(6) {
-			batch = append(batch, randomChange()) // a row may come twice
+			batch = append(batch, randomChange()) // a row may occur twice
 		}
 		bad := sub(DeleteRow, "missing")
 		bad.Expect = ExpectExist
@@ -177,11 +177,11 @@ func TestUndo(t *testing.T) {
 			}
 		}
 		if sh.writing != 0 || sh.lastTime != lastTime {
-			t.Fatalf("the log's last time is %d, was %d; a write since %d is going on", sh.lastTime, lastTime, sh.writing)
+			t.Fatalf("the log's last time is %d, was %d; a write since %d is still running", sh.lastTime, lastTime, sh.writing)
 		}
 		page, err := s.ReadShard(nil, tableID(t, s, "t"), shard, 0, time.Time{}, 1<<30, 1<<30)
 		if err != nil || page.Next != int64(page.Records) {
-			t.Fatalf("the log has %d records and goes on at %d, %v", page.Records, page.Next, err)
+			t.Fatalf("the log has %d records and continues at %d, %v", page.Records, page.Next, err)
 		}
 	}
 }

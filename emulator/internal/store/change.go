@@ -22,7 +22,8 @@ const (
 	DeleteRow Action = 3
 )
 
-// Existence is what a change expects of the row, numbered as on the wire.
+// Existence is the row existence that a change expects, numbered as on the
+// wire.
 type Existence int
 
 const (
@@ -31,7 +32,7 @@ const (
 	ExpectNotExist Existence = 2
 )
 
-// Change is one row of a write, and after Table.Apply its outcome.
+// Change is one row of a write and, after Table.Apply, its outcome.
 type Change struct {
 	Action    Action
 	Row       *plainbuffer.Row // as decoded; Apply fills in auto-increment values and timestamps
@@ -43,11 +44,11 @@ type Change struct {
 	After []plainbuffer.Cell // newest versions of the columns in Return
 
 	key []byte       // ordered key
-	tx  *Transaction // that makes the change; nil: none
+	tx  *Transaction // the transaction that makes the change; nil: none
 }
 
-// writer is the scratch memory of one partition's writes; its partition's
-// lock guards it.
+// writer is the scratch memory for writes to one partition, whose lock guards
+// it.
 type writer struct {
 	old, row plainbuffer.Row // row before, row after
 	log      plainbuffer.Row // image in the log
@@ -56,10 +57,11 @@ type writer struct {
 	origin   []byte
 	record   []byte
 	pending  []mutation
-	indexed  []indexChange // of the group of changes
+	indexed  []indexChange // by the current group of changes
 }
 
-// apply makes one change. p.mu is held; seq is the change's place in the log.
+// apply makes one change. p.mu is held; seq is the change's position in the
+// log.
 func (p *partition) apply(t *Table, c *Change, seq plainbuffer.Sequence, nowMillis int64) error {
 	if err := t.store.transactions.check(t, c); err != nil {
 		return err
@@ -72,7 +74,7 @@ func (p *partition) apply(t *Table, c *Change, seq plainbuffer.Sequence, nowMill
 	if err := c.check(&w.old, exists); err != nil {
 		return err
 	}
-	gone := false // after the change there is no row
+	gone := false // whether the row no longer exists after the change
 	w.log = plainbuffer.Row{PrimaryKey: c.Row.PrimaryKey, HasSequence: true, Sequence: seq}
 	switch c.Action {
 	case PutRow:
@@ -88,7 +90,7 @@ func (p *partition) apply(t *Table, c *Change, seq plainbuffer.Sequence, nowMill
 		if err != nil {
 			return err
 		}
-		// Deleting columns does not make a row, nor does it end one.
+		// Deleting columns neither creates nor deletes a row.
 		gone = !exists && !puts
 		w.log.Cells = c.Row.Cells
 	case DeleteRow:
@@ -125,7 +127,7 @@ func (p *partition) apply(t *Table, c *Change, seq plainbuffer.Sequence, nowMill
 	return nil
 }
 
-// index brings the indexes up to date with the change that the writer holds.
+// index updates the indexes with the change that the writer holds.
 func (p *partition) index(t *Table, key []byte, gone bool) error {
 	if len(t.indexes) == 0 {
 		return nil
@@ -143,7 +145,7 @@ func (p *partition) index(t *Table, key []byte, gone bool) error {
 	return p.reindex(t, before, p.writer.rowBytes)
 }
 
-// loadOld decodes the row before the change when the change depends on it.
+// loadOld decodes the row before the change if the change depends on it.
 func (p *partition) loadOld(t *Table, c *Change, nowMillis int64) (exists bool, err error) {
 	if c.Action != UpdateRow && c.Expect == Ignore && c.Condition == nil && len(t.stream.Origin) == 0 {
 		return false, nil
@@ -165,8 +167,8 @@ func (c *Change) check(old *plainbuffer.Row, exists bool) error {
 	return nil
 }
 
-// update merges an UpdateRow into the old row's cells. Increments become puts
-// in c.Row, as the log holds results. It reports whether there was any put.
+// update merges an UpdateRow into the old row's cells. Increments in c.Row
+// become puts, since the log holds results. It reports whether there was a put.
 func (w *writer) update(c *Change, nowMillis int64) (puts bool, err error) {
 	cells := append(w.row.Cells[:0], w.old.Cells...)
 	w.row.Cells = cells
@@ -194,8 +196,7 @@ func (w *writer) update(c *Change, nowMillis int64) (puts bool, err error) {
 	return puts, nil
 }
 
-// increment turns cell into a put of the sum. A column that is not there
-// counts as zero.
+// increment turns cell into a put of the sum. A missing column counts as zero.
 func increment(cell *plainbuffer.Cell, cells []plainbuffer.Cell, nowMillis int64) error {
 	i := slices.IndexFunc(cells, func(o plainbuffer.Cell) bool { return o.Name == cell.Name })
 	sum := cell.Value.Integer()
@@ -208,7 +209,7 @@ func increment(cell *plainbuffer.Cell, cells []plainbuffer.Cell, nowMillis int64
 			return wire.Invalid("Incrementing column '%s' by %d overflows: its value is %d.", cell.Name, sum, n)
 		}
 		sum += n
-		// The sum must be the newest version also when the clock stood still.
+		// The sum must be the newest version even if the clock stood still.
 		nowMillis = max(nowMillis, cells[i].Timestamp)
 	}
 	cell.Op, cell.Value = plainbuffer.Put, plainbuffer.IntegerValue(sum)
@@ -228,7 +229,7 @@ func byVersion(a, b plainbuffer.Cell) int {
 	return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(b.Timestamp, a.Timestamp))
 }
 
-// order sorts cells by version; of equal versions the last stays.
+// order sorts cells by version; of equal versions the last one stays.
 func order(cells []plainbuffer.Cell) []plainbuffer.Cell {
 	slices.SortStableFunc(cells, byVersion)
 	kept := cells[:0]
@@ -242,7 +243,7 @@ func order(cells []plainbuffer.Cell) []plainbuffer.Cell {
 	return kept
 }
 
-// insert puts a cell into ordered cells, in place of an equal version.
+// insert puts a cell into ordered cells and replaces an equal version.
 func insert(cells []plainbuffer.Cell, cell plainbuffer.Cell) []plainbuffer.Cell {
 	i, found := slices.BinarySearchFunc(cells, cell, byVersion)
 	if found {
@@ -252,7 +253,7 @@ func insert(cells []plainbuffer.Cell, cell plainbuffer.Cell) []plainbuffer.Cell 
 	return slices.Insert(cells, i, cell)
 }
 
-// newest returns the newest version of each named column that is there.
+// newest returns the newest version of each named column that exists.
 func newest(cells []plainbuffer.Cell, names []string) []plainbuffer.Cell {
 	var found []plainbuffer.Cell
 	for _, name := range names {
@@ -281,7 +282,7 @@ func (p *partition) appendLog(t *Table, action Action, exists bool, micros int64
 	offset, kept := s.append(w.record, micros)
 	grown := len(s.segments) > segments
 	s.mu.Unlock()
-	if grown { // often enough to bound a log that nobody reads
+	if grown { // often enough to bound a log that no consumer reads
 		t.trim(s, s.agedAt-t.stream.Expiration.Microseconds())
 	}
 	w.pending = append(w.pending, mutation{kind: putRecord, bucket: s.bucket, offset: offset, micros: micros, value: kept})

@@ -11,8 +11,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// skew sets the clock forward or back as the emulator does it: what has passed
-// by then is counted.
+// skew sets the clock forward or back as the emulator does: the time that has
+// passed so far counts.
 func skew(s *Store, c *clock, d time.Duration) {
 	s.aging.Now()
 	c.advance(d)
@@ -20,7 +20,7 @@ func skew(s *Store, c *clock, d time.Duration) {
 }
 
 // TestClockSetForwardAndBack writes before, while and after the clock is ahead,
-// and has each record kept for as long as the stream says.
+// and checks that each record is kept for the stream's retention.
 func TestClockSetForwardAndBack(t *testing.T) {
 	const day = 24 * time.Hour
 	begin := func(t *testing.T, cfg Config) (*Store, *clock, string) {
@@ -129,7 +129,7 @@ func TestClockSetForwardAndBack(t *testing.T) {
 		c.advance(2 * time.Minute)
 		expectCount(t, count(t, s, shard), 0)
 	})
-	t.Run("shards closed ahead go with their last record", func(t *testing.T) {
+	t.Run("shards closed ahead are dropped with their last record", func(t *testing.T) {
 		for _, restart := range []bool{false, true} {
 			dir := t.TempDir()
 			s, c, _ := begin(t, Config{Dir: dir})
@@ -177,7 +177,7 @@ func TestClockSetForwardAndBack(t *testing.T) {
 			t.Errorf("ages are %v", sh.ages)
 		}
 	})
-	t.Run("what was said to be the end of a shard stays it", func(t *testing.T) {
+	t.Run("what was reported as the end of a shard stays the end", func(t *testing.T) {
 		s, c, shard := begin(t, Config{})
 		end := c.Now().Add(time.Hour)
 		skew(s, c, 2*time.Hour)
@@ -216,7 +216,7 @@ func TestAutoIncrement(t *testing.T) {
 		}
 		c := &Change{Action: PutRow, Row: &plainbuffer.Row{PrimaryKey: key}}
 		apply(t, table, c)
-		// The row goes at once, so that it tells nothing.
+		// The row is deleted at once, so that its key is not a hint.
 		apply(t, table, &Change{Action: DeleteRow, Row: &plainbuffer.Row{PrimaryKey: c.Row.PrimaryKey}})
 		return c.Row.PrimaryKey[1].Value.Integer()
 	}
@@ -244,7 +244,7 @@ func TestAutoIncrement(t *testing.T) {
 			t.Errorf("the tunnel service sees %d entries that are not its own", n)
 		}
 	})
-	t.Run("leaves nothing of a table that is deleted", func(t *testing.T) {
+	t.Run("leaves nothing of a deleted table", func(t *testing.T) {
 		dir := t.TempDir()
 		s := open(t, Config{Dir: dir})
 		create(t, s, sc, StreamSpec{})

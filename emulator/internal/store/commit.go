@@ -13,16 +13,16 @@ type mutationKind uint8
 
 const (
 	putKey      mutationKind = iota
-	deleteKey                // the key is there
+	deleteKey                // the key exists
 	putRecord                // of a log, at offset and micros
 	trimRecords              // all log records before offset
 	dropBucket
 )
 
-// mutation is one change on disk. Its slices must stay unchanged.
+// mutation is one change on disk. Its slices must not be modified.
 type mutation struct {
 	kind           mutationKind
-	isNew          bool // putKey only: the key is not there yet
+	isNew          bool // putKey only: the key does not exist yet
 	bucket         string
 	key, value     []byte
 	offset, micros int64
@@ -32,9 +32,9 @@ type mutation struct {
 type round struct {
 	mutations []mutation
 	published []publication
-	probe     int           // instead of mutations: try whether the disk takes so many bytes
-	txid      int           // of the transaction that commits it
-	done      chan struct{} // closed when committed, or failed and taken back
+	probe     int           // if set, no mutations: check whether the disk accepts this many bytes
+	txid      int           // of the transaction that commits the round
+	done      chan struct{} // closed when committed, or failed and rolled back
 	err       error         // set before done is closed
 }
 
@@ -45,18 +45,18 @@ type publication struct {
 }
 
 // committer writes mutations to disk in the order in which they are queued.
-// While one round is being written the next one fills, so many writers share a
-// transaction. What happens when the disk takes no more is in refusal.go.
+// While one round is being written, the next one fills, so many writers share a
+// transaction. refusal.go handles a disk that refuses a write.
 //
 // Invariants:
 //   - a round is on disk with all rounds before it, or it failed;
 //   - when a round fails, so does every round after it until memory has been
 //     brought back to what is on disk, and the disk has taken a probe;
-//   - a failed round's waiters go on once memory is back.
+//   - the waiters of a failed round continue once memory is restored.
 type committer struct {
-	db     *bbolt.DB // nil: all in memory, nothing to wait for
+	db     *bbolt.DB // nil: everything is in memory, nothing to wait for
 	reload func() error
-	there  func() error                      // why the file that is open is no longer the data directory's
+	there  func() error                      // returns why the open file is no longer the data directory's
 	update func(func(*bbolt.Tx) error) error // db.Update, or a test's
 	synced bool                              // commits are flushed to the device
 
@@ -66,15 +66,15 @@ type committer struct {
 	closed  bool
 	refusal refusal
 
-	wake     chan struct{} // one token: there is a round, or closed
+	wake     chan struct{} // holds one token: there is a round, or closed is set
 	finished chan struct{}
 }
 
 var errClosed = errors.New("the store is closed")
 
-// newCommitter starts the goroutine that close waits for. reload brings memory
-// back to what is on disk, there tells whether that is still the data
-// directory's file; both are called by that goroutine, without a lock.
+// newCommitter starts a goroutine, for which close waits. reload restores
+// memory to what is on disk; there reports whether the open file is still the
+// data directory's. That goroutine calls both, without holding a lock.
 func newCommitter(db *bbolt.DB, synced bool, reload, there func() error) *committer {
 	c := &committer{db: db, reload: reload, there: there, synced: synced, wake: make(chan struct{}, 1), finished: make(chan struct{})}
 	if db == nil {
@@ -86,9 +86,9 @@ func newCommitter(db *bbolt.DB, synced bool, reload, there func() error) *commit
 	return c
 }
 
-// enqueue queues mutations, and the publication of what s holds by then. The
-// caller holds the lock that orders them among others of the same rows. The
-// round is nil when there is nothing to wait for.
+// enqueue queues mutations and the publication of the records that s holds by
+// then. The caller holds the lock that orders them among other mutations of the
+// same rows. The round is nil if there is nothing to wait for.
 func (c *committer) enqueue(mutations []mutation, s *shard) *round {
 	if len(mutations) == 0 {
 		return nil
@@ -129,8 +129,8 @@ func (c *committer) signal() {
 	}
 }
 
-// newest returns the round that holds the latest change in memory, nil when all
-// are durable.
+// newest returns the round with the latest change in memory, or nil if all
+// changes are durable.
 func (c *committer) newest() *round {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -143,8 +143,8 @@ func (c *committer) newest() *round {
 	return nil
 }
 
-// wait returns when the round is durable. It is not cancellable: the caller
-// must not answer before, and a round takes one transaction at most.
+// wait returns when the round is durable. It cannot be cancelled: the caller
+// must not answer before, and a round takes at most one transaction.
 func (c *committer) wait(r *round) error {
 	if r == nil {
 		return nil
@@ -170,7 +170,7 @@ func (c *committer) run() {
 	}
 }
 
-// handle commits a round, or tries the disk for it.
+// handle commits a round, or probes the disk for it.
 func (c *committer) handle(r *round) {
 	var err error
 	if r.probe > 0 {
@@ -192,7 +192,7 @@ func (c *committer) handle(r *round) {
 }
 
 func (c *committer) commit(r *round) error {
-	sealed := make([]byte, 0, r.size()) // all values of the round, which bbolt keeps until the commit
+	sealed := make([]byte, 0, r.size()) // all values of the round; bbolt refers to them until the commit
 	err := c.update(func(tx *bbolt.Tx) error {
 		r.txid = tx.ID()
 		for i := range r.mutations {
@@ -215,7 +215,7 @@ func (c *committer) commit(r *round) error {
 	return nil
 }
 
-// size is how many bytes the round's values take on disk.
+// size is the number of bytes that the round's values take on disk.
 func (r *round) size() int {
 	size := 0
 	for i := range r.mutations {
@@ -224,7 +224,8 @@ func (r *round) size() int {
 	return size
 }
 
-// close commits what is queued and ends the goroutine. A second call waits too.
+// close commits what is queued and stops the goroutine. A second call waits
+// too.
 func (c *committer) close() {
 	c.mu.Lock()
 	c.closed = true
@@ -233,8 +234,8 @@ func (c *committer) close() {
 	<-c.finished
 }
 
-// apply makes the change in tx. Memory for the value is taken from the end of
-// sealed, which is returned extended.
+// apply makes the change in tx. It appends the value to sealed and returns the
+// extended slice.
 func (m *mutation) apply(tx *bbolt.Tx, sealed []byte) ([]byte, error) {
 	name := []byte(m.bucket)
 	if m.kind == dropBucket {
@@ -246,7 +247,7 @@ func (m *mutation) apply(tx *bbolt.Tx, sealed []byte) ([]byte, error) {
 	b := tx.Bucket(name)
 	if b == nil {
 		if m.kind == trimRecords {
-			return sealed, nil // dropped meanwhile
+			return sealed, nil // dropped in the meantime
 		}
 		var err error
 		if b, err = tx.CreateBucket(name); err != nil {

@@ -7,13 +7,13 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// DefinedColumn is a predefined column. It constrains no write.
+// DefinedColumn is a predefined column. It does not constrain writes.
 type DefinedColumn struct {
 	Name string
 	Type int32 // DefinedColumnType on the wire
 }
 
-// definedKinds are the kinds of values of a predefined column, by its type.
+// definedKinds are the value kinds of predefined columns, by column type.
 var definedKinds = map[int32]plainbuffer.Kind{
 	1: plainbuffer.Integer, 2: plainbuffer.Double, 3: plainbuffer.Boolean, 4: plainbuffer.String, 7: plainbuffer.Binary,
 }
@@ -39,8 +39,8 @@ func (s *Schema) checkDefined() error {
 	return nil
 }
 
-// AddDefined adds predefined columns to the table: all of them or, when one
-// can't be added, none.
+// AddDefined adds predefined columns to the table: all of them, or none if one
+// cannot be added.
 func (t *Table) AddDefined(columns []DefinedColumn) error {
 	return t.redefine(func(s *Schema) error {
 		s.Defined = append(slices.Clone(s.Defined), columns...)
@@ -48,8 +48,9 @@ func (t *Table) AddDefined(columns []DefinedColumn) error {
 	})
 }
 
-// DropDefined removes predefined columns from the table: all of them or, when
-// one is not there or part of an index, none. What rows hold under their names stays.
+// DropDefined removes predefined columns from the table: all of them, or none
+// if one does not exist or is part of an index. Values in rows under these
+// names stay.
 func (t *Table) DropDefined(names []string) error {
 	return t.redefine(func(s *Schema) error {
 		s.Defined = slices.Clone(s.Defined)
@@ -69,8 +70,8 @@ func (t *Table) DropDefined(names []string) error {
 	})
 }
 
-// redefine changes the table's description and returns when it is durable. The
-// description stays as it is when change fails.
+// redefine changes the table's description and returns when the change is
+// durable. If change fails, the description stays as it is.
 func (t *Table) redefine(change func(*Schema) error) error {
 	if err := t.store.commits.revive(); err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// makeDir makes the directory, or refuses one that holds other things only. It
+// makeDir creates the directory, or refuses one that holds only other files. It
 // returns the directories whose entries it changed.
 func makeDir(dir string) (changed []string, err error) {
 	for missing := filepath.Clean(dir); ; missing = filepath.Dir(missing) {
@@ -44,8 +44,8 @@ func makeDir(dir string) (changed []string, err error) {
 	return changed, nil
 }
 
-// create makes the file. It has its name only once it is complete, so a file
-// without contents is never one that a crash left: its data are lost.
+// create makes the file. The file gets its name only once it is complete, so an
+// empty file is never left behind by a crash: it means that data was lost.
 func (d *disk) create() (err error) {
 	dir := filepath.Dir(d.path)
 	temp, err := os.CreateTemp(dir, "."+fileName+".")
@@ -64,10 +64,10 @@ func (d *disk) create() (err error) {
 		return fmt.Errorf("creating %s: %w", d.path, err)
 	}
 	err = os.Link(temp.Name(), d.path)
-	if err != nil && !errors.Is(err, os.ErrExist) { // a file system without links
+	if err != nil && !errors.Is(err, os.ErrExist) { // a file system without hard links
 		err = os.Rename(temp.Name(), d.path)
 	}
-	if err != nil && !errors.Is(err, os.ErrExist) { // one that another process made meanwhile will do
+	if err != nil && !errors.Is(err, os.ErrExist) { // a file that another process created meanwhile is fine too
 		return fmt.Errorf("creating %s: %w", d.path, err)
 	}
 	return nil
@@ -76,7 +76,7 @@ func (d *disk) create() (err error) {
 // syncDir makes a directory's entries durable. Tests replace it.
 var syncDir = func(dir string) error {
 	if runtime.GOOS == "windows" {
-		return nil // directories can't be flushed there, nor need they be
+		return nil // directories cannot be flushed there, and need not be
 	}
 	f, err := os.Open(dir)
 	if err != nil {
@@ -85,8 +85,8 @@ var syncDir = func(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// syncDirs makes durable that the file is there: in its directory, and where
-// directories were made.
+// syncDirs makes the file's directory entry durable, and those of the
+// directories that were created for it.
 func (d *disk) syncDirs(changed []string) error {
 	for _, dir := range append([]string{filepath.Dir(d.path)}, changed...) {
 		if err := syncDir(dir); err != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 func TestDirectory(t *testing.T) {
-	t.Run("of a fresh volume, with lost+found, is taken", func(t *testing.T) {
+	t.Run("of a fresh volume, with lost+found, is accepted", func(t *testing.T) {
 		dir := t.TempDir()
 		if err := os.Mkdir(filepath.Join(dir, "lost+found"), 0o700); err != nil {
 			t.Fatal(err)
@@ -31,7 +31,7 @@ func TestDirectory(t *testing.T) {
 			t.Errorf("got %v, %v", entries, err)
 		}
 	})
-	t.Run("whose file another process makes meanwhile keeps that one", func(t *testing.T) {
+	t.Run("whose file another process creates meanwhile keeps that file", func(t *testing.T) {
 		dir := t.TempDir()
 		first, second := &disk{path: filepath.Join(dir, fileName)}, &disk{path: filepath.Join(dir, fileName)}
 		if err := first.create(); err != nil {
@@ -64,7 +64,7 @@ func TestSync(t *testing.T) {
 		t.Cleanup(func() { syncDir = old })
 		return &synced
 	}
-	t.Run("flushes the directory, and those in which it made one", func(t *testing.T) {
+	t.Run("flushes the directory, and those in which it created one", func(t *testing.T) {
 		synced := watch(t, nil)
 		root := t.TempDir()
 		dir := filepath.Join(root, "a", "b")

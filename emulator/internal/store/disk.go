@@ -24,14 +24,15 @@ import (
 const (
 	// fileName is the one file in a data directory.
 	fileName = "ots-emulator.db"
-	// format is what a file must say to be read; it changes with the layout.
+	// format identifies the file's layout; it changes with the layout.
 	format = "ots-emulator 1"
-	// lockTimeout is how long a file that another process holds is waited for.
+	// lockTimeout is how long to wait for a file that another process has
+	// locked.
 	lockTimeout = time.Second
 )
 
-// Buckets of the file. Rows and log records have one bucket a table and one a
-// shard.
+// Buckets of the file. There is one bucket of rows per table and one of log
+// records per shard.
 const (
 	metaBucket      = "meta"
 	tableBucket     = "tables"
@@ -40,14 +41,14 @@ const (
 	logBucketPrefix = "log/"
 )
 
-// Errors that tell what is wrong with a data directory, for errors.Is.
+// Errors about a data directory, for errors.Is.
 var (
 	ErrInUse   = errors.New("in use by another process")
 	ErrForeign = errors.New("not a data directory of this emulator")
 	ErrDamaged = errors.New("damaged")
 )
 
-// errFileGone says that writes would go to a file that no restart finds.
+// errFileGone says that writes would go to a file that a restart cannot find.
 var errFileGone = errors.New("the file was removed or replaced")
 
 // disk is the file of a data directory.
@@ -57,7 +58,7 @@ type disk struct {
 	file os.FileInfo // of the open file
 }
 
-// there returns an error when the path no longer leads to the open file.
+// there returns an error if the path no longer leads to the open file.
 func (d *disk) there() error {
 	now, err := os.Stat(d.path)
 	switch {
@@ -76,7 +77,7 @@ func openDisk(dir string, sync bool) (d *disk, err error) {
 		return nil, err
 	}
 	d = &disk{path: filepath.Join(dir, fileName)}
-	// bbolt can panic or fault on a damaged list of free pages; what it has
+	// bbolt can panic or fault on a damaged list of free pages. What it has
 	// opened by then stays open.
 	defer d.recoverDamage(&err)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
@@ -121,14 +122,14 @@ func (d *disk) checkSize() error {
 	}
 	err = d.db.View(func(tx *bbolt.Tx) error {
 		if tx.Size() > info.Size() {
-			return d.damaged(fmt.Errorf("%d bytes of %d are there", info.Size(), tx.Size()))
+			return d.damaged(fmt.Errorf("it has %d of %d bytes", info.Size(), tx.Size()))
 		}
 		return nil
 	})
 	return errors.Join(err, d.db.Close())
 }
 
-// open opens the file and says what is wrong with it.
+// open opens the file. Its error says what is wrong with the file.
 func (d *disk) open(options *bbolt.Options) (err error) {
 	d.db, err = bbolt.Open(d.path, 0o600, options)
 	switch {
@@ -141,16 +142,18 @@ func (d *disk) open(options *bbolt.Options) (err error) {
 	case errors.As(err, new(syscall.Errno)): // no permission, no space
 		return fmt.Errorf("opening %s: %w", d.path, err)
 	default:
-		// Anything else that bbolt says of an existing file is about its pages.
+		// Any other error that bbolt returns for an existing file is about its
+		// pages.
 		return d.damaged(err)
 	}
 }
 
-// checkFormat reads the format's name, or writes it into a new file.
+// checkFormat reads the name of the format, or writes it into a new file.
 func (d *disk) checkFormat() (err error) {
 	defer d.recoverDamage(&err)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	// Only a new file is written to: one on a full disk can still be served.
+	// Only a new file is written to, so that a file on a full disk can still be
+	// served.
 	prepared := false
 	err = d.db.View(func(tx *bbolt.Tx) error {
 		meta := tx.Bucket([]byte(metaBucket))
@@ -183,8 +186,8 @@ func (d *disk) damaged(cause error) error {
 	return fmt.Errorf("reading %s: %w (%v); restore it from a copy, or delete it and start afresh", d.path, ErrDamaged, cause)
 }
 
-// recoverDamage turns the panics and memory faults that bbolt ends in when it
-// meets a damaged page into an error.
+// recoverDamage turns bbolt's panics and memory faults on damaged pages into an
+// error.
 func (d *disk) recoverDamage(err *error) {
 	if r := recover(); r != nil {
 		*err = d.damaged(fmt.Errorf("%v", r))
@@ -231,8 +234,8 @@ type shardRecord struct {
 	ClosedAt int64 `json:",omitempty"`
 }
 
-// snapshot returns what saves the table's description, for the first time when
-// isNew is set. t.mu is held, or the table is not shared yet.
+// snapshot returns the mutation that saves the table's description; isNew says
+// that it is the first one. t.mu is held, or the table is not shared yet.
 func (t *Table) snapshot(isNew bool) mutation {
 	rec := tableRecord{
 		ID: t.id, Created: t.created, Schema: t.schema, Lowered: t.versionsLowered, Adjusted: t.adjusted,
@@ -263,10 +266,10 @@ func (t *Table) snapshot(isNew bool) mutation {
 	return mutation{kind: putKey, isNew: isNew, bucket: tableBucket, key: []byte(t.id), value: value}
 }
 
-// bbolt has no checksums of its own but for its two meta pages, and a damaged
-// page number can lead to an old page that is sound in itself. So each value is
-// followed by the CRC-32C of key and value, and each bucket has a digest: the
-// sum over its keys of one and the CRC, kept as the bucket's sequence number.
+// bbolt has checksums only for its two meta pages, and a damaged page number
+// can lead to an old page that is valid in itself. So each value is followed by
+// the CRC-32C of key and value, and each bucket has a digest: the sum of one
+// plus the CRC over its keys, kept as the bucket's sequence number.
 const checksumSize = 4
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -286,8 +289,8 @@ func digestOf(sealed []byte) uint64 {
 // addDigest changes a bucket's digest, which wraps around.
 func addDigest(b *bbolt.Bucket, d uint64) error { return b.SetSequence(b.Sequence() + d) }
 
-// putSealed puts a value with its checksum, in memory from the end of sealed,
-// which is returned extended.
+// putSealed stores a value with its checksum. It appends both to sealed, which
+// holds the memory, and returns the extended slice.
 func putSealed(b *bbolt.Bucket, key, value, sealed []byte) ([]byte, error) {
 	start := len(sealed)
 	sealed = append(sealed, value...)
@@ -299,9 +302,9 @@ func putSealed(b *bbolt.Bucket, key, value, sealed []byte) ([]byte, error) {
 	return sealed, addDigest(b, digestOf(value))
 }
 
-// forEachSealed calls f with each key and value of a bucket, if it is there,
-// and verifies that nothing was changed, lost or added. The slices are valid
-// during the call.
+// forEachSealed calls f with each key and value of a bucket, if the bucket
+// exists, and verifies that nothing was changed, lost or added. The slices are
+// valid during the call only.
 func forEachSealed(tx *bbolt.Tx, bucket string, f func(key, value []byte) error) error {
 	b := tx.Bucket([]byte(bucket))
 	if b == nil {
@@ -322,8 +325,8 @@ func forEachSealed(tx *bbolt.Tx, bucket string, f func(key, value []byte) error)
 	return err
 }
 
-// checkBuckets finds buckets that nothing refers to: a bucket whose name was
-// damaged is missing under its right one.
+// checkBuckets finds buckets that do not belong to any table: if a bucket's
+// name was damaged, it is missing under its correct name.
 func checkBuckets(tx *bbolt.Tx, tables map[string]*Table) error {
 	known := map[string]bool{metaBucket: true, tableBucket: true, stateBucket: true}
 	for _, t := range tables {
@@ -351,7 +354,7 @@ type contents struct {
 	state  map[string][]byte
 }
 
-// load reads everything; the tables are to be s's.
+// load reads everything; the tables will belong to s.
 func (d *disk) load(s *Store) (c contents, err error) {
 	c = contents{tables: make(map[string]*Table), state: make(map[string][]byte)}
 	defer d.recoverDamage(&err)
@@ -447,7 +450,7 @@ func (t *Table) loadRows(tx *bbolt.Tx) error {
 	})
 }
 
-// load reads the shard's log. What is in the file was committed.
+// load reads the shard's log. Everything in the file was committed.
 func (s *shard) load(tx *bbolt.Tx) error {
 	first := true
 	err := forEachSealed(tx, s.bucket, func(key, value []byte) error {

@@ -16,7 +16,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// fill makes a store with something of everything.
+// fill adds something of every kind to a store.
 func fill(t *testing.T, s *Store) {
 	t.Helper()
 	table := create(t, s, schema("t"), StreamSpec{Enabled: true, Origin: []string{"a"}}, 50)
@@ -44,7 +44,7 @@ func fill(t *testing.T, s *Store) {
 	}
 }
 
-// picture returns everything that a store holds, as text.
+// picture returns a store's whole contents as text.
 func picture(t *testing.T, s *Store) string {
 	t.Helper()
 	var b strings.Builder
@@ -97,7 +97,7 @@ func TestDisk(t *testing.T) {
 			}
 		}
 	})
-	t.Run("goes on after a restart where it was", func(t *testing.T) {
+	t.Run("continues after a restart where it was", func(t *testing.T) {
 		dir := t.TempDir()
 		c := newClock()
 		s := open(t, Config{Dir: dir, Now: c.Now})
@@ -156,7 +156,7 @@ func TestDisk(t *testing.T) {
 		_, err := Open(Config{Dir: dir})
 		refused(t, err, ErrForeign, dir)
 	})
-	t.Run("refuses another file of its name", func(t *testing.T) {
+	t.Run("refuses another file with its name", func(t *testing.T) {
 		dir := t.TempDir()
 		os.WriteFile(filepath.Join(dir, fileName), bytes.Repeat([]byte("not bbolt "), 5000), 0o600)
 		_, err := Open(Config{Dir: dir})
@@ -209,14 +209,14 @@ func refused(t *testing.T, err, want error, dir string) {
 	}
 }
 
-// TestDamage changes and cuts files at random. What opens must hold the rows
-// that were written; a page that nothing refers to may be damaged unseen.
+// TestDamage changes and truncates files at random. A file that opens must hold
+// the rows that were written; damage to an unused page may go unnoticed.
 func TestDamage(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Config{Dir: dir})
 	fill(t, s)
-	// bbolt falls back to the commit before when it finds the last one's meta
-	// page damaged; both must hold the same.
+	// bbolt uses the previous commit if it finds the last one's meta page
+	// damaged; both must hold the same.
 	for range 2 {
 		if err := s.SaveState(map[string][]byte{"y": []byte("three")}); err != nil {
 			t.Fatal(err)
@@ -255,7 +255,7 @@ func TestDamage(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a changed byte is refused or matters not", func(t *testing.T) {
+	t.Run("a changed byte is refused or does not matter", func(t *testing.T) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
 		random := rand.New(rand.NewPCG(seed, seed))

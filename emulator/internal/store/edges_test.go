@@ -9,7 +9,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// gone deletes all versions of a column, without deletes one.
+// gone deletes all versions of a column; without deletes one.
 func gone(name string) plainbuffer.Cell {
 	return plainbuffer.Cell{Name: name, Op: plainbuffer.DeleteAllVersion}
 }
@@ -34,7 +34,7 @@ func TestIncrementWhileTheClockStands(t *testing.T) {
 		expectText(t, "returned", cellsText(last.After), "[n=7]")
 		expectLog(t, s, "t", shards(t, s, "t")[0].ID, "UPDATE_ROW 1 [n=5]", "UPDATE_ROW 1 [n=6]", "UPDATE_ROW 1 [n=7]")
 	})
-	t.Run("also on a version from ahead", func(t *testing.T) {
+	t.Run("also with a version from the future", func(t *testing.T) {
 		c := newClock()
 		table := create(t, open(t, Config{Now: c.Now}), schema("t"), StreamSpec{})
 		apply(t, table, change(PutRow, 1, at(number("n", 40), c.Now().Add(time.Hour).UnixMilli())))
@@ -49,7 +49,7 @@ func TestTimeToLiveAtItsBoundary(t *testing.T) {
 		age  time.Duration
 		want string
 	}{
-		{"a cell as old as the time to live is there", 24 * time.Hour, "[a=1]"},
+		{"a cell as old as the time to live exists", 24 * time.Hour, "[a=1]"},
 		{"a millisecond later it is not", 24*time.Hour + time.Millisecond, "-"},
 	} {
 		t.Run(v.what, func(t *testing.T) {
@@ -77,8 +77,8 @@ func TestTimeToLiveAtItsBoundary(t *testing.T) {
 	}
 }
 
-// TestDeletionsInTheLog: a consumer sees every deletion that was made, whether or
-// not there was anything to delete.
+// TestDeletionsInTheLog: a consumer sees every deletion, whether there was
+// anything to delete or not.
 func TestDeletionsInTheLog(t *testing.T) {
 	c := newClock()
 	s := open(t, Config{Now: c.Now})
@@ -111,7 +111,7 @@ func TestDeletionsInTheLog(t *testing.T) {
 	for id := range int64(3) {
 		expectText(t, "row", row(t, table, id+1), "-")
 	}
-	t.Run("are not there when they failed", func(t *testing.T) {
+	t.Run("are missing if they failed", func(t *testing.T) {
 		before := len(log(t, s, "t", shard))
 		missing := change(DeleteRow, 9)
 		missing.Expect = ExpectExist
@@ -122,7 +122,7 @@ func TestDeletionsInTheLog(t *testing.T) {
 	})
 }
 
-// TestRowTwiceInOneBatch: the changes are made one after the other.
+// TestRowTwiceInOneBatch: the changes are made in order.
 func TestRowTwiceInOneBatch(t *testing.T) {
 	c := newClock()
 	s := open(t, Config{Now: c.Now})

@@ -13,8 +13,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/fulldisk"
 )
 
-// TestFullDisk runs against a file that can't grow. It must not run beside
-// tests that write files.
+// TestFullDisk runs against a file that cannot grow. It must not run in
+// parallel with tests that write files.
 func TestFullDisk(t *testing.T) {
 	for _, sync := range []bool{false, true} {
 		t.Run(fmt.Sprintf("with Sync %v", sync), func(t *testing.T) { fullDisk(t, sync) })
@@ -82,13 +82,13 @@ func fullDisk(t *testing.T, sync bool) {
 	}
 	time.Sleep(probeInterval)
 	if err := write(written); code(err) != "OTSServerUnavailable" {
-		t.Errorf("the disk is full still: %v", err)
+		t.Errorf("the disk is still full: %v", err)
 	}
 	served("after a second try", written)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, Config{Dir: dir, Sync: sync}) // no space is needed to serve what is there
+	s = open(t, Config{Dir: dir, Sync: sync}) // serving what is on disk needs no space
 	served("after a restart with the disk full", written)
 	for err = write(written); err == nil; err = write(written) {
 		written++ // pages that a failed commit left free
@@ -109,6 +109,6 @@ func fullDisk(t *testing.T, sync bool) {
 	}
 	s = open(t, Config{Dir: dir, Sync: sync})
 	if picture(t, s) != before {
-		t.Error("a restart shows something else")
+		t.Error("a restart shows other contents")
 	}
 }

@@ -24,13 +24,13 @@ func TestTableIdentity(t *testing.T) {
 	if err := s.DeleteTable("t"); err != nil {
 		t.Fatal(err)
 	}
-	t.Run("watchers hear which table is gone", func(t *testing.T) {
+	t.Run("watchers learn which table was deleted", func(t *testing.T) {
 		if len(heard) != 1 || heard[0] != (news{old, true}) {
 			t.Errorf("heard %v of table %s", heard, old)
 		}
 	})
 	create(t, s, schema("t"), StreamSpec{Enabled: true})
-	t.Run("a table of the same name has another id, and the old id leads nowhere", func(t *testing.T) {
+	t.Run("a table with the same name has another id, and the old id finds nothing", func(t *testing.T) {
 		if id := tableID(t, s, "t"); id == old {
 			t.Errorf("both tables have the id %s", id)
 		}
@@ -56,11 +56,11 @@ func TestWatchersOfARefusedChange(t *testing.T) {
 	update := s.commits.update
 	s.commits.update = func(func(*bbolt.Tx) error) error { return errDisk }
 	if err := s.DeleteTable("t"); err == nil {
-		t.Fatal("the disk took the deletion")
+		t.Fatal("the disk accepted the deletion")
 	}
 	s.commits.update = update
 	if dropped, heard := gone[kept]; dropped || !heard {
-		t.Errorf("of a deletion that was taken back watchers heard %v", gone)
+		t.Errorf("watchers were notified of a deletion that was taken back: %v", gone)
 	}
 	if _, err := s.Stream(kept, false); err != nil {
 		t.Errorf("the table's stream: %v", err)

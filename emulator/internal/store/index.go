@@ -7,26 +7,26 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// IndexMeta describes a secondary index: a table of its own whose rows are made
-// of another table's.
+// IndexMeta describes a secondary index: a table whose rows are derived from
+// another table's.
 type IndexMeta struct {
 	Name    string
 	Key     []string // index columns: key columns and predefined columns of the table
-	Defined []string // predefined columns of the table that the index has too
+	Defined []string // further predefined columns of the table that the index contains
 	Local   bool
-	Sync    bool // as the request said; indexes are up to date in any case
+	Sync    bool // as the request said; indexes are always up to date
 }
 
 // index is a secondary index of a table.
 //
 // Invariants:
-//   - its rows are a function of the table's rows as they are stored, but for
-//     rows that were there before an index without base data;
-//   - a row of the table has one row in the index at most, whose key contains
-//     the whole key of the table's row, so the lock of the row's partition orders
-//     changes of both;
-//   - who changes rows of the table holds the index's partition from before the
-//     change until it is queued, so that no reader of the index sees what a
+//   - its rows are a function of the table's stored rows, except for rows that
+//     existed before an index without base data was created;
+//   - a row of the table has at most one row in the index, whose key contains
+//     the whole key of the table's row, so the lock of the row's partition
+//     orders changes of both;
+//   - a change of the table's rows holds the lock of the index's partition
+//     until the change is queued, so that no reader of the index sees what a
 //     crash can take back.
 type index struct {
 	meta  IndexMeta
@@ -39,12 +39,12 @@ type index struct {
 type keySource struct {
 	name string
 	kind plainbuffer.Kind
-	at   int // position in the key of the table; -1: a predefined column
+	at   int // position in the table's key; -1: a predefined column
 }
 
 func (ix *index) partition() *partition { return ix.table.partitions[0] }
 
-// newIndex returns an index over a table's schema, which was checked.
+// newIndex returns an index over a table's schema, which has been checked.
 func newIndex(meta IndexMeta, base *Schema, table *Table) *index {
 	ix := &index{meta: meta, table: table, attrs: make(map[string]plainbuffer.Kind)}
 	for _, name := range meta.Key {
@@ -61,7 +61,7 @@ func newIndex(meta IndexMeta, base *Schema, table *Table) *index {
 	return ix
 }
 
-// sourceOf returns the column of that name; one that is not there is Null.
+// sourceOf returns the column with that name, or Null if there is none.
 func sourceOf(name string, base *Schema) keySource {
 	for i, c := range base.Key {
 		if c.Name == name {
@@ -91,16 +91,16 @@ func (ix *index) schema(base *Schema) Schema {
 }
 
 // entry returns the index's row for a row of the table, and whether there is
-// one: a row that lacks an index column, or has another type or a longer value
-// there than a key may have, is not in the index.
+// one. A row is not in the index if it lacks an index column, or if that column
+// has another type or a longer value than a key may have.
 //
-// Cells of the index's row have the versions of the table's. One more cell,
-// called like the first key column, has the version with which the row expires:
-// the oldest of the index columns, or the newest of all when the index's key has
-// no predefined column.
+// Cells of the index's row have the versions of the table's cells. One
+// additional cell, named like the first key column, has the version by which
+// the row expires: the oldest of the index columns, or the newest of all cells
+// if the index's key has no predefined column.
 func (ix *index) entry(base *plainbuffer.Row) (row plainbuffer.Row, ok bool) {
 	expires := plainbuffer.Cell{Name: ix.key[0].name, HasTimestamp: true, HasValue: true, Value: plainbuffer.BooleanValue(true)}
-	dated := false // expires has the version of an index column
+	dated := false // expires holds the version of an index column
 	for _, k := range ix.key {
 		cell := plainbuffer.Cell{Name: k.name, HasValue: true}
 		if k.at >= 0 {
@@ -131,8 +131,8 @@ func (ix *index) entry(base *plainbuffer.Row) (row plainbuffer.Row, ok bool) {
 	return row, true
 }
 
-// live is Options.Live for a row of an index: it takes the cell out that says
-// when the row expires.
+// live is Options.Live for a row of an index: it also removes the cell that
+// says when the row expires.
 func (t *Table) live(row *plainbuffer.Row, nowMillis int64) bool {
 	options := &t.schema.Options
 	alive := true
@@ -150,7 +150,8 @@ func (t *Table) live(row *plainbuffer.Row, nowMillis int64) bool {
 // indexRow is a row of an index in encoded form.
 type indexRow struct{ key, row []byte }
 
-// encode returns the index's row for a row of the table, nil for none.
+// encode returns the index's row for a row of the table, or nil if there is
+// none.
 func (ix *index) encode(base *plainbuffer.Row) *indexRow {
 	if base == nil {
 		return nil
@@ -179,9 +180,9 @@ func (t *Table) checkIndexed(row *plainbuffer.Row) error {
 	return nil
 }
 
-// reindex brings the indexes up to date with a change of a row: before and after
-// are the row as it is and will be stored, nil for none. The partition and those
-// of the indexes are held (lock).
+// reindex updates the indexes after a change of a row. before and after are the
+// row as stored before and after the change, nil if it does not exist. The
+// partition and those of the indexes are locked (lock).
 func (p *partition) reindex(t *Table, before, after []byte) error {
 	if p.private || len(t.indexes) == 0 {
 		return nil
@@ -206,8 +207,8 @@ func (p *partition) reindex(t *Table, before, after []byte) error {
 	return nil
 }
 
-// decodeStored decodes a row as it is stored, also what has expired of it; nil
-// for none.
+// decodeStored decodes a row as it is stored, expired cells included; nil for
+// none.
 func (t *Table) decodeStored(b []byte) (*plainbuffer.Row, error) {
 	if b == nil {
 		return nil, nil
@@ -219,8 +220,8 @@ func (t *Table) decodeStored(b []byte) (*plainbuffer.Row, error) {
 	return row, nil
 }
 
-// changeIndex puts a row into an index, or deletes it when row is nil, and
-// remembers how it was.
+// changeIndex puts a row into an index, or deletes it if row is nil, and
+// remembers the previous one.
 func (p *partition) changeIndex(ix *index, key, row []byte) {
 	rows := &ix.partition().rows
 	before, had := rows.get(key)
@@ -239,7 +240,7 @@ func (p *partition) changeIndex(ix *index, key, row []byte) {
 	p.writer.indexed = append(p.writer.indexed, indexChange{ix, rowBefore{key, before}})
 }
 
-// put puts a row into the index and returns what saves it.
+// put puts a row into the index and returns the mutation that saves it.
 func (ix *index) put(key, row []byte) mutation {
 	rows := &ix.partition().rows
 	count := rows.count
@@ -253,8 +254,8 @@ type indexChange struct {
 	before rowBefore
 }
 
-// undoIndexes takes the changes of indexes back that were made since the last
-// group of changes, the latest first.
+// undoIndexes takes back all index changes since the last group of changes, the
+// latest first.
 func (p *partition) undoIndexes() {
 	for i := len(p.writer.indexed) - 1; i >= 0; i-- {
 		c := p.writer.indexed[i]
@@ -263,8 +264,8 @@ func (p *partition) undoIndexes() {
 	p.writer.indexed = p.writer.indexed[:0]
 }
 
-// lock takes the partition for changes of its rows, and those of the table's
-// indexes. t.mu is held, so there are the same indexes until unlock.
+// lock locks the partition and the indexes' partitions for changes of rows.
+// t.mu is held, so the set of indexes stays the same until unlock.
 func (p *partition) lock(t *Table) {
 	p.mu.Lock()
 	for _, ix := range t.indexes {

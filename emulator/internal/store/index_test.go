@@ -54,8 +54,8 @@ func tableRows(t *testing.T, s *Store, name string) []string {
 	return rows
 }
 
-// expectIndexes compares every index with what its rows should be, which is made
-// in the plainest way from the table's rows.
+// expectIndexes compares every index with its expected rows, which are derived
+// from the table's rows in the simplest way.
 func expectIndexes(t *testing.T, s *Store, name string) {
 	t.Helper()
 	table, err := s.Table(name)
@@ -105,8 +105,8 @@ func expectIndexes(t *testing.T, s *Store, name string) {
 	}
 }
 
-// TestIndexesFollowTheirTable makes random changes, refused ones among them, and
-// looks at the indexes after each; at the end also after a restart, which
+// TestIndexesFollowTheirTable makes random changes, including refused ones, and
+// checks the indexes after each; at the end also after a restart, which
 // verifies what is on disk.
 func TestIndexesFollowTheirTable(t *testing.T) {
 	seed := rand.Uint64()
@@ -155,7 +155,7 @@ func TestIndexesFollowTheirTable(t *testing.T) {
 				if err := tx.Apply(table, changes, 1, false); err != nil {
 					return err
 				}
-				expectIndexes(t, s, "t") // of what is not committed they know nothing
+				expectIndexes(t, s, "t") // the indexes must not reflect what is not committed
 				if random.IntN(2) == 0 {
 					tx.Abort()
 					return nil
@@ -203,7 +203,7 @@ func indexedChange(random *rand.Rand, id int64) *Change {
 		switch n := random.IntN(20); {
 		case n == 0:
 			cell = text(name, strings.Repeat("x", maxKeyValue+1)) // more than a key may have
-		case (n == 1) != (name == "s"): // now and then of another type
+		case (n == 1) != (name == "s"): // sometimes of another type
 			cell = text(name, fmt.Sprint(random.IntN(3)))
 		case n < 6 && c.Action == UpdateRow:
 			cell = plainbuffer.Cell{Name: name, Op: plainbuffer.DeleteAllVersion}
@@ -257,7 +257,7 @@ func TestIndex(t *testing.T) {
 		s = open(t, Config{Dir: dir})
 		expectText(t, "rows after a restart", fmt.Sprint(tableRows(t, s, "by_n")), "[[n=1][id=1][sub=s] [v=2]]")
 	})
-	t.Run("is not read any more by those who had it when it was dropped, or its table was deleted", func(t *testing.T) {
+	t.Run("can no longer be read by callers that held it when it was dropped, or its table was deleted", func(t *testing.T) {
 		s := open(t, Config{})
 		if err := s.CreateTable(indexed("t"), StreamSpec{}, nil, byN, byS); err != nil {
 			t.Fatal(err)
@@ -305,7 +305,7 @@ func TestIndex(t *testing.T) {
 		}
 		expectText(t, "rows of an index over longer values", fmt.Sprint(tableRows(t, s, "by_s")), "[[id=3][s=short][sub=s] ]")
 	})
-	t.Run("expires with the columns that it is made of", func(t *testing.T) {
+	t.Run("expires with the columns that it is derived from", func(t *testing.T) {
 		clock := newClock()
 		s := open(t, Config{Now: clock.Now})
 		sc := indexed("t")
@@ -341,7 +341,7 @@ func TestIndex(t *testing.T) {
 		}
 		expectText(t, "by_n without time to live", fmt.Sprint(tableRows(t, s, "by_n")), "[[n=1][id=1][sub=s] [v=1]]")
 	})
-	t.Run("is seen when the change of its table is durable", func(t *testing.T) {
+	t.Run("becomes visible when the change of its table is durable", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, err := Open(Config{Dir: t.TempDir()})
 			if err != nil {

@@ -9,15 +9,15 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// indexRecord says what an index was made from, as it is on disk.
+// indexRecord says what an index is derived from, as stored on disk.
 type indexRecord struct {
 	Table  string // id of the table
 	Number int    // its place among the indexes of the table
 	Meta   IndexMeta
 }
 
-// Index returns the description of the index that the table is, false when it
-// is none.
+// Index returns the description of the index that the table is, or false if it
+// is not an index.
 func (t *Table) Index() (meta IndexMeta, ok bool) {
 	if t.indexOf == nil {
 		return meta, false
@@ -37,8 +37,8 @@ func (t *Table) Indexes() []IndexMeta {
 	return metas
 }
 
-// checkSize refuses what no table can have as an index. The service does so before
-// it looks at the table.
+// checkSize refuses what cannot be an index of any table. The service checks
+// this before it looks at the table.
 func (m *IndexMeta) checkSize() error {
 	switch {
 	case len(m.Key) < 1 || len(m.Key) > maxIndexed:
@@ -49,8 +49,9 @@ func (m *IndexMeta) checkSize() error {
 	return CheckTableName(m.Name)
 }
 
-// check refuses an index that a table of this schema can't have. The limits are
-// those of https://www.alibabacloud.com/help/en/tablestore/secondary-index-limits.
+// check refuses an index that a table with this schema cannot have. The limits
+// are those of
+// https://www.alibabacloud.com/help/en/tablestore/secondary-index-limits.
 func (m *IndexMeta) check(base *Schema) error {
 	if err := m.checkSize(); err != nil {
 		return err
@@ -83,7 +84,7 @@ func (m *IndexMeta) check(base *Schema) error {
 	return base.Options.checkIndexed()
 }
 
-// checkIndexed refuses options that a table with an index can't have.
+// checkIndexed refuses options that a table with an index cannot have.
 func (o *Options) checkIndexed() error {
 	switch {
 	case o.MaxVersions != 1:
@@ -115,7 +116,7 @@ func (t *Table) addIndex(meta IndexMeta) (*index, error) {
 	return ix, nil
 }
 
-// linkIndexes gives tables that were just loaded their indexes.
+// linkIndexes connects tables that were just loaded with their indexes.
 func linkIndexes(tables map[string]*Table) error {
 	ids := byID(tables)
 	for _, t := range tables {
@@ -134,8 +135,8 @@ func linkIndexes(tables map[string]*Table) error {
 	return nil
 }
 
-// CreateIndex adds an index to a table, with its rows if wanted, and returns
-// when both are durable.
+// CreateIndex adds an index to a table, optionally with rows for the existing
+// ones, and returns when all of it is durable.
 func (s *Store) CreateIndex(table string, meta IndexMeta, baseData bool) error {
 	if err := meta.checkSize(); err != nil {
 		return err
@@ -157,7 +158,7 @@ func (s *Store) createIndex(table string, meta IndexMeta, baseData bool) (*round
 	if t == nil {
 		return nil, errNoTable()
 	}
-	t.mu.Lock() // nobody uses the rows
+	t.mu.Lock() // excludes all users of the rows
 	defer t.mu.Unlock()
 	if err := t.writable(); err != nil {
 		return nil, err
@@ -185,7 +186,7 @@ func (s *Store) createIndex(table string, meta IndexMeta, baseData bool) (*round
 	return s.commits.enqueue(pending, nil), nil
 }
 
-// add adds a new table with its indexes, or nothing. s.mu is held.
+// add adds a new table with its indexes, or neither. s.mu is held.
 func (s *Store) add(t *Table) error {
 	all := []*Table{t}
 	for _, ix := range t.indexes {
@@ -204,8 +205,8 @@ func (s *Store) add(t *Table) error {
 	return nil
 }
 
-// vacant refuses a name of a new table or index that is taken, and one table
-// too many. s.mu is held.
+// vacant refuses a name that is taken, and a table beyond the limit. s.mu is
+// held.
 func (s *Store) vacant(name string) error {
 	if s.tables[name] != nil {
 		return wire.Errorf(wire.CodeObjectAlreadyExist, "Requested table already exists.")
@@ -216,8 +217,7 @@ func (s *Store) vacant(name string) error {
 	return nil
 }
 
-// fill puts the rows that are in the table into the index. t.mu is held for
-// writing.
+// fill adds the table's existing rows to the index. t.mu is held for writing.
 func (ix *index) fill(t *Table) (pending []mutation, err error) {
 	for _, p := range t.partitions {
 		for at := (place{}); ; at = p.rows.next(at) {
@@ -270,8 +270,8 @@ func (s *Store) dropIndex(table, name string) (*round, error) {
 	return s.commits.enqueue(gone, nil), nil
 }
 
-// forget drops an index's table and returns what removes it from disk. s.mu and
-// the lock of the table that it belongs to are held.
+// forget drops an index's table and returns the mutations that remove it from
+// disk. s.mu and the lock of the table that the index belongs to are held.
 func (s *Store) forget(ix *index) []mutation {
 	t := ix.table
 	delete(s.tables, ix.meta.Name)
@@ -285,13 +285,13 @@ func (s *Store) forget(ix *index) []mutation {
 	}
 }
 
-// errIndexTable is the answer to an operation that only tables take.
+// errIndexTable is the answer to an operation that only tables support.
 func errIndexTable(t *Table) error {
 	return wire.Invalid("Table '%s' is an index table, which is changed with the table that it belongs to.", t.schema.Name)
 }
 
-// updateIndexes gives the indexes the table's options and returns what saves
-// them. t.mu is held for writing.
+// updateIndexes copies the table's options to its indexes and returns the
+// mutations that save them. t.mu is held for writing.
 func (t *Table) updateIndexes() []mutation {
 	var pending []mutation
 	for _, ix := range t.indexes {

@@ -12,27 +12,27 @@ import (
 // Documented limits of the service.
 const (
 	maxKeyColumns  = 4
-	maxIndexKey    = 8       // columns of an index's key, with those that the service adds
+	maxIndexKey    = 8       // columns of an index's key, including those that the service adds
 	maxIndexes     = 5       // of a table
 	maxIndexed     = 4       // columns that an index names for its key
 	maxIndexAttrs  = 32      // other columns of an index
 	maxKeyValue    = 1 << 10 // bytes of a string or binary in a primary key
 	maxColumnName  = 255     // bytes
 	maxColumnValue = 2 << 20 // bytes of a string or binary column
-	maxColumns     = 1024    // of one write
+	maxColumns     = 1024    // in one write
 	maxDefined     = 32
 	maxThroughput  = 100_000 // capacity units reserved for a table
 	maxDeviation   = (1<<63 - 1) / 1_000_000
 	endOfVersions  = (1<<63 - 1) / 1000 // cell timestamps (ms) are below it
 
-	// maxRow bounds what updates can make of a row. The service's own bound is
-	// not documented.
+	// maxRow bounds the size of a row after an update. The service's own bound
+	// is not documented.
 	maxRow = 64 << 20
 )
 
 var namePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,254}$`)
 
-// CheckTableName refuses what cannot be a table's name. The service does so
+// CheckTableName refuses an invalid table name. The service checks the name
 // before it looks for the table.
 func CheckTableName(name string) error {
 	if !namePattern.MatchString(name) {
@@ -41,8 +41,8 @@ func CheckTableName(name string) error {
 	return nil
 }
 
-// DuplicatedName is the answer to an attribute column that is called like a
-// column of the primary key.
+// DuplicatedName is the answer to an attribute column with the name of a
+// primary key column.
 func DuplicatedName(column string) error {
 	return wire.Invalid("Duplicated attribute column name with primary key column: '%s'.", column)
 }
@@ -54,8 +54,8 @@ var kindNames = map[plainbuffer.Kind]string{
 	plainbuffer.InfMin: "VT_INF_MIN", plainbuffer.InfMax: "VT_INF_MAX", plainbuffer.AutoIncrement: "VT_AUTO_INCREMENT",
 }
 
-// CheckWrittenKey is CheckKey for a row that is to be written, which no index
-// takes.
+// CheckWrittenKey is CheckKey for a row that is to be written to a table, not
+// to an index.
 func CheckWrittenKey(key []plainbuffer.Cell) error {
 	if err := checkKeySize(key, maxKeyColumns); err != nil {
 		return err
@@ -75,9 +75,9 @@ func keyTooLong(c *plainbuffer.Cell) error {
 	return wire.Invalid("The length of primary key column: '%s' exceeds the MaxLength:%d with CurrentLength:%d.", c.Name, maxKeyValue, len(c.Value.Str()))
 }
 
-// CheckKey refuses what cannot be a primary key of any table or index, which the
-// service does before it looks at the table. With bounds the infinities may
-// stand in it.
+// CheckKey refuses what cannot be a primary key of any table or index. The
+// service checks it before it looks at the table. With bounds, infinities are
+// allowed.
 func CheckKey(key []plainbuffer.Cell, bounds bool) error {
 	if err := checkKeySize(key, maxIndexKey); err != nil {
 		return err
@@ -114,8 +114,8 @@ func CheckValue(column string, v plainbuffer.Value) error {
 	return nil
 }
 
-// CheckCells refuses attribute columns that cannot be written to any table,
-// which the service does before it looks at the table.
+// CheckCells refuses attribute columns that cannot be written to any table. The
+// service checks them before it looks at the table.
 func CheckCells(cells []plainbuffer.Cell, update bool) error {
 	if len(cells) > maxColumns {
 		return wire.Invalid("The number of attribute columns exceeds the limit, limit count: %d, column count: %d.", maxColumns, len(cells))
@@ -132,8 +132,8 @@ func CheckCells(cells []plainbuffer.Cell, update bool) error {
 	return checkIncrements(cells)
 }
 
-// checkIncrements refuses a column that is incremented and changed otherwise by
-// one update: what the sum would be of is not defined.
+// checkIncrements refuses an update that increments a column and also changes
+// it in another way: the result would be undefined.
 func checkIncrements(cells []plainbuffer.Cell) error {
 	for i := range cells {
 		if cells[i].Op != plainbuffer.Increment {
@@ -201,7 +201,7 @@ func checkDeletion(c *plainbuffer.Cell) error {
 	return nil
 }
 
-// checkThroughput refuses capacity units that cannot be reserved.
+// checkThroughput refuses invalid numbers of reserved capacity units.
 func checkThroughput(read, write int32) error {
 	for _, units := range []int32{read, write} {
 		if units < 0 {

@@ -14,8 +14,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// modelRow is a row as a naive reader of the rules sees it: for each column its
-// versions by timestamp.
+// modelRow is a row by a naive reading of the rules: the versions of each
+// column by timestamp.
 type modelRow map[string]map[int64]string
 
 // modelTable is a table as plain maps.
@@ -84,7 +84,7 @@ type checker struct {
 func (c *checker) page(data []byte, records int) []record {
 	found := decodeRecords(c.t, data)
 	if len(found) != records {
-		c.t.Fatalf("a page of %d records says %d", len(found), records)
+		c.t.Fatalf("a page of %d records reports %d", len(found), records)
 	}
 	return found
 }
@@ -105,7 +105,7 @@ func (c *checker) base() modelTable {
 			for _, rec := range c.page(page.Data, page.Records) {
 				id := rec.row.PrimaryKey[0].Value.Integer()
 				if _, twice := m[id]; twice {
-					c.t.Fatalf("row %d comes twice", id)
+					c.t.Fatalf("row %d occurs twice", id)
 				}
 				m.change(PutRow, id, rec.row.Cells, 1<<30)
 			}
@@ -118,7 +118,7 @@ func (c *checker) base() modelTable {
 }
 
 // replay reads the whole log, parents before children, and applies it to an
-// empty table. Sequences must ascend along each key.
+// empty table. Sequences must ascend for each key.
 func (c *checker) replay(maxVersions int) modelTable {
 	m := modelTable{}
 	last := map[int64]plainbuffer.Sequence{}
@@ -169,7 +169,7 @@ func compareSequence(a, b plainbuffer.Sequence) int {
 }
 
 // TestModel makes random changes, splits, merges and restarts. Then the rows
-// must be those of the model, and the log alone must lead to the same rows.
+// must be those of the model, and the log alone must result in the same rows.
 func TestModel(t *testing.T) {
 	for _, mode := range []string{"memory", "disk"} {
 		t.Run("rows and log agree with a naive model, "+mode, func(t *testing.T) {
@@ -241,11 +241,11 @@ func runModel(t *rapid.T, c *clock, cfg Config) {
 		t.Fatalf("the rows are\n%swant\n%s", got, want)
 	}
 	if got, want := check.replay(maxVersions).text(), model.text(); got != want {
-		t.Fatalf("the log leads to\n%swant\n%s", got, want)
+		t.Fatalf("the log results in\n%swant\n%s", got, want)
 	}
 }
 
-// drawBatch draws changes of a few rows and columns, so that they collide.
+// drawBatch draws changes of a few rows and columns, so that they conflict.
 func drawBatch(t *rapid.T, nowMillis int64) []*Change {
 	var batch []*Change
 	for range rapid.IntRange(1, 4).Draw(t, "rows") {

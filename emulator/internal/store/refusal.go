@@ -10,32 +10,32 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
-// When a commit fails, a full disk being the usual reason, the changes of its
+// When a commit fails, usually because the disk is full, the changes of its
 // round are in memory and not on disk. The committer then
 //
-//  1. lets every later write fail at once, before it touches memory;
-//  2. reads the data directory again and puts what it holds in memory's place;
+//  1. fails every later write at once, before it touches memory;
+//  2. reads the data directory again and replaces memory with its contents;
 //  3. ends the failed round, whose writers answer with the refusal.
 //
-// Reads go on meanwhile: Read repeats those that saw what was taken back. The
-// next write tries the disk with a probe, at most one in probeInterval; once
-// it is taken, everything is as before.
+// Reads continue meanwhile: Read repeats those that saw changes that were taken
+// back. The next write probes the disk, at most once per probeInterval; when
+// the disk accepts the probe, writes are accepted again.
 const (
 	probeInterval = 100 * time.Millisecond
 	minProbe      = 1 << 20 // bytes
 )
 
-// refusal is why no write is taken. committer.mu guards it.
+// refusal is why writes are refused. committer.mu guards it.
 type refusal struct {
-	err      error // nil: writes are taken
-	final    bool  // until a restart, and of reads too
-	needed   int   // bytes that the disk must take before writes are taken again
+	err      error // nil: writes are accepted
+	final    bool  // until a restart, and reads are refused too
+	needed   int   // bytes that the disk must accept before writes are accepted again
 	probing  *round
 	probed   time.Time
-	takeback int // how often memory went back to what is on disk
+	takeback int // how often memory was restored to what is on disk
 }
 
-// refusing returns why a round is not taken. c.mu is held.
+// refusing returns why a round is refused. c.mu is held.
 func (c *committer) refusing() error {
 	if c.closed {
 		return unavailable(errClosed)
@@ -43,8 +43,8 @@ func (c *committer) refusing() error {
 	return c.refusal.err
 }
 
-// refused returns why no write is taken. A write asks after it has locked what
-// it is about to change, so that memory that was taken back stays as it is on
+// refused returns why writes are refused. A write calls it after locking what
+// it is about to change, so that memory that was restored stays as it is on
 // disk.
 func (c *committer) refused() error {
 	c.mu.Lock()
@@ -56,10 +56,10 @@ func unavailable(err error) error {
 	return wire.Errorf(wire.CodeServerUnavailable, "The write was not made: %v.", err)
 }
 
-// refuse ends the rounds r and, when one fills, the one behind it: it brings
-// memory back to what is on disk. The rounds' writers get err.
+// refuse fails round r and the round that is filling, if any, and restores
+// memory to what is on disk. The rounds' writers get err.
 func (c *committer) refuse(r *round, cause error) (failed []*round, err error) {
-	err = unavailable(fmt.Errorf("%w; free space on the disk that holds it: what is durable is served meanwhile, and writes are taken again by themselves", cause))
+	err = unavailable(fmt.Errorf("%w; free space on the disk that holds it: until then only what is durable is served; writes are accepted again automatically", cause))
 	if r.probe > 0 {
 		c.mu.Lock()
 		c.refusal.err = err
@@ -72,7 +72,7 @@ func (c *committer) refuse(r *round, cause error) (failed []*round, err error) {
 	case errors.Is(cause, errFileGone):
 		err, final = unavailable(fmt.Errorf("%w; restart the emulator", cause)), true
 	case c.synced && c.uncertain(r):
-		err, final = unavailable(fmt.Errorf("%w; it may be on disk or not, which the next start finds out: restart the emulator", cause)), true
+		err, final = unavailable(fmt.Errorf("%w; whether it is on disk is unknown until the next start: restart the emulator", cause)), true
 	}
 	c.mu.Lock()
 	c.refusal.err, c.refusal.final = err, final
@@ -96,7 +96,7 @@ func (c *committer) refuse(r *round, cause error) (failed []*round, err error) {
 }
 
 // uncertain reports whether a failed commit got as far as the page that makes
-// it valid: then a flush failed, after which nobody knows what is on the device.
+// it valid. Then a flush failed, and it is unknown what is on the device.
 func (c *committer) uncertain(r *round) bool {
 	unknown := true
 	err := c.db.View(func(tx *bbolt.Tx) error {
@@ -106,7 +106,7 @@ func (c *committer) uncertain(r *round) bool {
 	return unknown || err != nil
 }
 
-// revive returns nil when writes are taken. After a refusal it tries the disk
+// revive returns nil if writes are accepted. After a refusal it probes the disk
 // first. No lock is held.
 func (c *committer) revive() error {
 	c.mu.Lock()
@@ -117,7 +117,7 @@ func (c *committer) revive() error {
 	}
 	if f.probing == nil {
 		f.probing = &round{probe: f.needed, done: make(chan struct{})}
-		c.filling = f.probing // empty, as no round is taken
+		c.filling = f.probing // empty, as no round is accepted
 		c.signal()
 	}
 	r := f.probing
@@ -125,8 +125,8 @@ func (c *committer) revive() error {
 	return c.wait(r)
 }
 
-// probe makes sure that the disk takes so many bytes. They are freed inside the
-// file, where the next rounds find their place.
+// probe checks that the disk accepts size bytes. They are freed inside the
+// file, where the next rounds use them.
 func (c *committer) probe(size int) error {
 	key := []byte("probe")
 	err := c.update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(metaBucket)).Put(key, make([]byte, size)) })
@@ -143,8 +143,8 @@ func (c *committer) probe(size int) error {
 	return nil
 }
 
-// reload puts what is on disk in memory's place. Operations that hold one of
-// the old tables find it taken back.
+// reload replaces memory with what is on disk. Operations that hold one of the
+// old tables find it marked as taken back.
 func (s *Store) reload() error {
 	all, err := s.disk.load(s)
 	if err != nil {
@@ -160,15 +160,16 @@ func (s *Store) reload() error {
 		}
 		t.mu.Unlock()
 	}
-	known := s.byID // nobody else has the map any more
+	known := s.byID // no other goroutine has the map any more
 	s.tables, s.byID, s.state = all.tables, byID(all.tables), all.state
 	s.mu.Unlock()
 	for _, t := range all.tables {
 		delete(known, t.id)
 		s.notify(t.id, false)
 	}
-	// The creation of these was taken back. Watchers find out when they look: to
-	// be told that a table is gone they may save, which waits for this goroutine.
+	// The creation of these tables was taken back. Watchers find out when they
+	// next look. They are not notified here: they may save state, which waits
+	// for this goroutine.
 	for id := range known {
 		s.notify(id, false)
 	}
@@ -180,8 +181,8 @@ func (s *Store) reload() error {
 const readAttempts = 20
 
 // Read calls f, which reads tables, and returns once everything that f can have
-// seen is durable. When the disk refuses some of it, f is called again and
-// finds what is durable.
+// seen is durable. If the disk refuses some of it, f is called again and sees
+// what is durable.
 func (s *Store) Read(f func() error) error {
 	var lost error
 	for range readAttempts {
@@ -197,8 +198,8 @@ func (s *Store) Read(f func() error) error {
 	return lost
 }
 
-// Write calls f, which changes tables, once. With settled set, or when f fails,
-// it waits as Read does, since the answer tells of what f has seen; an error
+// Write calls f, which changes tables, once. If settled is set or f fails, it
+// waits as Read does, since the answer reveals what f has seen; then an error
 // says that the disk refused some of it.
 func (s *Store) Write(settled bool, f func() error) error {
 	before := s.commits.takebacks()
@@ -207,7 +208,7 @@ func (s *Store) Write(settled bool, f func() error) error {
 		return nil
 	}
 	lost := s.commits.settle(before)
-	if lost == nil || isUnavailable(err) { // which says more
+	if lost == nil || isUnavailable(err) { // its text says more
 		return err
 	}
 	return lost
@@ -224,15 +225,15 @@ func (c *committer) takebacks() int {
 	return c.refusal.takeback
 }
 
-// final reports whether nothing can be served before a restart.
+// final reports whether nothing can be served until a restart.
 func (c *committer) final() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.refusal.final
 }
 
-// settle waits until what memory holds is durable. It is an error when
-// something was taken back since takebacks returned before.
+// settle waits until the contents of memory are durable. It fails if something
+// was taken back since takebacks returned before.
 func (c *committer) settle(before int) error {
 	if c.db == nil {
 		return nil
@@ -251,10 +252,11 @@ func (c *committer) settle(before int) error {
 	return nil
 }
 
-// errTakenBack is the answer to a call that met a write which the disk refused.
+// errTakenBack is the answer to a call that depends on a write which the disk
+// refused.
 var errTakenBack = wire.Errorf(wire.CodeServerUnavailable, "The disk refused a write that this call depends on, and the write was taken back; try again.")
 
-// usable returns why the table can't be used. t.mu is held.
+// usable returns why the table cannot be used. t.mu is held.
 func (t *Table) usable() error {
 	switch {
 	case t.takenBack:
@@ -265,7 +267,7 @@ func (t *Table) usable() error {
 	return nil
 }
 
-// writable returns why the table can't be changed. t.mu is held.
+// writable returns why the table cannot be changed. t.mu is held.
 func (t *Table) writable() error {
 	if err := t.usable(); err != nil {
 		return err

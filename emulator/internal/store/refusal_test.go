@@ -16,14 +16,14 @@ import (
 
 var errDisk = errors.New("no space left on device")
 
-// gate makes commits wait, and fail when the test says so.
+// gate makes commits wait, and fail if the test says so.
 type gate struct {
-	entered chan struct{} // gets one when a commit waits
-	release chan error    // what the commit then fails with, nil for nothing
+	entered chan struct{} // receives a value when a commit waits
+	release chan error    // the error with which the commit then fails, or nil
 	update  func(func(*bbolt.Tx) error) error
 }
 
-// shut puts a gate in front of the store's disk.
+// shut puts a gate before the store's disk.
 func shut(s *Store) *gate {
 	g := &gate{entered: make(chan struct{}), release: make(chan error), update: s.commits.update}
 	s.commits.update = func(f func(*bbolt.Tx) error) error {
@@ -36,14 +36,14 @@ func shut(s *Store) *gate {
 	return g
 }
 
-// open lets every commit through from here on. None may wait.
+// open lets every later commit through. None may be waiting.
 func (g *gate) open(s *Store) { s.commits.update = g.update }
 
-// seen are the ways in which callers see what a store holds. Each begins with
-// table t, partition 0 of which holds row 1 with a=old.
+// seen are the ways in which callers see a store's contents. At the start table
+// t has row 1 with a=old in partition 0.
 var seen = map[string]struct {
-	change func(s *Store, t *Table) error // that the disk holds up
-	look   func(s *Store) string          // how it may be seen
+	change func(s *Store, t *Table) error // the change that the disk delays
+	look   func(s *Store) string          // how a caller may see it
 }{
 	"a row": {put, func(s *Store) string {
 		return view(s, func(t *Table) (string, error) {
@@ -100,7 +100,7 @@ var seen = map[string]struct {
 		list, err := s.BaseRanges(idOf(s))
 		return fmt.Sprint(len(list), err)
 	}},
-	"a table made": {func(s *Store, _ *Table) error { return s.CreateTable(schema("other"), StreamSpec{}, nil) }, func(s *Store) string {
+	"a table created": {func(s *Store, _ *Table) error { return s.CreateTable(schema("other"), StreamSpec{}, nil) }, func(s *Store) string {
 		var names []string
 		err := s.Read(func() error { names = s.Tables(); return nil })
 		return fmt.Sprint(names, err)
@@ -226,7 +226,7 @@ func TestNothingIsSeenBeforeItIsDurable(t *testing.T) {
 }
 
 func TestRefusal(t *testing.T) {
-	t.Run("holds later writes back until the disk takes a probe", func(t *testing.T) {
+	t.Run("refuses later writes until the disk accepts a probe", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := filled(t, false)
 			tries, full := 0, true
@@ -249,13 +249,13 @@ func TestRefusal(t *testing.T) {
 				expectText(t, "write", write(), "OTSServerUnavailable")
 			}
 			if tries != 1 {
-				t.Errorf("three writes tried the disk %d times", tries)
+				t.Errorf("three writes probed the disk %d times", tries)
 			}
 			time.Sleep(probeInterval)
 			expectText(t, "write after the pause", write(), "OTSServerUnavailable")
 			expectText(t, "the next one", write(), "OTSServerUnavailable")
 			if tries != 2 {
-				t.Errorf("five writes tried the disk %d times", tries)
+				t.Errorf("five writes probed the disk %d times", tries)
 			}
 			full = false
 			expectText(t, "write within the pause", write(), "OTSServerUnavailable")
@@ -269,7 +269,7 @@ func TestRefusal(t *testing.T) {
 			expectText(t, "row", row(t, table, 1), "[a=new][a=old]"[:7])
 		})
 	})
-	t.Run("of a new table tells watchers to look, and not to save that it is gone", func(t *testing.T) {
+	t.Run("of a new table makes watchers check, and not save its deletion", func(t *testing.T) {
 		s := filled(t, false)
 		update := s.commits.update
 		s.commits.update = func(func(*bbolt.Tx) error) error { return errDisk }
@@ -277,14 +277,14 @@ func TestRefusal(t *testing.T) {
 		s.Watch(func(_ string, gone bool) {
 			told++
 			if gone {
-				t.Error("told that a table is gone, by the goroutine that would save it")
+				t.Error("notified of a deleted table, by the goroutine that would save it")
 			}
 		})
 		if err := s.CreateTable(schema("other"), StreamSpec{}, nil); code(err) != "OTSServerUnavailable" {
 			t.Errorf("got %v", err)
 		}
-		if told != 2 { // of the new table and of t, which was read again
-			t.Errorf("told %d times", told)
+		if told != 2 { // about the new table and t, which was read again
+			t.Errorf("notified %d times", told)
 		}
 		s.commits.update = update
 	})
@@ -313,7 +313,7 @@ func TestRefusal(t *testing.T) {
 			})
 		})
 	})
-	t.Run("of writes that were queued behind takes them back too", func(t *testing.T) {
+	t.Run("also takes back the writes that are queued", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := filled(t, false)
 			g := shut(s)
@@ -335,7 +335,7 @@ func TestRefusal(t *testing.T) {
 			expectText(t, "row 3", row(t, table, 3), "-")
 		})
 	})
-	t.Run("keeps a table that was looked up before from being used", func(t *testing.T) {
+	t.Run("prevents the use of a table that was looked up before", func(t *testing.T) {
 		s := filled(t, false)
 		table, _ := s.Table("t")
 		update := s.commits.update
@@ -347,7 +347,7 @@ func TestRefusal(t *testing.T) {
 		}
 		s.commits.update = update
 	})
-	t.Run("leaves memory alone, also by a write that was on its way", func(t *testing.T) {
+	t.Run("protects memory, also from a write that had started", func(t *testing.T) {
 		s := filled(t, false)
 		table, _ := s.Table("t")
 		update := s.commits.update
@@ -360,7 +360,7 @@ func TestRefusal(t *testing.T) {
 		expectText(t, "row", row(t, table, 1), "[a=old]")
 		s.commits.update = update
 	})
-	t.Run("makes a read start again that saw what was taken back", func(t *testing.T) {
+	t.Run("repeats a read that saw what was taken back", func(t *testing.T) {
 		s := filled(t, false)
 		g := shut(s)
 		table, _ := s.Table("t")
@@ -385,7 +385,7 @@ func TestRefusal(t *testing.T) {
 			t.Errorf("saw %v, %v", saw, err)
 		}
 	})
-	t.Run("asks the disk for more than the write that it refused", func(t *testing.T) {
+	t.Run("needs more disk space than the write that was refused", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := filled(t, false)
 			update := s.commits.update
@@ -393,7 +393,7 @@ func TestRefusal(t *testing.T) {
 			table, _ := s.Table("t")
 			cells := []plainbuffer.Cell{text("a", strings.Repeat("x", 2<<20)), text("b", strings.Repeat("x", 2<<20))}
 			if err := table.Apply([]*Change{change(PutRow, 1, cells...)}, false); err == nil {
-				t.Error("the write was taken")
+				t.Error("the write was accepted")
 			}
 			s.commits.update = update
 			time.Sleep(probeInterval)
@@ -413,7 +413,7 @@ func TestRefusal(t *testing.T) {
 			return errors.Join(err, os.Rename(path, path+".old"), os.WriteFile(path, b, 0o600))
 		},
 	} {
-		t.Run("is for good when the file was "+what, func(t *testing.T) {
+		t.Run("is final when the file was "+what, func(t *testing.T) {
 			s := filled(t, false)
 			table, _ := s.Table("t")
 			if err := remove(s.disk.path); err != nil {
@@ -429,7 +429,7 @@ func TestRefusal(t *testing.T) {
 			}
 		})
 	}
-	t.Run("of a flush makes the store useless until it is opened again", func(t *testing.T) {
+	t.Run("of a flush makes the store unusable until it is reopened", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := filled(t, true)
 			update := s.commits.update
@@ -454,7 +454,7 @@ func TestRefusal(t *testing.T) {
 	})
 }
 
-// idOf returns the id of the table "t", empty when the table is not there.
+// idOf returns the id of the table "t", or nothing if there is none.
 func idOf(s *Store) string {
 	id, err := s.TableID("t")
 	if err != nil {

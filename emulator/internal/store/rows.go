@@ -16,7 +16,7 @@ const (
 )
 
 // rows is an ordered set of encoded rows: a sorted slice of leaves, each of
-// which holds its entries as bytes. It is not safe for concurrent use; its
+// which holds its entries as bytes. It is not safe for concurrent use; the
 // partition's lock guards it.
 //
 // Invariants:
@@ -27,7 +27,7 @@ const (
 type rows struct {
 	leaves []*leaf
 	count  int
-	bytes  int64 // of keys and rows that are alive
+	bytes  int64 // of keys and rows that are not deleted
 }
 
 // leaf holds entries in data (uvarint key length, key, uvarint row length,
@@ -35,7 +35,7 @@ type rows struct {
 type leaf struct {
 	data  []byte
 	offs  []uint32
-	alive int // bytes of data that offs leads to
+	alive int // bytes of data that offs refers to
 }
 
 // entry returns the i-th entry in key order, and its length in data.
@@ -85,7 +85,8 @@ func (l *leaf) write(key, row []byte) (off uint32, size int) {
 	return uint32(start), size
 }
 
-// part returns a new leaf with the entries lo to hi, without dead bytes.
+// part returns a new leaf with the entries lo to hi, without the bytes of
+// deleted ones.
 func (l *leaf) part(lo, hi int) *leaf {
 	size := 0
 	for i := lo; i < hi; i++ {
@@ -101,7 +102,7 @@ func (l *leaf) part(lo, hi int) *leaf {
 	return p
 }
 
-// find returns the leaf that holds key or would hold it.
+// find returns the leaf that holds key, or would hold it.
 func (r *rows) find(key []byte) int {
 	// Keys often arrive in ascending order.
 	if last := len(r.leaves) - 1; bytes.Compare(r.leaves[last].key(0), key) <= 0 {
@@ -125,8 +126,7 @@ func (r *rows) get(key []byte) (row []byte, ok bool) {
 	return row, true
 }
 
-// put inserts or replaces a row and returns views of the key and row as they
-// are kept.
+// put inserts or replaces a row and returns views of the stored key and row.
 func (r *rows) put(key, row []byte) (k, v []byte) {
 	n := 0
 	if len(r.leaves) == 0 {
@@ -142,8 +142,8 @@ func (r *rows) put(key, row []byte) (k, v []byte) {
 		l.alive -= size
 		l.offs[i], _ = l.write(key, row)
 	} else {
-		// Keys that arrive in ascending order leave full leaves behind,
-		// where halving would leave half-empty ones.
+		// Keys that arrive in ascending order leave full leaves behind;
+		// splitting in the middle would leave half-empty ones.
 		if i == len(l.offs) && n == len(r.leaves)-1 && l.full() {
 			l = &leaf{}
 			r.leaves = append(r.leaves, l)
@@ -163,7 +163,7 @@ func (r *rows) put(key, row []byte) (k, v []byte) {
 
 func (l *leaf) full() bool { return len(l.offs) >= leafEntries || len(l.data) >= leafBytes }
 
-// fit compacts or splits leaf n when it outgrew its bounds.
+// fit compacts or splits leaf n if it has outgrown its bounds.
 func (r *rows) fit(n int) {
 	l := r.leaves[n]
 	switch {
@@ -199,7 +199,7 @@ func (r *rows) delete(key []byte) bool {
 	return true
 }
 
-// load appends a row whose key is greater than all keys before it.
+// load appends a row whose key is greater than all existing keys.
 func (r *rows) load(key, row []byte) {
 	if len(r.leaves) == 0 || r.leaves[len(r.leaves)-1].full() {
 		r.leaves = append(r.leaves, &leaf{})
@@ -211,7 +211,7 @@ func (r *rows) load(key, row []byte) {
 	r.bytes += int64(len(key) + len(row))
 }
 
-// place is a position in rows; it is lost with the next change.
+// place is a position in rows. The next change invalidates it.
 type place struct{ leaf, entry int }
 
 // seek returns the place of the first row whose key is >= key, or the first
@@ -237,7 +237,7 @@ func (r *rows) at(p place) (key, row []byte, ok bool) {
 	return key, row, true
 }
 
-// next and prev return the places beside p.
+// next and prev return the places next to p.
 func (r *rows) next(p place) place {
 	if p.entry++; p.entry >= len(r.leaves[p.leaf].offs) {
 		return place{p.leaf + 1, 0}

@@ -21,7 +21,8 @@ func (m model) keys() []string {
 	return keys
 }
 
-// agree fails unless r holds exactly m, seen from both ends and from the middle.
+// agree fails unless r holds exactly m, read from both ends and from the
+// middle.
 func agree(t *rapid.T, r *rows, m model) {
 	keys := m.keys()
 	var up, down []string
@@ -62,8 +63,8 @@ func TestRows(t *testing.T) {
 	t.Run("behaves as a sorted map", func(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			r, m := &rows{}, model{}
-			// Few keys are replaced often, many split leaves; big rows
-			// overflow a leaf by bytes.
+			// Few keys are replaced often, many keys split leaves; large rows
+			// exceed a leaf's bytes.
 			space := rapid.SampledFrom([]int{3, 50, 5000}).Draw(t, "keys")
 			big := rapid.SampledFrom([]int{1, 100, 40_000}).Draw(t, "row bytes")
 			key := func() []byte { return fmt.Appendf(nil, "%05d", rapid.IntRange(0, space).Draw(t, "key")) }
@@ -98,7 +99,7 @@ func TestRows(t *testing.T) {
 			agree(t, r, m)
 		})
 	})
-	t.Run("is divided and joined without a loss", func(t *testing.T) {
+	t.Run("is divided and joined without losses", func(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			r, left, right := &rows{}, model{}, model{}
 			cut := rapid.IntRange(0, 3000).Draw(t, "cut")
@@ -122,7 +123,7 @@ func TestRows(t *testing.T) {
 			agree(t, r, left)
 		})
 	})
-	t.Run("keeps slices that were read unchanged", func(t *testing.T) {
+	t.Run("does not change slices that were read", func(t *testing.T) {
 		r := &rows{}
 		k := []byte("key")
 		_, first := r.put(k, []byte("first"))

@@ -9,8 +9,8 @@ import (
 )
 
 // BenchmarkTenMillionRows loads ten million small rows into memory, and reports
-// what that costs and what can be done with them. One iteration takes some 20 s
-// and 1.1 GB.
+// their cost and the speed of operations on them. One iteration takes about 20
+// s and 1.1 GB.
 func BenchmarkTenMillionRows(b *testing.B) {
 	const rows = 10_000_000
 	for b.Loop() {

@@ -12,13 +12,13 @@ type KeyColumn struct {
 	AutoIncrement bool             // the service numbers rows; not the first column
 }
 
-// Options are a table's changeable settings.
+// Options are a table's settings that can be changed.
 type Options struct {
-	TTL         int32 // seconds that a cell lives, -1 for ever
-	MaxVersions int32 // of a column that are kept, newest first
+	TTL         int32 // seconds that a cell lives; -1: forever
+	MaxVersions int32 // versions of a column that are kept, newest first
 	Deviation   int64 // seconds that a cell's timestamp may differ from now
 	AllowUpdate bool  // UpdateRow may be used
-	// UpdateFullRow is kept and returned; what it does is not documented.
+	// UpdateFullRow is stored and returned; its effect is not documented.
 	UpdateFullRow bool `json:",omitempty"`
 }
 
@@ -30,7 +30,7 @@ type Schema struct {
 	Options           Options
 	LocalTransactions bool `json:",omitempty"` // local transactions may be used
 
-	ReadUnits  int32 // reserved throughput, kept and returned, not enforced
+	ReadUnits  int32 // reserved throughput; stored and returned, not enforced
 	WriteUnits int32
 }
 
@@ -98,8 +98,8 @@ func (o *Options) check() error {
 	return nil
 }
 
-// CheckKey verifies a primary key against the schema. With bounds the
-// infinities may stand in it, with put the auto-increment placeholder.
+// CheckKey verifies a primary key against the schema. With bounds, infinities
+// are allowed; with put, the auto-increment placeholder is.
 func (s *Schema) CheckKey(key []plainbuffer.Cell, bounds, put bool) error {
 	if err := checkKeySize(key, max(maxKeyColumns, len(s.Key))); err != nil {
 		return err
@@ -141,7 +141,7 @@ func (s *Schema) checkCells(cells []plainbuffer.Cell, update bool, nowMillis int
 		if !c.HasTimestamp || c.Op == plainbuffer.DeleteOneVersion {
 			continue
 		}
-		// The service refuses versions that time to live would drop at once.
+		// The service refuses versions that would expire at once.
 		low, high := nowMillis-1000*s.Options.Deviation, nowMillis+1000*s.Options.Deviation
 		if s.Options.TTL >= 0 {
 			low = max(low, nowMillis-1000*int64(s.Options.TTL))
@@ -153,9 +153,9 @@ func (s *Schema) checkCells(cells []plainbuffer.Cell, update bool, nowMillis int
 	return nil
 }
 
-// Live drops cells that time to live or the number of versions has ended, and
-// reports whether the row is still there: a row goes with its last cell, but a
-// row that was written without columns stays.
+// Live drops cells that have expired or exceed the number of versions, and
+// reports whether the row still exists: a row disappears with its last cell,
+// but a row that was written without columns stays.
 func (o *Options) Live(row *plainbuffer.Row, nowMillis int64) bool {
 	if len(row.Cells) == 0 {
 		return true

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// segmentBytes is when a log segment is full. Expired records are freed a
-// segment at a time, and a page is copied from at most a few of them.
+// segmentBytes is the size at which a log segment is full. Expired records are
+// freed by whole segments, and a page is copied from at most a few of them.
 const segmentBytes = 1 << 20
 
 // shard is the log of one partition from its creation to its split or merge.
@@ -16,10 +16,10 @@ const segmentBytes = 1 << 20
 //   - offsets count records from 0 and never change;
 //   - times grow strictly from one write to the next; records of one write
 //     share a time;
-//   - records from visible on are not on disk yet and are not read;
-//   - a write that has a time and no records yet is in writing: whoever reads
-//     the tail must not take the moment for one up to which all is known;
-//   - a closed shard gets no record any more.
+//   - records at and after visible are not on disk yet and are not read;
+//   - writing is the time of a write that has no records yet: a reader of the
+//     tail must not report that all records up to that time are known;
+//   - a closed shard gets no more records.
 type shard struct {
 	id      string
 	parents []string
@@ -42,7 +42,7 @@ type shard struct {
 	trimmedAt int64 // µs, time of the newest record that was dropped
 }
 
-// segment is a run of records as they will be served, one after the other.
+// segment is a run of consecutive records, as they will be served.
 type segment struct {
 	base  int64 // offset of its first record
 	data  []byte
@@ -88,8 +88,8 @@ func (s *shard) locate(offset int64) int {
 }
 
 // trim drops records that were written before the horizon (µs of the aging
-// clock) and reports whether it did.
-// The offset of the oldest record left is exact, memory goes by segment.
+// clock) and reports whether it dropped any. The offset of the oldest record is
+// exact; memory is freed by segments.
 func (s *shard) trim(horizon int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +130,7 @@ func (s *shard) seek(micros int64) (offset int64, truncated bool) {
 	return min(max(seg.base+int64(i), s.trimmed), s.visible), truncated
 }
 
-// stamp begins a write: it returns the epoch and the time of its records.
+// stamp begins a write and returns the epoch and the time of its records.
 func (s *shard) stamp(now time.Time, aged time.Time) (epoch int32, micros int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,14 +139,14 @@ func (s *shard) stamp(now time.Time, aged time.Time) (epoch int32, micros int64)
 	return s.epoch, s.writing
 }
 
-// finished ends the write that stamp began, whether it left records or not.
+// finished ends the write that stamp began, whether it added records or not.
 func (s *shard) finished() {
 	s.mu.Lock()
 	s.writing = 0
 	s.mu.Unlock()
 }
 
-// known returns the time before which no record can become readable any more.
+// known returns the time before which no further record can become readable.
 // s.mu is held by the caller.
 func (s *shard) known(now time.Time) time.Time {
 	if s.visible < s.next {

@@ -85,8 +85,8 @@ func (s *Store) shards(table string) ([]tunnels.Shard, error) {
 	return found, nil
 }
 
-// expire drops what the stream's retention ended: records, and closed shards
-// without any record left.
+// expire drops what the stream's retention has ended: records, and closed
+// shards without records.
 func (t *Table) expire() error {
 	horizon, ok := t.horizon()
 	if !ok {
@@ -108,7 +108,7 @@ func (t *Table) expire() error {
 	t.mu.Lock()
 	if t.writable() != nil {
 		t.mu.Unlock()
-		return nil // they go once the disk takes it
+		return nil // they are dropped when the disk accepts it
 	}
 	var gone []mutation
 	t.shards = slices.DeleteFunc(t.shards, func(sh *shard) bool {
@@ -125,23 +125,23 @@ func (t *Table) expire() error {
 	return t.store.commits.wait(round)
 }
 
-// horizon returns the time (µs of the aging clock) before which what was written
-// is expired.
+// horizon returns the time (µs of the aging clock) before which records are
+// expired.
 func (t *Table) horizon() (micros int64, ok bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.store.aging.Now().Add(-t.stream.Expiration).UnixMicro(), t.stream.Enabled
 }
 
-// trim drops a shard's expired records, from disk without waiting: a record
-// that comes back after a crash is expired still.
+// trim drops a shard's expired records. It does not wait for the disk: a record
+// that reappears after a crash is still expired.
 func (t *Table) trim(s *shard, horizon int64) {
 	if !s.trim(horizon) {
 		return
 	}
 	s.mu.RLock()
-	// The newest dropped record stays on disk: it tells a restart where the
-	// log went on and until when it was trimmed.
+	// The newest dropped record stays on disk: after a restart it tells where
+	// the log continues and up to when it was trimmed.
 	anchor := s.trimmed - 1
 	s.mu.RUnlock()
 	t.store.commits.enqueue([]mutation{{kind: trimRecords, bucket: s.bucket, offset: anchor}}, nil)
@@ -190,8 +190,8 @@ func (s *Store) seekShard(table, shard string, t time.Time) (offset int64, trunc
 
 // ReadShard implements tunnels.Source.
 //
-// Records that can be read are durable, so it waits for no write, but where a
-// shard ends: a split or merge that a crash takes back ends none.
+// Readable records are durable, so it does not wait for a write, except at the
+// end of a shard: a split or merge that a crash takes back ends none.
 func (s *Store) ReadShard(dst []byte, table, shard string, offset int64, before time.Time, maxRows, maxBytes int) (page tunnels.ShardPage, err error) {
 	read := func() error {
 		page, err = s.readShard(dst, table, shard, offset, before, maxRows, maxBytes)
@@ -225,8 +225,8 @@ func (s *Store) readShard(dst []byte, table, shard string, offset int64, before 
 	return page, nil
 }
 
-// read returns views of the records from offset on whose time is below limit.
-// passed says that no write below limit will begin any more.
+// read returns views of the records at and after offset whose time is below
+// limit. passed says that no further write below limit will begin.
 func (s *shard) read(offset, limit int64, passed bool, maxRows, maxBytes int, now func() time.Time) (page tunnels.ShardPage, parts [][]byte) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -234,7 +234,7 @@ func (s *shard) read(offset, limit int64, passed bool, maxRows, maxBytes int, no
 		offset, page.Trimmed = s.trimmed, true
 	}
 	page.Next = offset
-	ended := false // a record at or after limit is there
+	ended := false // whether there is a record at or after limit
 	bytesLeft := maxBytes
 	for n := s.locate(offset); n < len(s.segments) && page.Records < maxRows; n++ {
 		seg := s.segments[n]
@@ -378,14 +378,14 @@ type basePage struct {
 	records           int
 	maxRows, maxBytes int
 	nowMillis         int64
-	next              []byte // where the next page begins, nil while not full
+	next              []byte // where the next page begins; nil until the page is full
 
 	row    plainbuffer.Row
 	buffer []byte
 }
 
-// read appends the rows of one partition. Stored rows are in the form of the
-// wire, so most are copied as they are.
+// read appends the rows of one partition. Stored rows have the wire format, so
+// most are copied as they are.
 func (b *basePage) read(r *rows, from, to []byte) error {
 	t := b.table
 	recode := t.schema.Options.TTL >= 0 || t.versionsLowered

@@ -28,7 +28,7 @@ func TestLog(t *testing.T) {
 			}
 		}
 	})
-	t.Run("holds changes that a condition refused not at all", func(t *testing.T) {
+	t.Run("does not hold changes that a condition refused", func(t *testing.T) {
 		s := open(t, Config{})
 		table := create(t, s, schema("t"), StreamSpec{Enabled: true})
 		c := change(PutRow, 1)
@@ -38,7 +38,7 @@ func TestLog(t *testing.T) {
 		}
 		expectLog(t, s, "t", shards(t, s, "t")[0].ID, "PUT_ROW 2 ")
 	})
-	t.Run("holds the origin columns as they were", func(t *testing.T) {
+	t.Run("holds the origin columns with their previous values", func(t *testing.T) {
 		c := newClock()
 		s := open(t, Config{Now: c.Now})
 		table := create(t, s, schema("t"), StreamSpec{Enabled: true, Origin: []string{"a", "missing"}})
@@ -49,7 +49,7 @@ func TestLog(t *testing.T) {
 		expectLog(t, s, "t", shards(t, s, "t")[0].ID,
 			"PUT_ROW 1 [a=1][b=1]", "UPDATE_ROW 1 [a=2] was [a=1]", "DELETE_ROW 1  was [a=2]")
 	})
-	t.Run("gives each write a later time, and the rows of a batch one time and an index", func(t *testing.T) {
+	t.Run("gives each write a later time, and the rows of a batch the same time and an index each", func(t *testing.T) {
 		c := newClock() // stands still
 		s := open(t, Config{Now: c.Now})
 		table := create(t, s, schema("t"), StreamSpec{Enabled: true})
@@ -76,7 +76,7 @@ func TestLog(t *testing.T) {
 			t.Errorf("%d after %d", b, a)
 		}
 	})
-	t.Run("ends when the stream is turned off, and begins afresh", func(t *testing.T) {
+	t.Run("ends when the stream is turned off, and starts anew", func(t *testing.T) {
 		s := open(t, Config{})
 		table := create(t, s, schema("t"), StreamSpec{Enabled: true})
 		apply(t, table, change(PutRow, 1))
@@ -113,7 +113,7 @@ func TestReadShard(t *testing.T) {
 			t.Fatal(err)
 		}
 		if string(page.Data[:4]) != "kept" {
-			t.Errorf("the page does not follow what dst held")
+			t.Errorf("the page is not appended to dst")
 		}
 		page.Data = page.Data[4:]
 		return page
@@ -129,29 +129,29 @@ func TestReadShard(t *testing.T) {
 		{"stops at the number of rows", 2, time.Time{}, 3, 1 << 20, tunnels.ShardPage{Records: 3, Next: 5, More: true, LastTime: start.Add(4 * time.Minute)}},
 		{"stops at the number of bytes", 0, time.Time{}, 100, 2*size + 1, tunnels.ShardPage{Records: 2, Next: 2, More: true, LastTime: start.Add(time.Minute)}},
 		{"reads one record at least", 0, time.Time{}, 100, 1, tunnels.ShardPage{Records: 1, Next: 1, More: true, LastTime: start}},
-		{"tells that the tail is reached", 8, time.Time{}, 100, 1 << 20, tunnels.ShardPage{Records: 2, Next: 10, LastTime: start.Add(9 * time.Minute)}},
+		{"reports that the tail is reached", 8, time.Time{}, 100, 1 << 20, tunnels.ShardPage{Records: 2, Next: 10, LastTime: start.Add(9 * time.Minute)}},
 		{"is empty at the tail", 10, time.Time{}, 100, 1 << 20, tunnels.ShardPage{Next: 10}},
 		{"ends before a time", 0, start.Add(3 * time.Minute), 100, 1 << 20, tunnels.ShardPage{Records: 3, Next: 3, End: true, LastTime: start.Add(2 * time.Minute)}},
 		{"has more before a time", 0, start.Add(3 * time.Minute), 2, 1 << 20, tunnels.ShardPage{Records: 2, Next: 2, More: true, LastTime: start.Add(time.Minute)}},
 		{"has more before a time by bytes", 0, start.Add(3 * time.Minute), 100, 2*size + 1, tunnels.ShardPage{Records: 2, Next: 2, More: true, LastTime: start.Add(time.Minute)}},
 		{"ends when the time has come without a record", 10, start.Add(10 * time.Minute), 100, 1 << 20, tunnels.ShardPage{Next: 10, End: true}},
-		{"goes on until the time has come", 10, start.Add(11 * time.Minute), 100, 1 << 20, tunnels.ShardPage{Next: 10}},
+		{"continues until the time has come", 10, start.Add(11 * time.Minute), 100, 1 << 20, tunnels.ShardPage{Next: 10}},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			got := read(v.offset, v.before, v.rows, v.bytes)
 			if n := len(decodeRecords(t, got.Data)); n != got.Records {
-				t.Errorf("%d records in the page, which says %d", n, got.Records)
+				t.Errorf("%d records in the page, which reports %d", n, got.Records)
 			}
 			got.Data = nil
 			if !got.LastTime.Equal(v.want.LastTime) {
 				t.Errorf("last time %v, want %v", got.LastTime, v.want.LastTime)
 			}
-			known := c.Now() // at the tail all up to the moment is known
+			known := c.Now() // at the tail everything up to now is known
 			if got.More {
 				known = got.LastTime
 			}
 			if !got.Known.Equal(known) {
-				t.Errorf("all is known up to %v, want %v", got.Known, known)
+				t.Errorf("everything is known up to %v, want %v", got.Known, known)
 			}
 			got.LastTime, got.Known, v.want.LastTime = time.Time{}, time.Time{}, time.Time{}
 			if fmt.Sprint(got) != fmt.Sprint(v.want) {
@@ -236,7 +236,7 @@ func TestExpiry(t *testing.T) {
 			table, _ = s.Table("t")
 			apply(t, table, change(PutRow, 99))
 			if page, err := s.ReadShard(nil, tableID(t, s, "t"), shard, 10, time.Time{}, 1, 1<<20); err != nil || page.Next != 11 || page.Trimmed {
-				t.Errorf("offsets do not go on: %+v, %v", page, err)
+				t.Errorf("offsets do not continue: %+v, %v", page, err)
 			}
 		})
 	}
@@ -351,7 +351,7 @@ func TestSplitAndMerge(t *testing.T) {
 			}
 		}
 	})
-	t.Run("loses and repeats no write meanwhile", func(t *testing.T) {
+	t.Run("neither loses nor repeats writes meanwhile", func(t *testing.T) {
 		s := open(t, Config{})
 		table := create(t, s, schema("t"), StreamSpec{Enabled: true})
 		const writers, writes = 4, 300
@@ -413,7 +413,7 @@ func TestReadBase(t *testing.T) {
 				}
 				for _, rec := range decodeRecords(t, page.Data) {
 					if rec.row.HasSequence || rec.action != 1 {
-						t.Errorf("base record %s has a sequence or is no put", rec)
+						t.Errorf("base record %s has a sequence or is not a put", rec)
 					}
 					ids = append(ids, rec.row.PrimaryKey[0].Value.Integer())
 				}
@@ -455,10 +455,10 @@ func TestReadBase(t *testing.T) {
 			t.Errorf("got %+v, %v", page, err)
 		}
 	})
-	t.Run("refuses a start that is no key of the table", func(t *testing.T) {
+	t.Run("refuses a start that is not a key of the table", func(t *testing.T) {
 		for _, start := range [][]byte{{}, {1, 2, 3}, plainbuffer.AppendPrimaryKey(nil, pk(1, "s")[:1])} {
 			if _, err := s.ReadBase(nil, tableID(t, s, "t"), start, nil, 100, 1); err == nil {
-				t.Errorf("%x is taken", start)
+				t.Errorf("%x is accepted", start)
 			}
 		}
 	})
@@ -472,16 +472,16 @@ func TestKnown_stops_at_a_write_that_nobody_can_read_yet(t *testing.T) {
 	}
 	_, stamp := s.stamp(now, now)
 	if got := s.known(now.Add(time.Second)); got.UnixMicro() != stamp {
-		t.Errorf("while a write of %d is applied all is known up to %d", stamp, got.UnixMicro())
+		t.Errorf("while a write of %d is applied everything is known up to %d", stamp, got.UnixMicro())
 	}
 	offset, _ := s.append([]byte("record"), stamp)
 	s.finished()
 	if got := s.known(now.Add(time.Second)); got.UnixMicro() != stamp {
-		t.Errorf("before a record of %d is on disk all is known up to %d", stamp, got.UnixMicro())
+		t.Errorf("before a record of %d is on disk everything is known up to %d", stamp, got.UnixMicro())
 	}
 	s.publish(offset + 1)
 	if got := s.known(now.Add(time.Second)); !got.Equal(now.Add(time.Second)) {
-		t.Errorf("after it is readable all is known up to %v", got)
+		t.Errorf("after it is readable everything is known up to %v", got)
 	}
 	_, failed := s.stamp(now, now)
 	s.finished() // it left no record

@@ -18,7 +18,7 @@ import (
 // maxTables is the service's limit for an instance.
 const maxTables = 64
 
-// Config says how a store is opened.
+// Config configures a store.
 type Config struct {
 	Dir  string           // data directory; empty keeps everything in memory
 	Sync bool             // flush every commit to the device (see Open)
@@ -49,12 +49,12 @@ type Store struct {
 
 var _ tunnels.Source = (*Store)(nil)
 
-// Open opens a store. In a data directory everything lies in one file, which
-// one process at a time may use.
+// Open opens a store. A data directory has a single file, which one process at
+// a time may use.
 //
-// A write that returned survives the death of the process in any case. It
-// survives a power failure only with Sync, at the price of one flush of the
-// device for each group of concurrent writes.
+// A write that has returned survives the death of the process in any case. It
+// survives a power failure only with Sync, at the cost of flushing the device
+// once for each group of concurrent writes.
 func Open(cfg Config) (*Store, error) {
 	s := &Store{now: cfg.Now, tables: make(map[string]*Table), byID: make(map[string]*Table), state: make(map[string][]byte)}
 	if s.now == nil {
@@ -107,7 +107,7 @@ func (s *Store) Table(name string) (*Table, error) {
 	return t, nil
 }
 
-// byID returns tables by their ids instead of their names.
+// byID returns the tables by their ids instead of their names.
 func byID(tables map[string]*Table) map[string]*Table {
 	ids := make(map[string]*Table, len(tables))
 	for _, t := range tables {
@@ -116,18 +116,18 @@ func byID(tables map[string]*Table) map[string]*Table {
 	return ids
 }
 
-// table returns the table of that id.
+// table returns the table with that id.
 func (s *Store) table(id string) (*Table, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	t := s.byID[id]
 	if t == nil {
-		return nil, fmt.Errorf("table of id %s: %w", id, tunnels.ErrNoTable)
+		return nil, fmt.Errorf("table with the id %s: %w", id, tunnels.ErrNoTable)
 	}
 	return t, nil
 }
 
-// TableOfStream returns the table whose stream has that id, nil when there is
+// TableOfStream returns the table whose stream has that id, or nil if there is
 // none.
 func (s *Store) TableOfStream(id string) *Table {
 	s.mu.RLock()
@@ -154,7 +154,7 @@ func (s *Store) Tables() []string {
 	return names
 }
 
-// StreamSpec is what a caller wants of a table's stream.
+// StreamSpec describes the stream that a caller wants for a table.
 type StreamSpec struct {
 	Enabled    bool
 	Expiration time.Duration
@@ -182,8 +182,8 @@ func (s *StreamSpec) check() error {
 	return nil
 }
 
-// CreateTable creates a table that is divided at the given partition keys, in
-// ascending order, each of which begins a partition, and its indexes.
+// CreateTable creates a table and its indexes. The table is divided at the
+// given partition keys, which are in ascending order; each begins a partition.
 func (s *Store) CreateTable(schema Schema, stream StreamSpec, splits []plainbuffer.Value, indexes ...IndexMeta) error {
 	if err := schema.check(); err != nil {
 		return err
@@ -268,7 +268,7 @@ func (s *Store) DeleteTable(name string) error {
 	t.mu.Unlock()
 	s.mu.Unlock()
 	if err := s.commits.wait(round); err != nil {
-		return err // the table is there again
+		return err // the table exists again
 	}
 	s.notify(t.id, true)
 	return nil
@@ -358,8 +358,8 @@ func (s *Store) Watch(f func(table string, gone bool)) {
 	s.mu.Unlock()
 }
 
-// notify tells the watchers that a table's shards changed, or that the table is
-// gone. No lock is held.
+// notify calls the watchers after a table's shards changed, or after the table
+// was deleted. No lock is held.
 func (s *Store) notify(tableID string, gone bool) {
 	s.mu.RLock()
 	watchers := s.watchers

@@ -16,7 +16,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// clock is a service clock that tests move.
+// clock is a service clock that tests set.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -108,7 +108,7 @@ func apply(t *testing.T, table *Table, changes ...*Change) {
 	}
 }
 
-// row returns a row's cells as text, "-" for no row.
+// row returns a row's cells as text, "-" if it does not exist.
 func row(t *testing.T, table *Table, id int64) string {
 	t.Helper()
 	var r plainbuffer.Row
@@ -164,7 +164,7 @@ func (r record) String() string {
 
 func decodeRecords(t fataler, data []byte) []record {
 	t.Helper()
-	// next_token is required, and not a source's business.
+	// next_token is required, and not the source's responsibility.
 	var resp protocol.ReadRecordsResponse
 	if err := proto.Unmarshal(append(data[:len(data):len(data)], 2<<3|2, 0), protoadapt.MessageV2Of(&resp)); err != nil {
 		t.Fatal(err)
@@ -195,7 +195,7 @@ func log(t *testing.T, s *Store, table, shard string) []record {
 	}
 	records := decodeRecords(t, page.Data)
 	if len(records) != page.Records {
-		t.Fatalf("the page says %d records and holds %d", page.Records, len(records))
+		t.Fatalf("the page reports %d records and holds %d", page.Records, len(records))
 	}
 	return records
 }
@@ -237,7 +237,7 @@ type fataler interface {
 	Fatal(args ...any)
 }
 
-// tableID returns the id by which a tunnels.Source knows a table.
+// tableID returns the id by which a tunnels.Source identifies a table.
 func tableID(t interface {
 	Helper()
 	Fatal(args ...any)

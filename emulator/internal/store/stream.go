@@ -10,7 +10,7 @@ import (
 )
 
 // Update changes a table's options, its reserved throughput (read and write)
-// and its stream; nil leaves each as it is. Turning a stream off drops its log.
+// and its stream; nil means unchanged. Turning a stream off drops its log.
 func (t *Table) Update(options *Options, units *[2]int32, stream *StreamSpec) error {
 	if options != nil {
 		if err := options.check(); err != nil {
@@ -82,8 +82,8 @@ func (t *Table) Update(options *Options, units *[2]int32, stream *StreamSpec) er
 // reserved throughput.
 const adjustInterval = 2 * time.Minute
 
-// checkAdjustment refuses an adjustment that follows another one too soon.
-// t.mu is held.
+// checkAdjustment refuses an adjustment too soon after the previous one. t.mu
+// is held.
 func (t *Table) checkAdjustment() error {
 	if since := t.store.now().Sub(t.adjusted); !t.adjusted.IsZero() && since >= 0 && since < adjustInterval {
 		return wire.Errorf(wire.CodeTooFrequentAdjustment, "Capacity unit adjustment is too frequent.")
@@ -125,8 +125,8 @@ func (t *Table) newShard(epoch int32, after int64, parents ...*shard) *shard {
 	return s
 }
 
-// dropShards ends the stream and returns what removes its log from disk.
-// t.mu is held.
+// dropShards ends the stream and returns the mutations that remove its log from
+// disk. t.mu is held.
 func (t *Table) dropShards() []mutation {
 	var gone []mutation
 	for _, s := range t.shards {

@@ -26,7 +26,7 @@ type Table struct {
 	id        string // differs from that of an earlier table of the same name
 	rowBucket string
 	created   time.Time
-	indexOf   *indexRecord // what a secondary index was made from; nil for a table that is none
+	indexOf   *indexRecord // what a secondary index is derived from; nil for other tables
 
 	mu         sync.RWMutex // guards the following
 	schema     Schema
@@ -34,25 +34,26 @@ type Table struct {
 	stream     tunnels.StreamInfo
 	indexes    []*index
 	shards     []*shard
-	shardCount int // ever made, for ids
+	shardCount int // shards ever created, for their ids
 
 	adjusted  time.Time // when the reserved throughput was last updated; zero: never
 	dropped   bool
-	takenBack bool // another Table has this one's place: the disk refused a write
-	// versionsLowered says that rows may hold more versions than the options allow.
+	takenBack bool // another Table has replaced this one: the disk refused a write
+	// versionsLowered says that rows may have more versions than the options
+	// allow.
 	versionsLowered bool
 
 	autoMu   sync.Mutex // guards the following; taken with mu held for reading
-	lastAuto int64      // largest auto-increment value given
-	sentAuto int64      // the one that is on disk, or will be with the rows queued so far
+	lastAuto int64      // largest auto-increment value assigned
+	sentAuto int64      // the value that is on disk, or will be with the rows queued so far
 }
 
 // partition is a range of partition keys (values of the first primary key
-// column) with its rows. A partition key is never cut in two.
+// column) with its rows. All rows of a partition key are in the same partition.
 type partition struct {
 	low     *plainbuffer.Value // first partition key, nil for the lowest partition
 	lowKey  []byte             // low as an ordered key
-	private bool               // a transaction's copies of rows, which no index follows
+	private bool               // holds a transaction's copies of rows, which have no index
 
 	mu     sync.RWMutex // guards the following
 	rows   rows
@@ -68,7 +69,7 @@ func newPartition(low *plainbuffer.Value) *partition {
 	return p
 }
 
-// decode reads a row and drops what is no longer alive in it. p.mu is held.
+// decode reads a row and drops expired cells from it. p.mu is held.
 func (p *partition) decode(t *Table, key []byte, row *plainbuffer.Row, nowMillis int64) (exists bool, err error) {
 	b, ok := p.rows.get(key)
 	if !ok {
@@ -105,7 +106,8 @@ func randomID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// ID returns an id that no other table has had, not even one of the same name.
+// ID returns the table's id, which no other table has had, not even an earlier
+// one with the same name.
 func (t *Table) ID() string { return t.id }
 
 // Created returns when the table was created.
@@ -133,12 +135,12 @@ func errNoTable() error {
 }
 
 // Apply makes the changes and returns once all of them are durable. Changes of
-// one partition happen in their order and share a time in the log, where they
-// are told apart by row index. Each change carries its own outcome; an error is
-// returned when nothing was done at all, or when the disk failed.
+// one partition are made in order and share a time in the log, where their row
+// indexes distinguish them. Each change carries its own outcome; an error is
+// returned only if nothing was done at all, or if the disk failed.
 //
-// With atomic set, the changes have one partition key, and all are made or,
-// when one fails, none.
+// If atomic is set, the changes have one partition key, and either all are made
+// or none.
 func (t *Table) Apply(changes []*Change, atomic bool) error {
 	if err := t.store.commits.revive(); err != nil {
 		return err
@@ -147,7 +149,8 @@ func (t *Table) Apply(changes []*Change, atomic bool) error {
 	if lost := t.store.commits.wait(round); lost != nil {
 		return lost
 	}
-	// A failed change too tells of rows, which must not be taken back any more.
+	// A failed change also reveals the state of rows, which must not be taken
+	// back afterwards.
 	if err != nil || slices.ContainsFunc(changes, func(c *Change) bool { return c.Err != nil }) {
 		if lost := t.store.commits.wait(t.store.commits.newest()); lost != nil {
 			return lost
@@ -187,7 +190,7 @@ func (t *Table) apply(changes []*Change, atomic bool) (*round, error) {
 	return last, nil
 }
 
-// prepare validates a change and fills in what the service decides.
+// prepare validates a change and fills in the values that the service assigns.
 func (t *Table) prepare(c *Change, nowMillis int64) error {
 	if err := t.schema.CheckKey(c.Row.PrimaryKey, false, c.Action != DeleteRow); err != nil {
 		return err
@@ -223,8 +226,8 @@ func (t *Table) prepare(c *Change, nowMillis int64) error {
 	return nil
 }
 
-// nextAuto returns a number greater than all before it, also those of rows that
-// are deleted by now, and whatever the clock did. It follows the clock.
+// nextAuto returns a number greater than all earlier ones, including those of
+// deleted rows, even if the clock was set back. It follows the clock.
 func (t *Table) nextAuto(nowMillis int64) int64 {
 	t.autoMu.Lock()
 	defer t.autoMu.Unlock()
@@ -249,7 +252,7 @@ func (p *partition) applyGroup(t *Table, group []*Change, nowMillis int64) *roun
 	return p.finishGroup(t)
 }
 
-// finishGroup queues what the group's changes left. p.mu is held.
+// finishGroup queues the group's mutations. p.mu is held.
 func (p *partition) finishGroup(t *Table) *round {
 	if p.shard != nil {
 		p.shard.finished()
@@ -259,7 +262,7 @@ func (p *partition) finishGroup(t *Table) *round {
 	return t.enqueue(pending, p.shard)
 }
 
-// nextSequence returns the place of the next write in the partition's log.
+// nextSequence returns the position of the next write in the partition's log.
 func (p *partition) nextSequence(t *Table) plainbuffer.Sequence {
 	if p.shard == nil {
 		return plainbuffer.Sequence{}
@@ -268,8 +271,7 @@ func (p *partition) nextSequence(t *Table) plainbuffer.Sequence {
 	return plainbuffer.Sequence{Epoch: epoch, Timestamp: micros}
 }
 
-// Get decodes the row with that primary key into row. The row's views stay
-// valid.
+// Get decodes the row with that primary key into row, whose views stay valid.
 func (t *Table) Get(key []plainbuffer.Cell, row *plainbuffer.Row) (exists bool, err error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -287,10 +289,10 @@ func (t *Table) Get(key []plainbuffer.Cell, row *plainbuffer.Row) (exists bool, 
 }
 
 // Scan appends up to limit encoded rows to dst: those with start <= key < end
-// going up, or with start >= key > end going down when backward is set. Keys
-// are ordered keys; a nil bound is open. next is the key to go on from,
-// inclusive, and nil at the end of the range. The rows' bytes stay valid; what
-// time to live ended is still in them (see Live).
+// in ascending order or, if backward is set, those with start >= key > end in
+// descending order. Keys are ordered keys; a nil bound is open. next is the key
+// at which to continue, inclusive, or nil at the end of the range. The rows'
+// bytes stay valid and may contain expired cells (see Live).
 func (t *Table) Scan(dst [][]byte, start, end []byte, backward bool, limit int) (found [][]byte, next []byte, err error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -345,15 +347,15 @@ func (p *partition) scan(dst [][]byte, start, end []byte, backward bool, limit i
 	}
 }
 
-// Live decodes an encoded row from Scan and drops what is no longer alive in
-// it; exists tells whether anything is left.
+// Live decodes an encoded row from Scan and drops expired cells; exists reports
+// whether anything is left.
 func (t *Table) Live(b []byte, row *plainbuffer.Row) (exists bool, err error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	return t.decodeRow(b, row, t.store.now().UnixMilli())
 }
 
-// Bounds returns the first primary key of each partition but the lowest, as
+// Bounds returns the first primary key of each partition except the lowest, as
 // PlainBuffers.
 func (t *Table) Bounds() [][]byte {
 	t.mu.RLock()
@@ -365,8 +367,8 @@ func (t *Table) Bounds() [][]byte {
 	return bounds
 }
 
-// SplitPoints returns primary keys, as PlainBuffers, that divide the table
-// into parts of about size bytes; at most limit of them unless limit is zero.
+// SplitPoints returns primary keys, as PlainBuffers, that divide the table into
+// parts of about size bytes, and at most limit of them unless limit is zero.
 func (t *Table) SplitPoints(size int64, limit int) ([][]byte, error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -383,7 +385,7 @@ func (t *Table) SplitPoints(size int64, limit int) ([][]byte, error) {
 			if !ok || limit > 0 && len(points) >= limit {
 				break
 			}
-			// A row goes to the part in which more of it fits.
+			// A row belongs to the part that holds more of its bytes.
 			if sum == 0 || sum+int64(len(b)/2) <= size {
 				sum += int64(len(b))
 				continue

@@ -45,7 +45,7 @@ func TestApply(t *testing.T) {
 		expectText(t, "row", row(t, table, 1), "[a=4][a=3][a=2][b=x]")
 		expectLog(t, s, "t", shards(t, s, "t")[0].ID, "PUT_ROW 1 [a=4][a=3][a=2][b=x]")
 	})
-	t.Run("of equal versions the last written stays", func(t *testing.T) {
+	t.Run("of equal versions the last one stays", func(t *testing.T) {
 		c := newClock()
 		table := create(t, open(t, Config{Now: c.Now}), schema("t"), StreamSpec{})
 		apply(t, table, change(UpdateRow, 1, text("a", "1")))
@@ -62,13 +62,13 @@ func TestApply(t *testing.T) {
 		apply(t, table, change(UpdateRow, 1, plainbuffer.Cell{Name: "a", Op: plainbuffer.DeleteAllVersion}))
 		expectText(t, "row", row(t, table, 1), "[b=1]")
 	})
-	t.Run("a row without its last column is still there", func(t *testing.T) {
+	t.Run("a row without its last column still exists", func(t *testing.T) {
 		table := create(t, open(t, Config{}), schema("t"), StreamSpec{})
 		apply(t, table, change(PutRow, 1, text("a", "1")))
 		apply(t, table, change(UpdateRow, 1, plainbuffer.Cell{Name: "a", Op: plainbuffer.DeleteAllVersion}))
 		expectText(t, "row", row(t, table, 1), "")
 	})
-	t.Run("deleting columns of a missing row makes no row", func(t *testing.T) {
+	t.Run("deleting columns of a missing row creates no row", func(t *testing.T) {
 		table := create(t, open(t, Config{}), schema("t"), StreamSpec{})
 		apply(t, table, change(UpdateRow, 1, plainbuffer.Cell{Name: "a", Op: plainbuffer.DeleteAllVersion}))
 		expectText(t, "row", row(t, table, 1), "-")
@@ -93,7 +93,7 @@ func TestApply(t *testing.T) {
 			t.Errorf("got %v, %v", err, c.Err)
 		}
 	})
-	t.Run("expectations of the row's existence hold it back", func(t *testing.T) {
+	t.Run("changes are refused unless the row's existence is as expected", func(t *testing.T) {
 		table := create(t, open(t, Config{}), schema("t"), StreamSpec{})
 		try := func(a Action, id int64, e Existence) string {
 			c := change(a, id)
@@ -163,8 +163,8 @@ func TestTimeToLive(t *testing.T) {
 	c.advance(12 * time.Hour)
 	apply(t, table, change(UpdateRow, 1, text("b", "1")))
 	c.advance(13 * time.Hour)
-	t.Run("ends cells one by one", func(t *testing.T) { expectText(t, "row", row(t, table, 1), "[b=1]") })
-	t.Run("holds for base data too", func(t *testing.T) {
+	t.Run("expires cells one by one", func(t *testing.T) { expectText(t, "row", row(t, table, 1), "[b=1]") })
+	t.Run("applies to base data too", func(t *testing.T) {
 		page, err := s.ReadBase(nil, tableID(t, s, "t"), nil, nil, 100, 1<<20)
 		if err != nil {
 			t.Fatal(err)
@@ -177,7 +177,7 @@ func TestTimeToLive(t *testing.T) {
 	c.advance(24 * time.Hour)
 	t.Run("ends a row with its last cell", func(t *testing.T) { expectText(t, "row", row(t, table, 1), "-") })
 	t.Run("leaves a row that never had a cell", func(t *testing.T) { expectText(t, "row", row(t, table, 2), "") })
-	t.Run("refuses a version that it would end at once", func(t *testing.T) {
+	t.Run("refuses a version that would expire at once", func(t *testing.T) {
 		old := change(PutRow, 3, at(text("a", "1"), c.Now().Add(-25*time.Hour).UnixMilli()))
 		if err := table.Apply([]*Change{old}, false); err != nil || code(old.Err) != "OTSParameterInvalid" {
 			t.Errorf("got %v, %v", err, old.Err)
@@ -278,7 +278,7 @@ func rowSize(t *testing.T, table *Table, id int64) int64 {
 }
 
 func TestAdjustment(t *testing.T) {
-	t.Run("is counted from over a restart", func(t *testing.T) {
+	t.Run("counts across a restart", func(t *testing.T) {
 		c := newClock()
 		cfg := Config{Dir: t.TempDir(), Now: c.Now}
 		s := open(t, cfg)

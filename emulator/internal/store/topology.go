@@ -9,7 +9,7 @@ import (
 )
 
 // Split divides the partition with the most rows in two, at its middle
-// partition key. Its shard is closed and two children go on.
+// partition key. Its shard is closed and two children continue.
 func (s *Store) Split(table string) error {
 	t, err := s.Table(table)
 	if err != nil {
@@ -18,9 +18,9 @@ func (s *Store) Split(table string) error {
 	return t.reshape(t.split)
 }
 
-// SplitAt divides partitions at the given partition keys, one after the other,
-// or does nothing and tells which key is not of the table's type or begins a
-// partition already.
+// SplitAt divides partitions at the given partition keys, in order. If a key
+// does not have the table's type or begins a partition already, it does nothing
+// and returns an error about that key.
 func (s *Store) SplitAt(table string, keys ...plainbuffer.Value) error {
 	t, err := s.Table(table)
 	if err != nil {
@@ -50,7 +50,7 @@ func (t *Table) findValue(key plainbuffer.Value) int {
 }
 
 // Merge joins the two neighbouring partitions that have the fewest rows
-// together. Their shards are closed and one child goes on.
+// together. Their shards are closed and one child continues.
 func (s *Store) Merge(table string) error {
 	t, err := s.Table(table)
 	if err != nil {
@@ -59,7 +59,7 @@ func (s *Store) Merge(table string) error {
 	return t.reshape(t.merge)
 }
 
-// reshape runs a change of partitions and returns when it is durable.
+// reshape changes partitions and returns when the change is durable.
 func (t *Table) reshape(change func() error) error {
 	if err := t.store.commits.revive(); err != nil {
 		return err
@@ -146,8 +146,8 @@ func (t *Table) merge() error {
 	return nil
 }
 
-// closeShard ends a shard's log and returns the time that its children's
-// records must be after.
+// closeShard ends a shard's log and returns the time after which its children's
+// records must be.
 func (t *Table) closeShard(s *shard) (lastTime int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,8 +157,8 @@ func (t *Table) closeShard(s *shard) (lastTime int64) {
 	return s.lastTime
 }
 
-// middleKey returns the partition key that about half of the rows come before.
-// It is not ok when all rows have the same one.
+// middleKey returns a partition key that is greater than those of about half of
+// the rows. ok is false if all rows have the same one.
 func (t *Table) middleKey(r *rows) (cut plainbuffer.Value, ok bool) {
 	if r.count < 2 {
 		return cut, false
@@ -174,7 +174,7 @@ func (t *Table) middleKey(r *rows) (cut plainbuffer.Value, ok bool) {
 	if !ok || middle.Compare(first) > 0 {
 		return middle, ok
 	}
-	// The first half is one partition key: cut behind it.
+	// The first half is a single partition key: cut after it.
 	bound := plainbuffer.AppendOrderedKey(nil, []plainbuffer.Cell{{Value: first}, {Value: plainbuffer.Special(plainbuffer.InfMax)}})
 	if len(t.schema.Key) == 1 {
 		return t.partitionKey(r, r.next(place{}))
@@ -195,8 +195,8 @@ func (t *Table) partitionKey(r *rows, p place) (v plainbuffer.Value, ok bool) {
 	return row.PrimaryKey[0].Value, true
 }
 
-// between returns a partition key inside (low, high), for a partition whose
-// rows give no hint. A nil bound is open.
+// between returns a partition key inside (low, high), for a partition without
+// enough rows to choose from. A nil bound is open.
 func between(low, high *plainbuffer.Value, kind plainbuffer.Kind) (v plainbuffer.Value, ok bool) {
 	if kind == plainbuffer.Integer {
 		lo, hi := int64(math.MinInt64), int64(math.MaxInt64)

@@ -18,47 +18,48 @@ const (
 	maxTransaction  = 4 << 20 // bytes of data that a transaction writes
 )
 
-// transactionID is the form of rand.Text. The service tells an id that it can't
-// have given from one of a transaction that has ended.
+// transactionID matches the ids that rand.Text generates. The service
+// distinguishes an id that it cannot have assigned from one of a transaction
+// that has ended.
 var transactionID = regexp.MustCompile(`^[A-Z2-7]{26,}$`)
 
-// transactions are the open transactions of a store. They are in memory only:
-// a restart ends them as their timeout would.
+// transactions are the open transactions of a store. They are in memory only: a
+// restart ends them, as their timeout would.
 type transactions struct {
-	locks atomic.Int32 // how many partition keys are locked, so that writes need no mutex while there is none
+	locks atomic.Int32 // number of locked partition keys: writes need no mutex while it is zero
 
-	mu    sync.Mutex // guards the following; taken last, with a partition's lock held
+	mu    sync.Mutex // guards the following; locked last, with a partition's lock held
 	byID  map[string]*Transaction
 	byKey map[lockedKey]*Transaction
 }
 
-// lockedKey is a partition key that a transaction holds: the table's id and the
+// lockedKey is a partition key locked by a transaction: the table's id and the
 // first column of the primary key as an ordered key.
 type lockedKey struct{ table, key string }
 
-// Transaction is a local transaction: what it writes to the rows of one
-// partition key is seen by itself only, until Commit makes all of it at once.
-// Meanwhile every other write to these rows is refused, so they stay as the
-// transaction has read them.
+// Transaction is a local transaction. Only it sees what it writes to the rows
+// of its partition key, until Commit makes all changes at once. Meanwhile every
+// other write to these rows is refused, so they stay as the transaction has
+// read them.
 //
-// It is used by one request at a time (Store.Transaction).
+// One request at a time uses it (Store.Transaction).
 type Transaction struct {
 	store   *Store
 	id      string
 	lock    lockedKey
 	value   plainbuffer.Value // of the partition key
-	expires time.Time         // by the aging clock; not while it is busy
-	busy    bool              // a request uses it; guarded by transactions.mu
+	expires time.Time         // by the aging clock; ignored while busy
+	busy    bool              // whether a request uses it; guarded by transactions.mu
 
 	changes []*Change
 	size    int             // bytes of data written
 	rows    *partition      // the transaction's own copies of rows, without a log
-	copied  map[string]bool // ordered keys that rows was asked for
-	whole   bool            // rows has every row of the partition key
+	copied  map[string]bool // ordered keys of the rows that were copied
+	whole   bool            // whether every row of the partition key was copied
 }
 
-// StartTransaction locks the partition key, which is given as a primary key of
-// its first column only, and returns the transaction's id. The key is kept.
+// StartTransaction locks the partition key, which is given as a primary key
+// with its first column only, and returns the transaction's id. It keeps key.
 func (s *Store) StartTransaction(t *Table, key []plainbuffer.Cell) (id string, err error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -105,14 +106,14 @@ func (l *transactions) start(tx *Transaction, now time.Time) error {
 	return nil
 }
 
-// expire ends a transaction whose time is over. l.mu is held.
+// expire ends a transaction whose time is up. l.mu is held.
 func (l *transactions) expire(tx *Transaction, now time.Time) {
 	if !tx.busy && !now.Before(tx.expires) {
 		l.remove(tx)
 	}
 }
 
-// remove ends a transaction, which does nothing the second time. l.mu is held.
+// remove ends a transaction; a second call does nothing. l.mu is held.
 func (l *transactions) remove(tx *Transaction) {
 	if l.byID[tx.id] != nil {
 		delete(l.byID, tx.id)
@@ -121,8 +122,8 @@ func (l *transactions) remove(tx *Transaction) {
 	}
 }
 
-// check refuses a change of rows that a transaction holds, but its own. The
-// lock of the row's partition is held.
+// check refuses a change of rows that another transaction has locked. The lock
+// of the row's partition is held.
 func (l *transactions) check(t *Table, c *Change) error {
 	if l.locks.Load() == 0 {
 		return nil
@@ -144,8 +145,8 @@ func errLocked() error {
 	return wire.Errorf(wire.CodeRowOperationConflict, "Data is being modified by the other request.")
 }
 
-// Transaction calls f with the open transaction of that id. Until f returns, the
-// transaction neither expires nor is used by another request.
+// Transaction calls f with the open transaction that has the id. Until f
+// returns, the transaction does not expire and no other request uses it.
 func (s *Store) Transaction(id string, f func(*Transaction) error) error {
 	l := &s.transactions
 	l.mu.Lock()
@@ -183,11 +184,12 @@ func (tx *Transaction) Abort() {
 }
 
 // Commit makes all changes and returns once they are durable. They share a time
-// in the log. When it fails, the transaction stays open and may be committed again.
+// in the log. If it fails, the transaction stays open and can be committed
+// again.
 func (tx *Transaction) Commit() error {
 	t, err := tx.store.table(tx.lock.table)
 	if err != nil {
-		tx.Abort() // with its table
+		tx.Abort() // the transaction ends with its table
 		return errNoTable()
 	}
 	if len(tx.changes) > 0 {
@@ -222,10 +224,10 @@ func (t *Table) applyTransaction(tx *Transaction) (*round, error) {
 	return p.applyAll(t, tx.changes, t.store.now().UnixMilli())
 }
 
-// Apply makes changes within the transaction. Like Table.Apply it leaves its
-// outcome in each of them, and returns an error when nothing was done at all.
-// size is how much data the request writes. The changes' rows are kept, so
-// nobody may change the memory that they are views of.
+// Apply makes changes within the transaction. Like Table.Apply it stores its
+// outcome in each of them, and returns an error if nothing was done at all.
+// size is the amount of data that the request writes. The changes' rows are
+// kept, so the memory that they are views of must not change.
 func (tx *Transaction) Apply(t *Table, changes []*Change, size int, atomic bool) error {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
@@ -250,7 +252,7 @@ func (tx *Transaction) Apply(t *Table, changes []*Change, size int, atomic bool)
 		tx.size += size
 	}
 	tx.changes = append(tx.changes, made...)
-	tx.rows.writer.pending = nil // these rows are not the table's
+	tx.rows.writer.pending = nil // these rows are not in the table
 	return nil
 }
 
@@ -267,14 +269,14 @@ func (tx *Transaction) apply(t *Table, c *Change, undo *undo, nowMillis int64) e
 	return tx.rows.apply(t, c, plainbuffer.Sequence{}, nowMillis)
 }
 
-// settled returns the change as it is made once more when the transaction is
-// committed: its conditions were met, its increments are puts, and its cells
-// have their versions.
+// settled returns the change in the form in which Commit repeats it: its
+// conditions have been met, its increments are puts, and its cells have their
+// versions.
 func (c *Change) settled(tx *Transaction) *Change {
 	return &Change{Action: c.Action, Row: c.Row, key: c.key, tx: tx}
 }
 
-// scope refuses a table that is not the transaction's. t.mu is held.
+// scope refuses a table other than the transaction's. t.mu is held.
 func (tx *Transaction) scope(t *Table) error {
 	if err := t.usable(); err != nil {
 		return err
@@ -285,7 +287,7 @@ func (tx *Transaction) scope(t *Table) error {
 	return nil
 }
 
-// holds refuses rows that are not of the transaction's partition key.
+// holds refuses rows that do not have the transaction's partition key.
 func (tx *Transaction) holds(key []plainbuffer.Cell) error {
 	if first := key[0].Value; !first.Equal(tx.value) {
 		return wire.Errorf(wire.CodeDataOutOfRange, "Data out of scope of transaction. Transaction PartKey:%s. Data PartKey:%s", keyText(tx.value), keyText(first))

@@ -12,7 +12,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// transactional has the keys id and sub; transactions are of one id.
+// transactional has the keys id and sub; a transaction has one id.
 func transactional(name string) Schema {
 	s := schema(name)
 	s.LocalTransactions = true
@@ -28,7 +28,7 @@ func begin(t *testing.T, s *Store, table *Table, id int64) string {
 	return tx
 }
 
-// within makes changes in a transaction, which must succeed.
+// within makes changes in a transaction; they must succeed.
 func within(t *testing.T, s *Store, table *Table, tx string, changes ...*Change) {
 	t.Helper()
 	err := s.Transaction(tx, func(tx *Transaction) error { return tx.Apply(table, changes, 1, false) })
@@ -84,7 +84,7 @@ func TestTransaction(t *testing.T) {
 		clock.advance(transactionLife)
 		apply(t, table, change(PutRow, 1))
 	})
-	t.Run("is committed although a row on which it had a condition has expired since", func(t *testing.T) {
+	t.Run("can be committed although a row on which it had a condition has expired since", func(t *testing.T) {
 		clock := newClock()
 		s := open(t, Config{Now: clock.Now})
 		sc := transactional("t")
@@ -162,8 +162,8 @@ func TestTransaction(t *testing.T) {
 }
 
 // TestTransactionsChangeWhatDirectWritesChange makes random changes of a few
-// rows in transactions of one table and directly in another: each change has
-// the same outcome and is followed by the same rows, and so does the log.
+// rows, in transactions of one table and directly in another. The outcome of
+// each change, the rows after it and the log must be the same.
 func TestTransactionsChangeWhatDirectWritesChange(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -217,7 +217,7 @@ func TestTransactionsChangeWhatDirectWritesChange(t *testing.T) {
 	}
 }
 
-// randomChange returns the same change twice.
+// randomChange returns a random change twice.
 func randomChange(random *rand.Rand) [2]*Change {
 	sub, action, expect := fmt.Sprint(random.IntN(4)), Action(1+random.IntN(3)), Existence(random.IntN(3))
 	var cells []plainbuffer.Cell

@@ -7,7 +7,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// copyRow copies the table's row with that key unless it was copied before.
+// copyRow copies the table's row with that key, unless it was already copied.
 // t.mu is held.
 func (tx *Transaction) copyRow(t *Table, key []byte) {
 	if tx.whole || tx.copied[string(key)] {
@@ -22,8 +22,8 @@ func (tx *Transaction) copyRow(t *Table, key []byte) {
 	}
 }
 
-// copyRows copies every row of the partition key that was not copied before.
-// t.mu is held.
+// copyRows copies every row of the partition key that was not yet copied. t.mu
+// is held.
 func (tx *Transaction) copyRows(t *Table) {
 	if tx.whole {
 		return
@@ -45,14 +45,14 @@ func (tx *Transaction) copyRows(t *Table) {
 	tx.whole = true
 }
 
-// View is what a read sees of a table's rows. A Table is one.
+// View is a table's rows as a read sees them. A Table is a View.
 type View interface {
 	Get(key []plainbuffer.Cell, row *plainbuffer.Row) (exists bool, err error)
 	Scan(dst [][]byte, start, end []byte, backward bool, limit int) (found [][]byte, next []byte, err error)
 }
 
-// View returns what the transaction sees of the table: its own changes, and
-// otherwise what is committed. It is valid while the transaction is used.
+// View returns the table as the transaction sees it: its own changes, and
+// otherwise what is committed. It is valid while the transaction is in use.
 func (tx *Transaction) View(t *Table) View { return transactionView{tx, t} }
 
 type transactionView struct {
