@@ -7,15 +7,15 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 )
 
-// The balance. With n clients that have sent a heartbeat and a channels that are
-// read or could be, each client may hold a/n channels, and a%n of them one more:
-// those that hold more already, so that an even enough tunnel is left alone.
-// Only what is above the limit is taken away, and it goes to a client below:
-// nothing moves twice.
+// The balance. With n clients that have sent a heartbeat and a channels that
+// are open or could be, each client may hold a/n channels, and a%n of them one
+// more: those that hold more already, so that a balanced enough tunnel stays
+// unchanged. Only channels above the limit are taken away, and they go to a
+// client below it, so no channel moves twice.
 
 // shares returns how many OPEN channels each client that has joined may hold.
-// The odd ones that no client holds yet are left over, for whoever asks first
-// and has none of them: odd tells of a client that it may take one.
+// The additional channels that no client holds yet go to the first clients
+// without one that send a heartbeat: odd reports whether a client may take one.
 func (t *tunnel) shares() (limits map[string]int, open map[string]int, odd func(id string) bool) {
 	open = make(map[string]int)
 	active, baseDone := 0, t.baseDone()
@@ -49,7 +49,7 @@ func (t *tunnel) shares() (limits map[string]int, open map[string]int, odd func(
 }
 
 // balance takes channels away from clients that hold more than their share: it
-// asks for them with CLOSING, the newest first.
+// sets the newest ones to CLOSING.
 func (t *tunnel) balance() {
 	limits, open, _ := t.shares()
 	for _, ch := range slices.Backward(t.channels) {
@@ -60,16 +60,16 @@ func (t *tunnel) balance() {
 	}
 }
 
-// handOut gives waiting channels to the client whose heartbeat is being answered,
-// oldest first, up to its share. reported are that heartbeat's entries: the new
-// version is above them too, whatever the client made of its own.
+// handOut assigns waiting channels, oldest first, to the client whose heartbeat
+// is being answered, up to its share. reported are that heartbeat's entries:
+// the new versions are also above those, whatever the client sent.
 func (t *tunnel) handOut(c *client, reported []*protocol.Channel) {
 	limits, open, odd := t.shares()
 	room := limits[c.ID] - open[c.ID]
 	if odd(c.ID) {
 		room++
 	}
-	others := false // has another client room?
+	others := false // whether another client may hold more channels
 	for id, limit := range limits {
 		others = others || id != c.ID && (open[id] < limit || odd(id) && open[id] == limit)
 	}
@@ -90,7 +90,8 @@ func (t *tunnel) handOut(c *client, reported []*protocol.Channel) {
 	}
 }
 
-// reportedVersion is the version that a heartbeat's request holds of a channel, zero for none.
+// reportedVersion is the version of a channel in a heartbeat's request, or zero
+// if it has none.
 func reportedVersion(reported []*protocol.Channel, id string) int64 {
 	i := slices.IndexFunc(reported, func(r *protocol.Channel) bool { return r.GetChannelId() == id })
 	if i < 0 {

@@ -1,10 +1,10 @@
 package tunnels
 
-// Status is where a channel is in its life, in the words that DescribeTunnel
-// uses. Java parses them strictly.
+// Status is the status of a channel, in DescribeTunnel's words. The Java SDK
+// parses them strictly.
 type Status string
 
-// The statuses of a stored channel. CLOSE exists only as a client's report: it
+// The statuses of a stored channel. CLOSE exists only in a client's report: it
 // frees the channel, which then waits.
 const (
 	StatusWait       Status = "WAIT"
@@ -19,14 +19,14 @@ const (
 	channelTypeStream = "Stream"
 )
 
-// baseChannelPrefix begins the id of every base channel: the official Go SDK
-// looks at it when a token says nothing.
+// baseChannelPrefix begins the id of every base channel. The official Go SDK
+// checks it when a token does not say what the channel is.
 const baseChannelPrefix = "BaseData_"
 
-// channelRecord is what is saved of a channel.
+// channelRecord is the saved form of a channel.
 type channelRecord struct {
 	TunnelID string
-	ID       string // a stream channel's is its shard's
+	ID       string // of a stream channel: its shard's id
 	Order    int    // position in the tunnel
 
 	Base       bool
@@ -36,18 +36,18 @@ type channelRecord struct {
 	Status    Status
 	Version   int64
 	Owner     string // client id
-	Suspended bool   // by schedule: not handed out until it is opened again
+	Suspended bool   // by schedule: not assigned until it is opened again
 
-	// The checkpoint: the token and its number change together.
+	// The checkpoint: the token and its sequence number change together.
 	Token    string
 	Sequence int64
 
-	// What the checkpoint stands for.
+	// The position of the checkpoint.
 	Count int64 // records consumed
 	RPO   int64 // point in time up to which the log is consumed, ns since 1970; zero for base channels
 
-	// The owner has been handed the finish token, which itself says nothing of
-	// what was read by then.
+	// Whether the owner was given the finish token, which itself does not say
+	// what had been read by then.
 	FinishServed bool
 	EndCount     int64
 	EndRPO       int64
@@ -57,13 +57,13 @@ type channelRecord struct {
 type channel struct {
 	channelRecord
 
-	avoid string // client that a forced rebalance wants to move the channel away from
+	avoid string // client from which a forced rebalance moves the channel away
 
 	// Statistics, not saved: the position of the last read.
 	accessTime int64 // ns since 1970
 	readCount  int64
 	readRPO    int64
-	served     int64 // records answered, repetitions included
+	served     int64 // records served, repeated reads included
 }
 
 func (c *channel) kind() string {
@@ -73,9 +73,8 @@ func (c *channel) kind() string {
 	return channelTypeStream
 }
 
-// shown is the status as descriptions tell it: a suspended channel stays
-// CLOSING there even when nobody holds it, which is how programs find
-// the channels to resume.
+// shown is the status in descriptions: a suspended channel stays CLOSING there
+// even if it has no owner, which is how programs find the channels to resume.
 func (c *channel) shown() Status {
 	if c.Suspended && c.Status == StatusWait {
 		return StatusClosing
@@ -83,5 +82,5 @@ func (c *channel) shown() Status {
 	return c.Status
 }
 
-// finished reports whether the owner may know that it has reached the end.
+// finished reports whether the owner can know that it has reached the end.
 func (c *channel) finished() bool { return c.FinishServed || c.Token == finishToken }

@@ -25,9 +25,9 @@ func (t *tunnel) owned(clientID, channelID string) (*channel, error) {
 	return ch, nil
 }
 
-// readable returns a channel that the client may read: its own, or one that
-// nobody owns when the client names no id. The Java SDK's live tail looks at a tunnel so,
-// without Connect; it stores nothing.
+// readable returns a channel that the client may read: its own, or one without
+// an owner if the client gives no id. The Java SDK's live tail reads a tunnel
+// in this way, without Connect; it stores nothing.
 func (t *tunnel) readable(clientID, channelID string) (*channel, error) {
 	if clientID != "" {
 		return t.owned(clientID, channelID)
@@ -37,12 +37,13 @@ func (t *tunnel) readable(clientID, channelID string) (*channel, error) {
 	case t.Expired:
 		return nil, expired(t.ID)
 	case ch == nil || ch.Owner != "":
-		return t.owned(clientID, channelID) // for the error
+		return t.owned(clientID, channelID) // returns the error
 	}
 	return ch, nil
 }
 
-// getCheckpoint answers with the stored token, which is where a new owner starts to read.
+// getCheckpoint answers with the stored token, at which a new owner starts to
+// read.
 func (s *Service) getCheckpoint(req *protocol.GetCheckpointRequest) (protoadapt.MessageV1, error) {
 	t, err := s.tunnel(req.GetTunnelId())
 	if err != nil {
@@ -61,18 +62,18 @@ func (s *Service) getCheckpoint(req *protocol.GetCheckpointRequest) (protoadapt.
 }
 
 // logEnd returns the offset at which the log of the request's channel ends. A
-// checkpoint behind it would skip records that nobody has written yet.
+// checkpoint beyond it would skip records that are yet to be written.
 func (s *Service) logEnd(t *tunnel, req *protocol.CheckpointRequest) (int64, error) {
 	p, err := parseToken([]byte(req.GetCheckpoint()))
 	if err != nil || p.shard == "" || p.shard != req.GetChannelId() || p.offset == 0 {
-		return 0, nil // a token of another kind, or a wrong one, which is found out later
+		return 0, nil // a token of another kind, or an invalid one, which is detected later
 	}
 	end, _, err := s.src.SeekShard(t.TableID, p.shard, tail)
 	return end, err
 }
 
-// checkpoint stores a token with the next number. Whether the token moves
-// forward is the client's business, but it can't be ahead of the log.
+// checkpoint stores a token with the next sequence number. The client decides
+// whether the token moves forward, but it cannot be ahead of the log.
 func (s *Service) checkpoint(req *protocol.CheckpointRequest) (protoadapt.MessageV1, error) {
 	t, err := s.tunnel(req.GetTunnelId())
 	if err != nil {
@@ -88,10 +89,10 @@ func (s *Service) checkpoint(req *protocol.CheckpointRequest) (protoadapt.Messag
 			return err
 		}
 		if req.GetSequenceNumber() != ch.Sequence+1 {
-			return wire.TunnelErrorf(wire.CodeSequenceNumberNotMatch, t.ID, "channel %q: sequence number %d follows %d, the stored one, not directly",
+			return wire.TunnelErrorf(wire.CodeSequenceNumberNotMatch, t.ID, "channel %q: sequence number %d is not the stored one, %d, plus one",
 				ch.ID, req.GetSequenceNumber(), ch.Sequence)
 		}
-		p := position{count: ch.Count, time: ch.RPO} // a client that ends a channel unread has consumed nothing more
+		p := position{count: ch.Count, time: ch.RPO} // a client that ends an unread channel has consumed nothing more
 		switch {
 		case req.GetCheckpoint() != finishToken:
 			var err error

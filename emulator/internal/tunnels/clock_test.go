@@ -20,7 +20,7 @@ func TestClockSetForwardAndBack(t *testing.T) {
 			silent, other := b.connect(id), b.connect(id)
 			silent.heartbeat()
 			b.clock.advance(-back)
-			b.must(other.tryHeartbeat()) // the service looks at its clock
+			b.must(other.tryHeartbeat()) // makes the service read its clock
 			b.clock.advance(defaultTimeout - time.Second)
 			b.must(other.tryHeartbeat())
 			b.wantStatuses("shard-0:OPEN")
@@ -53,7 +53,7 @@ func TestCheckpointAheadOfTheLog(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	other := b.connect(id)
-	b.wantCode(other.checkpoint("shard-0", ahead, 1), wire.CodeResourceGone) // who may not is not told more
+	b.wantCode(other.checkpoint("shard-0", ahead, 1), wire.CodeResourceGone) // a client without ownership learns nothing more
 	b.wantCode(c.checkpoint("shard-0", ahead, 7), wire.CodeSequenceNumberNotMatch)
 	b.must(c.checkpoint("shard-0", tokenString(position{shard: "shard-0", offset: 1}), 1))
 	b.must(c.checkpoint("shard-0", tokenString(position{shard: "shard-0"}), 2))
@@ -74,7 +74,7 @@ func TestEndedChannels(t *testing.T) {
 		b.wantStatuses("shard-1:OPEN shard-2:OPEN")
 		for key := range b.src.state {
 			if strings.HasSuffix(key, "shard-0") {
-				t.Errorf("%s is saved still", key)
+				t.Errorf("%s is still saved", key)
 			}
 		}
 		if b.s.Snapshot()[0].Expired {
@@ -113,7 +113,7 @@ func TestEndedChannels(t *testing.T) {
 		b.wantStatuses("shard-0:OPEN shard-1:WAIT shard-2:WAIT")
 		c.wantHeartbeat("shard-1:OPEN:1 shard-2:OPEN:1")
 	})
-	t.Run("leave nothing of shards that the tunnel never read", func(t *testing.T) {
+	t.Run("do not keep shards that the tunnel never read", func(t *testing.T) {
 		b := newBench(t)
 		b.src.createTable("tbl")
 		if _, err := b.src.Stream("tbl#2", true); err != nil {
@@ -129,13 +129,13 @@ func TestEndedChannels(t *testing.T) {
 		b.src.forget("tbl", first)
 		b.describe()
 		if len(tun.Ignored) != 0 {
-			t.Errorf("ignored are %v still", tun.Ignored)
+			t.Errorf("ignored are still %v", tun.Ignored)
 		}
 	})
 }
 
-// TestReportsThatCross has reports whose version is that of the service's own
-// change: only the end of a channel counts then.
+// TestReportsThatCross reports versions equal to that of the service's own
+// change: then only the end of a channel counts.
 func TestReportsThatCross(t *testing.T) {
 	report := func(b *bench, c *apiClient, version int64, status protocol.ChannelStatus) string {
 		b.Helper()

@@ -7,7 +7,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
-// TunnelState is a tunnel as tests and the admin API see it. Times are UTC, zero for never.
+// TunnelState is the state of a tunnel for tests and the admin API. Times are
+// UTC, zero for never.
 type TunnelState struct {
 	TunnelID, Table, Name string
 	Type                  string
@@ -24,26 +25,26 @@ type ChannelState struct {
 	Type         string
 	Status       Status
 	Version      int64
-	ClientID     string // owner; empty: none
+	ClientID     string // the owner; empty: none
 	Suspended    bool
 	Parents      []string
 	Checkpoint   string
 	Sequence     int64
 	Consumed     int64     // records up to the checkpoint
-	ConsumedTo   time.Time // point in time of the checkpoint
-	Served       int64     // records answered to reads by this process, repetitions included
-	FinishServed bool      // the owner was handed the finish token
+	ConsumedTo   time.Time // time of the checkpoint's position
+	Served       int64     // records that this process has served, repeated reads included
+	FinishServed bool      // whether the owner was given the finish token
 }
 
 // ClientState is a connected client.
 type ClientState struct {
 	ClientID, Tag string
 	Timeout       time.Duration
-	LastHeartbeat time.Time // or the time of the connect
+	LastHeartbeat time.Time // or the time of the connect, if later
 }
 
-// Snapshot tells of all tunnels, by table and name. Clients whose timeout has
-// passed are in it until somebody calls their tunnel.
+// Snapshot returns the state of all tunnels, by table and name. It includes
+// clients whose timeout has passed until the next request for their tunnel.
 func (s *Service) Snapshot() []TunnelState {
 	var all []TunnelState
 	for _, t := range s.sorted() {
@@ -81,7 +82,7 @@ func timeOf(ns int64) time.Time {
 	return time.Unix(0, ns).UTC()
 }
 
-// TunnelID finds a tunnel by its table and name.
+// TunnelID returns the id of a tunnel by its table and name.
 func (s *Service) TunnelID(table, tunnelName string) (string, error) {
 	t, err := s.named(table, tunnelName, "")
 	if err != nil {
@@ -90,8 +91,8 @@ func (s *Service) TunnelID(table, tunnelName string) (string, error) {
 	return t.ID, nil
 }
 
-// Rebalance asks for every open channel of the tunnel back, and hands each to
-// another client where one has room for it.
+// Rebalance takes every open channel of the tunnel back and assigns each to
+// another client, if that client may hold more.
 func (s *Service) Rebalance(tunnelID string) error {
 	return s.control("rebalance", tunnelID, func(t *tunnel) error {
 		for _, ch := range t.channels {
@@ -105,7 +106,7 @@ func (s *Service) Rebalance(tunnelID string) error {
 }
 
 // ExpireClient drops a client as if its timeout had passed: its channels are
-// free, and its calls are answered with OTSResourceGone.
+// freed, and its requests are answered with OTSResourceGone.
 func (s *Service) ExpireClient(tunnelID, clientID string) error {
 	return s.control("expire client", tunnelID, func(t *tunnel) error {
 		c := t.clients[clientID]
@@ -117,8 +118,8 @@ func (s *Service) ExpireClient(tunnelID, clientID string) error {
 	})
 }
 
-// ExpireTunnel makes every call of the tunnel's clients fail with
-// OTSTunnelExpired from here on, as if a part of its log had been dropped.
+// ExpireTunnel makes every later request of the tunnel's clients fail with
+// OTSTunnelExpired, as if a part of its log had been dropped.
 func (s *Service) ExpireTunnel(tunnelID string) error {
 	return s.control("expire tunnel", tunnelID, func(t *tunnel) error {
 		t.expire()

@@ -14,8 +14,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// fakeSource is a Source in memory. Keys are plain strings, and a record's row is
-// the text "key=value", so that tests can say what they expect.
+// fakeSource is a Source in memory. Keys are plain strings, and a record's row
+// is the text "key=value", so that tests can state what they expect.
 type fakeSource struct {
 	now func() time.Time
 
@@ -24,7 +24,7 @@ type fakeSource struct {
 	state   map[string][]byte
 	watch   []func(string, bool)
 	created int    // number of tables ever created
-	saveErr error  // of the next saves
+	saveErr error  // error of the next saves
 	onSave  func() // runs in SaveState, outside the lock
 	onRead  func() // runs in ReadShard, outside the lock
 	saves   int
@@ -60,7 +60,8 @@ func newFakeSource(now func() time.Time) *fakeSource {
 	return &fakeSource{now: now, tables: make(map[string]*fakeTable), state: make(map[string][]byte)}
 }
 
-// createTable makes a table whose partitions begin at "" and at each split point.
+// createTable creates a table whose partitions begin at "" and at each split
+// point.
 func (f *fakeSource) createTable(name string, splitPoints ...string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -106,7 +107,7 @@ func (f *fakeSource) notify(id string, gone bool) {
 	}
 }
 
-// byID returns the table of that id, nil when it is gone. f.mu is held.
+// byID returns the table with that id, or nil if it was deleted. f.mu is held.
 func (f *fakeSource) byID(id string) *fakeTable {
 	for _, t := range f.tables {
 		if t.id == id {
@@ -149,7 +150,7 @@ func (f *fakeSource) put(table, key, value string) {
 	panic("no shard for " + key)
 }
 
-// split closes an open shard and opens two at the key.
+// split closes an open shard and opens two that meet at the key.
 func (f *fakeSource) split(table, shardID, at string) {
 	f.mu.Lock()
 	t := f.tables[table]
@@ -173,7 +174,7 @@ func (f *fakeSource) merge(table, left, right string) {
 	f.notify(t.id, false)
 }
 
-// open returns the shards that take records, by key.
+// open returns the shards that accept records, by key.
 func (f *fakeSource) open(table string) []*fakeShard {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -286,7 +287,7 @@ func (f *fakeSource) ReadShard(dst []byte, table, shard string, offset int64, be
 		return ShardPage{}, err
 	}
 	if offset > int64(len(s.log)) {
-		return ShardPage{}, fmt.Errorf("offset %d is behind the tail", offset)
+		return ShardPage{}, fmt.Errorf("offset %d is after the tail", offset)
 	}
 	p := ShardPage{Data: dst, Next: offset}
 	if offset < s.first {

@@ -2,12 +2,12 @@ package tunnels
 
 import "google.golang.org/protobuf/encoding/protowire"
 
-// The protobuf that is read and written by hand: tokens, and the two messages
-// of readrecords.
+// Protobuf messages that are read and written by hand: tokens, and the two
+// messages of readrecords.
 
-// eachField calls f for each varint and length-delimited field of a message; of
-// other wire types it only checks the form. b is a view into msg, never nil for
-// a length-delimited field.
+// eachField calls f for each varint and length-delimited field of a message; it
+// only validates fields of other wire types. b is a view into msg, never nil
+// for a length-delimited field.
 func eachField(msg []byte, f func(num protowire.Number, v int64, b []byte)) error {
 	for len(msg) > 0 {
 		num, typ, n := protowire.ConsumeTag(msg)

@@ -71,13 +71,14 @@ func FuzzHandle(f *testing.F) {
 		var e *wire.Error
 		switch {
 		case err == nil && !strings.HasPrefix(string(out), "head"):
-			t.Errorf("the answer %q does not follow what was in dst", out)
+			t.Errorf("the answer %q is not appended to dst", out)
 		case err != nil && !errors.As(err, &e):
 			t.Errorf("error = %v, want one in the service's form", err)
 		case err != nil && (e.Code == "" || e.Status < 400 || e.Message == ""):
 			t.Errorf("error = %+v is incomplete", e)
 		}
-		// Whatever it was, it must leave a state that a restart can read.
+		// Whatever the request was, it must leave a state that a restart can
+		// read.
 		b.restart()
 	})
 }

@@ -21,7 +21,7 @@ type tester interface {
 	Errorf(format string, args ...any)
 }
 
-// clock is a clock that tests move.
+// clock is a clock that tests set.
 type clock struct {
 	mu sync.Mutex
 	t  time.Time
@@ -60,7 +60,7 @@ func newBench(t tester) *bench {
 	return b
 }
 
-// restart makes a new service of what the source has saved.
+// restart creates a new service from what the source has saved.
 func (b *bench) restart() {
 	b.Helper()
 	s, err := New(b.src, b.cfg)
@@ -129,7 +129,7 @@ func (b *bench) tryCreate(tunnelName string, typ protocol.TunnelType, cfg *proto
 	return resp.GetTunnelId(), err
 }
 
-// create makes a tunnel "tun" of table "tbl".
+// create creates a tunnel "tun" of table "tbl".
 func (b *bench) create(typ protocol.TunnelType) string {
 	b.Helper()
 	id, err := b.tryCreate("tun", typ, nil)
@@ -144,7 +144,7 @@ func (b *bench) describe() *protocol.DescribeTunnelResponse {
 	return resp
 }
 
-// statuses is "id:STATUS ..." of the tunnel's channels.
+// statuses returns "id:STATUS ..." for the tunnel's channels.
 func (b *bench) statuses() string {
 	b.Helper()
 	var all []string
@@ -185,8 +185,8 @@ func (b *bench) connect(tunnelID string) *apiClient {
 	return c
 }
 
-// exchange sends a heartbeat and returns the answer's channels, which the client
-// has not taken over yet.
+// exchange sends a heartbeat and returns the channels in the response, which
+// the client has not merged yet.
 func (c *apiClient) exchange() ([]*protocol.Channel, error) {
 	c.Helper()
 	req := &protocol.HeartbeatRequest{TunnelId: &c.tunnelID, ClientId: &c.id}
@@ -213,8 +213,8 @@ func (c *apiClient) exchange() ([]*protocol.Channel, error) {
 	return resp.Channels, nil
 }
 
-// merge takes an answer over: a lower version loses against the client's own
-// entry, and what is not in the answer is dropped.
+// merge applies a response: the client keeps its own entry against a lower
+// version, and drops entries that are missing in the response.
 func (c *apiClient) merge(answer []*protocol.Channel) {
 	merged := make(map[string]*protocol.Channel)
 	for _, ch := range answer {
@@ -235,7 +235,8 @@ func (c *apiClient) tryHeartbeat() error {
 	return err
 }
 
-// heartbeat returns "id:STATUS:version ..." of the answer.
+// heartbeat sends a heartbeat and returns "id:STATUS:version ..." from the
+// response.
 func (c *apiClient) heartbeat() string {
 	c.Helper()
 	c.must(c.tryHeartbeat())
@@ -249,7 +250,7 @@ func (c *apiClient) wantHeartbeat(want string) {
 	}
 }
 
-// set is the client's own change of a status: one version up.
+// set changes a status on the client's side: the version goes up by one.
 func (c *apiClient) set(channelID string, status protocol.ChannelStatus) {
 	c.Helper()
 	ch := c.channels[channelID]
@@ -272,7 +273,7 @@ func (c *apiClient) checkpoint(channelID, token string, sequence int64) error {
 		Checkpoint: &token, SequenceNumber: &sequence}, nil)
 }
 
-// read returns the rows behind a token and the next token.
+// read returns the rows after a token and the next token.
 func (c *apiClient) read(channelID, token string) (rows []string, next string, more bool, err error) {
 	c.Helper()
 	resp := &protocol.ReadRecordsResponse{}
@@ -283,7 +284,7 @@ func (c *apiClient) read(channelID, token string) (rows []string, next string, m
 	return rows, resp.GetNextToken(), resp.GetMayMoreRecord(), err
 }
 
-// readBody is the encoded request to read a channel from its checkpoint on.
+// readBody is the encoded request to read a channel from its checkpoint.
 func (c *apiClient) readBody(channelID string) []byte {
 	c.Helper()
 	token, _, err := c.getCheckpoint(channelID)
@@ -334,7 +335,8 @@ func (c *apiClient) schedule(channelID string, status protocol.ChannelStatus) er
 		{ChannelId: &channelID, Version: proto.Int64(0), Status: status.Enum()}}}, nil)
 }
 
-// held is "id:STATUS:version ..." of the channels that the client knows, by id.
+// held returns "id:STATUS:version ..." for the channels that the client knows,
+// by id.
 func (c *apiClient) held() string {
 	var all []string
 	for _, id := range sortedKeys(c.channels) {

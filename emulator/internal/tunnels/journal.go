@@ -6,38 +6,38 @@ import (
 	"sync"
 )
 
-// journal saves the service's state: changes are added while the changed thing
+// journal saves the service's state. Changes are added while the changed object
 // is locked, so they are in order, and saved after it is unlocked. Callers that
 // flush at the same time share one write.
 //
 // Invariants:
-//   - pending holds the newest value of every key whose newest value is not
-//     saved and not being written;
+//   - pending holds the newest value of every key, unless that value is saved
+//     or being written;
 //   - at most one write runs, so an older value never overwrites a newer one;
 //   - changes added together are written together;
-//   - when a write fails, restore runs before the next one begins.
+//   - when a write fails, restore runs before the next write begins.
 type journal struct {
 	src     Source
-	restore func(cause error) error // brings the service back to what is saved, by discard
+	restore func(cause error) error // restores the service to what is saved and calls discard
 
 	mu      sync.Mutex        // guards the following
 	pending map[string][]byte // a nil value deletes the key
 	added   int               // calls of add
-	saved   int               // those whose changes are saved, or lost
-	running chan struct{}     // closed when the write that runs has ended; nil: none runs
+	saved   int               // those of them whose changes are saved or lost
+	running chan struct{}     // closed when the running write has ended; nil: none runs
 	losses  int               // how often changes were lost
 	cause   error             // of the last loss
 }
 
-// lost returns how often changes were lost so far.
+// lost returns how often changes have been lost.
 func (j *journal) lost() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.losses
 }
 
-// discard forgets what is not saved. The caller has made sure that no one adds
-// more of it.
+// discard drops what is not saved. The caller ensures that nothing more is
+// added.
 func (j *journal) discard(cause error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -46,7 +46,7 @@ func (j *journal) discard(cause error) {
 	j.cause = cause
 }
 
-// add takes the changes over: the map is the journal's from here on. It does not block.
+// add adds changes and takes ownership of the map. It does not block.
 func (j *journal) add(changes map[string][]byte) {
 	if len(changes) == 0 {
 		return
@@ -61,8 +61,8 @@ func (j *journal) add(changes map[string][]byte) {
 	maps.Copy(j.pending, changes)
 }
 
-// flush returns once everything that was added before it was called is saved.
-// An error says that some of it was not, and is lost.
+// flush returns once everything that was added before the call is saved. An
+// error says that some of it was not, and is lost.
 func (j *journal) flush() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -70,7 +70,7 @@ func (j *journal) flush() error {
 	for want := j.added; j.saved < want; {
 		if running := j.running; running != nil {
 			j.mu.Unlock()
-			<-running // ends with the Source's call
+			<-running // ends when the Source's call returns
 			j.mu.Lock()
 			continue
 		}
@@ -87,8 +87,8 @@ func (j *journal) flush() error {
 		j.running = nil
 		close(done)
 		if err != nil {
-			if j.losses == before { // nothing could be restored: the changes stay
-				maps.Copy(changes, j.pending) // what came meanwhile is newer
+			if j.losses == before { // restore failed: the changes stay
+				maps.Copy(changes, j.pending) // what was added meanwhile is newer
 				j.pending = changes
 			}
 			return err
@@ -101,8 +101,8 @@ func (j *journal) flush() error {
 	return nil
 }
 
-// write saves first and deletes second: killed in between, a deleted tunnel is
-// still whole, and its deletion was not answered yet.
+// write saves first and deletes second: if the process is killed in between, a
+// deleted tunnel is still complete, and its deletion was not answered yet.
 func (j *journal) write(changes map[string][]byte) error {
 	save := make(map[string][]byte, len(changes))
 	var remove []string

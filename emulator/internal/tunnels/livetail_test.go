@@ -10,14 +10,14 @@ import (
 )
 
 // TestLiveTail is about a reader that does not connect, as in the Java SDK's
-// TestTunnelLiveTail: it describes the tunnel, and then reads its channels with
+// TestTunnelLiveTail: it describes the tunnel and then reads its channels with
 // the client id that it finds there, which is empty.
 func TestLiveTail(t *testing.T) {
 	b := newBench(t)
 	id := b.create(stream)
 	b.src.put("tbl", "a", "1")
 	tail := &apiClient{bench: b, tunnelID: id}
-	t.Run("reads a channel that nobody owns", func(t *testing.T) {
+	t.Run("reads a channel without an owner", func(t *testing.T) {
 		token, _, err := tail.getCheckpoint("shard-0")
 		b.must(err)
 		rows, _, _, err := tail.read("shard-0", token)
@@ -45,14 +45,14 @@ func TestLiveTail(t *testing.T) {
 		_, _, _, err = tail.read("shard-0", token)
 		b.wantCode(err, wire.CodeResourceGone)
 	})
-	t.Run("meets the errors of a client", func(t *testing.T) {
+	t.Run("gets the same errors as a client", func(t *testing.T) {
 		_, _, err := tail.getCheckpoint("shard-9")
 		b.wantCode(err, wire.CodeResourceGone)
 		b.must(b.s.ExpireTunnel(id))
 		_, _, err = tail.getCheckpoint("shard-0")
 		b.wantCode(err, wire.CodeTunnelExpired)
 	})
-	t.Run("reads no channel of an expired tunnel, though nobody owns it", func(t *testing.T) {
+	t.Run("reads no channel of an expired tunnel, even without an owner", func(t *testing.T) {
 		b := newBench(t)
 		id := b.create(stream)
 		b.must(b.s.ExpireTunnel(id))

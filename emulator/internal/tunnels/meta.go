@@ -22,12 +22,12 @@ import (
 const (
 	maxNameBytes = 255
 
-	// startMargin is how far a start offset has to stay away from the end of the
+	// startMargin is the least distance of a start offset from the end of the
 	// log that is about to be dropped (documented at "Create a tunnel").
 	startMargin = 5 * time.Minute
 )
 
-// create makes a tunnel and its first channels.
+// create creates a tunnel and its first channels.
 func (s *Service) create(req *protocol.CreateTunnelRequest) (protoadapt.MessageV1, error) {
 	r, err := s.newRecord(req.GetTunnel())
 	if err != nil {
@@ -45,8 +45,8 @@ func (s *Service) create(req *protocol.CreateTunnelRequest) (protoadapt.MessageV
 	t.touchSelf()
 	if t.hasStream() {
 		t.StreamID = info.StreamID
-		// Before the base ranges: whatever is written from here on is in the log,
-		// whatever was written before is in the rows that the scan will meet.
+		// This must be before the base ranges: changes after it are in the log,
+		// and changes before it are in the rows that the scan will read.
 		if err := s.firstShards(t); err != nil {
 			return nil, sourceError(t.Table, err)
 		}
@@ -73,7 +73,8 @@ func (s *Service) create(req *protocol.CreateTunnelRequest) (protoadapt.MessageV
 	if err := s.save(); err != nil {
 		return nil, err
 	}
-	// A table that was deleted before its tunnel could be found has not taken it along.
+	// If the table was deleted before its tunnel was added, the deletion did
+	// not delete the tunnel.
 	if _, err := s.src.Stream(t.TableID, false); err != nil {
 		if noTable(err) {
 			err = errors.Join(err, s.drop(t))
@@ -84,7 +85,7 @@ func (s *Service) create(req *protocol.CreateTunnelRequest) (protoadapt.MessageV
 	return &protocol.CreateTunnelResponse{TunnelId: &t.ID}, nil
 }
 
-// newRecord checks what a create request says of itself.
+// newRecord validates a create request without looking at the table.
 func (s *Service) newRecord(req *protocol.Tunnel) (tunnelRecord, error) {
 	if err := checkName(req.GetTunnelName()); err != nil {
 		return tunnelRecord{}, err
@@ -100,7 +101,8 @@ func (s *Service) newRecord(req *protocol.Tunnel) (tunnelRecord, error) {
 		if old.TableID == tableID {
 			return tunnelRecord{}, tunnelExists(old)
 		}
-		// The old tunnel's table is gone, and its deletion not answered yet.
+		// The old tunnel's table was deleted, but the deletion is not answered
+		// yet.
 		if err := s.drop(old); err != nil {
 			return tunnelRecord{}, err
 		}
@@ -111,7 +113,7 @@ func (s *Service) newRecord(req *protocol.Tunnel) (tunnelRecord, error) {
 		return tunnelRecord{}, wire.Invalid("start offset %d or end offset %d is out of range; they are nanoseconds since 1970", start, end)
 	}
 	flag := config.GetFlag()
-	if req.GetTunnelType() == protocol.TunnelType_BaseData { // has no stream to limit; the Java SDK's tests send a configuration
+	if req.GetTunnelType() == protocol.TunnelType_BaseData { // it has no stream to limit, yet the Java SDK's tests send a configuration
 		start, end, flag = 0, 0, protocol.StartOffsetFlag_LATEST
 	}
 	return tunnelRecord{
@@ -147,7 +149,8 @@ func newTunnelID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// checkOffsets checks the start against the log that the stream keeps, and the end against the start.
+// checkOffsets checks the start against the part of the log that the stream
+// keeps, and the end against the start.
 func (t *tunnel) checkOffsets(expiration time.Duration) error {
 	created := time.Unix(0, t.Created)
 	oldest := created.Add(startMargin - expiration)
@@ -167,7 +170,8 @@ func (t *tunnel) checkOffsets(expiration time.Duration) error {
 	return nil
 }
 
-// addRanges makes a base channel of each key range, in front of the stream channels.
+// addRanges creates a base channel for each key range, before the stream
+// channels.
 func (t *tunnel) addRanges(ranges []KeyRange) {
 	streams := t.channels
 	t.channels = nil
@@ -189,7 +193,7 @@ func (t *tunnel) addRanges(ranges []KeyRange) {
 	}
 }
 
-// deleteTunnel ends a tunnel at once: its clients' next calls fail.
+// deleteTunnel deletes a tunnel at once: its clients' next requests fail.
 func (s *Service) deleteTunnel(req *protocol.DeleteTunnelRequest) (protoadapt.MessageV1, error) {
 	t, err := s.named(req.GetTableName(), req.GetTunnelName(), req.GetTunnelId())
 	if err != nil {
@@ -198,7 +202,8 @@ func (s *Service) deleteTunnel(req *protocol.DeleteTunnelRequest) (protoadapt.Me
 	return nil, s.drop(t)
 }
 
-// list tells of a table's tunnels, or of all when no table is named, by name.
+// list describes a table's tunnels by name, or all tunnels if the request names
+// no table.
 func (s *Service) list(req *protocol.ListTunnelRequest) (protoadapt.MessageV1, error) {
 	table := req.GetTableName()
 	if table != "" {
@@ -260,7 +265,8 @@ func (t *tunnel) info(instance string) *protocol.TunnelInfo {
 	return info
 }
 
-// describe tells of a tunnel and its channels, also of those that wait for their parents.
+// describe describes a tunnel and its channels, including those that wait for
+// their parents.
 func (s *Service) describe(req *protocol.DescribeTunnelRequest) (protoadapt.MessageV1, error) {
 	t, err := s.named(req.GetTableName(), req.GetTunnelName(), req.GetTunnelId())
 	if err != nil {

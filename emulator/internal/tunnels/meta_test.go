@@ -193,7 +193,7 @@ func TestRecoveryPoint(t *testing.T) {
 			t.Errorf("rpo = %d, want %d", got, created)
 		}
 	})
-	t.Run("limit bounds the channels told of", func(t *testing.T) {
+	t.Run("limit bounds the number of channels in the response", func(t *testing.T) {
 		b, id := streamBench(t, 3)
 		resp := &protocol.GetRpoResponse{}
 		b.must(b.call("getrpo", &protocol.GetRpoRequest{TunnelId: &id, Limit: proto.Int32(2)}, resp))
@@ -222,7 +222,7 @@ func TestSchedule(t *testing.T) {
 		b.wantStatuses("shard-0:WAIT shard-1:OPEN")
 		c.wantHeartbeat("shard-0:OPEN:4 shard-1:OPEN:1")
 	})
-	t.Run("OPEN takes back a CLOSING that is under way", func(t *testing.T) {
+	t.Run("OPEN cancels a CLOSING that has started", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c := b.connect(id)
 		c.heartbeat()
@@ -239,7 +239,7 @@ func TestSchedule(t *testing.T) {
 		c.wantHeartbeat("shard-1:OPEN:1 shard-2:OPEN:1")
 		b.wantCode(c.schedule("shard-0", statusOpen), wire.CodeParameterInvalid)
 	})
-	t.Run("changes nothing when one entry cannot be", func(t *testing.T) {
+	t.Run("changes nothing if one entry is impossible", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c := b.connect(id)
 		c.heartbeat()
@@ -311,7 +311,7 @@ func TestTunnelsThatEnd(t *testing.T) {
 		}
 		b.wantCode(c.tryHeartbeat(), wire.CodeParameterInvalid)
 	})
-	t.Run("a deleted table takes its tunnels with it", func(t *testing.T) {
+	t.Run("a deleted table deletes its tunnels", func(t *testing.T) {
 		b, c := setup(t)
 		b.src.dropTable("tbl")
 		for op, err := range everyClientCall(c) {
@@ -410,7 +410,7 @@ func TestTunnelsThatEnd(t *testing.T) {
 }
 
 func TestReadRecords(t *testing.T) {
-	t.Run("appends to dst and leaves what is there", func(t *testing.T) {
+	t.Run("appends to dst and keeps its contents", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		b.src.put("tbl", "a", "1")
 		c := b.connect(id)
@@ -421,7 +421,7 @@ func TestReadRecords(t *testing.T) {
 			t.Errorf("answer = %q", out)
 		}
 	})
-	t.Run("an answer is dropped when the channel was lost during the read", func(t *testing.T) {
+	t.Run("a response is dropped if the channel was lost during the read", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c := b.connect(id)
 		c.heartbeat()

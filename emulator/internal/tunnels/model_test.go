@@ -16,27 +16,28 @@ import (
 )
 
 // world is a tunnel under load: several clients that follow the SDKs' rules,
-// writes, splits, merges, restarts. It checks, after every step, what the
-// service promises:
+// writes, splits, merges, restarts. After every step it checks what the service
+// promises:
 //
-//   - no channel is handed to a client while another live one may still read it;
-//   - a channel's version never goes down, and goes up with each change;
+//   - no channel is assigned to a client while another live one may still read
+//     it;
+//   - a channel's version never decreases, and increases with each change;
 //   - a channel is opened only when everything before it has ended;
-//   - what is consumed by checkpoints is the channel's log, each record once, in order.
+//   - checkpoints cover the channel's log, each record once, in order.
 type world struct {
 	*rapid.T
 	*bench
 	id      string
 	clients []*modelClient
-	dead    []*modelClient // not live any more, but they may still call
+	dead    []*modelClient // no longer live, but they may still send requests
 
-	holder    map[string]*modelClient // who may read a channel
+	holder    map[string]*modelClient // client that may read the channel
 	seen      map[string]ChannelState // after the last step
 	committed map[string][]string     // rows up to the checkpoint, by channel
 	written   int
 }
 
-// modelClient is a client with one connection per channel, as facts of both SDKs say.
+// modelClient is a client with one connection per channel, as in both SDKs.
 type modelClient struct {
 	*apiClient
 	timeout  time.Duration
@@ -64,7 +65,7 @@ type conn struct {
 	failed   bool     // the first getcheckpoint failed
 }
 
-// live reports whether the service has to take the client for alive.
+// live reports whether the service must still consider the client alive.
 func (w *world) live(c *modelClient) bool {
 	return !w.clock.now().After(c.lastBeat.Add(c.timeout))
 }
@@ -79,7 +80,7 @@ func (w *world) connectClient() {
 	w.clients = append(w.clients, &modelClient{apiClient: c, timeout: timeout, lastBeat: w.clock.now(), conns: make(map[string]*conn)})
 }
 
-// bury moves clients whose time is over to the dead.
+// bury moves clients whose timeout has passed to the dead.
 func (w *world) bury() {
 	w.clients = slices.DeleteFunc(w.clients, func(c *modelClient) bool {
 		if w.live(c) {
@@ -98,7 +99,7 @@ func (w *world) pick() *modelClient {
 	return w.clients[rapid.IntRange(0, len(w.clients)-1).Draw(w.T, "client")]
 }
 
-// beat is one heartbeat; lose drops its answer.
+// beat sends a heartbeat; lose drops its response.
 func (w *world) beat(c *modelClient, lose bool) {
 	ended := make(map[string]bool)
 	for id, ch := range c.channels {
@@ -111,7 +112,7 @@ func (w *world) beat(c *modelClient, lose bool) {
 	c.lastBeat = w.clock.now()
 	for id := range ended {
 		if w.holder[id] == c {
-			delete(w.holder, id) // the service knows that this client has let go
+			delete(w.holder, id) // the service knows that this client has released the channel
 		}
 	}
 	for _, ch := range answer {
@@ -163,7 +164,8 @@ func (w *world) notify(c *modelClient, ch *protocol.Channel) {
 		cn = &conn{}
 		var err error
 		if cn.token, cn.sequence, err = c.getCheckpoint(id); err != nil {
-			// The entry may be the client's own pending report of a channel it has lost.
+			// The entry may be the client's own pending report about a channel
+			// that it has lost.
 			w.wantCode(err, wire.CodeResourceGone)
 			cn.failed = true
 		}
@@ -198,13 +200,15 @@ func (w *world) notify(c *modelClient, ch *protocol.Channel) {
 	}
 }
 
-// report is the client's own change of a status; a closed connection is forgotten.
+// report changes a status on the client's side; a closed connection is
+// forgotten.
 func (w *world) report(c *modelClient, id string, status protocol.ChannelStatus) {
 	c.set(id, status)
 	delete(c.conns, id)
 }
 
-// work lets one connection read a page, commit, close after a CLOSING, or fail.
+// work makes one connection read a page, commit, close after a CLOSING, or
+// fail.
 func (w *world) work(c *modelClient) {
 	if len(c.conns) == 0 {
 		return
@@ -227,7 +231,7 @@ func (w *world) work(c *modelClient) {
 			cn.state = connClosed
 		}
 	case "fail":
-		cn.pending, cn.state = nil, connClosed // what was read is read again by the next connection
+		cn.pending, cn.state = nil, connClosed // the next connection reads again what was not committed
 	}
 }
 
@@ -242,7 +246,7 @@ func (w *world) commit(c *modelClient, id string, cn *conn) {
 	cn.finished = cn.token == finishToken
 }
 
-// haunt lets a dead client call: it must get nowhere.
+// haunt sends a request from a dead client, which must fail.
 func (w *world) haunt() {
 	w.bury()
 	if len(w.dead) == 0 {
@@ -298,7 +302,7 @@ func (w *world) shardRows(id string) []string {
 	return rows
 }
 
-// check is run after every step.
+// check runs after every step.
 func (w *world) check() {
 	state := w.s.Snapshot()[0]
 	for _, ch := range state.Channels {
@@ -326,8 +330,8 @@ func (w *world) check() {
 	}
 }
 
-// drainAll lets the clients that are left read all to the end, and another one
-// once all of them have expired.
+// drainAll makes the remaining clients read everything, and another one after
+// all of them have expired.
 func (w *world) drainAll() {
 	for range 500 {
 		w.clock.advance(time.Second)
@@ -357,7 +361,7 @@ func (w *world) drainAll() {
 			return
 		}
 	}
-	w.Fatalf("not all is consumed: %s", w.statuses())
+	w.Fatalf("not everything is consumed: %s", w.statuses())
 }
 
 func (w *world) allConsumed() bool {
@@ -421,8 +425,8 @@ func TestClientsUnderLoad(t *testing.T) {
 				for _, c := range w.clients { // a fresh deadline
 					c.lastBeat = w.clock.now()
 				}
-				// The service may not have noticed yet who was silent: then they are
-				// alive again, and taken for new deaths later.
+				// The service may not have noticed the silent clients yet: then
+				// they are alive again until their new deadline.
 				w.dead = nil
 			},
 			"shutdown": withClient(func(c *modelClient) {
@@ -445,7 +449,7 @@ func TestClientsUnderLoad(t *testing.T) {
 	})
 }
 
-// checkBase checks that the base channels together have each row that was there
+// checkBase checks that the base channels together have each row that existed
 // at the creation, and no key twice.
 func (w *world) checkBase(before []string) {
 	seen := make(map[string]bool)
@@ -470,8 +474,8 @@ func (w *world) checkBase(before []string) {
 	}
 }
 
-// checkKeyOrder checks that the generations of channels, read one after the
-// other, have the writes of each key in order.
+// checkKeyOrder checks that the generations of channels, read in order, have
+// the writes of each key in order.
 func (w *world) checkKeyOrder() {
 	last := make(map[string]int)
 	for _, ch := range w.s.Snapshot()[0].Channels { // parents come before children

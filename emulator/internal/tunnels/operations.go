@@ -8,10 +8,12 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
-// operation serves one decoded operation: body in, the answer appended to dst.
+// operation executes one operation: it decodes body and appends the response to
+// dst.
 type operation func(s *Service, body, dst []byte) ([]byte, error)
 
-// operations holds all operations but readrecords, by the last element of their path.
+// operations are all operations except readrecords, by the last element of
+// their path.
 var operations = map[string]operation{
 	"create":         messages[protocol.CreateTunnelRequest]((*Service).create),
 	"delete":         messages[protocol.DeleteTunnelRequest]((*Service).deleteTunnel),
@@ -27,9 +29,9 @@ var operations = map[string]operation{
 	"schedule":       messages[protocol.ScheduleRequest]((*Service).schedule),
 }
 
-// messages makes an operation of a function on protobuf messages. Unknown fields
-// are ignored, as newer SDKs send some; a missing required one is the
-// client's fault. A nil answer has an empty body.
+// messages turns a function on protobuf messages into an operation. Unknown
+// fields are ignored, since newer SDKs send some; a missing required field is
+// an error of the client's. A nil response has an empty body.
 func messages[Req any, PReq interface {
 	*Req
 	protoadapt.MessageV1

@@ -34,7 +34,7 @@ func parseReadRequest(body []byte) (readRequest, error) {
 	return r, nil
 }
 
-// page is what one read found.
+// page is the result of one read.
 type page struct {
 	data    []byte // dst with the records appended
 	records int
@@ -43,9 +43,9 @@ type page struct {
 	end     bool
 }
 
-// readRecords answers with the records behind a token. It costs a few
-// allocations a page and none a record: the Source appends the records in their
-// wire form, and the two other fields follow them.
+// readRecords answers with the records after a token. It costs a few
+// allocations per page and none per record: the Source appends the records in
+// their wire format, and the two other fields follow them.
 func (s *Service) readRecords(body, dst []byte) ([]byte, error) {
 	req, err := parseReadRequest(body)
 	if err != nil {
@@ -84,11 +84,11 @@ func (s *Service) readRecords(body, dst []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The channel may have changed hands during the read: then these records are
-	// the new owner's.
+	// The channel may have changed its owner during the read: then the records
+	// belong to the new owner.
 	err = s.peek(t, func(now time.Time) error {
 		c, err := t.readable(string(req.clientID), string(req.channelID))
-		if err != nil || c.Owner == "" { // who owns nothing leaves no trace
+		if err != nil || c.Owner == "" { // a reader without ownership leaves no trace
 			return err
 		}
 		c.accessTime = now.UnixNano()
@@ -110,7 +110,7 @@ func (s *Service) readRecords(body, dst []byte) ([]byte, error) {
 }
 
 // appendPageEnd appends next_token and may_more_record. The flag is always set,
-// so that clients need not guess from the size of the answer.
+// so that clients need not guess from the size of the response.
 func appendPageEnd(dst, token []byte, more bool) []byte {
 	dst = appendBytes(dst, 2, token)
 	dst = protowire.AppendTag(dst, 3, protowire.VarintType)

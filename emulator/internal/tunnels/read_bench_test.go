@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// cannedSource answers every read with the same page, without work or
-// allocation of its own: what is measured is the service.
+// cannedSource answers every read with the same page, without any work or
+// allocation, so that only the service is measured.
 type cannedSource struct {
 	*fakeSource
 	data    []byte
@@ -18,7 +18,8 @@ func (s *cannedSource) ReadShard(dst []byte, _, _ string, offset int64, _ time.T
 	return ShardPage{Data: append(dst, s.data...), Records: s.records, Next: offset, More: true, LastTime: s.now()}, nil
 }
 
-// cannedBench has a service on canned pages, and the body of a request that reads one.
+// cannedBench returns a service with canned pages, and the body of a request
+// that reads one.
 func cannedBench(t tester, records int) (b *bench, body []byte) {
 	t.Helper()
 	b = newBench(t)

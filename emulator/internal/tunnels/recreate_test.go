@@ -10,8 +10,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
-// TestTableMadeAgain deletes a table and makes one of the same name, as tests do
-// between their cases.
+// TestTableMadeAgain deletes a table and creates another one with the same
+// name, as tests do between their cases.
 func TestTableMadeAgain(t *testing.T) {
 	kinds := []protocol.TunnelType{stream, protocol.TunnelType_BaseData, protocol.TunnelType_BaseAndStream}
 	for _, kind := range kinds {
@@ -23,7 +23,7 @@ func TestTableMadeAgain(t *testing.T) {
 			channel := b.firstChannel(c)
 			b.src.dropTable("tbl")
 			if left := len(b.src.state); left != 0 {
-				t.Errorf("%d records of its tunnel are left when the table is gone: %v", left, sortedKeys(b.src.state))
+				t.Errorf("%d records of its tunnel are left after the deletion of the table: %v", left, sortedKeys(b.src.state))
 			}
 			b.src.createTable("tbl")
 			b.src.put("tbl", "new", "1")
@@ -44,10 +44,10 @@ func TestTableMadeAgain(t *testing.T) {
 				_, _, _, err := c.read(channel, finishToken)
 				b.wantCode(err, wire.CodeParameterInvalid)
 			})
-			t.Run("a tunnel of the old name is made at once and reads the new rows only", func(t *testing.T) {
+			t.Run("a tunnel with the old name can be created at once and reads the new rows only", func(t *testing.T) {
 				next := b.create(kind)
 				if next == id {
-					t.Error("it has the id of the old one")
+					t.Error("it has the old tunnel's id")
 				}
 				if kind == stream {
 					b.src.put("tbl", "new", "1")
@@ -64,10 +64,10 @@ func TestTableMadeAgain(t *testing.T) {
 			})
 		})
 	}
-	t.Run("a tunnel whose table went while nobody watched is dropped at the start", func(t *testing.T) {
+	t.Run("a tunnel whose table was deleted unnoticed is dropped at the start", func(t *testing.T) {
 		b := newBench(t)
 		id := b.create(stream)
-		b.src.watch = nil // as if the process had been killed before it could tell
+		b.src.watch = nil // as if the process had been killed before the notification
 		b.src.dropTable("tbl")
 		b.src.createTable("tbl")
 		b.restart()
@@ -78,10 +78,10 @@ func TestTableMadeAgain(t *testing.T) {
 		b.wantCode(err, wire.CodeParameterInvalid)
 		b.create(stream)
 	})
-	t.Run("a name that only a dropped table's tunnel has is free", func(t *testing.T) {
+	t.Run("the name of a deleted table's tunnel is free", func(t *testing.T) {
 		b := newBench(t)
 		id := b.create(stream)
-		b.src.watch = nil // the deletion is under way: the tunnel is not told yet
+		b.src.watch = nil // the deletion is in progress: the tunnel service was not notified yet
 		b.src.dropTable("tbl")
 		b.src.createTable("tbl")
 		next := b.create(stream)
@@ -89,11 +89,11 @@ func TestTableMadeAgain(t *testing.T) {
 		b.wantCode(err, wire.CodeParameterInvalid)
 		b.connect(next)
 	})
-	t.Run("a table that goes while its tunnel is made leaves none", func(t *testing.T) {
+	t.Run("a table that is deleted during the creation of its tunnel leaves none", func(t *testing.T) {
 		b := newBench(t)
 		b.src.onSave = func() {
 			b.src.onSave = nil
-			b.src.watch = nil // the news came before the tunnel was known
+			b.src.watch = nil // the notification came before the tunnel was added
 			b.src.dropTable("tbl")
 		}
 		_, err := b.tryCreate("tun", stream, nil)
@@ -102,7 +102,7 @@ func TestTableMadeAgain(t *testing.T) {
 			t.Errorf("%d records are left: %v", left, sortedKeys(b.src.state))
 		}
 	})
-	t.Run("a tunnel saved without its table's identity is taken for the table of its name", func(t *testing.T) {
+	t.Run("a tunnel saved without its table's id belongs to the table with that name", func(t *testing.T) {
 		b := newBench(t)
 		id := b.create(stream)
 		key := tunnelKey(id)
@@ -120,7 +120,7 @@ func TestTableMadeAgain(t *testing.T) {
 	})
 }
 
-// firstChannel returns the first channel that a client is handed.
+// firstChannel returns the first channel that is assigned to a client.
 func (b *bench) firstChannel(c *apiClient) string {
 	b.Helper()
 	channels, err := c.exchange()

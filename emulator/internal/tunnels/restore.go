@@ -2,16 +2,17 @@ package tunnels
 
 import "github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 
-// errLost is the answer to a call that met a change which could not be saved.
+// errLost is the answer to a request that depends on a change which could not
+// be saved.
 var errLost = wire.Errorf(wire.CodeTunnelServerUnavailable, "a change that this call depends on could not be saved, and was taken back; try again")
 
-// restore brings the service back to what is saved, after the Source refused to
-// save more: a checkpoint that was not stored is not served either, and what is
-// stored goes on being served. To clients it looks like a restart: they keep
-// their ids and channels, with a fresh heartbeat deadline.
+// restore restores the service to what is saved, after the Source refused to
+// save more: a checkpoint that was not stored is not served, and what is stored
+// continues to be served. To clients it looks like a restart: they keep their
+// ids and channels, with a fresh heartbeat deadline.
 //
-// Tunnels that were there are lost: whoever holds one finds out when it has
-// locked it.
+// The previous tunnel objects are marked lost: a caller that holds one finds
+// out when it has locked it.
 func (s *Service) restore(cause error) error {
 	all, err := s.loadTunnels()
 	if err != nil {
@@ -27,13 +28,14 @@ func (s *Service) restore(cause error) error {
 		}
 		old.mu.Unlock()
 	}
-	// No tunnel of before changes any more, none of these has changed yet.
+	// No previous tunnel changes any more, and none of the restored ones has
+	// changed yet.
 	s.journal.discard(cause)
 	s.take(all)
 	return nil
 }
 
-// keepStatistics takes over what is not saved: how far channels were read.
+// keepStatistics copies what is not saved: how far channels were read.
 func (t *tunnel) keepStatistics(old *tunnel) {
 	for _, c := range t.channels {
 		if before := old.byID[c.ID]; before != nil {
@@ -42,7 +44,7 @@ func (t *tunnel) keepStatistics(old *tunnel) {
 	}
 }
 
-// gone returns why the tunnel can't be used any more. t.mu is held.
+// gone returns why the tunnel can no longer be used. t.mu is held.
 func (t *tunnel) gone() error {
 	switch {
 	case t.lost:

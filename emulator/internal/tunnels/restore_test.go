@@ -17,7 +17,7 @@ import (
 
 var errFull = errors.New("disk full")
 
-// everything is what clients can see of the service.
+// everything returns all that clients can see of the service.
 func (b *bench) everything() string {
 	b.Helper()
 	var list protocol.ListTunnelResponse
@@ -36,8 +36,8 @@ func (b *bench) everything() string {
 }
 
 func TestUnsavedChanges(t *testing.T) {
-	// Each changes something of tunnel id, of which c holds shard-0 and
-	// shard-1 with a record read and not committed.
+	// Each changes something in the tunnel id. Its client c holds shard-0 and
+	// shard-1 and has read a record without committing it.
 	changes := map[string]func(b *bench, id string, c *apiClient) error{
 		"a checkpoint": func(_ *bench, _ string, c *apiClient) error {
 			_, next, _, err := c.read("shard-0", tokenString(position{shard: "shard-0"}))
@@ -82,7 +82,7 @@ func TestUnsavedChanges(t *testing.T) {
 		return b, id, c
 	}
 	for name, change := range changes {
-		t.Run(name+" is taken back when it can't be saved", func(t *testing.T) {
+		t.Run(name+" is taken back if it cannot be saved", func(t *testing.T) {
 			b, id, c := begin(t)
 			before := b.everything()
 			b.src.setSaveErr(errFull)
@@ -102,14 +102,14 @@ func TestUnsavedChanges(t *testing.T) {
 			b.must(change(b, id, c))
 			changed := b.everything()
 			if changed == before {
-				t.Error("with space the change is not made")
+				t.Error("with space the change still fails")
 			}
 			b.restart()
 			if after := b.everything(); name != "a checkpoint" && after != changed { // reads are not saved
 				t.Errorf("before the restart: %s\nafter: %s", changed, after)
 			}
 		})
-		t.Run(name+" is not told of while it is being saved", func(t *testing.T) {
+		t.Run(name+" is not visible while it is being saved", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, id, c := begin(t)
 				before := b.everything()
@@ -126,7 +126,7 @@ func TestUnsavedChanges(t *testing.T) {
 				synctest.Wait()
 				select {
 				case err := <-looked:
-					if name != "a tunnel" { // of which describe tells nothing
+					if name != "a tunnel" { // which describe does not show
 						t.Errorf("describe was answered (%v) while the change was being saved", err)
 					}
 					looked <- err
@@ -144,7 +144,7 @@ func TestUnsavedChanges(t *testing.T) {
 			})
 		})
 	}
-	t.Run("that wait behind one that is lost are lost with it", func(t *testing.T) {
+	t.Run("that wait for a lost save are lost with it", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b, id, c := begin(t)
 			held, release := make(chan struct{}), make(chan struct{})
@@ -169,10 +169,10 @@ func TestUnsavedChanges(t *testing.T) {
 			_ = id
 		})
 	})
-	t.Run("are refused to a call that began before", func(t *testing.T) {
+	t.Run("fail a request that began before", func(t *testing.T) {
 		b, _, c := begin(t)
 		b.src.split("tbl", "shard-0", "0")
-		b.src.onRead = func() { // while the read that comes to the end goes on
+		b.src.onRead = func() { // during the read that reaches the end
 			b.src.setSaveErr(errFull)
 			b.wantCode(c.checkpoint("shard-1", tokenString(position{shard: "shard-1"}), 1), wire.CodeTunnelServerUnavailable)
 			b.src.setSaveErr(nil)
@@ -189,7 +189,7 @@ func TestUnsavedChanges(t *testing.T) {
 	for name, change := range map[string]func(b *bench, id string, c *apiClient) error{
 		"a heartbeat": changes["a channel given back"], "a control call": changes["a rebalance"],
 	} {
-		t.Run("fail "+name+" also when another call has found out", func(t *testing.T) {
+		t.Run("fail "+name+" also if another request has noticed first", func(t *testing.T) {
 			b, id, c := begin(t)
 			once := true
 			b.cfg.Logger = slog.New(hook{func(message string) { // between the change and its save
@@ -237,7 +237,7 @@ func TestUnsavedChanges(t *testing.T) {
 			}
 		})
 	})
-	t.Run("leave what was read so far in the statistics", func(t *testing.T) {
+	t.Run("keep what was read so far in the statistics", func(t *testing.T) {
 		b, _, c := begin(t)
 		if _, _, _, err := c.read("shard-0", tokenString(position{shard: "shard-0"})); err != nil {
 			t.Fatal(err)
@@ -249,13 +249,13 @@ func TestUnsavedChanges(t *testing.T) {
 			t.Errorf("served %d before, %d after", served, got)
 		}
 	})
-	t.Run("of a silent client keep nobody from reading", func(t *testing.T) {
+	t.Run("of a silent client prevent no other client from reading", func(t *testing.T) {
 		b, id, c := begin(t)
 		b.connect(id)
 		b.clock.advance(2 * defaultTimeout / 3)
 		c.heartbeat()
 		b.src.setSaveErr(errFull)
-		b.clock.advance(2 * defaultTimeout / 3) // the other one is silent for too long
+		b.clock.advance(2 * defaultTimeout / 3) // the other client is silent for too long
 		b.wantCode(c.tryHeartbeat(), wire.CodeTunnelServerUnavailable)
 		b.must(c.tryHeartbeat())
 	})

@@ -10,8 +10,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
-// channelRPO and tunnelRPO are the JSON that the Go SDK decodes; it spells the
-// first one's type "ChannelTyp". Times are nanoseconds since 1970.
+// channelRPO and tunnelRPO are the JSON that the Go SDK decodes, in which the
+// type of a channel is spelt "ChannelTyp". Times are nanoseconds since 1970.
 type channelRPO struct {
 	ChannelTyp string
 	tunnelRPO
@@ -25,8 +25,8 @@ type tunnelRPO struct {
 }
 
 // rpo is the recovery point of the tunnel: that of its slowest stream channel
-// that has not ended, the newest one when all have ended, and 1970 while base
-// data are read or when there is no channel.
+// that has not ended, the newest one if all have ended, and 1970 while base
+// data are read or if there is no channel.
 func (t *tunnel) rpo(of func(*channel) int64) int64 {
 	if !t.hasStream() || !t.baseDone() {
 		return 0
@@ -49,12 +49,13 @@ func (t *tunnel) rpo(of func(*channel) int64) int64 {
 	return newest
 }
 
-// getRPO tells how far the channels were read.
+// getRPO answers how far the channels have been read.
 func (s *Service) getRPO(req *protocol.GetRpoRequest) (protoadapt.MessageV1, error) {
 	return s.recoveryPoints(req, func(c *channel) (count, point int64) { return c.readCount, c.readRPO })
 }
 
-// getRPOByOffset tells how far the channels were consumed, by their checkpoints.
+// getRPOByOffset answers how far the channels have been consumed, by their
+// checkpoints.
 func (s *Service) getRPOByOffset(req *protocol.GetRpoRequest) (protoadapt.MessageV1, error) {
 	return s.recoveryPoints(req, func(c *channel) (count, point int64) { return c.Count, c.RPO })
 }

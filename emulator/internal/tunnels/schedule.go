@@ -9,8 +9,9 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
-// schedule suspends (CLOSING), resumes (OPEN) and ends (TERMINATED) channels by
-// hand: all that are named, or none when one of them cannot be. Versions in the request mean nothing.
+// schedule suspends (CLOSING), resumes (OPEN) and ends (TERMINATED) channels on
+// request: all that are named, or none if one of them cannot change so.
+// Versions in the request are ignored.
 func (s *Service) schedule(req *protocol.ScheduleRequest) (protoadapt.MessageV1, error) {
 	t, err := s.tunnel(req.GetTunnelId())
 	if err != nil {
@@ -25,7 +26,7 @@ func (s *Service) schedule(req *protocol.ScheduleRequest) (protoadapt.MessageV1,
 			case r.GetStatus() == protocol.ChannelStatus_CLOSE:
 				return wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID, "channel %q: CLOSE cannot be scheduled, only CLOSING, OPEN and TERMINATED", ch.ID)
 			case ch.Status == StatusTerminated && r.GetStatus() != protocol.ChannelStatus_TERMINATED:
-				return wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID, "channel %q is TERMINATED for good", ch.ID)
+				return wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID, "channel %q is TERMINATED, which is final", ch.ID)
 			}
 		}
 		for _, r := range req.Channels {
@@ -45,13 +46,14 @@ func (t *tunnel) scheduleChannel(ch *channel, to protocol.ChannelStatus) {
 	case protocol.ChannelStatus_OPEN:
 		ch.Suspended = false
 		if ch.Status == StatusClosing {
-			// An owner that has begun to close answers with CLOSE, and gets it again.
+			// An owner that has begun to close answers with CLOSE, and gets the
+			// channel again.
 			t.move(ch, StatusOpen, ch.Owner, ch.Version+1)
 		}
 	case protocol.ChannelStatus_TERMINATED:
 		ch.Suspended = false
 		if ch.Status != StatusTerminated {
-			t.move(ch, StatusTerminated, "", ch.Version+1) // an owner finds it missing in its next answer
+			t.move(ch, StatusTerminated, "", ch.Version+1) // the owner finds it missing in the next response
 		}
 	}
 	t.touch(ch)

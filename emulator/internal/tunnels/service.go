@@ -16,35 +16,35 @@ import (
 )
 
 // Defaults of Config. A page of 1 MiB is what the SDKs' own thresholds for a
-// "full" answer (over 500 records or 900 KiB) suggest of the real service.
+// "full" response (over 500 records or 900 KiB) suggest for the real service.
 const (
 	DefaultMaxRows  = 5000
 	DefaultMaxBytes = 1 << 20
 )
 
-// Config says how a Service behaves. The zero value is usable.
+// Config configures a Service. The zero value is usable.
 type Config struct {
-	// Instance is the instance name that descriptions of tunnels carry.
+	// Instance is the instance name in descriptions of tunnels.
 	Instance string
 
-	// Logger is told of tunnels and clients that come and go (Info), of tunnels
-	// that expire (Warn), of state that cannot be saved (Error), and of every
-	// channel that changes hands (Debug). Nil: nothing is logged.
+	// Logger logs tunnels and clients that come and go (Info), tunnels that
+	// expire (Warn), state that cannot be saved (Error), and every channel that
+	// changes its owner (Debug). Nil: nothing is logged.
 	Logger *slog.Logger
 
-	// MaxRows is the number of records that one readrecords answer holds at
-	// most; zero: DefaultMaxRows.
+	// MaxRows is the maximum number of records in one readrecords response;
+	// zero: DefaultMaxRows.
 	MaxRows int
 
-	// MaxBytes is the size of the records in one readrecords answer, exceeded by at
-	// most one record; zero: DefaultMaxBytes.
+	// MaxBytes is the maximum size of the records in one readrecords response,
+	// exceeded by at most one record; zero: DefaultMaxBytes.
 	MaxBytes int
 
-	// Now is the service's clock; nil: time.Now. It should be the one that the Source
-	// stamps its log with. It may jump.
+	// Now is the service's clock; nil: time.Now. It should be the clock that
+	// the Source stamps its log with. It may jump.
 	Now func() time.Time
 
-	// Aging is the clock that clients' timeouts are counted by; nil: one that
+	// Aging is the clock by which clients' timeouts are counted; nil: one that
 	// follows Now.
 	Aging *aging.Clock
 }
@@ -54,9 +54,9 @@ type Config struct {
 //
 // Invariants:
 //   - a tunnel is in tunnels exactly when its name is in names;
-//   - no answer tells of a state that is not saved (Source.SaveState);
-//   - locks are taken in the order Service.mu, tunnel.mu, journal.mu, and none is
-//     held over a call of the Source.
+//   - no response reveals a state that is not saved (Source.SaveState);
+//   - locks are taken in the order Service.mu, tunnel.mu, journal.mu, and none
+//     is held during a call of the Source.
 type Service struct {
 	src     Source
 	cfg     Config
@@ -64,8 +64,8 @@ type Service struct {
 	journal journal
 	closed  atomic.Bool
 
-	// changes counts what Source.Watch told of. A tunnel that has seen an older
-	// count asks the Source for its shards again.
+	// changes counts the calls of Source.Watch's callback. A tunnel that has
+	// seen a lower count asks the Source for its shards again.
 	changes atomic.Int64
 
 	mu      sync.RWMutex // guards the following
@@ -73,11 +73,11 @@ type Service struct {
 	names   map[name]*tunnel
 }
 
-// name is what a tunnel is known by to people.
+// name identifies a tunnel to people.
 type name struct{ table, tunnel string }
 
-// New loads the tunnels that src has saved. Clients get a full timeout until
-// their next heartbeat is due. The error names the saved entry that is damaged.
+// New loads the tunnels that src has saved. The clients' timeouts start again.
+// The error names the saved entry that is damaged.
 func New(src Source, cfg Config) (*Service, error) {
 	if cfg.MaxRows < 0 || cfg.MaxBytes < 0 {
 		return nil, fmt.Errorf("tunnels: MaxRows (%d) and MaxBytes (%d) must not be negative", cfg.MaxRows, cfg.MaxBytes)
@@ -104,14 +104,14 @@ func New(src Source, cfg Config) (*Service, error) {
 	if err := s.load(); err != nil {
 		return nil, err
 	}
-	s.changes.Store(1) // a loaded tunnel has seen 0: it looks at its shards at once
+	s.changes.Store(1) // a loaded tunnel has seen 0, so it checks its shards at once
 	src.Watch(s.tableChanged)
 	return s, s.dropOrphans()
 }
 
-// tableChanged takes the news of a table: its tunnels look at its shards again,
-// or go with it. When that cannot be saved, or the process is killed before, the
-// next start finds tunnels without a table and drops them.
+// tableChanged handles a change of a table: its tunnels check its shards again,
+// or are deleted with it. If the deletion cannot be saved, or the process is
+// killed before, the next start finds tunnels without a table and drops them.
 func (s *Service) tableChanged(tableID string, gone bool) {
 	s.changes.Add(1)
 	if !gone {
@@ -124,7 +124,7 @@ func (s *Service) tableChanged(tableID string, gone bool) {
 	}
 }
 
-// dropOrphans drops the tunnels whose tables are gone.
+// dropOrphans drops the tunnels whose tables do not exist any more.
 func (s *Service) dropOrphans() error {
 	for _, t := range s.sorted() {
 		if _, err := s.src.Stream(t.TableID, false); noTable(err) {
@@ -134,13 +134,13 @@ func (s *Service) dropOrphans() error {
 		}
 	}
 	if err := s.journal.flush(); err != nil {
-		return fmt.Errorf("tunnels: drop the tunnels of tables that are gone: %w", err)
+		return fmt.Errorf("tunnels: drop the tunnels of deleted tables: %w", err)
 	}
 	return nil
 }
 
-// Handle serves one operation. op is the last element of the request's path
-// ("create", "readrecords", ...), body its protobuf message. The answer's
+// Handle executes one operation. op is the last element of the request's path
+// ("create", "readrecords", ...), body its protobuf message. The response's
 // message is appended to dst, which may be nil; body is not kept.
 //
 // Every error is a *wire.Error, ready to be sent.
@@ -151,7 +151,7 @@ func (s *Service) Handle(op string, body, dst []byte) ([]byte, error) {
 	before := s.journal.lost()
 	out, err := s.handle(op, body, dst)
 	if err != nil {
-		// An error tells of the state as well.
+		// An error also reveals the state.
 		if lost := s.save(); lost != nil {
 			return nil, lost
 		}
@@ -174,7 +174,7 @@ func (s *Service) handle(op string, body, dst []byte) ([]byte, error) {
 	return h(s, body, dst)
 }
 
-// Operations lists the operations that Handle serves, sorted.
+// Operations lists the operations that Handle supports, sorted.
 func Operations() []string {
 	ops := []string{"readrecords"}
 	for op := range operations {
@@ -184,7 +184,7 @@ func Operations() []string {
 	return ops
 }
 
-// Close makes every later Handle fail, and returns once all state is saved.
+// Close makes every later Handle fail. It returns once all state is saved.
 func (s *Service) Close() error {
 	s.closed.Store(true)
 	if err := s.journal.flush(); err != nil {
@@ -208,7 +208,8 @@ func unknownTunnel(id string) error {
 	return wire.TunnelErrorf(wire.CodeParameterInvalid, id, "tunnel %q does not exist", id)
 }
 
-// named returns the tunnel of a table. id is checked when it is not empty.
+// named returns a tunnel by its table and name. If id is not empty, it must
+// match.
 func (s *Service) named(table, tunnelName, id string) (*tunnel, error) {
 	s.mu.RLock()
 	t := s.names[name{table, tunnelName}]
@@ -217,13 +218,13 @@ func (s *Service) named(table, tunnelName, id string) (*tunnel, error) {
 		return nil, wire.Invalid("table %q has no tunnel %q", table, tunnelName)
 	}
 	if id != "" && id != t.ID {
-		return nil, wire.TunnelErrorf(wire.CodeParameterInvalid, id, "tunnel %q of table %q has another id than %q", tunnelName, table, id)
+		return nil, wire.TunnelErrorf(wire.CodeParameterInvalid, id, "tunnel %q of table %q does not have the id %q", tunnelName, table, id)
 	}
 	return t, nil
 }
 
-// update runs f with the tunnel locked, silent clients dropped and the time, and
-// returns once all changes made by then, also those of others that f has seen,
+// update locks the tunnel, drops silent clients and calls f with the time. It
+// returns once all changes so far, including those of others that f has seen,
 // are saved. f must not call the Source.
 func (s *Service) update(t *tunnel, f func(now time.Time) error) error {
 	_, err := s.locked(t, f)
@@ -233,8 +234,8 @@ func (s *Service) update(t *tunnel, f func(now time.Time) error) error {
 	return err
 }
 
-// peek is update for calls whose answers tell nothing of the state: it waits for
-// a save only when f has changed something itself.
+// peek is update for requests whose responses reveal nothing of the state: it
+// waits for a save only if f itself has changed something.
 func (s *Service) peek(t *tunnel, f func(now time.Time) error) error {
 	changed, err := s.locked(t, f)
 	if changed {
@@ -245,8 +246,8 @@ func (s *Service) peek(t *tunnel, f func(now time.Time) error) error {
 	return err
 }
 
-// locked runs f as update says, and hands what has changed to the journal. A
-// tunnel that was deleted meanwhile is an error.
+// locked runs f as update describes, and adds what has changed to the journal.
+// It fails if the tunnel was deleted meanwhile.
 func (s *Service) locked(t *tunnel, f func(now time.Time) error) (changed bool, err error) {
 	now := s.cfg.Now()
 	t.mu.Lock()
@@ -267,7 +268,7 @@ func (s *Service) locked(t *tunnel, f func(now time.Time) error) (changed bool, 
 	return changed, err
 }
 
-// save waits until all changes made so far cannot be lost.
+// save waits until all changes so far are saved.
 func (s *Service) save() error {
 	if err := s.journal.flush(); err != nil {
 		s.log.Error("tunnel state was not saved", "error", err)
@@ -276,13 +277,13 @@ func (s *Service) save() error {
 	return nil
 }
 
-// drop deletes a tunnel and everything of it.
+// drop deletes a tunnel and everything that belongs to it.
 func (s *Service) drop(t *tunnel) error {
 	s.forget(t)
 	return s.save()
 }
 
-// forget is drop without the save.
+// forget is drop without saving.
 func (s *Service) forget(t *tunnel) {
 	s.mu.Lock()
 	known := s.tunnels[t.ID] == t
@@ -292,12 +293,12 @@ func (s *Service) forget(t *tunnel) {
 	}
 	s.mu.Unlock()
 	if !known {
-		return // somebody else does it
+		return // another goroutine does it
 	}
 	t.mu.Lock()
 	if t.lost {
 		t.mu.Unlock()
-		return // so is the deletion
+		return // the deletion was lost too
 	}
 	t.delete()
 	s.journal.add(t.takeChanges())
@@ -305,8 +306,8 @@ func (s *Service) forget(t *tunnel) {
 	s.log.Info("tunnel deleted", "tunnel_id", t.ID, "table", t.Table, "tunnel", t.Name)
 }
 
-// sourceError turns an error of the Source on a tunnel's table into the
-// service's own. A table that is gone takes its tunnels with it.
+// sourceError turns an error of the Source about a tunnel's table into the
+// service's own. If the table does not exist any more, its tunnels are dropped.
 func (s *Service) sourceError(t *tunnel, err error) error {
 	if noTable(err) {
 		if err := s.drop(t); err != nil {
@@ -317,7 +318,7 @@ func (s *Service) sourceError(t *tunnel, err error) error {
 	return sourceError(t.Table, err)
 }
 
-// sourceError is the answer for an error that the Source gave for a table.
+// sourceError is the answer to an error that the Source returned for a table.
 func sourceError(table string, err error) error {
 	var e *wire.Error
 	if errors.As(err, &e) && e.Code != wire.CodeObjectNotExist {
@@ -329,8 +330,9 @@ func sourceError(table string, err error) error {
 	return wire.Errorf(wire.CodeTunnelServerUnavailable, "table %q: %v", table, err)
 }
 
-// noTable reports whether the Source says that the table does not exist, which
-// the table API calls OTSObjectNotExist and the tunnel API OTSParameterInvalid.
+// noTable reports whether the Source says that the table does not exist, for
+// which the table API answers OTSObjectNotExist and the tunnel API
+// OTSParameterInvalid.
 func noTable(err error) bool {
 	var e *wire.Error
 	return errors.Is(err, ErrNoTable) || errors.As(err, &e) && e.Code == wire.CodeObjectNotExist

@@ -36,7 +36,7 @@ func wantRows(t *testing.T, got []string, want ...string) {
 }
 
 func TestBaseAndStream(t *testing.T) {
-	t.Run("hands over from base to stream without a gap", func(t *testing.T) {
+	t.Run("continues from base to stream without a gap", func(t *testing.T) {
 		b := newBench(t)
 		b.src.put("tbl", "a", "1")
 		id := b.create(both)
@@ -115,14 +115,14 @@ func TestSplitAndMerge(t *testing.T) {
 		b.src.merge("tbl", "shard-1", "shard-2")
 		b.src.put("tbl", "a", "3")
 		wantRows(t, c.finish("shard-1"), "a=2")
-		c.wantHeartbeat("shard-2:OPEN:1") // one parent of the merge is left
+		c.wantHeartbeat("shard-2:OPEN:1") // one parent of the merge has not ended
 		wantRows(t, c.finish("shard-2"), "x=2")
 		c.wantHeartbeat("shard-3:OPEN:1")
 		rows, _ := c.drain("shard-3")
 		wantRows(t, rows, "a=3")
 		b.wantStatuses("shard-0:TERMINATED shard-1:TERMINATED shard-2:TERMINATED shard-3:OPEN")
 	})
-	t.Run("finds several generations that passed while nobody was connected", func(t *testing.T) {
+	t.Run("finds several generations that came and went while no client was connected", func(t *testing.T) {
 		b := newBench(t)
 		id := b.create(stream)
 		b.src.split("tbl", "shard-0", "m")
@@ -197,7 +197,7 @@ func TestStart(t *testing.T) {
 		wantRows(t, c.finish("shard-0"), "a=1", "a=2")
 		c.wantHeartbeat("")
 	})
-	t.Run("an end offset finishes a channel that nothing more is written to", func(t *testing.T) {
+	t.Run("an end offset finishes a channel that gets no more records", func(t *testing.T) {
 		b, times := setup(t)
 		id, err := b.tryCreate("tun", stream, &protocol.StreamTunnelConfig{StartOffset: ns(times[0]), EndOffset: ns(b.clock.now().Add(time.Minute))})
 		b.must(err)
@@ -209,7 +209,7 @@ func TestStart(t *testing.T) {
 		b.clock.advance(time.Minute)
 		c.finish("shard-0")
 	})
-	t.Run("shards that begin after the end are no channels", func(t *testing.T) {
+	t.Run("shards that begin after the end do not become channels", func(t *testing.T) {
 		b, _ := setup(t)
 		end := b.clock.now().Add(time.Minute)
 		id, err := b.tryCreate("tun", stream, &protocol.StreamTunnelConfig{EndOffset: ns(end)})

@@ -14,23 +14,23 @@ import (
 )
 
 const (
-	// defaultTimeout is the SDKs' default, taken when a client names none.
+	// defaultTimeout is the SDKs' default, used if a client names none.
 	defaultTimeout = 300 * time.Second
 
-	// maxTimeout keeps a client that went away from holding its channels for ever.
+	// maxTimeout limits how long a vanished client holds its channels.
 	maxTimeout = 24 * time.Hour
 
 	maxTagBytes = 128
 
-	// maxClients bounds what a client in a connect loop costs.
+	// maxClients limits the cost of a client that connects in a loop.
 	maxClients = 4096
 
-	// maxVersion is far above what any client reaches by adding one, and
-	// leaves the service room to add its own.
+	// maxVersion is far above what a client reaches by adding one, and leaves
+	// the service enough values to add its own.
 	maxVersion = 1 << 62
 )
 
-// connect makes a client. It gets channels with its heartbeats.
+// connect adds a client, which gets its channels in response to heartbeats.
 func (s *Service) connect(req *protocol.ConnectRequest) (protoadapt.MessageV1, error) {
 	timeout := defaultTimeout
 	if seconds := req.GetClientConfig().GetTimeout(); seconds < 0 {
@@ -68,7 +68,8 @@ func (s *Service) connect(req *protocol.ConnectRequest) (protoadapt.MessageV1, e
 	return &protocol.ConnectResponse{ClientId: &c.ID}, nil
 }
 
-// cleanTag makes a tag fit for ids and logs: valid UTF-8 of bounded length.
+// cleanTag makes a tag suitable for ids and logs: valid UTF-8 of bounded
+// length.
 func cleanTag(tag string) string {
 	if len(tag) > maxTagBytes {
 		tag = tag[:maxTagBytes]
@@ -76,7 +77,7 @@ func cleanTag(tag string) string {
 	return strings.ToValidUTF8(tag, "")
 }
 
-// newClientID has the service's default form: tag and random string.
+// newClientID has the form of the service's ids: tag and random string.
 func newClientID(tag string) string {
 	var b [8]byte
 	rand.Read(b[:]) // never fails
@@ -87,8 +88,8 @@ func expired(tunnelID string) error {
 	return wire.TunnelErrorf(wire.CodeTunnelExpired, tunnelID, "tunnel %q has expired: a part of the log that it needs was dropped", tunnelID)
 }
 
-// heartbeat takes what a client reports of its channels and answers with all
-// channels that the client is to hold.
+// heartbeat processes a client's report about its channels and answers with all
+// channels that the client should hold.
 func (s *Service) heartbeat(req *protocol.HeartbeatRequest) (protoadapt.MessageV1, error) {
 	t, err := s.tunnel(req.GetTunnelId())
 	if err != nil {
@@ -124,7 +125,7 @@ func (s *Service) heartbeat(req *protocol.HeartbeatRequest) (protoadapt.MessageV
 	return resp, err
 }
 
-// liveClient returns a connected client of a tunnel that can be used.
+// liveClient returns a connected client, if the tunnel can be used.
 func (t *tunnel) liveClient(id string) (*client, error) {
 	if t.Expired {
 		return nil, expired(t.ID)
@@ -136,11 +137,12 @@ func (t *tunnel) liveClient(id string) (*client, error) {
 	return c, nil
 }
 
-// report takes one entry of a heartbeat over, if it is news about a channel that
-// the client owns: a version above the stored one. When both sides have raised
-// the version at once, the service to CLOSING and the owner to CLOSE or
-// TERMINATED, the owner's entry counts: its connection is closed already, so
-// that an answer with the same version would only make it build a dead one.
+// report applies one entry of a heartbeat if it is new information about a
+// channel that the client owns: its version is above the stored one. If both
+// sides raised the version at once, the service to CLOSING and the owner to
+// CLOSE or TERMINATED, the owner's entry counts: its connection is closed
+// already, so a response with the same version would only make it build a dead
+// one.
 func (t *tunnel) report(c *client, r *protocol.Channel) {
 	ch := t.byID[r.GetChannelId()]
 	if ch == nil || ch.Owner != c.ID {
@@ -155,7 +157,7 @@ func (t *tunnel) report(c *client, r *protocol.Channel) {
 	switch {
 	case status == protocol.ChannelStatus_TERMINATED && ch.finished():
 		t.move(ch, StatusTerminated, "", version)
-	case ended: // TERMINATED too: without the finish token nobody can have read to the end
+	case ended: // TERMINATED too: without the finish token the client cannot have read to the end
 		t.move(ch, StatusWait, "", version)
 	case status == protocol.ChannelStatus_CLOSING:
 		t.move(ch, StatusClosing, c.ID, version)
@@ -164,8 +166,8 @@ func (t *tunnel) report(c *client, r *protocol.Channel) {
 	}
 }
 
-// entry is the channel as a heartbeat's answer holds it. Only owned channels are
-// told of, so there is no WAIT or TERMINATED to translate.
+// entry is the channel's entry in the response to a heartbeat. Only owned
+// channels are listed, so there is no WAIT or TERMINATED to translate.
 func (c *channel) entry() *protocol.Channel {
 	status := protocol.ChannelStatus_OPEN
 	if c.Status == StatusClosing {
@@ -174,7 +176,7 @@ func (c *channel) entry() *protocol.Channel {
 	return &protocol.Channel{ChannelId: proto.String(c.ID), Version: proto.Int64(c.Version), Status: status.Enum()}
 }
 
-// shutdown ends a client; its channels are free at once.
+// shutdown disconnects a client and frees its channels at once.
 func (s *Service) shutdown(req *protocol.ShutdownRequest) (protoadapt.MessageV1, error) {
 	t, err := s.tunnel(req.GetTunnelId())
 	if err != nil {

@@ -49,14 +49,14 @@ func TestHeartbeat(t *testing.T) {
 		c.finish("shard-0")
 		c.wantHeartbeat("shard-1:OPEN:1 shard-2:OPEN:1")
 	})
-	t.Run("a lost answer is made up for by the next", func(t *testing.T) {
+	t.Run("a lost response is made up for by the next", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c := b.connect(id)
 		c.heartbeat()
 		c.set("shard-0", statusClose)
 		report := c.channels["shard-0"]
 		c.wantHeartbeat("shard-0:OPEN:3")
-		c.channels["shard-0"] = report // as if the answer had not arrived
+		c.channels["shard-0"] = report // as if the response had not arrived
 		c.wantHeartbeat("shard-0:OPEN:3")
 	})
 	t.Run("an entry below the stored version changes nothing", func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestHeartbeat(t *testing.T) {
 		c2.wantHeartbeat("")
 		c1.wantHeartbeat("shard-0:OPEN:1")
 	})
-	t.Run("a channel is handed out above whatever version the client has made up", func(t *testing.T) {
+	t.Run("a channel is assigned with a version above any that the client has invented", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c1, c2 := b.connect(id), b.connect(id)
 		c1.wantHeartbeat("shard-0:OPEN:1")
@@ -99,7 +99,7 @@ func TestHeartbeat(t *testing.T) {
 		c2.channels["shard-0"] = &protocol.Channel{ChannelId: proto.String("shard-0"), Version: proto.Int64(9), Status: statusOpen.Enum()}
 		c2.wantHeartbeat("shard-0:OPEN:10")
 	})
-	t.Run("TERMINATED is believed once the finish token was handed out, whatever the checkpoint", func(t *testing.T) {
+	t.Run("TERMINATED is accepted once the client was given the finish token, whatever the checkpoint", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c := b.connect(id)
 		c.heartbeat()
@@ -111,11 +111,11 @@ func TestHeartbeat(t *testing.T) {
 		if next != finishToken || more {
 			t.Fatalf("next = %q, more = %v", next, more)
 		}
-		b.restart() // that it was handed out survives
+		b.restart() // the service remembers that it has given the token
 		c.set("shard-0", statusTerminated)
 		c.wantHeartbeat("shard-1:OPEN:1 shard-2:OPEN:1")
 	})
-	t.Run("TERMINATED is not believed because of what another owner was handed", func(t *testing.T) {
+	t.Run("TERMINATED is not accepted because another owner was given the finish token", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c1, c2 := b.connect(id), b.connect(id)
 		c1.heartbeat()
@@ -217,9 +217,9 @@ func TestClients(t *testing.T) {
 		_, err := b.tryConnect(id, time.Minute)
 		b.wantCode(err, wire.CodeQuotaExhausted)
 		b.clock.advance(301 * time.Second)
-		b.connect(id) // the others were silent
+		b.connect(id) // the other clients were silent
 	})
-	t.Run("the id is made of tag and random text, and timeouts are bounded", func(t *testing.T) {
+	t.Run("the id consists of the tag and random text, and timeouts are bounded", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c := b.connect(id)
 		if !strings.HasPrefix(c.id, "tag_") || len(c.id) < 12 {
@@ -240,7 +240,7 @@ func TestClients(t *testing.T) {
 }
 
 func TestLogger(t *testing.T) {
-	t.Run("is told of clients that time out and of channels that change hands", func(t *testing.T) {
+	t.Run("logs clients that time out and channels that change owners", func(t *testing.T) {
 		var out strings.Builder
 		b := newBench(t)
 		b.cfg.Logger = slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -264,7 +264,8 @@ func TestLogger(t *testing.T) {
 }
 
 func TestBalance(t *testing.T) {
-	// settle lets all clients follow CLOSING with CLOSE until nothing changes for a round.
+	// settle makes all clients answer CLOSING with CLOSE until nothing changes
+	// for a round.
 	settle := func(t *testing.T, clients ...*apiClient) {
 		t.Helper()
 		for range 20 {
@@ -283,9 +284,9 @@ func TestBalance(t *testing.T) {
 				return
 			}
 		}
-		t.Fatal("the balance does not come to rest")
+		t.Fatal("the balance does not settle")
 	}
-	t.Run("channels are spread evenly, and stay where they are when they are", func(t *testing.T) {
+	t.Run("channels are spread evenly, and then stay where they are", func(t *testing.T) {
 		for n := 1; n <= 7; n++ {
 			for clients := 1; clients <= 4; clients++ {
 				b, id := streamBench(t, n)
@@ -327,7 +328,7 @@ func TestBalance(t *testing.T) {
 			c1.wantHeartbeat("shard-0:OPEN:1")
 		}
 	})
-	t.Run("a client that gave an odd channel up does not get it back, however often it asks", func(t *testing.T) {
+	t.Run("a client that gave up an additional channel does not get it back, however many heartbeats it sends", func(t *testing.T) {
 		b, id := streamBench(t, 2)
 		c1 := b.connect(id)
 		c1.wantHeartbeat("shard-0:OPEN:1 shard-1:OPEN:1")
@@ -412,7 +413,7 @@ func TestCheckpoint(t *testing.T) {
 		b.wantCode(c.checkpoint("shard-0", token, 1), wire.CodeSequenceNumberNotMatch) // a repeated request
 		b.must(c.checkpoint("shard-0", token, 2))
 	})
-	t.Run("the next owner goes on from it", func(t *testing.T) {
+	t.Run("the next owner continues from it", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c1, c2 := b.connect(id), b.connect(id)
 		c1.heartbeat()
@@ -473,7 +474,7 @@ func TestRestart(t *testing.T) {
 		c2.heartbeat()
 		b.wantStatuses("shard-0:OPEN shard-1:TERMINATED shard-2:OPEN shard-3:OPEN")
 	})
-	t.Run("a client that has not come back yet keeps its share", func(t *testing.T) {
+	t.Run("a client that has not reconnected yet keeps its share", func(t *testing.T) {
 		b, id := streamBench(t, 2)
 		c1, c2 := b.connect(id), b.connect(id)
 		for range 3 {

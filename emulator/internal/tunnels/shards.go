@@ -10,20 +10,21 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
-// logCheckInterval is how long a tunnel trusts what it knows of its log: between
-// two looks only the Source's own events make it look again. Logs expire after hours.
+// logCheckInterval is how long a tunnel relies on what it knows of its log. In
+// between, only the Source's notifications make it check again. Logs expire
+// after hours.
 const logCheckInterval = time.Second
 
 // tail is a time after every log record.
 var tail = time.Unix(0, math.MaxInt64)
 
-// firstShards makes the stream channels of a tunnel that nobody else knows yet.
+// firstShards creates the stream channels of a tunnel that is not shared yet.
 func (s *Service) firstShards(t *tunnel) error {
 	shards, err := s.src.Shards(t.TableID)
 	if err != nil {
 		return err
 	}
-	at, rpo := tail, t.Created // LATEST: whatever is written once the tail was looked up
+	at, rpo := tail, t.Created // LATEST: whatever is written after the tail was looked up
 	switch {
 	case t.StartOffset != 0:
 		at, rpo = time.Unix(0, t.StartOffset), t.StartOffset
@@ -45,8 +46,8 @@ func (s *Service) firstShards(t *tunnel) error {
 				return wire.Invalid("start offset %d: the log of shard %q does not go back that far", t.StartOffset, shard.ID)
 			}
 		}
-		// A shard that ended before the start has nothing to say; its children
-		// need not wait for it.
+		// A shard that ended before the start has nothing to deliver; its
+		// children need not wait for it.
 		if shard.Closed && offset >= end || t.afterEnd(shard) {
 			t.Ignored = append(t.Ignored, shard.ID)
 			continue
@@ -56,12 +57,12 @@ func (s *Service) firstShards(t *tunnel) error {
 	return nil
 }
 
-// afterEnd reports whether the shard begins when the tunnel's end is past.
+// afterEnd reports whether the shard begins after the tunnel's end.
 func (t *tunnel) afterEnd(shard Shard) bool {
 	return t.EndOffset != 0 && !shard.Created.Before(t.end())
 }
 
-// nextOrder returns a position behind all channels.
+// nextOrder returns a position after all channels.
 func (t *tunnel) nextOrder() int {
 	if n := len(t.channels); n > 0 {
 		return t.channels[n-1].Order + 1
@@ -81,12 +82,12 @@ func (t *tunnel) addShard(shard Shard, offset, rpo int64) {
 	}, readRPO: rpo})
 }
 
-// refresh brings the tunnel up to date with its table: shards that were split or
-// merged get channels, a log that was dropped before it was consumed expires
-// the tunnel, and a table that is gone deletes it.
+// refresh updates the tunnel after changes of its table: shards that were split
+// or merged get channels, a log that was dropped before it was consumed expires
+// the tunnel, and if the table does not exist any more the tunnel is deleted.
 //
-// Several calls may run at once. Each judges only what it has seen in one order:
-// first the tunnel's channels, then the Source.
+// Several calls may run at once. Each reads the tunnel's channels first and
+// then the Source, and judges only what it has read in that order.
 func (s *Service) refresh(t *tunnel) error {
 	changes, now := s.changes.Load(), s.cfg.Now()
 	t.mu.Lock()
@@ -126,11 +127,11 @@ func (s *Service) refresh(t *tunnel) error {
 	})
 }
 
-// allRead stands for the offset of a shard of which nothing is needed any more.
+// allRead stands for the offset in a shard of which nothing is needed any more.
 const allRead = math.MaxInt64
 
-// streamPositions maps each known shard to the offset of the oldest record that
-// is still needed of it.
+// streamPositions maps each known shard to the offset of its oldest record that
+// is still needed.
 func (t *tunnel) streamPositions() map[string]int64 {
 	known := make(map[string]int64, len(t.channels)+len(t.Ignored))
 	for _, id := range t.Ignored {
@@ -150,20 +151,21 @@ func (t *tunnel) streamPositions() map[string]int64 {
 	return known
 }
 
-// findings is what a look at a table's stream tells a tunnel.
+// findings are what a tunnel learns from its table's stream.
 type findings struct {
-	lost   bool     // records that the tunnel still needs were dropped
-	gone   []string // shards of which nothing was needed any more, and that the stream has dropped
+	lost   bool     // whether records that the tunnel still needs were dropped
+	gone   []string // shards that the stream has dropped and of which nothing was needed any more
 	shards []foundShard
 }
 
-// foundShard is a shard that the tunnel had no channel of.
+// foundShard is a shard for which the tunnel had no channel.
 type foundShard struct {
 	Shard
 	oldest int64
 }
 
-// look compares the table's stream with the positions that the tunnel knows. It holds no lock.
+// look compares the table's stream with the positions that the tunnel knows. It
+// does not hold a lock.
 func (s *Service) look(t *tunnel, known map[string]int64) (findings, error) {
 	var found findings
 	info, err := s.src.Stream(t.TableID, false)
@@ -179,7 +181,7 @@ func (s *Service) look(t *tunnel, known map[string]int64) (findings, error) {
 		return false
 	}
 	if !info.Enabled || info.StreamID != t.StreamID {
-		found.lost = needed() // another stream's shards are none of ours
+		found.lost = needed() // the shards belong to another stream
 		return found, nil
 	}
 	shards, err := s.src.Shards(t.TableID)
@@ -205,7 +207,8 @@ func (s *Service) look(t *tunnel, known map[string]int64) (findings, error) {
 		if err != nil {
 			return found, err
 		}
-		// Records of it, or a whole generation before it, came and went unseen.
+		// Records of it, or a whole generation before it, were added and
+		// dropped unseen.
 		found.lost = found.lost || truncated || !descends(shard, known, kept)
 		found.shards = append(found.shards, foundShard{shard, oldest})
 	}
@@ -221,7 +224,8 @@ func (s *Service) look(t *tunnel, known map[string]int64) (findings, error) {
 	return found, nil
 }
 
-// descends reports whether the tunnel has seen, or is about to see, each parent of a new shard.
+// descends reports whether the tunnel knows, or is about to know, each parent
+// of a new shard.
 func descends(shard Shard, known map[string]int64, kept map[string]bool) bool {
 	return !slices.ContainsFunc(shard.Parents, func(parent string) bool {
 		_, ok := known[parent]

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Keys of the saved state. A record carries its ids itself, so a key only has to
-// be unique and to begin with its kind.
+// Keys of the saved state. A record contains its ids, so a key only has to be
+// unique and to begin with its kind.
 const (
 	tunnelPrefix  = "tunnels/tunnel/"
 	channelPrefix = "tunnels/channel/"
@@ -23,7 +23,7 @@ func (t *tunnel) touch(c *channel)          { t.changed[channelKey(t.ID, c.ID)] 
 func (t *tunnel) touchSelf()                { t.changed[tunnelKey(t.ID)] = &t.tunnelRecord }
 func (t *tunnel) touchClient(c *client)     { t.changed[clientKey(t.ID, c.ID)] = &c.clientRecord }
 
-// takeChanges returns what has changed since the last call in its saved form.
+// takeChanges returns what has changed since the last call, in its saved form.
 func (t *tunnel) takeChanges() map[string][]byte {
 	if len(t.changed) == 0 {
 		return nil
@@ -35,7 +35,7 @@ func (t *tunnel) takeChanges() map[string][]byte {
 			continue
 		}
 		b, err := json.Marshal(record)
-		if err != nil { // strings, numbers, bytes and flags always have a JSON form
+		if err != nil { // strings, numbers, bytes and booleans always have a JSON form
 			panic(fmt.Sprintf("tunnels: encode %s: %v", key, err))
 		}
 		encoded[key] = b
@@ -53,8 +53,7 @@ func (s *Service) load() error {
 	return err
 }
 
-// take puts tunnels in the place of all that were there. s.mu is held, or the
-// service is not shared yet.
+// take replaces all tunnels. s.mu is held, or the service is not shared yet.
 func (s *Service) take(all map[string]*tunnel) {
 	s.tunnels, s.names = all, make(map[name]*tunnel, len(all))
 	for _, t := range all {
@@ -62,12 +61,12 @@ func (s *Service) take(all map[string]*tunnel) {
 	}
 }
 
-// loadTunnels reads all tunnels that are saved, by id.
+// loadTunnels reads all saved tunnels, by id.
 func (s *Service) loadTunnels() (map[string]*tunnel, error) {
 	all := make(map[string]*tunnel)
 	err := loadEach(s.src, tunnelPrefix, func(r *tunnelRecord) error {
 		t := newTunnel(*r)
-		if t.TableID == "" { // saved by a version that knew tables by name only
+		if t.TableID == "" { // saved by a version that identified tables by name only
 			id, err := s.src.TableID(t.Table)
 			if err != nil && !noTable(err) {
 				return err
@@ -85,7 +84,7 @@ func (s *Service) loadTunnels() (map[string]*tunnel, error) {
 	err = loadEach(s.src, channelPrefix, func(r *channelRecord) error {
 		t := all[r.TunnelID]
 		if t == nil {
-			return fmt.Errorf("it belongs to no tunnel")
+			return fmt.Errorf("its tunnel does not exist")
 		}
 		c := &channel{channelRecord: *r, readCount: r.Count, readRPO: r.RPO}
 		t.channels = append(t.channels, c)
@@ -99,9 +98,9 @@ func (s *Service) loadTunnels() (map[string]*tunnel, error) {
 	err = loadEach(s.src, clientPrefix, func(r *clientRecord) error {
 		t := all[r.TunnelID]
 		if t == nil {
-			return fmt.Errorf("it belongs to no tunnel")
+			return fmt.Errorf("its tunnel does not exist")
 		}
-		// A client that was only connected joins again with its next heartbeat.
+		// A client that had only connected joins with its next heartbeat.
 		t.clients[r.ID] = &client{clientRecord: *r, lastSeen: now, heard: s.cfg.Aging.Now()}
 		return nil
 	})
@@ -128,7 +127,7 @@ func (s *Service) loadTunnels() (map[string]*tunnel, error) {
 func loadEach[R any](src Source, prefix string, f func(*R) error) error {
 	return src.LoadState(prefix, func(key string, value []byte) error {
 		dec := json.NewDecoder(strings.NewReader(string(value)))
-		dec.DisallowUnknownFields() // written by another version: better an error than half a state
+		dec.DisallowUnknownFields() // if another version wrote it, an error is better than half a state
 		r := new(R)
 		err := dec.Decode(r)
 		if err == nil {

@@ -11,20 +11,21 @@ import (
 )
 
 // finishToken says that a channel has been read to its end. It is the only
-// token that is not base64 of a protobuf Token.
+// token that is not the base64 of a protobuf Token.
 const finishToken = "finished"
 
-// tokenVersion is that of TokenContentV2, the form with a count. Version 1 is the same without.
+// tokenVersion is the version of TokenContentV2, which has a count. Version 1
+// is the same without it.
 const tokenVersion = 2
 
-// position is what a token says: Token{1 version, 2 content} around
+// position is the content of a token: Token{1 version, 2 content} around
 // TokenContentV2{1 primary_key, 2 iterator, 3 timestamp, 4 total_count}. SDKs
-// look only at whether there is an iterator: then the channel is a stream.
+// only check whether there is an iterator: then the channel is a stream.
 type position struct {
 	shard  string // stream: the iterator is shard:offset
 	offset int64
 	key    []byte // base: start key of the next page, empty at the start of the range
-	time   int64  // stream: the log is consumed up to here, ns since 1970
+	time   int64  // stream: the time up to which the log is consumed, ns since 1970
 	count  int64  // records of the channel before this position
 }
 
@@ -54,7 +55,7 @@ func appendToken(dst []byte, p position) []byte {
 
 func tokenString(p position) string { return string(appendToken(nil, p)) }
 
-// parseToken decodes any token but the finish token.
+// parseToken decodes any token except the finish token.
 func parseToken(token []byte) (position, error) {
 	raw, err := base64.StdEncoding.AppendDecode(nil, token)
 	if err != nil {
@@ -108,7 +109,7 @@ func parseToken(token []byte) (position, error) {
 	return p, nil
 }
 
-// positionIn decodes a token for channel c: it has to be one of c's own.
+// positionIn decodes a token for channel c, to which it must belong.
 func positionIn(c *channelRecord, token []byte) (position, error) {
 	p, err := parseToken(token)
 	if err != nil {

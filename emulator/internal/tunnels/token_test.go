@@ -7,7 +7,7 @@ import (
 )
 
 func TestToken(t *testing.T) {
-	t.Run("the official SDK decodes it, and tells stream from base by the iterator", func(t *testing.T) {
+	t.Run("the official SDK decodes it, and distinguishes stream and base by the iterator", func(t *testing.T) {
 		for _, p := range []position{
 			{shard: "shard-1", offset: 42, time: 1700000000000000000, count: 9},
 			{shard: "a:b", offset: 0},
@@ -39,12 +39,12 @@ func TestToken(t *testing.T) {
 		content := func(b []byte) []byte { return encode64(appendBytes(appendVarint(nil, 1, 2), 2, b)) }
 		for name, token := range map[string][]byte{
 			"empty":                  nil,
-			"no base64":              []byte("finished!"),
-			"no protobuf":            encode64([]byte{0xff}),
+			"not base64":             []byte("finished!"),
+			"not protobuf":           encode64([]byte{0xff}),
 			"no content":             encode64(appendVarint(nil, 1, 2)),
 			"no version":             encode64(appendBytes(nil, 2, nil)),
 			"version 3":              encode64(appendBytes(appendVarint(nil, 1, 3), 2, nil)),
-			"content no protobuf":    content([]byte{0xff}),
+			"content not protobuf":   content([]byte{0xff}),
 			"iterator without colon": content(appendBytes(nil, 2, []byte("s"))),
 			"iterator without shard": content(appendBytes(nil, 2, []byte(":1"))),
 			"negative offset":        content(appendBytes(nil, 2, []byte("s:-1"))),

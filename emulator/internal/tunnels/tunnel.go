@@ -10,14 +10,15 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 )
 
-// Stages of a tunnel. The third that the service knows,
-// InitBaseDataAndStreamShard, is over before create is answered.
+// Stages of a tunnel. The service's third stage, InitBaseDataAndStreamShard, is
+// over before create is answered.
 const (
 	stageBaseData = "ProcessBaseData"
 	stageStream   = "ProcessStream"
 )
 
-// tunnelRecord is what is saved of a tunnel itself. Times are nanoseconds since 1970.
+// tunnelRecord is the saved form of a tunnel without its channels and clients.
+// Times are nanoseconds since 1970.
 type tunnelRecord struct {
 	ID, Table, Name string
 	TableID         string // of the table that the tunnel reads, see Source
@@ -26,7 +27,7 @@ type tunnelRecord struct {
 	StreamID        string // empty in a BaseData tunnel
 	StartFlag       protocol.StartOffsetFlag
 	StartOffset     int64 // zero: StartFlag counts
-	EndOffset       int64 // zero: endless
+	EndOffset       int64 // zero: no end
 	Expired         bool
 	Ignored         []string // shards that ended before the tunnel's start, or begin after its end
 }
@@ -39,7 +40,7 @@ type tunnelRecord struct {
 //   - versions only grow, and grow with every change of status or owner;
 //   - TERMINATED is final;
 //   - channels holds base channels first, and parents before children;
-//   - whatever differs from the saved state is in changed.
+//   - changed holds everything that differs from the saved state.
 type tunnel struct {
 	mu sync.Mutex // guards everything below; ID, Table, TableID, Name, Type, Created, Start*, EndOffset and StreamID never change
 	tunnelRecord
@@ -47,11 +48,11 @@ type tunnel struct {
 	byID     map[string]*channel
 	clients  map[string]*client
 	deleted  bool
-	lost     bool           // another tunnel has this one's place: see restore
-	changed  map[string]any // what is to be saved by its key; nil: deleted
-	news     []event        // what is to be logged once the lock is free
+	lost     bool           // another tunnel has replaced this one: see restore
+	changed  map[string]any // what to save, by key; nil: deleted
+	news     []event        // what to log once the lock is released
 
-	seen    int64     // the Service.changes that the channels are up to date with
+	seen    int64     // value of Service.changes at the last update of the channels
 	checked time.Time // when the log was last compared with the checkpoints
 }
 
@@ -64,7 +65,7 @@ func newTunnel(r tunnelRecord) *tunnel {
 	}
 }
 
-// event is something to log.
+// event is a log line to be written.
 type event struct {
 	level   slog.Level
 	message string
@@ -74,12 +75,12 @@ type event struct {
 // client is a connected client. Its tunnel's mutex guards it.
 type client struct {
 	clientRecord
-	lastSeen time.Time // of its last heartbeat, or of the connect
+	lastSeen time.Time // of the last heartbeat, or of the connect
 	heard    time.Time // the same by the aging clock
-	joined   bool      // has sent a heartbeat, so it takes part in the balance
+	joined   bool      // whether it has sent a heartbeat and so takes part in the balance
 }
 
-// clientRecord is what is saved of a client.
+// clientRecord is the saved form of a client.
 type clientRecord struct {
 	TunnelID, ID string
 	Tag          string
@@ -90,7 +91,7 @@ type clientRecord struct {
 func (t *tunnel) hasBase() bool   { return t.Type != protocol.TunnelType_Stream }
 func (t *tunnel) hasStream() bool { return t.Type != protocol.TunnelType_BaseData }
 
-// end is the commit time at which the stream channels end, zero for never.
+// end is the commit time at which the stream channels end, or zero for never.
 func (t *tunnel) end() time.Time {
 	if t.EndOffset == 0 {
 		return time.Time{}
@@ -98,7 +99,7 @@ func (t *tunnel) end() time.Time {
 	return time.Unix(0, t.EndOffset)
 }
 
-// addChannel takes a channel into the tunnel, once.
+// addChannel adds a channel to the tunnel, once.
 func (t *tunnel) addChannel(c *channel) {
 	if t.byID[c.ID] != nil {
 		return
@@ -108,8 +109,8 @@ func (t *tunnel) addChannel(c *channel) {
 	t.touch(c)
 }
 
-// prune forgets a shard that the stream has dropped: its channel when that is
-// TERMINATED, for its children do not wait for it any more.
+// prune forgets a shard that the stream has dropped. It removes its channel if
+// that is TERMINATED, since its children no longer wait for it.
 func (t *tunnel) prune(id string) {
 	if n := slices.Index(t.Ignored, id); n >= 0 {
 		t.Ignored = slices.Delete(t.Ignored, n, n+1)
@@ -122,20 +123,20 @@ func (t *tunnel) prune(id string) {
 	}
 }
 
-// baseDone reports whether no base channel is left to be read.
+// baseDone reports whether all base channels have been read.
 func (t *tunnel) baseDone() bool {
 	return !slices.ContainsFunc(t.channels, func(c *channel) bool { return c.Base && c.Status != StatusTerminated })
 }
 
 func (t *tunnel) stage() string {
-	if t.baseDone() { // a Stream tunnel has no base, a BaseData tunnel comes to this stage too
+	if t.baseDone() { // a Stream tunnel has no base channels; a BaseData tunnel reaches this stage too
 		return stageStream
 	}
 	return stageBaseData
 }
 
-// ready reports whether everything that comes before the channel has ended.
-// baseDone is t.baseDone(), which callers ask once for many channels.
+// ready reports whether everything before the channel has ended. baseDone is
+// t.baseDone(), which callers compute once for many channels.
 func (t *tunnel) ready(c *channel, baseDone bool) bool {
 	if c.Base {
 		return true
@@ -144,7 +145,7 @@ func (t *tunnel) ready(c *channel, baseDone bool) bool {
 		return false
 	}
 	for _, id := range c.Parents {
-		// A parent that is not a channel ended before the tunnel's start.
+		// A parent without a channel ended before the tunnel's start.
 		if p := t.byID[id]; p != nil && p.Status != StatusTerminated {
 			return false
 		}
@@ -152,8 +153,8 @@ func (t *tunnel) ready(c *channel, baseDone bool) bool {
 	return true
 }
 
-// dropSilent forgets the clients whose timeout has passed without a heartbeat.
-// now is the aging clock's.
+// dropSilent removes the clients whose timeout has passed without a heartbeat.
+// now is the aging clock's time.
 func (t *tunnel) dropSilent(now time.Time) {
 	for _, c := range t.clients {
 		if now.Sub(c.heard) > c.Timeout {
@@ -163,7 +164,7 @@ func (t *tunnel) dropSilent(now time.Time) {
 	}
 }
 
-// removeClient forgets a client and frees its channels.
+// removeClient removes a client and frees its channels.
 func (t *tunnel) removeClient(c *client) {
 	delete(t.clients, c.ID)
 	t.changed[clientKey(t.ID, c.ID)] = nil
@@ -179,13 +180,14 @@ func (t *tunnel) move(c *channel, to Status, owner string, version int64) {
 	t.news = append(t.news, event{slog.LevelDebug, "channel moved", []any{
 		"channel_id", c.ID, "from", c.Status, "to", to, "client_id", owner, "version", version}})
 	if owner != c.Owner {
-		c.FinishServed = false // the next owner has to come to the end itself
+		c.FinishServed = false // the next owner has to reach the end itself
 	}
 	c.Status, c.Owner, c.Version = to, owner, version
 	t.touch(c)
 }
 
-// expire makes the tunnel unusable for good: a part of the log that it still needs is gone.
+// expire makes the tunnel permanently unusable: a part of the log that it still
+// needs was dropped.
 func (t *tunnel) expire() {
 	if !t.Expired {
 		t.news = append(t.news, event{slog.LevelWarn, "tunnel expired", nil})
@@ -194,7 +196,8 @@ func (t *tunnel) expire() {
 	}
 }
 
-// delete marks everything of the tunnel for removal. Calls that wait for the lock see deleted.
+// delete marks everything of the tunnel for removal. Callers that wait for the
+// lock see deleted.
 func (t *tunnel) delete() {
 	t.deleted = true
 	t.changed[tunnelKey(t.ID)] = nil
