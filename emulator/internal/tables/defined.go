@@ -7,7 +7,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
-// definedColumns returns predefined columns as the store has them.
+// definedColumns converts predefined columns to the store's form.
 func definedColumns(msgs []*pb.DefinedColumnSchema) []store.DefinedColumn {
 	var columns []store.DefinedColumn
 	for _, c := range msgs {
@@ -38,8 +38,7 @@ func (s *Service) deleteDefinedColumn(req *pb.DeleteDefinedColumnRequest) (*pb.D
 	return &pb.DeleteDefinedColumnResponse{}, t.DropDefined(req.GetColumns())
 }
 
-// listSearchIndex answers that there is none, which clean-up code of programs
-// asks for.
+// listSearchIndex answers with an empty list, for clean-up code of programs.
 func (s *Service) listSearchIndex(req *pb.ListSearchIndexRequest) (*pb.ListSearchIndexResponse, error) {
 	if req.TableName != nil {
 		if _, err := s.named(req.GetTableName()); err != nil {
@@ -49,7 +48,7 @@ func (s *Service) listSearchIndex(req *pb.ListSearchIndexRequest) (*pb.ListSearc
 	return &pb.ListSearchIndexResponse{}, nil
 }
 
-// listTimeseriesTable answers that there is none.
+// listTimeseriesTable answers with an empty list.
 func (s *Service) listTimeseriesTable(*pb.ListTimeseriesTableRequest) (*pb.ListTimeseriesTableResponse, error) {
 	return &pb.ListTimeseriesTableResponse{}, nil
 }

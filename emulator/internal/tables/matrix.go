@@ -20,14 +20,14 @@ import (
 //	rows                                tag 2, then a value of each column
 //	end                                 tag 1, checksum (byte) of all bytes before it
 //
-// A value is its type's byte of the PlainBuffer and its bytes, with an int32 of
-// their length where it varies; the type of a column that the row lacks is null.
-// The form is that of the SDKs' readers: matrix.go in the Go SDK,
+// A value is its PlainBuffer type byte followed by its bytes, preceded by an
+// int32 length if the length varies; a column that the row lacks has the type
+// null. The format follows the SDKs' readers: matrix.go in the Go SDK,
 // SimpleRowMatrixBlockParser.java.
 type matrix struct {
 	columns []string // key columns first
 	keys    int
-	whole   bool // all key columns are there
+	whole   bool // whether all key columns are included
 	rows    int
 	data    []byte
 }
@@ -41,8 +41,8 @@ const (
 	matrixWholeKeys = 10
 )
 
-// newMatrix returns nil when the request does not ask for a matrix, or can't
-// have one: it takes named columns of one version.
+// newMatrix returns nil if the request does not ask for a matrix or cannot have
+// one: a matrix needs named columns and one version.
 func newMatrix(req *pb.GetRangeRequest, t *store.Table) *matrix {
 	if req.GetDataBlockTypeHint() != pb.DataBlockType_DBT_SIMPLE_ROW_MATRIX || req.GetMaxVersions() != 1 || len(req.GetColumnsToGet()) == 0 {
 		return nil
@@ -65,7 +65,7 @@ func newMatrix(req *pb.GetRangeRequest, t *store.Table) *matrix {
 	return m
 }
 
-// add appends a row, whose key has the matrix's key columns.
+// add appends a row whose key has the matrix's key columns.
 func (m *matrix) add(row *plainbuffer.Row) {
 	m.rows++
 	m.data = append(m.data, matrixRow)
@@ -94,13 +94,13 @@ func appendMatrixValue(dst []byte, v plainbuffer.Value) []byte {
 			return append(dst, 1)
 		}
 		return append(dst, 0)
-	default: // String, Binary: rows hold no other kind
+	default: // String, Binary: rows contain no other kinds
 		dst = binary.LittleEndian.AppendUint32(dst, uint32(len(v.Str())))
 		return append(dst, v.Str()...)
 	}
 }
 
-// encode returns the block, also of no rows.
+// encode returns the block, even without rows.
 func (m *matrix) encode() []byte {
 	var names []byte
 	for _, name := range m.columns {
@@ -122,7 +122,7 @@ func (m *matrix) encode() []byte {
 	return append(b, crc8(b))
 }
 
-// crc8 is the PlainBuffer's checksum: the polynomial x⁸+x²+x+1.
+// crc8 is PlainBuffer's checksum: the polynomial x⁸+x²+x+1.
 func crc8(b []byte) byte {
 	var crc byte
 	for _, c := range b {

@@ -10,7 +10,7 @@ func TestMatrix(t *testing.T) {
 		}
 	})
 	t.Run("says whether keys are whole", func(t *testing.T) {
-		const options = 5*4 + 2 + 1 // behind five numbers and a name of one byte
+		const options = 5*4 + 2 + 1 // after five numbers and a name of one byte
 		for _, whole := range []bool{false, true} {
 			b := (&matrix{columns: []string{"a"}, keys: 1, whole: whole}).encode()
 			if b[options] != matrixWholeKeys || b[options+1] == 1 != whole {

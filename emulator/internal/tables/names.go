@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// parts are the parts of the service that are not here, with their operations.
+// parts are the parts of the service that the emulator does not have, with
+// their operations.
 var parts = map[string]string{
 	"search indexes": "CreateSearchIndex DescribeSearchIndex UpdateSearchIndex DeleteSearchIndex " +
 		"Search ParallelScan ComputeSplits",
@@ -25,7 +26,8 @@ var parts = map[string]string{
 	"unloading of tables":    "LoadTable UnloadTable",
 }
 
-// missing names the part that an operation belongs to, by operation.
+// missing maps an operation to the missing part of the service that it belongs
+// to.
 var missing = func() map[string]string {
 	m := make(map[string]string)
 	for part, names := range parts {
@@ -36,10 +38,10 @@ var missing = func() map[string]string {
 	return m
 }()
 
-// Operations returns the names of all operations that are answered, sorted.
+// Operations returns the names of all supported operations, sorted.
 func Operations() []string { return slices.Sorted(maps.Keys(operations)) }
 
-// Missing returns the names of the service's operations that are answered with
+// Missing returns the names of the operations that are answered with
 // OTSUnsupportOperation, sorted.
 func Missing() []string { return slices.Sorted(maps.Keys(missing)) }
 

@@ -17,10 +17,10 @@ import (
 const (
 	maxRangeRows  = 5000    // scanned by one GetRange
 	maxRangeBytes = 4 << 20 // scanned by one GetRange
-	scanChunk     = 256     // rows taken from the store at a time
+	scanChunk     = 256     // rows read from the store at a time
 )
 
-// projection says which parts of a row a read wants.
+// projection is the part of a row that a read wants.
 type projection struct {
 	columns     map[string]bool // nil: all
 	start, end  string          // column names, end exclusive; empty: open
@@ -29,7 +29,7 @@ type projection struct {
 	filter      *filter.Filter
 }
 
-// reading is what the messages of all reads have in common.
+// reading is what all read messages have in common.
 type reading interface {
 	GetColumnsToGet() []string
 	GetTimeRange() *pb.TimeRange
@@ -39,8 +39,8 @@ type reading interface {
 	GetEndColumn() string
 }
 
-// newProjection checks what needs no table. noVersions is the service's message
-// for a read that does not say which versions it wants.
+// newProjection makes the checks that need no table. noVersions is the
+// service's message for a read that does not say which versions it wants.
 func (rl rules) newProjection(r reading, noVersions string) (*projection, error) {
 	if err := rl.wanted(r.GetColumnsToGet()); err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (rl rules) newProjection(r reading, noVersions string) (*projection, error)
 	case p.maxVersions < 0:
 		return nil, wire.Invalid("Invalid max versions: %d. Reason: Max versions must be positive.", p.maxVersions)
 	case window != nil && window.SpecificTime != nil && p.maxVersions > 0:
-		return nil, wire.Invalid("Specific tiemstamp and max versions cannot be given at the same time.") // as the service spells it
+		return nil, wire.Invalid("Specific tiemstamp and max versions cannot be given at the same time.") // the service's spelling
 	case window != nil && window.SpecificTime != nil && (window.StartTime != nil || window.EndTime != nil):
 		return nil, wire.Invalid("Specific tiemstamp and time range cannot be given at the same time.")
 	case window != nil && window.SpecificTime == nil && (window.StartTime == nil || window.EndTime == nil):
@@ -84,8 +84,8 @@ func (rl rules) newProjection(r reading, noVersions string) (*projection, error)
 	return p, nil
 }
 
-// apply reduces the row in place and reports whether the answer holds it: a
-// filter sees the wanted columns only, and a row with none of the wanted
+// apply reduces the row in place and reports whether the response includes it:
+// a filter sees the wanted columns only, and a row with none of the wanted
 // columns is left out unless a primary key column is wanted too.
 func (p *projection) apply(row *plainbuffer.Row) bool {
 	kept := row.Cells[:0]
@@ -131,7 +131,7 @@ func (p *projection) wantsKey(row *plainbuffer.Row) bool {
 	return false
 }
 
-// trimKey drops primary key columns that are not wanted by name.
+// trimKey drops primary key columns that are not wanted.
 func (p *projection) trimKey(row *plainbuffer.Row) {
 	row.PrimaryKey = slices.DeleteFunc(row.PrimaryKey, func(c plainbuffer.Cell) bool { return !p.columns[c.Name] })
 }
@@ -142,8 +142,8 @@ const (
 	noBatchVersions = "No version condition is specified while querying row."
 )
 
-// decodeKey decodes the primary key of a row that is to be read, and checks what
-// needs no table.
+// decodeKey decodes the primary key of a row to read, and makes the checks that
+// need no table.
 func decodeKey(b []byte) ([]plainbuffer.Cell, error) {
 	var row plainbuffer.Row
 	if err := decodeRow(b, &row); err != nil {
@@ -157,8 +157,8 @@ func decodeKey(b []byte) ([]plainbuffer.Cell, error) {
 	return row.PrimaryKey, store.CheckKey(row.PrimaryKey, false)
 }
 
-// readRow returns one row as a PlainBuffer, which is empty when the row is not
-// there or filtered out, and how much data was read.
+// readRow returns one row as a PlainBuffer, which is empty if the row does not
+// exist or is filtered out, and how much data was read.
 func readRow(t store.View, key []plainbuffer.Cell, p *projection) (b []byte, size int, err error) {
 	var row plainbuffer.Row
 	found, err := t.Get(key, &row)
@@ -232,14 +232,14 @@ func (s *Service) batchGetRow(req *pb.BatchGetRowRequest) (*pb.BatchGetRowRespon
 	return resp, nil
 }
 
-// batchedTable is what a BatchGetRow wants of one table.
+// batchedTable is the part of a BatchGetRow about one table.
 type batchedTable struct {
 	table      *store.Table
 	projection *projection
 	keys       [][]plainbuffer.Cell
 }
 
-// newBatchedTable checks what needs no table.
+// newBatchedTable makes the checks that need no table.
 func (r rules) newBatchedTable(msg *pb.TableInBatchGetRowRequest) (*batchedTable, error) {
 	b := &batchedTable{}
 	var err error
@@ -323,7 +323,8 @@ func (s *Service) getRange(req *pb.GetRangeRequest) (*pb.GetRangeResponse, error
 	return resp, nil
 }
 
-// decodeBound decodes an end of a range, and checks what needs no table.
+// decodeBound decodes an end of a range, and makes the checks that need no
+// table.
 func decodeBound(b []byte) ([]plainbuffer.Cell, error) {
 	var row plainbuffer.Row
 	if err := decodeRow(b, &row); err != nil {
@@ -332,7 +333,7 @@ func decodeBound(b []byte) ([]plainbuffer.Cell, error) {
 	return row.PrimaryKey, store.CheckKey(row.PrimaryKey, true)
 }
 
-// orderedBound returns an end of a range as an ordered key of the table.
+// orderedBound converts an end of a range to an ordered key of the table.
 func orderedBound(t *store.Table, key []plainbuffer.Cell) ([]byte, error) {
 	schema := t.Schema()
 	if err := schema.CheckKey(key, true, false); err != nil {
@@ -341,20 +342,20 @@ func orderedBound(t *store.Table, key []plainbuffer.Cell) ([]byte, error) {
 	return plainbuffer.AppendOrderedKey(nil, key), nil
 }
 
-// rangeReader collects the answer to one GetRange.
+// rangeReader collects the response to one GetRange.
 type rangeReader struct {
 	table      *store.Table
-	rowsOf     store.View // the table, or what a transaction sees of it
+	rowsOf     store.View // the table, or a transaction's view of it
 	projection *projection
 	limit      int
-	bareKeys   bool // of the primary key, too, only wanted columns are returned
+	bareKeys   bool // whether only wanted columns of the primary key are returned, too
 
-	rows         []byte  // header and rows; empty when there is none
-	matrix       *matrix // takes the rows instead, unless it is nil
+	rows         []byte  // header and rows; empty if there are none
+	matrix       *matrix // receives the rows instead, unless it is nil
 	count        int
 	scanned      int
 	scannedBytes int
-	next         []byte // primary key to go on from; nil at the end
+	next         []byte // primary key at which to continue; nil at the end
 }
 
 func (r *rangeReader) read(start, end []byte, backward bool) error {

@@ -10,8 +10,8 @@ import (
 // header begins every PlainBuffer.
 var header = plainbuffer.AppendHeader(nil)
 
-// dataSize is how much data a row is as the service counts it: names and values
-// of its primary key and its columns.
+// dataSize is the amount of data in a row as the service counts it: names and
+// values of its primary key and its columns.
 func dataSize(row *plainbuffer.Row) int {
 	size := 0
 	for i := range row.PrimaryKey {
@@ -23,7 +23,7 @@ func dataSize(row *plainbuffer.Row) int {
 	return size
 }
 
-// versionsSize is what the row's timestamps add to the data of a request.
+// versionsSize is what the row's timestamps add to the size of a request.
 func versionsSize(row *plainbuffer.Row) int {
 	size := 0
 	for i := range row.Cells {
@@ -51,15 +51,15 @@ func cellSize(c *plainbuffer.Cell) int {
 }
 
 // keylessRow encodes a row of cells without the primary key's tag: the Java SDK
-// refuses one that no key follows.
+// refuses that tag if no key follows.
 func keylessRow(cells []plainbuffer.Cell) []byte {
 	b := plainbuffer.AppendRow(plainbuffer.AppendHeader(nil), &plainbuffer.Row{Cells: cells})
-	return append(b[:len(header)], b[len(header)+1:]...) // the checksum is of cells only
+	return append(b[:len(header)], b[len(header)+1:]...) // the checksum covers cells only
 }
 
 // decodeRow decodes the row of a request: a header, one row, and zero bytes,
 // which the Node.js SDK sends because it overestimates the size of some rows.
-// The row keeps views of b.
+// The row contains views of b.
 func decodeRow(b []byte, row *plainbuffer.Row) error {
 	rest, ok := bytes.CutPrefix(b, header)
 	if !ok {

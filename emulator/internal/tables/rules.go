@@ -15,26 +15,26 @@ import (
 
 // Documented limits of requests.
 const (
-	maxBatchWrite     = 200     // rows of a BatchWriteRow
-	maxBatchGet       = 100     // rows of a BatchGetRow
+	maxBatchWrite     = 200     // rows in a BatchWriteRow
+	maxBatchGet       = 100     // rows in a BatchGetRow
 	maxWriteSize      = 4 << 20 // bytes of data that one request writes
 	maxWantedColumns  = 128     // names in columns_to_get
 	maxWantedLeniency = 1024    // the same, in the Java SDK's tests
 	maxColumnName     = 255     // bytes
 )
 
-// rules are what the service checks of a request before it looks at a table:
-// what they refuse, they refuse as a whole, also in a batch. What depends on the
-// table, such as the types of its primary key, is the store's, and concerns a
-// row at a time.
+// rules are the checks of a request that the service makes before it looks at a
+// table. They refuse the whole request, also a batch. The store checks what
+// depends on the table, such as the types of its primary key, one row at a
+// time.
 //
 // Where the documentation and the tests of an official SDK contradict each
-// other, the rules are the documentation's, which is the stricter in each case;
-// with lenient they are the tests'.
+// other, the rules follow the documentation, which is the stricter in each
+// case; if lenient is set, they follow the tests.
 type rules struct{ lenient bool }
 
-// column checks an attribute column's name. The Java SDK's tests write names of
-// any characters but a leading '#'.
+// column checks an attribute column's name. The Java SDK's tests write names
+// with any characters, except for a leading '#'.
 func (r rules) column(name string) error {
 	ok := name != "" && len(name) <= maxColumnName
 	if ok && r.lenient {
@@ -48,9 +48,10 @@ func (r rules) column(name string) error {
 	return nil
 }
 
-// documentedName reports whether a name consists of letters, digits, underscores
-// and hyphens, with a letter or an underscore first. It is asked for each cell
-// that is written, which a regular expression would slow down.
+// documentedName reports whether a name consists of letters, digits,
+// underscores and hyphens and begins with a letter or an underscore. It is
+// called for each cell that is written, so a regular expression would be too
+// slow.
 func documentedName(name string) bool {
 	for i := range len(name) {
 		switch c := name[i]; {
@@ -63,7 +64,7 @@ func documentedName(name string) bool {
 	return true
 }
 
-// wanted checks the columns that a read asks for.
+// wanted checks the columns that a read wants.
 func (r rules) wanted(names []string) error {
 	limit := maxWantedColumns
 	if r.lenient {
@@ -80,7 +81,7 @@ func (r rules) wanted(names []string) error {
 	return nil
 }
 
-// filter decodes a filter or a column condition, as what says.
+// filter decodes a filter or a column condition; what names it in errors.
 func (r rules) filter(what string, b []byte) (*filter.Filter, error) {
 	f, err := filter.Parse(b)
 	var refusal filter.Refusal
@@ -98,7 +99,7 @@ func (r rules) filter(what string, b []byte) (*filter.Filter, error) {
 	})
 }
 
-// row checks a row that is to be written.
+// row checks a row to write.
 func (r rules) row(row *plainbuffer.Row, update bool) error {
 	if err := store.CheckWrittenKey(row.PrimaryKey); err != nil {
 		return err
@@ -116,7 +117,7 @@ func (r rules) row(row *plainbuffer.Row, update bool) error {
 	return store.CheckCells(row.Cells, update)
 }
 
-// returned checks which columns a write is to return: with RT_AFTER_MODIFY those
+// returned checks which columns a write returns: with RT_AFTER_MODIFY those
 // that it increments, otherwise none.
 func (r rules) returned(row *plainbuffer.Row, content *pb.ReturnContent) error {
 	if content.GetReturnType() != pb.ReturnType_RT_AFTER_MODIFY && len(content.GetReturnColumnNames()) > 0 {
@@ -134,7 +135,7 @@ next:
 	return nil
 }
 
-// writeSize checks how much data a request writes.
+// writeSize checks the amount of data that a request writes.
 func (r rules) writeSize(operation string, size int) error {
 	if size > maxWriteSize {
 		return wire.Invalid("The total data size of %s request exceeds the limit, limit size: %d, data size: %d.", operation, maxWriteSize, size)
@@ -187,7 +188,7 @@ func (r rules) batchGet(tables []*pb.TableInBatchGetRowRequest) error {
 	return nil
 }
 
-// batchTable checks the name of a batch's next table.
+// batchTable checks the name of the next table in a batch.
 func batchTable(seen map[string]bool, name string) error {
 	if err := store.CheckTableName(name); err != nil {
 		return err
@@ -199,8 +200,9 @@ func batchTable(seen map[string]bool, name string) error {
 	return nil
 }
 
-// distinct checks the rows that occur twice among the changes of a table. Where
-// they are taken, no change of such a row may have a condition or increment it.
+// distinct checks rows that occur twice among the changes of a table. Where
+// that is allowed, no change of such a row may have a condition or an
+// increment.
 func (r rules) distinct(changes []*change, atomic bool) error {
 	first := make(map[string]*change, len(changes))
 	for _, c := range changes {
@@ -230,8 +232,8 @@ func (r rules) distinct(changes []*change, atomic bool) error {
 	return nil
 }
 
-// distinctKeys checks that a BatchGetRow names no row of a table twice. The
-// Python SDK's tests read one twice.
+// distinctKeys checks that a BatchGetRow does not name a row of a table twice.
+// The Python SDK's tests read one twice.
 func (r rules) distinctKeys(keys [][]plainbuffer.Cell) error {
 	if r.lenient {
 		return nil
@@ -247,7 +249,7 @@ func (r rules) distinctKeys(keys [][]plainbuffer.Cell) error {
 	return nil
 }
 
-// numbered reports whether the service completes the row's key.
+// numbered reports whether the service assigns a part of the row's key.
 func (c *change) numbered() bool {
 	return slices.ContainsFunc(c.Row.PrimaryKey, func(k plainbuffer.Cell) bool { return k.Value.Kind() == plainbuffer.AutoIncrement })
 }

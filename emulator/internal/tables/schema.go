@@ -65,7 +65,7 @@ func (s *Service) createTable(req *pb.CreateTableRequest) (*pb.CreateTableRespon
 	return &pb.CreateTableResponse{}, nil
 }
 
-// partitionStarts returns every bound of the ranges but the infinities, sorted.
+// partitionStarts returns the sorted bounds of the ranges, without infinities.
 func partitionStarts(ranges []*pb.PartitionRange) ([]plainbuffer.Value, error) {
 	var starts []plainbuffer.Value
 	for _, r := range ranges {
@@ -128,7 +128,7 @@ func (s *Service) deleteTable(req *pb.DeleteTableRequest) (*pb.DeleteTableRespon
 	return &pb.DeleteTableResponse{}, nil
 }
 
-// named returns the table of that name, which is checked first.
+// named checks the name and returns the table with it.
 func (s *Service) named(name string) (*store.Table, error) {
 	if err := store.CheckTableName(name); err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func (s *Service) describeTable(req *pb.DescribeTableRequest) (*pb.DescribeTable
 	for _, ix := range t.Indexes() {
 		resp.IndexMetas = append(resp.IndexMetas, indexMessage(ix))
 	}
-	// creation_time, in microseconds, which the Go SDK's message does not have.
+	// creation_time, in microseconds; the Go SDK's message lacks it.
 	created := protowire.AppendTag(nil, 9, protowire.VarintType)
 	created = protowire.AppendVarint(created, uint64(t.Created().UnixMicro()))
 	protoadapt.MessageV2Of(resp).ProtoReflect().SetUnknown(created)
@@ -254,7 +254,7 @@ func (s *Service) computeSplitPointsBySize(req *pb.ComputeSplitPointsBySizeReque
 	if err != nil {
 		return nil, err
 	}
-	// The size counts units of 100 MB unless the request says otherwise.
+	// The unit of sizes is 100 MB unless the request says otherwise.
 	unit := int64(100 << 20)
 	if req.SplitSizeUnitInByte != nil {
 		unit = req.GetSplitSizeUnitInByte()

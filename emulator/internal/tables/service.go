@@ -1,5 +1,5 @@
-// Package tables answers the operations of Tablestore's table API from a store:
-// protobuf in, protobuf out.
+// Package tables implements the operations of Tablestore's table API on a
+// store: protobuf in, protobuf out.
 package tables
 
 import (
@@ -17,16 +17,17 @@ type Service struct {
 	rules rules
 }
 
-// New returns the table API over s. With lenient set it takes what an official
-// SDK's tests send against the documentation.
+// New returns the table API for s. If lenient is set, it accepts what an
+// official SDK's tests send against the documentation.
 func New(s *store.Store, lenient bool) *Service {
 	return &Service{store: s, rules: rules{lenient: lenient}}
 }
 
-// operation decodes a request, acts and appends the encoded response to dst.
+// operation decodes a request, executes it and appends the encoded response to
+// dst.
 type operation func(s *Service, body, dst []byte) ([]byte, error)
 
-// operations by the last element of the path.
+// operations are the operations by the last element of their path.
 var operations = map[string]operation{
 	"CreateTable":              call((*Service).createTable),
 	"ListTable":                call((*Service).listTable),
@@ -56,7 +57,7 @@ var operations = map[string]operation{
 	"AbortTransaction":         call((*Service).abortTransaction),
 }
 
-// Handle answers one operation: it appends the response to dst. Every error is
+// Handle executes one operation and appends the response to dst. Every error is
 // a *wire.Error.
 func (s *Service) Handle(op string, body, dst []byte) ([]byte, error) {
 	f, ok := operations[op]
@@ -66,7 +67,7 @@ func (s *Service) Handle(op string, body, dst []byte) ([]byte, error) {
 		}
 		return dst, wire.Invalid("Unsupported operation: '%.64s'.", op)
 	}
-	// No answer tells of what a crash, or a full disk, can take back.
+	// No answer may reveal what a crash, or a full disk, can take back.
 	var out []byte
 	run := func() (err error) {
 		out, err = f(s, body, dst)
@@ -84,7 +85,7 @@ func (s *Service) Handle(op string, body, dst []byte) ([]byte, error) {
 	return out, nil
 }
 
-// reads names the operations that change nothing, so that they can be repeated.
+// reads are the operations that change nothing, so that they can be repeated.
 var reads = map[string]bool{
 	"ListTable": true, "DescribeTable": true, "GetRow": true, "BatchGetRow": true, "GetRange": true,
 	"ComputeSplitPointsBySize": true,
@@ -92,17 +93,17 @@ var reads = map[string]bool{
 	"ListSearchIndex": true, "ListTimeseriesTable": true,
 }
 
-// rowWrites names the operations whose success tells of their own rows only,
-// which are durable by then.
+// rowWrites are the operations whose success reveals their own rows only, which
+// are durable by then.
 var rowWrites = map[string]bool{"PutRow": true, "UpdateRow": true, "DeleteRow": true, "BatchWriteRow": true}
 
-// message is what call needs of a generated request type.
+// message is what call requires of a generated request type.
 type message[T any] interface {
 	*T
 	protoadapt.MessageV1
 }
 
-// call turns a method over messages into an operation.
+// call turns a method on messages into an operation.
 func call[Req any, PReq message[Req], Resp protoadapt.MessageV1](f func(*Service, PReq) (Resp, error)) operation {
 	return func(s *Service, body, dst []byte) ([]byte, error) {
 		req := PReq(new(Req))
@@ -125,5 +126,5 @@ func errProtobuf(err error) error {
 	return wire.Invalid("Failed to parse the ProtoBuf message: %v.", err)
 }
 
-// pointer returns a pointer to v, the form of optional fields.
+// pointer returns a pointer to v, as optional fields need.
 func pointer[T any](v T) *T { return &v }

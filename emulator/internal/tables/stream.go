@@ -34,7 +34,7 @@ func (s *Service) listStream(req *pb.ListStreamRequest) (*pb.ListStreamResponse,
 	for _, name := range names {
 		t, err := s.store.Table(name)
 		if err != nil {
-			continue // deleted meanwhile
+			continue // deleted in the meantime
 		}
 		if info := t.Stream(); info.Enabled {
 			resp.Streams = append(resp.Streams, &pb.Stream{StreamId: &info.StreamID, TableName: &name, CreationTime: pointer(info.EnabledAt.UnixMicro())})
@@ -43,7 +43,7 @@ func (s *Service) listStream(req *pb.ListStreamRequest) (*pb.ListStreamResponse,
 	return resp, nil
 }
 
-// stream returns the table of a stream and its shards.
+// stream returns the table that has the stream, and the stream's shards.
 func (s *Service) stream(id string) (*store.Table, []tunnels.Shard, error) {
 	if t := s.store.TableOfStream(id); t != nil {
 		shards, err := s.store.Shards(t.ID())
@@ -52,8 +52,8 @@ func (s *Service) stream(id string) (*store.Table, []tunnels.Shard, error) {
 	return nil, nil, wire.Errorf(wire.CodeObjectNotExist, "Requested stream does not exist.")
 }
 
-// describeStream lists shards parents before children: readers finish a parent
-// before they begin its children.
+// describeStream lists parent shards before their children: readers finish a
+// parent before they start its children.
 func (s *Service) describeStream(req *pb.DescribeStreamRequest) (*pb.DescribeStreamResponse, error) {
 	t, shards, err := s.stream(req.GetStreamId())
 	if err != nil {
@@ -102,8 +102,8 @@ func errNoShard() error {
 	return wire.Errorf(wire.CodeObjectNotExist, "Requested shard does not exist.")
 }
 
-// getShardIterator finds any time at once, so it never answers with a token to
-// go on from, and takes none.
+// getShardIterator finds any time at once, so it never answers with a token for
+// continuing, and accepts none.
 func (s *Service) getShardIterator(req *pb.GetShardIteratorRequest) (*pb.GetShardIteratorResponse, error) {
 	t, shards, err := s.stream(req.GetStreamId())
 	if err != nil {
@@ -130,7 +130,7 @@ func (s *Service) getShardIterator(req *pb.GetShardIteratorRequest) (*pb.GetShar
 	return &pb.GetShardIteratorResponse{ShardIterator: pointer(it.String())}, nil
 }
 
-// iterator is a place in a shard's log. Clients see it as opaque text.
+// iterator is a position in a shard's log. To clients it is opaque text.
 type iterator struct {
 	stream, shard string
 	offset        int64
@@ -153,14 +153,14 @@ func parseIterator(text string) (it iterator, err error) {
 	return it, nil
 }
 
-// getStreamRecord is an operation. It copies records as the log holds them,
-// which is their form in the answer of the tunnel API and in this one.
+// getStreamRecord is an operation. It copies records from the log, which holds
+// them in the form that both this response and the tunnel API's have.
 //
-// A full page may be followed by more records, whether there are some or not: the
-// Java SDK's tests (APITest.testStreamWithMayMoreRecord) expect so of a last page.
-// The iterator in the answer equals that of the request when there was nothing
-// to read, and it is missing where the shard ends: the SDKs' tests and DataX's
-// stream reader rely on both.
+// A full page says that more records may follow, whether there are any or not:
+// the Java SDK's tests (APITest.testStreamWithMayMoreRecord) expect this for a
+// last page. The iterator in the response equals that of the request if there
+// was nothing to read, and is missing where the shard ends: the SDKs' tests and
+// DataX's stream reader rely on both.
 func (s *Service) getStreamRecord(body, dst []byte) ([]byte, error) {
 	var req pb.GetStreamRecordRequest
 	if err := proto.Unmarshal(body, protoadapt.MessageV2Of(&req)); err != nil {

@@ -4,5 +4,5 @@ package tables
 
 import pb "github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
 
-// asksForMore is false: version 1.7.17 of the SDK has no fields for that.
+// asksForMore is always false: version 1.7.17 of the SDK lacks the fields.
 func asksForMore(*pb.GetStreamRecordRequest) bool { return false }

@@ -10,7 +10,7 @@ import (
 )
 
 // localTransactions reports whether a new table may use local transactions. The
-// Java SDK's tests use them in tables that do not ask for them; those with an
+// Java SDK's tests use them in tables that do not ask for them. Tables with an
 // auto-increment column never have them.
 func (r rules) localTransactions(req *pb.CreateTableRequest) bool {
 	if req.EnableLocalTxn != nil {
@@ -53,8 +53,8 @@ func (s *Service) abortTransaction(req *pb.AbortTransactionRequest) (*pb.AbortTr
 	})
 }
 
-// apply makes changes of a table, in the transaction of that id unless it is nil.
-// size is how much data they write.
+// apply makes changes of a table, within the transaction txn unless it is nil.
+// size is the amount of data that they write.
 func (s *Service) apply(t *store.Table, changes []*store.Change, size int, atomic bool, txn *string) error {
 	if txn == nil {
 		return t.Apply(changes, atomic)
@@ -62,8 +62,8 @@ func (s *Service) apply(t *store.Table, changes []*store.Change, size int, atomi
 	return s.store.Transaction(*txn, func(tx *store.Transaction) error { return tx.Apply(t, changes, size, atomic) })
 }
 
-// view calls f with what a read sees of a table: what is committed or, with the
-// id of a transaction, what that one sees.
+// view calls f with a table's rows: what is committed or, if txn is set, what
+// that transaction sees.
 func (s *Service) view(t *store.Table, txn *string, f func(store.View) error) error {
 	if txn == nil {
 		return f(t)

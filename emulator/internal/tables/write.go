@@ -11,16 +11,16 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
-// change is a write of one row as the requests carry it.
+// change is a write of one row as requests contain it.
 type change struct {
 	store.Change
 	returns pb.ReturnType
-	size    int // bytes of data that the request carries, for capacity units
-	limited int // bytes that count against the size of a request
+	size    int // bytes of data in the request, for capacity units
+	limited int // bytes that count towards the maximum size of a request
 }
 
-// newChange decodes a write and checks what needs no table. The row keeps views
-// of b, a field that protobuf has copied from the request.
+// newChange decodes a write and makes the checks that need no table. The row
+// contains views of b, a field that protobuf has copied from the request.
 func (r rules) newChange(action store.Action, b []byte, condition *pb.Condition, returns *pb.ReturnContent) (*change, error) {
 	c := &change{returns: returns.GetReturnType()}
 	c.Action = action
@@ -59,7 +59,7 @@ func (r rules) newChange(action store.Action, b []byte, condition *pb.Condition,
 	return c, nil
 }
 
-// row returns what the response says about the row; nil for nothing.
+// row returns what the response says about the row, or nil for nothing.
 func (c *change) row() []byte {
 	switch c.returns {
 	case pb.ReturnType_RT_PK:
@@ -73,8 +73,8 @@ func (c *change) row() []byte {
 	return nil
 }
 
-// consumed returns the capacity units of a write: reading comes with a
-// condition only.
+// consumed returns the capacity units of a write, which reads only if it has a
+// condition.
 func (c *change) consumed() *pb.ConsumedCapacity {
 	read := int32(0)
 	if c.Expect != store.Ignore || c.Condition != nil {
@@ -83,7 +83,7 @@ func (c *change) consumed() *pb.ConsumedCapacity {
 	return consumed(read, units(c.size))
 }
 
-// units is the number of capacity units for so many bytes.
+// units returns the number of capacity units for size bytes.
 func units(size int) int32 { return int32(max(1, (size+4095)/4096)) }
 
 func consumed(read, write int32) *pb.ConsumedCapacity {
@@ -179,7 +179,7 @@ func (s *Service) batchWriteRow(req *pb.BatchWriteRowRequest) (*pb.BatchWriteRow
 			return nil, err
 		}
 	}
-	// Answers are matched to requests by position.
+	// Results are matched to requests by position.
 	resp := &pb.BatchWriteRowResponse{}
 	for i, table := range req.GetTables() {
 		if err := s.writeBatch(found[i], batches[i], size, req.GetIsAtomic(), req.TransactionId); err != nil {
@@ -194,9 +194,9 @@ func (s *Service) batchWriteRow(req *pb.BatchWriteRowRequest) (*pb.BatchWriteRow
 	return resp, nil
 }
 
-// writeBatch makes the changes of one table and leaves each outcome in it. An
-// atomic batch is atomic in each of its tables. A transaction that can't be used
-// fails the request.
+// writeBatch makes the changes of one table and stores each outcome in its
+// change. An atomic batch is atomic for each table. If the transaction cannot
+// be used, the request fails.
 func (s *Service) writeBatch(t *store.Table, batch []*change, size int, atomic bool, txn *string) error {
 	changes := make([]*store.Change, len(batch))
 	for i, c := range batch {
@@ -222,8 +222,8 @@ func (c *change) answer() *pb.RowInBatchWriteRowResponse {
 	return &pb.RowInBatchWriteRowResponse{IsOk: pointer(true), Consumed: c.consumed(), Row: c.row()}
 }
 
-// rowError is the form of an error inside a batch's answer. The Go SDK reads
-// the message without a nil check.
+// rowError converts an error for a batch's response. The Go SDK reads the
+// message without a nil check.
 func rowError(err error) *pb.Error {
 	var e *wire.Error
 	if !errors.As(err, &e) {
