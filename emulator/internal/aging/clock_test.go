@@ -11,12 +11,12 @@ func TestClock(t *testing.T) {
 	c := New(func() time.Time { return now })
 	for _, v := range []struct {
 		what string
-		set  time.Duration // of the followed clock, after begin
-		want time.Duration // of this one
+		set  time.Duration // of the followed clock, relative to begin
+		want time.Duration // of the aging clock
 	}{
-		{"goes forward with the other", time.Minute, time.Minute},
+		{"goes forward with the other clock", time.Minute, time.Minute},
 		{"does not go back", -time.Hour, time.Minute},
-		{"goes on from where it was", -time.Hour + time.Second, time.Minute + time.Second},
+		{"continues from where it was", -time.Hour + time.Second, time.Minute + time.Second},
 		{"skips forward", time.Hour, 2*time.Hour + time.Minute},
 	} {
 		now = begin.Add(v.set)

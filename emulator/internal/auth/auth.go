@@ -1,6 +1,6 @@
-// Package auth checks the signatures of requests and signs responses, as the
-// service does: version 2 (HMAC-SHA1) and version 4 (HMAC-SHA256 with a key of
-// the day and the region).
+// Package auth verifies the signatures of requests and signs responses, as the
+// service does: version 2 (HMAC-SHA1) and version 4 (HMAC-SHA256 with a key
+// derived for the day and the region).
 package auth
 
 import (
@@ -26,13 +26,13 @@ const (
 	// MaxSkew is how far a request's date may be from the server's time.
 	MaxSkew = 15 * time.Minute
 
-	// dateLayout covers the part of x-ots-date that all SDKs agree on. What
-	// the Go SDK writes behind it are month, day and hour, not a fraction.
+	// dateLayout covers the part of x-ots-date that all SDKs agree on. The Go
+	// SDK appends month, day and hour to it, not a fraction.
 	dateLayout = "2006-01-02T15:04:05"
 )
 
-// Keys are the credentials of the one user that the emulator knows. The zero
-// Keys accept every request.
+// Keys are the credentials of the emulator's only user. The zero Keys accept
+// every request.
 type Keys struct {
 	ID, Secret string
 	Token      string // security token; when set, requests must carry it
@@ -45,15 +45,15 @@ var required = []string{
 	"x-ots-apiversion", "x-ots-date", "x-ots-accesskeyid", "x-ots-instancename", "x-ots-contentmd5",
 }
 
-// The headers of the two versions' signatures. A request with the second is
-// checked by version 4, whatever else it carries.
+// The headers of the two versions' signatures. A request that has the second
+// one is verified as version 4, whatever else it contains.
 const (
 	headerV2 = "x-ots-signature"
 	headerV4 = "x-ots-signaturev4"
 )
 
 // Verify checks a request's headers, date, body digest and signature. The error
-// is a *wire.Error that says no more than the service would.
+// is a *wire.Error and reveals no more than the service would.
 func (k Keys) Verify(header http.Header, path string, body []byte, now time.Time) error {
 	if k.ID == "" {
 		return k.checkInstance(header)
@@ -96,11 +96,12 @@ func (k Keys) Verify(header http.Header, path string, body []byte, now time.Time
 	return same(got, k.sign(stringToSign(path, header)))
 }
 
-// verifyV4 checks a version 4 signature, and what only it has: region and day.
+// verifyV4 checks a version 4 signature and what only that version has: region
+// and day.
 //
-// The service's documentation says that a derived key is invalid on the day
-// after. A request may be signed before midnight and arrive after it, so the day
-// of any moment that x-ots-date might have is taken.
+// The service's documentation says that a derived key is invalid the next day.
+// A request may be signed before midnight and arrive after it, so a day is
+// accepted if any moment that x-ots-date may stand for falls on it.
 func (k Keys) verifyV4(header http.Header, path string, now time.Time) error {
 	region, date := header.Get("x-ots-signregion"), header.Get("x-ots-signdate")
 	if region == "" {
@@ -120,7 +121,7 @@ func (k Keys) verifyV4(header http.Header, path string, now time.Time) error {
 	return same(header.Get(headerV4), base64.StdEncoding.EncodeToString(mac.Sum(nil)))
 }
 
-// stringToSign is what both versions sign of a request.
+// stringToSign returns the part of a request that both versions sign.
 func stringToSign(path string, header http.Header) string {
 	return path + "\nPOST\n\n" + canonical(header)
 }
@@ -132,7 +133,7 @@ func same(got, want string) error {
 	return nil
 }
 
-// digestOf reports whether the header's value is that of a body's MD5 sum: its
+// digestOf reports whether the header's value is the MD5 sum of a body: its
 // base64 or, as ex_aliyun_ots sends for table operations, the base64 of its
 // upper-case hexadecimal form.
 func digestOf(value string, sum [md5.Size]byte) bool {
@@ -140,8 +141,9 @@ func digestOf(value string, sum [md5.Size]byte) bool {
 		value == base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%X", sum))
 }
 
-// checkInstance refuses a request that names another instance. One that names
-// none comes without credentials, from a person rather than from an SDK.
+// checkInstance refuses a request that names another instance. A request
+// without an instance name has no credentials either and comes from a person,
+// not from an SDK.
 func (k Keys) checkInstance(header http.Header) error {
 	name := header.Get("x-ots-instancename")
 	if k.Instance == "" || name == "" || name == k.Instance {
@@ -150,10 +152,10 @@ func (k Keys) checkInstance(header http.Header) error {
 	return wire.Errorf(wire.CodeAuthFailed, "The instance is not found: %.64s.", name)
 }
 
-// SignResponse adds the headers that the Java SDK's table client verifies; all
-// other headers must be there already, and body is what it was before it was
-// compressed. Without keys it adds what needs none. With digest unset the body's
-// digest, and so the signature, is left out.
+// SignResponse adds the headers that the Java SDK's table client verifies. All
+// other headers must be set already, and body is the uncompressed body. Without
+// keys it adds only the headers that need none. Without digest it leaves out
+// the body's digest and therefore the signature.
 func (k Keys) SignResponse(header http.Header, path string, body []byte, digest bool) {
 	header.Set("x-ots-contenttype", "protocol buffer")
 	if !digest {
@@ -166,7 +168,8 @@ func (k Keys) SignResponse(header http.Header, path string, body []byte, digest 
 	}
 }
 
-// canonical returns the x-ots headers but the signatures, sorted, one a line.
+// canonical returns the x-ots headers except the signatures, sorted, one per
+// line.
 func canonical(header http.Header) string {
 	var lines []string
 	for name, values := range header {

@@ -11,8 +11,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
-// The vectors were made with the official Go SDK; only the digest and the
-// signature matter, so the bodies behind the digests are not needed.
+// The vectors were created with the official Go SDK. Only the digests and the
+// signatures matter, so the bodies behind the digests are not needed.
 func TestSign(t *testing.T) {
 	k := Keys{ID: "ak", Secret: "sk"}
 	for _, v := range []struct {
@@ -58,7 +58,7 @@ func signed(k Keys, path, body string, date string) http.Header {
 func TestVerify(t *testing.T) {
 	now := time.Date(2026, 11, 24, 7, 20, 0, 0, time.UTC)
 	k := Keys{ID: "ak", Secret: "sk", Instance: "inst", Token: "sts"}
-	const goDate = "2026-11-24T07:17:38.11247Z" // month, day, hour behind the dot
+	const goDate = "2026-11-24T07:17:38.11247Z" // month, day, hour after the dot
 	for _, v := range []struct {
 		name   string
 		change func(h http.Header, body *string)
@@ -72,7 +72,7 @@ func TestVerify(t *testing.T) {
 		{name: "accepts a date without a fraction", date: "2026-11-24T07:17:38Z"},
 		{name: "refuses a date 16 minutes old", date: "2026-11-24T07:04:00Z", code: wire.CodeAuthFailed},
 		{name: "refuses a date 16 minutes ahead", date: "2026-11-24T07:36:00Z", code: wire.CodeAuthFailed},
-		{name: "refuses what is no date", date: "yesterday, about noon", code: wire.CodeParameterInvalid},
+		{name: "refuses what is not a date", date: "yesterday, about noon", code: wire.CodeParameterInvalid},
 		{name: "refuses a short date", date: "2026", code: wire.CodeParameterInvalid},
 		{name: "refuses another secret", sign: Keys{ID: "ak", Secret: "other", Instance: "inst", Token: "sts"}, code: wire.CodeAuthFailed},
 		{name: "refuses another key id", sign: Keys{ID: "other", Secret: "sk", Instance: "inst", Token: "sts"}, code: wire.CodeAuthFailed},
@@ -124,7 +124,7 @@ func TestVerify(t *testing.T) {
 			}
 		}
 	})
-	t.Run("without keys takes anything", func(t *testing.T) {
+	t.Run("without keys accepts anything", func(t *testing.T) {
 		if err := (Keys{}).Verify(http.Header{}, "/PutRow", nil, now); err != nil {
 			t.Error(err)
 		}

@@ -13,7 +13,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/signing"
 )
 
-// The request and its signature are those of the official Go SDK's tests.
+// The request and its signature are from the official Go SDK's tests.
 func TestVerifyV4_takes_the_SDKs_own_vector(t *testing.T) {
 	h := http.Header{}
 	for name, value := range map[string]string{
@@ -29,7 +29,7 @@ func TestVerifyV4_takes_the_SDKs_own_vector(t *testing.T) {
 	}
 }
 
-// signedV4 is a request that is signed at a moment, as a client of a region does.
+// signedV4 is a request signed at a given time, as by a client of a region.
 func signedV4(k Keys, body string, at time.Time) http.Header {
 	h := http.Header{}
 	sum := md5.Sum([]byte(body))
@@ -65,18 +65,18 @@ func TestVerifyV4(t *testing.T) {
 		code   string
 	}{
 		{name: "accepts its region"},
-		{name: "accepts any region without one", server: anywhere, client: elsewhere},
+		{name: "accepts any region if the server has none", server: anywhere, client: elsewhere},
 		{name: "refuses another region", client: elsewhere, code: wire.CodeAuthFailed},
-		{name: "refuses a region that was put in after signing", server: anywhere, change: func(h http.Header) { h.Set("x-ots-signregion", "cn-beijing") }, code: wire.CodeAuthFailed},
+		{name: "refuses a region that was replaced after signing", server: anywhere, change: func(h http.Header) { h.Set("x-ots-signregion", "cn-beijing") }, code: wire.CodeAuthFailed},
 		{name: "refuses another secret", client: other, code: wire.CodeAuthFailed},
 		{name: "refuses a changed signature", change: func(h http.Header) { h.Set("x-ots-signaturev4", "x"+h.Get("x-ots-signaturev4")) }, code: wire.CodeAuthFailed},
 		{name: "refuses a header added after signing", change: func(h http.Header) { h.Set("x-ots-extra", "1") }, code: wire.CodeAuthFailed},
 		{name: "refuses the key of yesterday", change: func(h http.Header) { h.Set("x-ots-signdate", "20261123"); resignV4(h, k) }, code: wire.CodeAuthFailed},
 		{name: "refuses the key of tomorrow", change: func(h http.Header) { h.Set("x-ots-signdate", "20261125"); resignV4(h, k) }, code: wire.CodeAuthFailed},
 		{name: "refuses what is not a day", change: func(h http.Header) { h.Set("x-ots-signdate", "today"); resignV4(h, k) }, code: wire.CodeAuthFailed},
-		{name: "refuses a request of long ago", sent: noon.Add(-16 * time.Minute), code: wire.CodeAuthFailed},
+		{name: "refuses an old request", sent: noon.Add(-16 * time.Minute), code: wire.CodeAuthFailed},
 		{name: "accepts what was signed before midnight and arrives after it", sent: midnight.Add(-time.Second), now: midnight.Add(time.Second)},
-		{name: "accepts a client whose clock is in the next day", sent: midnight.Add(time.Second), now: midnight.Add(-time.Second)},
+		{name: "accepts a client whose clock is already on the next day", sent: midnight.Add(time.Second), now: midnight.Add(-time.Second)},
 		{name: "refuses a missing region", change: func(h http.Header) { h.Del("x-ots-signregion"); resignV4(h, k) }, code: wire.CodeParameterInvalid},
 		{name: "refuses a missing day", change: func(h http.Header) { h.Del("x-ots-signdate"); resignV4(h, k) }, code: wire.CodeParameterInvalid},
 		{name: "refuses a missing signature", change: func(h http.Header) { h.Del("x-ots-signaturev4") }, code: wire.CodeParameterInvalid},

@@ -15,21 +15,21 @@ import (
 )
 
 const (
-	// maxDepth bounds the nesting of composite filters, maxNodes the number
-	// of filters in one; the service allows 32 conditions.
+	// maxDepth bounds the nesting of composite filters. maxNodes bounds the
+	// number of filters in one; the service allows 32 conditions.
 	maxDepth = 32
 	maxNodes = 32
 )
 
-// Filter decides about rows. It is immutable once parsed, so it may be used
+// Filter decides which rows match. It is immutable once parsed and may be used
 // concurrently. A nil Filter matches every row.
 type Filter struct {
 	root *node
 	page *page
 }
 
-// page is a column pagination filter: of the columns of a row, limit from
-// offset on are returned.
+// page is a column pagination filter: it returns limit columns of a row,
+// starting at offset.
 type page struct{ offset, limit int }
 
 type node struct {
@@ -39,13 +39,13 @@ type node struct {
 	comparator otsprotocol.ComparatorType
 	column     string
 	value      plainbuffer.Value
-	// ifMissing is the answer for a row without the column.
+	// ifMissing is the result for a row without the column.
 	ifMissing  bool
 	latestOnly bool
 	rule       *rule
 }
 
-// rule takes a part out of a text column and compares it as another type.
+// rule extracts a part of a text column and compares it as another type.
 type rule struct {
 	pattern *regexp.Regexp
 	cast    otsprotocol.VariantType
@@ -63,8 +63,8 @@ var (
 	errUnary   = Refusal("Invalid NOT operator: the number of sub-filters must be 1.")
 )
 
-// Parse decodes a serialized Filter message. Empty bytes give a nil Filter.
-// An error is a Refusal, or says what is wrong in words of this package.
+// Parse decodes a serialized Filter message. Empty bytes give a nil Filter. The
+// error is a Refusal, or says in this package's words what is wrong.
 func Parse(b []byte) (*Filter, error) {
 	if len(b) == 0 {
 		return nil, nil
@@ -121,7 +121,7 @@ func (f *Filter) parseComposite(b []byte, depth int, budget *int) (*node, error)
 		if err != nil {
 			return nil, err
 		}
-		if child != nil { // pagination takes part in no logic
+		if child != nil { // pagination does not take part in the logic
 			n.children = append(n.children, child)
 		}
 	}
@@ -188,7 +188,7 @@ func (f *Filter) parsePage(b []byte) error {
 	return nil
 }
 
-// Each calls check with the column and the value of every comparison, until it
+// Each calls check with the column and value of every comparison, until check
 // returns an error.
 func (f *Filter) Each(check func(column string, value plainbuffer.Value) error) error {
 	if f == nil || f.root == nil {
@@ -209,7 +209,7 @@ func (n *node) each(check func(column string, value plainbuffer.Value) error) er
 	return nil
 }
 
-// Match reports whether the row passes. The row's cells are ordered by name,
+// Match reports whether the row matches. The row's cells are ordered by name,
 // the newest version of a column first; a nil row has no columns.
 func (f *Filter) Match(row *plainbuffer.Row) bool {
 	if f == nil || f.root == nil {
@@ -261,8 +261,8 @@ func (n *node) match(row *plainbuffer.Row) bool {
 	return n.compareColumn(row)
 }
 
-// compareColumn passes when the newest version does or, unless latestOnly is
-// set, when any version does.
+// compareColumn matches if the newest version does or, unless latestOnly is
+// set, if any version does.
 func (n *node) compareColumn(row *plainbuffer.Row) bool {
 	if row == nil {
 		return n.ifMissing

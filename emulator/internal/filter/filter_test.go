@@ -60,16 +60,16 @@ func TestFilter(t *testing.T) {
 		cell("v", plainbuffer.IntegerValue(2)), cell("v", plainbuffer.IntegerValue(1)),
 		cell("w", plainbuffer.StringValue("size: 42 mm")),
 	}}
-	t.Run("looks at the newest version only when told so", func(t *testing.T) {
+	t.Run("evaluates only the newest version if configured", func(t *testing.T) {
 		any := func(f *pb.SingleColumnValueFilter) { f.LatestVersionOnly = ptr(false) }
 		if match(t, single(t, "v", pb.ComparatorType_CT_EQUAL, plainbuffer.IntegerValue(1)), row) {
-			t.Error("an older version passed")
+			t.Error("an older version matched")
 		}
 		if !match(t, single(t, "v", pb.ComparatorType_CT_EQUAL, plainbuffer.IntegerValue(1), any), row) {
-			t.Error("no version passed")
+			t.Error("no version matched")
 		}
 	})
-	t.Run("takes a number out of a text by a rule", func(t *testing.T) {
+	t.Run("extracts a number from a text by a rule", func(t *testing.T) {
 		rule := func(pattern string) func(*pb.SingleColumnValueFilter) {
 			return func(f *pb.SingleColumnValueFilter) {
 				f.ValueTransRule = &pb.ValueTransferRule{Regex: &pattern, CastType: pb.VariantType_VT_INTEGER.Enum()}
@@ -79,16 +79,16 @@ func TestFilter(t *testing.T) {
 			t.Error("42 is not greater than 41")
 		}
 		if match(t, single(t, "w", pb.ComparatorType_CT_GREATER_THAN, plainbuffer.IntegerValue(0), rule(`weight: (\d+)`)), row) {
-			t.Error("a text that does not match the rule passed")
+			t.Error("a text outside the rule's pattern matched")
 		}
 	})
 	t.Run("of a missing row sees no columns", func(t *testing.T) {
 		keep := func(f *pb.SingleColumnValueFilter) { f.FilterIfMissing = ptr(false) }
 		if match(t, single(t, "v", pb.ComparatorType_CT_EQUAL, plainbuffer.IntegerValue(2)), nil) {
-			t.Error("a missing row passed")
+			t.Error("a missing row matched")
 		}
 		if !match(t, single(t, "v", pb.ComparatorType_CT_EQUAL, plainbuffer.IntegerValue(2), keep), nil) {
-			t.Error("a missing row failed though missing columns pass")
+			t.Error("a missing row did not match though missing columns do")
 		}
 	})
 	t.Run("nil matches everything", func(t *testing.T) {

@@ -1,6 +1,6 @@
 //go:build unix
 
-// Package fulldisk lets tests play a full disk.
+// Package fulldisk simulates a full disk in tests.
 package fulldisk
 
 import (
@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// Limit keeps this process from making any file larger than size bytes, as a full
-// disk would, until undo is called or the test ends. Such a test must not run
-// beside others that write files.
+// Limit prevents this process from growing any file beyond size bytes, as a
+// full disk would, until undo is called or the test ends. Such a test must not
+// run in parallel with tests that write files.
 func Limit(t testing.TB, size int64) (undo func()) {
 	t.Helper()
 	var old syscall.Rlimit

@@ -1,6 +1,6 @@
-// Package wire holds what both halves of the emulator's service say on the
-// wire in the same form: its errors with their HTTP statuses, and the small
-// pieces of protobuf framing that are written by hand.
+// Package wire holds what both APIs of the emulator have in common on the wire:
+// errors with their HTTP statuses, and small pieces of protobuf framing that
+// are written by hand.
 package wire
 
 import (
@@ -45,9 +45,9 @@ const (
 	CodeOutOfTransactionSize  = "OTSOutOfTransactionDataSizeLimit"
 )
 
-// Error is an answer of the service's own form: a non-2xx status and a
-// protobuf Error as the body. It is safe for concurrent use, as nothing
-// changes it.
+// Error is an error response in the service's form: a non-2xx status and a
+// protobuf Error as the body. It is immutable and therefore safe for concurrent
+// use.
 type Error struct {
 	Status   int // HTTP status
 	Code     string
@@ -60,9 +60,9 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %s (status %d)", e.Code, e.Message, e.Status)
 }
 
-// statuses maps codes to the HTTP status that the service answers them with.
-// Codes that are missing here are answered with 400. Those without a constant
-// are never this emulator's own answer, but a fault may be injected with them.
+// statuses maps codes to the HTTP statuses with which the service sends them.
+// The status of other codes is 400. The emulator itself never sends the codes
+// that have no constant, but a fault may be injected with them.
 var statuses = map[string]int{
 	CodeAuthFailed:              http.StatusForbidden,
 	CodeRequestBodyTooLarge:     http.StatusRequestEntityTooLarge,
@@ -87,10 +87,10 @@ var statuses = map[string]int{
 	"OTSPartitionUnavailable":   http.StatusServiceUnavailable,
 	"OTSTimeout":                http.StatusServiceUnavailable,
 	CodeTooFrequentAdjustment:   http.StatusForbidden,
-	CodeTrimmedDataAccess:       http.StatusNotFound, // as DataX's test double of the service has it
+	CodeTrimmedDataAccess:       http.StatusNotFound, // as in DataX's test double of the service
 }
 
-// StatusOf returns the HTTP status that the service answers a code with.
+// StatusOf returns the HTTP status with which the service sends a code.
 func StatusOf(code string) int {
 	if status, ok := statuses[code]; ok {
 		return status
