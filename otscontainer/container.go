@@ -22,19 +22,20 @@ const (
 	adminPort   = "8088/tcp"
 	seedPath    = "/seed.yaml"
 
-	// startTimeout bounds the start of a container whose image is there.
+	// startTimeout bounds the start of a container whose image exists.
 	startTimeout = time.Minute
 
-	// stopTimeout bounds Close: a context that has ended must not keep a container.
+	// stopTimeout bounds Close: if the context has ended, the container must
+	// still be removed.
 	stopTimeout = 30 * time.Second
 
-	// containerfile is cmd/ots-emulator/Containerfile without its volume: tests
-	// keep nothing.
+	// containerfile is cmd/ots-emulator/Containerfile without its volume, since
+	// tests keep nothing.
 	containerfile = "FROM scratch\nCOPY ots-emulator /ots-emulator\nUSER 65532:65532\nEXPOSE 8087 8088\nENTRYPOINT [\"/ots-emulator\"]\n"
 )
 
-// probe returns why no container engine answers. The library panics where it
-// finds none.
+// probe returns why no container engine answers. The library panics if it finds
+// none.
 func probe(ctx context.Context) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -48,7 +49,7 @@ func probe(ctx context.Context) (err error) {
 	return errors.Join(provider.Health(ctx), provider.Close())
 }
 
-// request is what the container is made of.
+// request describes the container.
 func request(cfg Config, token string) testcontainers.ContainerRequest {
 	req := testcontainers.ContainerRequest{
 		Image:        cfg.Image,

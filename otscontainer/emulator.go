@@ -14,26 +14,27 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
-// Place says where an emulator runs.
+// Place is where an emulator runs.
 type Place int
 
-// The places. Anywhere is a container if an engine answers, else this process.
+// The places. Anywhere means a container if an engine answers, else this
+// process.
 const (
 	Anywhere Place = iota
 	InContainer
 	InProcess
 )
 
-// Config says what to start. The zero Config is an emulator in memory that takes
-// any instance and any credentials.
+// Config configures the emulator. The zero Config is an emulator in memory that
+// accepts any instance name and any credentials.
 type Config struct {
-	// Place is where it runs. With InContainer, Start fails where no container
-	// engine answers.
+	// Place is where the emulator runs. With InContainer, Start fails if no
+	// container engine answers.
 	Place Place
 
-	// Image is the container's image, such as one built from
-	// cmd/ots-emulator/Containerfile. Empty: it is built from a static binary,
-	// for which the go command must be in PATH.
+	// Image is the container's image, for example one built from
+	// cmd/ots-emulator/Containerfile. Empty: the image is built from a static
+	// binary, for which the go command must be in PATH.
 	Image string
 
 	// Instance, AccessKeyID and AccessKeySecret are as in emulator.Options.
@@ -43,8 +44,8 @@ type Config struct {
 	Seed []byte
 }
 
-// ErrNoEngine is returned by Start with InContainer where no container engine
-// answers; the cause is wrapped too.
+// ErrNoEngine is returned by Start with InContainer if no container engine
+// answers. The error also wraps the cause.
 var ErrNoEngine = errors.New("no container engine answers")
 
 // Emulator is a running emulator. Its methods are safe for concurrent use.
@@ -54,11 +55,11 @@ type Emulator struct {
 	stop                   func() error
 }
 
-// Start starts an emulator, and returns when it answers with the tables of the
-// seed file. It ends with Close; the end of ctx only ends the start.
+// Start starts an emulator and returns once it answers and has the tables of
+// the seed file. Close stops it; when ctx ends, only the start is cancelled.
 func Start(ctx context.Context, cfg Config) (*Emulator, error) {
 	e := &Emulator{token: rand.Text()}
-	engine := errors.New("not asked for")
+	engine := errors.New("not requested")
 	if cfg.Place != InProcess {
 		engine = probe(ctx)
 	}
@@ -87,10 +88,10 @@ func (e *Emulator) AdminEndpoint() string { return e.admin }
 // AdminToken returns the token of the admin API, random for each emulator.
 func (e *Emulator) AdminToken() string { return e.token }
 
-// Container returns the container, nil when the emulator runs in this process.
+// Container returns the container, or nil if the emulator runs in this process.
 func (e *Emulator) Container() testcontainers.Container { return e.container }
 
-// Close ends the emulator; what it held is gone. It is called once.
+// Close stops the emulator and discards its data. Call it once.
 func (e *Emulator) Close() error { return e.stop() }
 
 // startHere starts the emulator in this process.
@@ -112,7 +113,7 @@ func (e *Emulator) startHere(cfg Config) error {
 	}
 	server := &http.Server{Handler: em.AdminHandler(), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }() // ends with stop, which waits
+	go func() { served <- server.Serve(listener) }() // stop waits for its end
 	e.endpoint, e.admin = em.Endpoint(), "http://"+listener.Addr().String()
 	e.stop = func() error {
 		err := server.Close()

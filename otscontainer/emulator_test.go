@@ -61,7 +61,7 @@ func TestEmulator_is_the_same_in_every_place(t *testing.T) {
 	}
 }
 
-func TestStart_takes_this_process_where_no_engine_is(t *testing.T) {
+func TestStart_uses_this_process_without_an_engine(t *testing.T) {
 	t.Setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
 	t.Setenv("TESTCONTAINERS_RYUK_DISABLED", "true")
 	e, err := otscontainer.Start(t.Context(), otscontainer.Config{})
@@ -70,7 +70,7 @@ func TestStart_takes_this_process_where_no_engine_is(t *testing.T) {
 	}
 	defer e.Close()
 	if e.Container() != nil {
-		t.Skip("a container engine answers all the same")
+		t.Skip("a container engine answers nevertheless")
 	}
 	resp, err := http.Post(e.Endpoint()+"/ListTable", "", nil)
 	if err != nil {

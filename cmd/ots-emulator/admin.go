@@ -12,9 +12,9 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
-// serveAdmin serves the admin API on addr until stop is called, which waits
-// for it. Without an address it does nothing. An address that other machines can
-// reach needs a token.
+// serveAdmin serves the admin API on addr until stop is called, which waits for
+// its end. Without an address it does nothing. If other machines can reach the
+// address, a token is required.
 func serveAdmin(e *emulator.Emulator, addr, token string, log *slog.Logger) (stop func() error, err error) {
 	if addr == "" {
 		return func() error { return nil }, nil

@@ -12,7 +12,8 @@ import (
 // instruction is one instruction of a Containerfile.
 type instruction struct{ name, rest string }
 
-// instructions reads a Containerfile: lines without comments, continued by "\".
+// instructions parses a Containerfile: it ignores comments and joins lines that
+// end with "\".
 func instructions(file string) (all []instruction) {
 	lines := regexp.MustCompile(`(?m)^\s*#.*\n`).ReplaceAllString(file, "")
 	for line := range strings.Lines(strings.ReplaceAll(lines, "\\\n", " ")) {
@@ -23,8 +24,8 @@ func instructions(file string) (all []instruction) {
 	return all
 }
 
-// lint returns the breaches of those of hadolint's rules, and of three of our own,
-// that apply to an image of a static binary.
+// lint returns the violations of the hadolint rules that apply to an image with
+// a static binary, and of three rules of our own.
 func lint(file string) (breaches []string) {
 	last := make(map[string]string)
 	for _, i := range instructions(file) {
@@ -64,8 +65,8 @@ func lint(file string) (breaches []string) {
 	return breaches
 }
 
-// hadolint is in no registry that CI reaches, so that lint stands in for it; where
-// it is installed, it judges too.
+// CI cannot download hadolint from any registry, so lint replaces it; where
+// hadolint is installed, the test runs it too.
 func TestContainerfile_is_clean(t *testing.T) {
 	file, err := os.ReadFile("Containerfile")
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 // Exit codes.
 const (
 	exitOK    = 0
-	exitError = 1 // the emulator could not start or not close
+	exitError = 1 // the emulator could not start or close
 	exitUsage = 2 // wrong flags
 )
 
@@ -54,7 +54,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// serve serves both APIs until ctx ends. It says where once everything is ready.
+// serve serves both APIs until ctx ends. It prints the address once everything
+// is ready.
 func (s *settings) serve(ctx context.Context, stdout io.Writer) (err error) {
 	e, err := emulator.Start(s.options)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 )
 
-// TestMain lets the test binary stand in for the command, so that tests can
+// TestMain makes the test binary run the command if asked to, so that tests can
 // kill a real process.
 func TestMain(m *testing.M) {
 	if os.Getenv("OTS_EMULATOR_MAIN") != "" {
@@ -66,7 +66,7 @@ func launch(t *testing.T, args ...string) *process {
 	return p
 }
 
-// end waits for the process, and returns its exit code.
+// end waits for the process to exit and returns its exit code.
 func (p *process) end() int {
 	p.t.Helper()
 	io.Copy(io.Discard, p.stdout)
@@ -74,7 +74,8 @@ func (p *process) end() int {
 	return p.ProcessState.ExitCode()
 }
 
-// stop ends the process as its user does, and expects a clean end.
+// stop stops the process with a signal, as a user would, and expects a clean
+// exit.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
 	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
@@ -142,7 +143,7 @@ func TestCommand(t *testing.T) {
 			t.Errorf("/pause at the service's address gives %s", resp.Status)
 		}
 	})
-	t.Run("answers to the host names it is told", func(t *testing.T) {
+	t.Run("accepts the allowed host names", func(t *testing.T) {
 		p := launch(t, "--addr", "127.0.0.1:0", "--allowed-host", "one", "--allowed-host", "two")
 		for host, want := range map[string]int{"one": 200, "two:8087": 200, "three": 403} {
 			req, err := http.NewRequest("POST", p.endpoint+"/ListTable", nil)
@@ -188,7 +189,7 @@ func TestCommand(t *testing.T) {
 }
 
 // TestKill kills the process at random moments while rows are written, and
-// expects every acknowledged one.
+// expects every acknowledged row afterwards.
 func TestKill(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -23,7 +23,7 @@ func TestRun_names_the_flag_that_is_wrong_and_what_to_do(t *testing.T) {
 		}
 		return path
 	}
-	file("thesis.doc", "") // makes the directory foreign
+	file("thesis.doc", "") // makes the directory one of another program
 	seed := file("seed.yaml", "tables:\n  orders:\n    key: {id: integer}\n    row: []\n")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -39,10 +39,10 @@ func TestRun_names_the_flag_that_is_wrong_and_what_to_do(t *testing.T) {
 	}{
 		{"an unknown flag", []string{"--adress", "x"}, 2, []string{"--adress", "--help"}},
 		{"a flag without its value", []string{"--data-dir"}, 2, []string{"--data-dir"}},
-		{"a number that is none", []string{"--fault-seed", "x"}, 2, []string{"--fault-seed", `"x"`}},
+		{"an invalid number", []string{"--fault-seed", "x"}, 2, []string{"--fault-seed", `"x"`}},
 		{"an argument", []string{"serve"}, 2, []string{`unexpected argument "serve"`}},
 		{"a bad address", []string{"--addr", "nowhere"}, 1, []string{"--addr nowhere:"}},
-		{"an address in use", []string{"--addr", taken}, 1, []string{"--addr " + taken, "another program", "port 0 takes a free one"}},
+		{"an address in use", []string{"--addr", taken}, 1, []string{"--addr " + taken, "another program", "port 0 picks a free one"}},
 		{"an address of another machine", []string{"--addr", "192.0.2.1:8087"}, 1, []string{"--addr 192.0.2.1:8087"}},
 		{"half of the credentials", []string{"--access-key-id", "ak"}, 1, []string{"--access-key-secret"}},
 		{"a region without credentials", []string{"--region", "cn-hangzhou"}, 1, []string{"--region", "--access-key-id"}},
@@ -73,7 +73,7 @@ func TestRun_names_the_flag_that_is_wrong_and_what_to_do(t *testing.T) {
 	}
 }
 
-// output runs the command, which must succeed at once, and returns its stdout.
+// output runs the command, which must succeed, and returns its stdout.
 func output(t *testing.T, args ...string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -96,7 +96,7 @@ func TestHelp_says_what_the_command_is_for_and_has_every_flag_and_examples(t *te
 	if strings.Contains(help, " \n") {
 		t.Error("a line ends with a space")
 	}
-	// Each command of the examples has flags that parse.
+	// The flags of each command in the examples must parse.
 	_, shown, found := strings.Cut(help, "Examples:\n")
 	commands := regexp.MustCompile(`(?m)^  ots-emulator ?(.*)$`).FindAllStringSubmatch(shown, -1)
 	if !found || len(commands) < 3 {

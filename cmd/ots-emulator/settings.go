@@ -13,7 +13,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
-// settings are what the flags say.
+// settings are the values of the flags.
 type settings struct {
 	flags     *flag.FlagSet
 	options   emulator.Options
@@ -23,15 +23,15 @@ type settings struct {
 	version   bool
 }
 
-// newSettings returns the defaults.
+// newSettings returns settings with the defaults.
 func newSettings() *settings {
 	s := &settings{flags: flag.NewFlagSet("ots-emulator", flag.ContinueOnError)}
-	s.flags.SetOutput(io.Discard) // run writes errors and help
+	s.flags.SetOutput(io.Discard) // run prints errors and help
 	opts := &s.options
 	s.flags.StringVar(&opts.Addr, "addr", "127.0.0.1:8087", "`HOST:PORT` to listen on; port 0 picks a free one")
-	s.flags.StringVar(&opts.DataDir, "data-dir", "", "`DIR` that keeps tables and tunnels; empty keeps all in memory")
+	s.flags.StringVar(&opts.DataDir, "data-dir", "", "`DIR` that keeps tables and tunnels; empty keeps everything in memory")
 	s.flags.BoolVar(&opts.Sync, "sync", false, "flush writes to the device, and the directory of the file, before they are acknowledged")
-	s.flags.StringVar(&s.seedFile, "seed", "", "YAML `FILE` of tables and rows to begin with; tables that exist are left as they are")
+	s.flags.StringVar(&s.seedFile, "seed", "", "YAML `FILE` of tables and rows to start with; existing tables are not changed")
 	s.flags.Func("allowed-host", "host `NAME` under which clients may address the emulator; repeat it for more", func(name string) error {
 		opts.AllowedHosts = append(opts.AllowedHosts, name)
 		return nil
@@ -43,9 +43,9 @@ func newSettings() *settings {
 	s.flags.StringVar(&opts.Region, "region", "", "`REGION` that version 4 signatures must be made for; empty accepts any")
 	s.flags.StringVar(&s.adminAddr, "admin-addr", "", "`HOST:PORT` of the admin API; empty turns it off")
 	s.flags.StringVar(&opts.AdminToken, "admin-token", "", "`TOKEN` that requests of the admin API must carry; needed where other machines can reach it")
-	s.flags.BoolVar(&opts.Lenient, "lenient", false, "take what the official SDKs' tests send against the documentation")
-	s.flags.Uint64Var(&opts.Seed, "fault-seed", 0, "`NUMBER` that decides faults which happen by chance")
-	s.flags.BoolVar(&s.verbose, "v", false, "log every fault and every channel that changes hands")
+	s.flags.BoolVar(&opts.Lenient, "lenient", false, "accept what the official SDKs' tests send against the documentation")
+	s.flags.Uint64Var(&opts.Seed, "fault-seed", 0, "`NUMBER` that seeds faults which happen by chance")
+	s.flags.BoolVar(&s.verbose, "v", false, "log every fault and every channel that changes its owner")
 	s.flags.BoolVar(&s.version, "version", false, "print the version and exit")
 	return s
 }
@@ -53,7 +53,7 @@ func newSettings() *settings {
 // errHelp says that --help was given.
 var errHelp = flag.ErrHelp
 
-// oneDash is how package flag writes the names of flags.
+// oneDash matches flag names as package flag prints them.
 var oneDash = regexp.MustCompile(` -([a-z][a-z-]+)`)
 
 // parse reads the flags.
@@ -84,15 +84,15 @@ Examples:
   ots-emulator
       at http://127.0.0.1:8087, in memory, with any instance and credentials
   ots-emulator --data-dir ./data --seed tables.yaml
-      keeps everything in ./data, and makes the tables of the file that are not there yet
+      keeps everything in ./data, and creates the tables of the file that do not exist yet
   ots-emulator --addr 127.0.0.1:0 --instance test --admin-addr 127.0.0.1:8089
-      on a free port, which the first line on stdout has; faults by curl, at port 8089
+      on a free port, printed on the first line of stdout; inject faults with curl at port 8089
 
 Documentation: https://github.com/watermill-ots/watermill-ots/blob/main/docs/emulator.md
 `
 )
 
-// writeHelp writes what --help shows.
+// writeHelp prints the text of --help.
 func (s *settings) writeHelp(w io.Writer) {
 	var b strings.Builder
 	b.WriteString(purpose)
@@ -109,10 +109,11 @@ func (s *settings) writeHelp(w io.Writer) {
 		b.WriteString("\n")
 	})
 	b.WriteString(examples)
-	io.WriteString(w, b.String()) // a pipe that is closed wants no help
+	io.WriteString(w, b.String()) // a closed pipe needs no help
 }
 
-// versionText says which version this is and what built it.
+// versionText returns the version of the program and of the Go toolchain that
+// built it.
 func versionText() string {
 	version, commit := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
