@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// group is one table: consumers on several loads.
+// group is a table of results: several consumers on several loads.
 type group struct {
 	name, title string
 	consumers   []string
 	loads       []load
-	warmup      time.Duration // more than the usual
-	measure     time.Duration // instead of the usual
+	warmup      time.Duration // if longer than usual
+	measure     time.Duration // instead of the usual duration
 	latencies   bool
-	idle        bool // nothing is consumed: only what idling costs is of interest
+	idle        bool // nothing is consumed: only the cost of idling is measured
 }
 
 var everybody = []string{"sdk", "glue", "json", "raw", "lazy", "batch", "handle", "pipeline", "bare"}
@@ -49,11 +49,11 @@ var groups = []group{
 		},
 	},
 	{
-		name: "tail", title: "Tail: 25 records a second on one channel", consumers: []string{"sdk", "json", "pipeline"},
+		name: "tail", title: "Tail: 25 records per second on one channel", consumers: []string{"sdk", "json", "pipeline"},
 		loads: []load{{Channels: 1, Rate: 25}}, warmup: 2 * time.Second, measure: 20 * time.Second, latencies: true,
 	},
 	{
-		name: "sparse", title: "Sparse: a record a second on each channel", consumers: []string{"sdk", "json"},
+		name: "sparse", title: "Sparse: one record per second on each channel", consumers: []string{"sdk", "json"},
 		loads: []load{{Channels: 1, Rate: 1}, {Channels: 16, Rate: 1}}, warmup: 5 * time.Second, measure: 30 * time.Second, latencies: true,
 	},
 	{
@@ -61,7 +61,7 @@ var groups = []group{
 		loads: []load{{Channels: 1}, {Channels: 64}}, warmup: time.Minute, measure: 20 * time.Second, idle: true,
 	},
 	{
-		name: "growth", title: "Stream, so many messages in flight", consumers: []string{"held"},
+		name: "growth", title: "Stream, by number of messages in flight", consumers: []string{"held"},
 		loads: []load{
 			{Channels: 1, Page: 1000, InFlight: 1}, {Channels: 1, Page: 1000, InFlight: 10}, {Channels: 1, Page: 1000, InFlight: 1000},
 			{Channels: 1, Page: 1000, InFlight: 100_000}, {Channels: 1, Page: 1000, InFlight: 1_000_000},
@@ -81,7 +81,7 @@ func groupNames() string {
 	return strings.Join(append(names, handover), ", ")
 }
 
-// run runs the consumers of a group in turns and reports them.
+// run runs the consumers of a group alternately and reports the results.
 func (g group) run(ctx context.Context, o options) error {
 	if g.warmup > 0 {
 		o.warmup = g.warmup
@@ -90,7 +90,7 @@ func (g group) run(ctx context.Context, o options) error {
 		o.measure = g.measure
 	}
 	if g.idle || g.latencies {
-		o.runs = 1 // which is long
+		o.runs = 1 // it takes long
 	}
 	list := o.chosen(g.consumers)
 	g.loads = slices.DeleteFunc(slices.Clone(g.loads), func(l load) bool { return !o.wants(l) })
@@ -118,7 +118,7 @@ func (g group) run(ctx context.Context, o options) error {
 	return t.report(o.out)
 }
 
-// String names a load in tables.
+// String returns the load's name in tables.
 func (l load) String() string {
 	s := fmt.Sprintf("%d ch", l.Channels)
 	if l.Latency > 0 {

@@ -27,14 +27,14 @@ const (
 	topic    = "bench/bench"
 )
 
-// consumer is one way to consume a tunnel. run consumes until ctx ends and tells m of
-// each record that is done.
+// consumer is one way to consume a tunnel. run consumes until ctx ends and
+// calls m.done for each record.
 type consumer struct {
 	name, what string
 	run        func(ctx context.Context, endpoint string, m *meter) error
 }
 
-// consumers in the order of the tables.
+// consumers are in the order of the tables.
 var consumers = []consumer{
 	{"sdk", "official SDK alone, empty callback", runSDK},
 	{"glue", "hand-written glue: SDK → JSON → Watermill Router", runGlue},
@@ -44,19 +44,19 @@ var consumers = []consumer{
 	{"batch", "ours → Router → batches of 100, JSON", ours(subscriber.JSON{}, throughBatches)},
 	{"pipeline", "ours, a pipeline of package router, JSON", runPipeline},
 	{"handle", "ours → Subscriber.Handle, JSON", ours(subscriber.JSON{}, throughHandle)},
-	{"held", "ours without a Router, always so many unacked", runHeld},
+	{"held", "ours without a Router, with a fixed number of unacked messages", runHeld},
 	{"bare", "ours without a Router, no payload", ours(subscriber.None{}, withoutRouter)},
 }
 
 func consumerNamed(name string) (consumer, error) {
 	i := slices.IndexFunc(consumers, func(c consumer) bool { return c.name == name })
 	if i < 0 {
-		return consumer{}, fmt.Errorf("no consumer is called %q", name)
+		return consumer{}, fmt.Errorf("there is no consumer %q", name)
 	}
 	return consumers[i], nil
 }
 
-// runSDK is the official SDK as its users write it: a callback for each page.
+// runSDK is the official SDK as users use it: with a callback for each page.
 func runSDK(ctx context.Context, endpoint string, m *meter) error {
 	return sdkWorker(ctx, endpoint, func(records []*tunnel.Record) error {
 		for _, r := range records {
@@ -81,12 +81,13 @@ func sdkWorker(ctx context.Context, endpoint string, process func([]*tunnel.Reco
 		return err
 	case <-ctx.Done():
 		daemon.Close()
-		return nil // its channels end some heartbeats later; the process does not wait
+		return nil // its channels end some heartbeats later; the process does not wait for them
 	}
 }
 
-// runGlue is what a team writes that wants the SDK's records in a Watermill
-// Router: a message for each record, and a callback that waits for all of a page.
+// runGlue is what a team would write to bring the SDK's records into a
+// Watermill Router: a message for each record, and a callback that waits for
+// all messages of a page.
 func runGlue(ctx context.Context, endpoint string, m *meter) error {
 	out := make(chan *message.Message)
 	r, err := newRouter(subscriberFunc(func(context.Context, string) (<-chan *message.Message, error) { return out, nil }), func(msg *message.Message) error {
@@ -127,12 +128,12 @@ func runGlue(ctx context.Context, endpoint string, m *meter) error {
 	select {
 	case runErr := <-ended:
 		return errors.Join(err, runErr)
-	default: // like the SDK's callbacks, the Router is left to the end of the process
+	default: // like the SDK's callbacks, the Router runs until the process ends
 		return err
 	}
 }
 
-// jsonOf is a record as encoding/json takes it.
+// jsonOf converts a record for encoding/json.
 func jsonOf(r *tunnel.Record) any {
 	key, cells := make(map[string]any), make(map[string]any)
 	for _, pk := range r.PrimaryKey.PrimaryKeys {
@@ -162,7 +163,7 @@ func newRouter(sub message.Subscriber, h message.NoPublishHandlerFunc) (*message
 	return r, nil
 }
 
-// ours is our subscriber with default settings, and what takes its messages.
+// ours is our subscriber with default settings, and a consumer of its messages.
 func ours(u ots.Unmarshaler, consume func(context.Context, *subscriber.Subscriber, *meter) error) func(context.Context, string, *meter) error {
 	return func(ctx context.Context, endpoint string, m *meter) error {
 		sub, err := subscriber.New(subscriber.Config{
@@ -205,7 +206,8 @@ func throughRouterTyped(ctx context.Context, sub *subscriber.Subscriber, m *mete
 	return r.Run(ctx)
 }
 
-// changed is the time of a message's change, µs since 1970, where it matters.
+// changed returns the time of a message's change, µs since 1970, if it is
+// needed.
 func changed(m *meter, msg *message.Message) int64 {
 	if !m.latencies {
 		return 0
@@ -260,11 +262,11 @@ func throughHandle(ctx context.Context, sub *subscriber.Subscriber, m *meter) er
 	return err
 }
 
-// inFlight is how many messages runHeld holds.
+// inFlight is the number of messages that runHeld holds.
 var inFlight = 1
 
-// runHeld acks a message only when inFlight later ones have come. Unordered: or else
-// a key that comes again would wait for itself.
+// runHeld acks a message only after inFlight later ones have arrived. It is
+// unordered, since otherwise a key that occurs again would wait for itself.
 func runHeld(ctx context.Context, endpoint string, m *meter) error {
 	sub, err := subscriber.New(subscriber.Config{
 		Endpoint: endpoint, Instance: instance, AccessKeyID: "id", AccessKeySecret: "secret", Unmarshaler: subscriber.None{},
@@ -289,7 +291,7 @@ func runHeld(ctx context.Context, endpoint string, m *meter) error {
 		}
 		held[i] = msg
 	}
-	if err := sub.Close(); !errors.Is(err, subscriber.ErrDrainTimeout) { // what is held stays so
+	if err := sub.Close(); !errors.Is(err, subscriber.ErrDrainTimeout) { // the held messages stay unacked
 		return fmt.Errorf("closing with %d held messages: %w", inFlight, err)
 	}
 	return nil
@@ -328,5 +330,5 @@ func describe() string {
 	return b.String()
 }
 
-// timeOf is the moment of a change time in µs.
+// timeOf converts a change time in µs.
 func timeOf(us int64) time.Time { return time.UnixMicro(us) }

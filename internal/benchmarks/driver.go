@@ -56,7 +56,7 @@ func beConsumer(ctx context.Context, name, endpoint string, o *options, latencie
 	}()
 	select {
 	case err := <-ended:
-		return fmt.Errorf("consumer %s ended early: %w", name, errors.Join(err, errors.New("it was to run until it is told to stop")))
+		return fmt.Errorf("consumer %s ended early: %w", name, errors.Join(err, errors.New("it should run until it is stopped")))
 	case err := <-measured:
 		if err != nil {
 			return err
@@ -104,7 +104,8 @@ func run(ctx context.Context, c consumer, l load, p *pages, o options, latencies
 	return r, nil
 }
 
-// follow runs a consumer process. It prints a line when it begins to measure, and the result.
+// follow runs a consumer process. It prints a line when it starts to measure,
+// and the result.
 func (s *server) follow(cmd *exec.Cmd) (r result, err error) {
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -154,17 +155,17 @@ func drive(ctx context.Context, o options) error {
 		}
 	}
 	if !ran {
-		return fmt.Errorf("no group of cases begins with %q; there are %s", o.only, groupNames())
+		return fmt.Errorf("no group's name begins with %q; the groups are %s", o.only, groupNames())
 	}
 	return nil
 }
 
-// wants reports whether the options leave a load.
+// wants reports whether the options select a load.
 func (o options) wants(l load) bool {
 	return o.channels == "" || slices.Contains(strings.Split(o.channels, ","), strconv.Itoa(l.Channels))
 }
 
-// chosen are the consumers of a group that the options leave.
+// chosen returns the consumers of a group that the options select.
 func (o options) chosen(names []string) []consumer {
 	var list []consumer
 	for _, c := range consumers {

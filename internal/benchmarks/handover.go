@@ -9,13 +9,14 @@ import (
 	"strings"
 )
 
-// handover is the group of cases that has a test of its own: package laws
-// measures the gaps against the emulator, ours and the SDK's worker side by side.
+// handover is a group of cases that a test measures: package laws measures the
+// gaps with the emulator, for our subscriber and the SDK's worker.
 const handover = "handover"
 
-// runHandover runs that test at two HeartbeatIntervals and prints what it measured.
+// runHandover runs that test with two HeartbeatIntervals and prints its
+// measurements.
 func runHandover(ctx context.Context) error {
-	fmt.Printf("\nHand-over: what a split, a rebalance and the switch from base data to the stream keep waiting\n\n")
+	fmt.Printf("\nHand-over: how long records wait at a split, a rebalance and the switch from base data to the stream\n\n")
 	for _, interval := range []string{"5s", "30s"} {
 		cmd := exec.CommandContext(ctx, "go", "test", "./internal/laws", "-run", "TestHandover", "-count", "1", "-v", "-timeout", "30m", "-handover.sdk", interval)
 		cmd.Stderr = os.Stderr

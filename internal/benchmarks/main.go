@@ -5,10 +5,11 @@
 //	go run ./internal/benchmarks -only stream    one group of cases
 //	go run ./internal/benchmarks -out docs/performance  also writes tables and plots there
 //
-// Each consumer is a process of its own, so that its CPU time, allocations and
-// memory are its alone. All get the same pages from a server in this
-// process, which has built them before. Runs of different consumers alternate,
-// and the tables show medians and the spread; compare figures of one table only.
+// Each consumer is a separate process, so that its CPU time, allocations and
+// memory can be measured. All of them get the same pages from a server in this
+// process, which has built the pages before. Runs of different consumers
+// alternate, and the tables show medians and the spread; compare only figures
+// of the same table.
 package main
 
 import (
@@ -21,22 +22,23 @@ import (
 	"time"
 )
 
-// consumeVariable makes a process a consumer: the endpoint to consume from.
+// consumeVariable makes a process a consumer: it holds the endpoint to consume
+// from.
 const consumeVariable = "WATERMILL_OTS_BENCHMARK_ENDPOINT"
 
 func main() {
 	var o options
-	flag.StringVar(&o.only, "only", "", "run the groups of cases whose names begin with this: "+groupNames())
-	flag.StringVar(&o.consumers, "consumers", "", "run these consumers only, separated by commas (the official SDK is always run where ratios need it):\n"+describe())
-	flag.StringVar(&o.channels, "channels", "", "run loads with these numbers of channels only, separated by commas")
+	flag.StringVar(&o.only, "only", "", "run only the groups of cases whose names begin with this: "+groupNames())
+	flag.StringVar(&o.consumers, "consumers", "", "run only these consumers, separated by commas (and the official SDK if ratios need it):\n"+describe())
+	flag.StringVar(&o.channels, "channels", "", "run only loads with these numbers of channels, separated by commas")
 	flag.IntVar(&o.runs, "runs", 3, "runs of each consumer and case; the tables show medians")
 	flag.DurationVar(&o.measure, "measure", 2*time.Second, "how long each run is measured, after a second of warm-up")
 	flag.StringVar(&o.out, "out", "", "directory to write tables (Markdown) and plots (SVG) into")
 	flag.StringVar(&o.profile, "profile", "", "write a CPU profile of the consumer of each run into this directory")
-	consume := flag.String("consume", "", "for consumer processes: which one to be")
+	consume := flag.String("consume", "", "for consumer processes: which consumer to run")
 	latencies := flag.Bool("latencies", false, "for consumer processes: measure latencies")
-	flag.IntVar(&inFlight, "held", 1, "for consumer processes: how many messages consumer held holds")
-	warmup := flag.Duration("warmup", time.Second, "how long each run goes on before it is measured")
+	flag.IntVar(&inFlight, "held", 1, "for consumer processes: how many messages to hold (consumer held)")
+	warmup := flag.Duration("warmup", time.Second, "how long each run lasts before it is measured")
 	flag.Parse()
 	o.warmup = *warmup
 

@@ -13,17 +13,18 @@ import (
 	"time"
 )
 
-// meter counts what a consumer process does. Its methods may be called from any
-// goroutine.
+// meter counts what a consumer process does. Its methods may be called
+// concurrently.
 type meter struct {
 	latencies bool
 	records   atomic.Int64
 
 	mu   sync.Mutex
-	late []time.Duration // with latencies: how long after its change each record was done
+	late []time.Duration // with latencies: the time from each record's change until it was done
 }
 
-// done tells that a record is done that changed at the given time, µs since 1970.
+// done counts a record that is done. changed is the time of its change, µs
+// since 1970.
 func (m *meter) done(changed int64) {
 	m.records.Add(1)
 	if m.latencies && changed > 0 {
@@ -34,7 +35,7 @@ func (m *meter) done(changed int64) {
 	}
 }
 
-// reading is the state of the counters at one moment.
+// reading holds the counters' values at one moment.
 type reading struct {
 	at      time.Time
 	records int64
@@ -55,7 +56,8 @@ func (m *meter) read() (reading, error) {
 	}, nil
 }
 
-// result is what one run of a consumer gave: printed by its process, read by the driver.
+// result is the result of one run of a consumer. Its process prints it, the
+// driver reads it.
 type result struct {
 	Records   int64         `json:"records"`
 	Elapsed   time.Duration `json:"elapsed"`
@@ -66,7 +68,8 @@ type result struct {
 	P99       time.Duration `json:"p99,omitempty"`
 	Latencies int           `json:"latencies,omitempty"`
 
-	// The server's: reads while it was measured, connections over the consumer's whole life.
+	// From the server: reads during the measurement, connections of the
+	// consumer's whole life.
 	Reads       int64 `json:"-"`
 	Connections int64 `json:"-"`
 }
@@ -75,12 +78,12 @@ func (r result) readRate() float64 { return float64(r.Reads) / r.Elapsed.Seconds
 
 func (r result) rate() float64 { return float64(r.Records) / r.Elapsed.Seconds() }
 
-// cpuPerMillion is CPU seconds of the consumer per million records.
+// cpuPerMillion returns the consumer's CPU seconds per million records.
 func (r result) cpuPerMillion() float64 { return r.CPU.Seconds() / float64(r.Records) * 1e6 }
 
 func (r result) allocsPerRecord() float64 { return float64(r.Allocs) / float64(r.Records) }
 
-// wait waits, unless ctx ends before.
+// wait waits for d, or until ctx ends.
 func wait(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -92,7 +95,7 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// measure waits for warmup, then measures for the given time.
+// measure waits for warmup and then measures for d.
 func (m *meter) measure(ctx context.Context, warmup, d time.Duration) (result, error) {
 	if err := wait(ctx, warmup); err != nil {
 		return result{}, err
@@ -100,7 +103,7 @@ func (m *meter) measure(ctx context.Context, warmup, d time.Duration) (result, e
 	m.mu.Lock()
 	m.late = nil
 	m.mu.Unlock()
-	fmt.Println("measuring") // for the driver
+	fmt.Println("measuring") // read by the driver
 	before, err := m.read()
 	if err != nil {
 		return result{}, err

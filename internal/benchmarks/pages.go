@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	columns     = 5  // of each record
-	columnBytes = 20 // of each column's value
+	columns     = 5  // per record
+	columnBytes = 20 // per column value
 
-	// cycle is how many different pages a channel has before they begin anew: a
-	// key comes again only after so many pages.
+	// cycle is the number of different pages of a channel: a key occurs again
+	// only after this many pages.
 	cycle = 32
 )
 
-// pages are the bodies that are served: the records of ReadRecordsResponses,
-// without their tokens.
+// pages are the response bodies: the records of ReadRecordsResponses, without
+// their tokens.
 type pages [cycle][]byte
 
 // newPages builds pages of n records each.
@@ -63,7 +63,7 @@ func appendRecord(dst []byte, id int, at time.Time, base bool) []byte {
 	return protowire.AppendBytes(dst, record)
 }
 
-// appendEnd appends next_token and, if it is to be said, may_more_record.
+// appendEnd appends next_token and, if say is set, may_more_record.
 func appendEnd(dst []byte, token string, more, say bool) []byte {
 	dst = protowire.AppendTag(dst, 2, protowire.BytesType)
 	dst = protowire.AppendString(dst, token)
@@ -75,7 +75,8 @@ func appendEnd(dst []byte, token string, more, say bool) []byte {
 }
 
 // token is the position n in a channel: Token{version 2, TokenContentV2}. SDKs
-// take a token with an iterator for one of a stream and any other for one of base data.
+// treat a token with an iterator as one of a stream, and any other as one of
+// base data.
 func token(n int, base bool) string {
 	field := protowire.Number(2) // iterator
 	if base {
@@ -108,7 +109,7 @@ func position(token string) (int, error) {
 	return 0, fmt.Errorf("token %q has no position", token)
 }
 
-// stringField returns the bytes field of that number of a protobuf message.
+// stringField returns the bytes field with a number of a protobuf message.
 func stringField(b []byte, field protowire.Number) (string, error) {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)

@@ -19,14 +19,14 @@ const (
 	titleHeight = 34
 )
 
-// hues tell the consumers apart; they read on white and on black.
+// hues distinguish the consumers; they are readable on white and on black.
 var hues = map[string]string{
 	"sdk": "#8a8f98", "glue": "#c2803a", "json": "#2f7ed8", "raw": "#5aa0e6", "lazy": "#86bdf0",
 	"batch": "#2a9d6f", "handle": "#7b5cd6", "pipeline": "#a08bea", "bare": "#d14d72", "held": "#d14d72",
 }
 
-// plot writes horizontal bars, a group for each load: records a second, or for
-// latencies the 99th percentile.
+// plot writes horizontal bars, a group for each load: records per second or,
+// for latencies, the 99th percentile.
 func (t *table) plot(path string) error {
 	figure, text, title := result.rate, rateText, t.group.title+": records a second, more is better"
 	if t.group.latencies {

@@ -18,20 +18,20 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 )
 
-// load is what a server serves.
+// load describes what a server serves.
 type load struct {
 	Channels int
 	Base     bool          // base data instead of a stream
-	Page     int           // records in a page
+	Page     int           // records per page
 	Latency  time.Duration // of each read
-	Silent   bool          // does not say whether more records are there (may_more_record)
-	InFlight int           // messages that consumer "held" holds
-	Rate     int           // records per second and channel, written while the consumer runs; 0: more than anybody can read
+	Silent   bool          // do not say whether there are more records (may_more_record)
+	InFlight int           // messages that the consumer "held" holds
+	Rate     int           // records per second and channel, written while the consumer runs; 0: more than any consumer can read
 }
 
-// server is a tunnel service with one tunnel, endless and always the same: it
-// serves pages that were built before, so that it costs as little as a server can
-// and every consumer gets the same bytes.
+// server is a tunnel service with one endless tunnel. It serves pages that were
+// built before, so that it costs as little as possible and every consumer gets
+// the same bytes.
 type server struct {
 	load     load
 	pages    *pages
@@ -41,7 +41,7 @@ type server struct {
 	started  time.Time
 
 	reads       atomic.Int64
-	connections atomic.Int64 // opened so far
+	connections atomic.Int64 // number of connections opened so far
 
 	mu     sync.Mutex
 	stored map[string]checkpoint // by channel
@@ -52,7 +52,7 @@ type checkpoint struct {
 	sequence int64
 }
 
-// serve starts a server. Pages must be those of newPages(load.Page, load.Base).
+// serve starts a server. p must be newPages(load.Page, load.Base).
 func serve(l load, p *pages) (*server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -127,7 +127,7 @@ func (s *server) answer(w http.ResponseWriter, op string, ctx context.Context, b
 	case "shutdown":
 		return nil
 	}
-	return fmt.Errorf("no operation %q here", op)
+	return fmt.Errorf("unsupported operation %q", op)
 }
 
 func (s *server) checkpointOf(channel string) checkpoint {
@@ -154,8 +154,8 @@ func (s *server) store(body []byte) error {
 	return nil
 }
 
-// read answers a ReadRecords: of an endless channel the next page, of one that
-// is written to what was written since.
+// read answers a ReadRecords: for an endless channel with the next page,
+// otherwise with what was written since the last read.
 func (s *server) read(w http.ResponseWriter, ctx context.Context, body []byte) error {
 	text, err := stringField(body, 4)
 	if err != nil {
@@ -189,7 +189,7 @@ func (s *server) read(w http.ResponseWriter, ctx context.Context, body []byte) e
 	end := appendEnd(nil, token(next, s.load.Base), more, !s.load.Silent)
 	w.Header().Set("Content-Length", strconv.Itoa(len(records)+len(end)))
 	if _, err := w.Write(records); err != nil {
-		return nil // the client is gone, and so is its answer
+		return nil // the client has disconnected
 	}
 	w.Write(end)
 	return nil

@@ -30,8 +30,8 @@ func (t *table) add(l load, c consumer, r result) {
 	t.results[k] = append(t.results[k], r)
 }
 
-// of returns the median of one figure over the runs, and half the range around
-// it as a share of it.
+// of returns the median of one figure over the runs, and the lowest and highest
+// value.
 func of[N cmp.Ordered](results []result, figure func(result) N) (median, low, high N) {
 	all := make([]N, len(results))
 	for i, r := range results {
@@ -41,7 +41,7 @@ func of[N cmp.Ordered](results []result, figure func(result) N) (median, low, hi
 	return all[len(all)/2], all[0], all[len(all)-1]
 }
 
-// column is one figure of a table.
+// column is one figure in a table.
 type column struct {
 	title string
 	text  func([]result) string
@@ -103,7 +103,8 @@ func (t *table) report(dir string) error {
 	return t.plot(filepath.Join(dir, t.group.name+".svg"))
 }
 
-// write writes the rows, a Markdown rule after the head when lines begin with a bar.
+// write writes the rows, with a Markdown rule after the head if lines begin
+// with a bar.
 func (t *table) write(w io.Writer, begin, between, end string) {
 	columns := throughputColumns
 	if t.group.idle {
@@ -142,7 +143,7 @@ func (t *table) write(w io.Writer, begin, between, end string) {
 	}
 }
 
-// rateText is a rate that people read easily.
+// rateText formats a rate for people.
 func rateText(r float64) string {
 	switch {
 	case r >= 1e6:
