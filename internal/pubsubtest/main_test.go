@@ -28,11 +28,11 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	goleak.VerifyTestMain(m,
-		// The suite's own: TestReconnect never closes the channel that this
-		// goroutine ranges over.
+		// A leak of the suite: TestReconnect never closes the channel over
+		// which this goroutine ranges.
 		goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/pubsub/tests.TestReconnect.func2"),
-		// The suite's own: when a test has what it waited for, a duplicate may
-		// still be on its way to nobody.
+		// A leak of the suite: when a test has received what it waited for, a
+		// duplicate may still be sent to a channel without a receiver.
 		goleak.IgnoreAnyFunction("github.com/ThreeDotsLabs/watermill/internal/subscriber.(*multiplier).Subscribe.func2"),
 		goleak.Cleanup(func(code int) {
 			if err := removeEmulator(); err != nil {
@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	)
 }
 
-// askRestart returns when the emulator serves again.
+// askRestart requests a restart, and returns when the emulator serves again.
 func askRestart(url string) error {
 	resp, err := http.Post(url, "", nil)
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 
 var longPublisher = flag.Bool("publisher.long", false, "run TestPublisher with the suite's full numbers of messages")
 
-// TestPublisher runs the whole suite, restarts included, with package publisher on the other side:
-// topics are its tables, and the group that is ordered is its ordering key.
+// TestPublisher runs the whole suite, restarts included, with package
+// publisher: topics are its tables, and the ordered group is its ordering key.
 func TestPublisher(t *testing.T) {
 	f := &publisherFixture{fixture: newFixture(t, subscriber.OrderByChannel), made: make(map[string]*messageTable)}
 	features := f.features(t)
@@ -30,7 +30,8 @@ func TestPublisher(t *testing.T) {
 	tests.TestPubSub(t, features, f.pubSub, f.groupPubSub)
 }
 
-// publisherFixture makes the suite's publishers and subscribers of one service.
+// publisherFixture creates the suite's publishers and subscribers for one
+// service.
 type publisherFixture struct {
 	*fixture
 
@@ -38,7 +39,7 @@ type publisherFixture struct {
 	made map[string]*messageTable // by name
 }
 
-// messageTable is a topic's table, made once, by whoever needs it first.
+// messageTable is a topic's table, created once, when it is first needed.
 type messageTable struct {
 	once sync.Once
 	err  error
@@ -87,7 +88,7 @@ func (f *publisherFixture) groupPubSub(t *testing.T, group string) (message.Publ
 
 var paddingText = strings.Repeat(".", len(padding))
 
-// ensure makes the topic's table, in several partitions, unless it exists.
+// ensure creates the topic's table with several partitions, unless it exists.
 func (p *publisherPair) ensure(topic string) error {
 	f, name := p.fixture, tableOf(topic)
 	f.mu.Lock()
@@ -129,7 +130,7 @@ type publisherPair struct {
 	Publisher  *pubsub.Publisher
 	Subscriber *subscriber.Subscriber
 	group      string
-	topics     []string // whose tables it made; the fixture's mutex guards them
+	topics     []string // topics whose tables it created; the fixture's mutex guards them
 }
 
 func (p *publisherPair) closeSubscriber() error {
@@ -140,7 +141,8 @@ func (p *publisherPair) closeSubscriber() error {
 	return err
 }
 
-// pairPublisher makes the table of a topic that is published to before anybody subscribes.
+// pairPublisher creates the table of a topic that is published to before it has
+// a subscriber.
 type pairPublisher struct{ *publisherPair }
 
 func (p pairPublisher) Publish(topic string, messages ...*message.Message) error {
@@ -152,7 +154,7 @@ func (p pairPublisher) Publish(topic string, messages ...*message.Message) error
 
 func (p pairPublisher) Close() error { return p.Publisher.Close() }
 
-// pairSubscriber makes topics of tables and the group: "table/group".
+// pairSubscriber maps topics to the table and the group: "table/group".
 type pairSubscriber struct{ *publisherPair }
 
 var _ message.SubscribeInitializer = pairSubscriber{}

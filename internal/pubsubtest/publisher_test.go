@@ -19,32 +19,32 @@ import (
 )
 
 // Columns of a topic's table. The partition key is a hash of the group, so that
-// groups spread over the partitions and each one stays in one of them.
+// groups are spread over the partitions and each stays in one of them.
 const (
 	columnHash     = "hash" // partition key
 	columnRow      = "row"
 	columnUUID     = "uuid"
 	columnPayload  = "payload"
-	columnMetadata = "metadata" // JSON object; absent when there is none
+	columnMetadata = "metadata" // JSON object; missing if there is none
 	columnPadding  = "padding"
 )
 
-// padding makes rows so big that a page holds about 500 of them. Checkpoints
-// are made of whole pages: with pages of thousands of records the suite's
-// subscribers, which read a thousand and close, would begin at the same page
+// padding makes rows so large that a page holds about 500 of them. Checkpoints
+// are made of whole pages: with pages of thousands of records, the suite's
+// subscribers, which read a thousand and close, would start at the same page
 // again and again.
 var padding = make([]byte, 2000)
 
-// partitions of a topic's table.
+// partitions is the number of partitions of a topic's table.
 const partitions = 4
 
-// tables makes the tables of topics. All methods may be called from any goroutine.
+// tables creates the tables of topics. All methods may be called concurrently.
 type tables struct {
 	service *service
 	client  *tablestore.TableStoreClient
 
 	mu    sync.Mutex
-	known map[string]bool // by name: exists already
+	known map[string]bool // by name: whether it exists
 }
 
 // newTables connects to the service with the official SDK until the end of the test.
@@ -62,7 +62,8 @@ func newTables(t *testing.T, s *service) *tables {
 // tableOf names the table of a topic: hyphens are not allowed in table names.
 func tableOf(topic string) string { return strings.ReplaceAll(topic, "-", "_") }
 
-// ensure makes the topic's table unless it exists; created tells whether it did.
+// ensure creates the topic's table unless it exists; created reports whether it
+// did.
 func (t *tables) ensure(topic string) (created bool, err error) {
 	table := tableOf(topic)
 	t.mu.Lock()
@@ -82,7 +83,7 @@ func (t *tables) ensure(topic string) (created bool, err error) {
 	})
 	var answer *tablestore.OtsError
 	switch {
-	case errors.As(err, &answer) && answer.Code == "OTSObjectAlreadyExist": // somebody was faster
+	case errors.As(err, &answer) && answer.Code == "OTSObjectAlreadyExist": // another caller was faster
 	case err != nil:
 		return false, fmt.Errorf("creating table %s: %w", table, err)
 	default:
@@ -99,7 +100,7 @@ func (t *tables) ensure(topic string) (created bool, err error) {
 	return created, nil
 }
 
-// drop deletes a topic's table: an instance has 64 at most.
+// drop deletes a topic's table, since an instance has at most 64.
 func (t *tables) drop(topic string) error {
 	table := tableOf(topic)
 	if _, err := t.client.DeleteTable(&tablestore.DeleteTableRequest{TableName: table}); err != nil {
@@ -109,7 +110,7 @@ func (t *tables) drop(topic string) error {
 }
 
 // publisher writes each message into a row of its topic's table. The SDK's
-// client tries again while the service is away.
+// client retries while the service is unavailable.
 type publisher struct {
 	tables   *tables
 	ordering subscriber.Ordering
@@ -120,8 +121,8 @@ var _ message.Publisher = (*publisher)(nil)
 
 var errPublisherClosed = errors.New("publisher is closed")
 
-// Publish returns when the rows are written, one after the other: the order of
-// the messages is the order of the changes.
+// Publish writes the rows in order, one at a time, so the order of the messages
+// is the order of the changes.
 func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 	if p.closed.Load() {
 		return errPublisherClosed
@@ -141,11 +142,11 @@ func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 	return nil
 }
 
-// row returns the row that holds the message. Messages with the same payload are
-// a group, and ordered. With OrderByKey a group is one row that changes again
-// and again; with OrderByChannel the group's messages are rows of their own in
-// one partition, so that only the channel's order keeps theirs. Without order
-// every message is a group of its own, anywhere.
+// row returns the row that holds the message. Messages with the same payload
+// are an ordered group. With OrderByKey a group is one row that changes
+// repeatedly; with OrderByChannel the group's messages are separate rows in one
+// partition, so that only the order of the channel keeps theirs. Without order
+// every message is a group of its own, in any partition.
 func (p *publisher) row(topic string, msg *message.Message) (*tablestore.PutRowChange, error) {
 	group, name := string(msg.Payload), msg.UUID
 	switch p.ordering {
@@ -179,7 +180,7 @@ func (p *publisher) Close() error {
 	return nil
 }
 
-// unmarshaler makes the message again that publisher wrote.
+// unmarshaler restores the message that publisher wrote.
 type unmarshaler struct{}
 
 func (unmarshaler) Unmarshal(r *ots.Record) (*message.Message, error) {

@@ -9,9 +9,9 @@ import (
 	"syscall"
 )
 
-// suppressRaces starts the test binary anew with the races suppressed that
+// suppressRaces restarts the test binary with the races suppressed that
 // testdata/race.suppressions lists: the race detector reads its options only
-// once, before main. It returns nil in the process that has them.
+// once, before main. It returns nil in the restarted process.
 func suppressRaces() error {
 	options := os.Getenv("GORACE")
 	if strings.Contains(options, "suppressions=") {

@@ -21,14 +21,15 @@ const (
 	keySecret = "pubsubtest-secret"
 )
 
-// service is an emulator process that can be killed and started again on its
+// service is an emulator process that can be killed and restarted with the same
 // data directory and addresses.
 //
 // Invariants:
-//   - The process belongs to the goroutine of run; others ask through restarts.
+//   - The process belongs to the goroutine of run; others send requests through
+//     restarts.
 //   - endpoint and admin never change after startService has returned.
 type service struct {
-	dir      string // data, and the log of all processes
+	dir      string // for data, and the log of all processes
 	endpoint string // URL of the Tablestore API
 	admin    string // URL of the emulator's admin API
 	control  string // URL that restarts the process
@@ -36,10 +37,10 @@ type service struct {
 	process  *exec.Cmd
 	restarts chan chan error
 	stop     chan struct{}
-	ended    chan error // the outcome of the last process
+	ended    chan error // the result of the last process
 }
 
-// startService starts an emulator that is ended at the end of the test.
+// startService starts an emulator and stops it at the end of the test.
 func startService(t *testing.T) *service {
 	t.Helper()
 	s := &service{
@@ -65,8 +66,8 @@ func startService(t *testing.T) *service {
 	return s
 }
 
-// restartCommand is what the suite runs to restart the service: this test
-// binary, which asks run to do it.
+// restartCommand is the command with which the suite restarts the service: this
+// test binary, which asks run to restart it.
 func (s *service) restartCommand(t *testing.T) []string {
 	t.Helper()
 	self, err := os.Executable()
@@ -84,7 +85,7 @@ func (s *service) serveRestart(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// run owns the process until stop.
+// run owns the process until stop is closed.
 func (s *service) run() {
 	for {
 		select {
@@ -97,7 +98,7 @@ func (s *service) run() {
 	}
 }
 
-// restart kills the process as a crash would, and starts another one in its place.
+// restart kills the process as a crash would, and starts another one.
 func (s *service) restart() error {
 	if err := s.process.Process.Kill(); err != nil {
 		return fmt.Errorf("killing the emulator: %w", err)
@@ -106,7 +107,7 @@ func (s *service) restart() error {
 	return s.start(strings.TrimPrefix(s.endpoint, "http://"), strings.TrimPrefix(s.admin, "http://"))
 }
 
-// end asks the process to end and waits for it.
+// end stops the process with a signal and waits for it.
 func (s *service) end() error {
 	if err := s.process.Process.Signal(os.Interrupt); err != nil {
 		return err
@@ -151,7 +152,7 @@ func (s *service) start(addr, admin string) error {
 		s.endpoint, s.admin = endpoint, found[1]
 	}
 	if endpoint != s.endpoint {
-		return fmt.Errorf("the emulator came back at %s instead of %s", endpoint, s.endpoint)
+		return fmt.Errorf("the emulator restarted at %s instead of %s", endpoint, s.endpoint)
 	}
 	return nil
 }

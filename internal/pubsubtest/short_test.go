@@ -9,7 +9,8 @@ import (
 )
 
 // limitStress makes the stress test small enough for every run. TestReconnect
-// has no short form and is left to the suite's main run and the build tag stress.
+// has no short form, so only the suite's main run and the build tag stress
+// include it.
 func limitStress(t *testing.T, f *tests.Features) {
 	t.Setenv("STRESS_TEST_COUNT", "2")
 	f.ForceShort = true

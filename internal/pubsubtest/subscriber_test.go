@@ -12,8 +12,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// config is what the suite's subscribers have in common: times that are short
-// enough for tests.
+// config is the common configuration of the suite's subscribers: durations that
+// are short enough for tests.
 func (s *service) config(ordering subscriber.Ordering) subscriber.Config {
 	return subscriber.Config{
 		Endpoint: s.endpoint, Instance: instance, AccessKeyID: keyID, AccessKeySecret: keySecret,
@@ -24,17 +24,18 @@ func (s *service) config(ordering subscriber.Ordering) subscriber.Config {
 		CheckpointInterval: 100 * time.Millisecond,
 		MaxPollInterval:    50 * time.Millisecond,
 		CloseTimeout:       2 * time.Second, // TestMessageCtx leaves a message unsettled and waits for it
-		// TestContinueAfterErrors nacks one message after the other 300 times,
-		// far beyond what the default backoff is made for.
+		// TestContinueAfterErrors nacks 300 messages in succession, far more
+		// than the default backoff is made for.
 		NackBackoff: func() backoff.BackOff { return backoff.NewConstantBackOff(5 * time.Millisecond) },
 		Tunnel:      subscriber.TunnelSpec{Type: subscriber.Stream},
 	}
 }
 
-// late keeps each record back until it is lateBy old. The suite counts a message as
-// sent some moments after its Publish has returned, and TestReconnect compares
-// what was sent with what has come the moment the last message is there: one
-// that overtakes the answer to its own write would be one too many.
+// late holds each record back until it is lateBy old. The suite counts a
+// message as sent some moments after its Publish has returned, and
+// TestReconnect compares what was sent with what has arrived at the moment when
+// the last message arrives: a message that overtakes the response to its own
+// write would be one too many.
 type late struct{ ots.Unmarshaler }
 
 const lateBy = 30 * time.Millisecond
@@ -53,7 +54,7 @@ type groupSubscriber struct {
 	*subscriber.Subscriber
 	tables *tables
 	group  string
-	own    bool // nobody else uses the group: Subscribe makes its tunnel
+	own    bool // no other subscriber uses the group: Subscribe creates its tunnel
 	made   func(topic string)
 }
 
@@ -74,7 +75,7 @@ func (s *groupSubscriber) Subscribe(ctx context.Context, topic string) (<-chan *
 	return s.Subscriber.Subscribe(ctx, s.topic(topic))
 }
 
-// SubscribeInitialize makes the topic's table and the group's tunnel.
+// SubscribeInitialize creates the topic's table and the group's tunnel.
 func (s *groupSubscriber) SubscribeInitialize(topic string) error {
 	created, err := s.tables.ensure(topic)
 	if created {
@@ -86,8 +87,8 @@ func (s *groupSubscriber) SubscribeInitialize(topic string) error {
 	return s.Subscriber.SubscribeInitialize(s.topic(topic))
 }
 
-// Close implements message.Subscriber. That messages are left unsettled is no
-// failure here: the suite does so on purpose.
+// Close implements message.Subscriber. Unsettled messages are not a failure
+// here: the suite leaves them on purpose.
 func (s *groupSubscriber) Close() error {
 	err := s.Subscriber.Close()
 	if onlyUnsettled(err) {

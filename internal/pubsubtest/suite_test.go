@@ -11,7 +11,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// orderings are the modes that the whole suite runs with.
+// orderings are the orderings for which the whole suite runs.
 var orderings = []struct {
 	name     string
 	ordering subscriber.Ordering
@@ -37,7 +37,7 @@ func TestPubSub(t *testing.T) {
 	})
 }
 
-// TestPubSubStress runs several suites side by side on one emulator.
+// TestPubSubStress runs several suites side by side with one emulator.
 func TestPubSubStress(t *testing.T) {
 	for _, o := range orderings {
 		t.Run(o.name, func(t *testing.T) {
@@ -49,8 +49,8 @@ func TestPubSubStress(t *testing.T) {
 	}
 }
 
-// TestReplay runs the suite's test for subscribers that get what others have
-// consumed: a tunnel of one's own that starts at the oldest change.
+// TestReplay runs the suite's test for subscribers that receive what others
+// have consumed: each has its own tunnel that starts at the oldest change.
 func TestReplay(t *testing.T) {
 	for _, o := range orderings {
 		t.Run(o.name, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestReplay(t *testing.T) {
 	}
 }
 
-// fixture makes the suite's publishers and subscribers of one service.
+// fixture creates the suite's publishers and subscribers for one service.
 type fixture struct {
 	service  *service
 	tables   *tables
@@ -102,9 +102,9 @@ func (f *fixture) replayPubSub(t *testing.T) (message.Publisher, message.Subscri
 	return f.make(t, "replay_"+watermill.NewShortUUID(), true, cfg)
 }
 
-// make makes a publisher and a subscriber. They are closed at the end of the
+// make creates a publisher and a subscriber. They are closed at the end of the
 // test at the latest (TestPublishSubscribeInOrder leaves its subscribers open),
-// and the tables that they made are deleted.
+// and the tables that they created are deleted.
 func (f *fixture) make(t *testing.T, group string, own bool, cfg subscriber.Config) (message.Publisher, message.Subscriber) {
 	inner, err := subscriber.New(cfg, watermill.NewStdLogger(false, false))
 	if err != nil {
