@@ -22,18 +22,18 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// never is a batch Timeout that no test lives to see: a batch that is handled all the
-// same was triggered by something better.
+// never is a batch Timeout longer than any test: a batch that is handled
+// nevertheless was triggered by something else.
 const never = time.Minute
 
-// promptly is how long "at once" may take. It is far from never, and from what
-// any other timer of these tests would bring.
+// promptly is how long "at once" may take. It is far below never and below
+// every other timer in these tests.
 const promptly = 10 * time.Second
 
 // unfilled is a batcher whose batches are never full.
 var unfilled = batching.Batcher{Size: 10_000, Timeout: never, Concurrency: 4}
 
-// sink is a message.Publisher that remembers the UUIDs and calls a function for
+// sink is a message.Publisher that records the UUIDs and calls a function for
 // each message.
 type sink struct {
 	on func(*message.Message) // nil: nothing
@@ -73,7 +73,7 @@ func TestBatching_1000_updates_of_one_key_take_ten_batches_of_100(t *testing.T) 
 	t.Logf("%d batches in %v", len(o.seen()), time.Since(began).Round(time.Millisecond))
 	p.close(t)
 	o.check(t, 1, 1000)
-	// A busy machine may let a Timeout pass before 100 have come.
+	// On a busy machine a Timeout may pass before 100 messages have arrived.
 	if n := len(o.seen()); n > 13 {
 		t.Errorf("1000 updates took %d batches", n)
 	}
@@ -81,11 +81,11 @@ func TestBatching_1000_updates_of_one_key_take_ten_batches_of_100(t *testing.T) 
 }
 
 // TestBatching_keeps_the_order_of_keys_after_a_failure has a change that fails,
-// in the middle of its key and of a batch. The observer sees to the order.
+// in the middle of its key and of a batch. The observer checks the order.
 func TestBatching_keeps_the_order_of_keys_after_a_failure(t *testing.T) {
 	const keys, versions = 4, 40
 	bad := change{testbed.Key(1), 7}
-	fault := errors.New("made up")
+	fault := errors.New("simulated")
 	has := func(b *batching.Batch) *message.Message {
 		for _, msg := range b.Messages {
 			if changeOf(msg) == bad {
@@ -115,7 +115,7 @@ func TestBatching_keeps_the_order_of_keys_after_a_failure(t *testing.T) {
 		retry   bool
 		poison  bool
 		isolate bool
-		attempt int // in which the bad change is settled; 0: where whole batches fail it depends on what else is in them
+		attempt int // in which the bad change is settled; 0: if whole batches fail, it depends on their other messages
 	}{
 		{name: "when_its_batch_returns_an_error", handle: times(2, whole)},
 		{name: "when_its_batch_panics", handle: times(2, panics)},
@@ -189,8 +189,8 @@ func TestBatching_closes_within_a_second_with_half_filled_batches_handled_and_co
 	o.checkCommitted(t, b, id, "a tail", "z tail")
 }
 
-// TestBatching_flushes_when_the_window_is_full_of_waiting_messages: nothing more can come,
-// so that a batch which is not full never will be.
+// TestBatching_flushes_when_the_window_is_full_of_waiting_messages: no further
+// message can arrive, so a batch that is not full never will be.
 func TestBatching_flushes_when_the_window_is_full_of_waiting_messages(t *testing.T) {
 	const keys, versions = 100, 5
 	for _, tc := range []struct {
@@ -247,7 +247,7 @@ func TestBatching_flushes_at_the_end_of_base_data(t *testing.T) {
 	b.PutAll(keys, 1)
 	id := b.CreateTunnel(tunnel.TunnelTypeBaseStream)
 	o := newObserver()
-	var handledBefore atomic.Int64 // the stream
+	var handledBefore atomic.Int64 // in the stream
 	handledBefore.Store(-1)
 	p := setup{batcher: unfilled, subscriber: func(c *subscriber.Config) {
 		c.OnPhase = func(ph subscriber.Phase) {
@@ -278,7 +278,7 @@ func TestBatching_flushes_at_the_end_of_base_data(t *testing.T) {
 }
 
 // TestBatching_flushes_when_a_partition_splits: the parent channel ends, and
-// its children's records come only after everything of it is acked.
+// its children's records are delivered only after all of its records are acked.
 func TestBatching_flushes_when_a_partition_splits(t *testing.T) {
 	const keys = 50
 	b := testbed.New(t, emulator.Options{})
@@ -310,9 +310,9 @@ func TestBatching_flushes_when_a_partition_splits(t *testing.T) {
 	o.checkCommitted(t, b, id, "a tail", "z tail")
 }
 
-// TestBatching_flushes_when_a_channel_moves_to_another_client asserts that a
-// channel which the service takes away (CLOSING) is handed over with nothing left
-// in a batch: the two consumers together handle everything once.
+// TestBatching_flushes_when_a_channel_moves_to_another_client checks that a
+// channel which the service takes away (CLOSING) is handed over with nothing
+// left in a batch: the two consumers together handle everything once.
 func TestBatching_flushes_when_a_channel_moves_to_another_client(t *testing.T) {
 	const keys = 40
 	b := testbed.New(t, emulator.Options{})
@@ -320,7 +320,7 @@ func TestBatching_flushes_when_a_channel_moves_to_another_client(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := b.CreateTunnel(tunnel.TunnelTypeStream)
-	o := newObserver() // of both consumers: it sees to the order across them
+	o := newObserver() // of both consumers: it checks the order across them
 	first := setup{batcher: unfilled}.start(t, b, o)
 	b.PutAll(keys, 1)
 	o.awaitArrived(t, keys)
@@ -380,9 +380,9 @@ func TestBatching_publishes_what_the_step_produced_only_if_the_batch_succeeded(t
 		handle: func(_ context.Context, b *batching.Batch) error {
 			switch n := calls.Add(1); {
 			case n <= 2:
-				return errors.New("made up")
+				return errors.New("simulated")
 			case n <= 4:
-				b.Fail(b.Messages[len(b.Messages)/2], errors.New("made up"))
+				b.Fail(b.Messages[len(b.Messages)/2], errors.New("simulated"))
 			}
 			return nil
 		},
@@ -428,7 +428,7 @@ func TestBatching_Isolate_fails_only_the_change_that_fails_alone(t *testing.T) {
 		handle: func(_ context.Context, b *batching.Batch) error {
 			for _, msg := range b.Messages {
 				if changeOf(msg) == bad {
-					return errors.New("made up")
+					return errors.New("simulated")
 				}
 			}
 			return nil

@@ -33,17 +33,18 @@ var (
 const (
 	chaosKeys      = 400
 	chaosConsumers = 3
-	// chaosBatch is how many rows are written at once; the writer pauses in between so
-	// that writing takes as long as the trouble.
+	// chaosBatch is the number of rows that are written at once; the writer
+	// pauses in between so that the writes take as long as the faults.
 	chaosBatch = 100
 	chaosPause = 25 * time.Millisecond
-	// chaosStall is how long nothing may be handled when all is well again but not all is done.
+	// chaosStall is the longest time without any handled record once all faults
+	// have ended and records are missing.
 	chaosStall = 90 * time.Second
 )
 
 // TestLaws_under_chaos runs three consumer processes and an emulator process
-// through a seeded schedule of trouble, and checks the laws on what the consumers
-// logged and on the checkpoints that the service had meanwhile.
+// through a seeded schedule of faults. It checks the laws on what the consumers
+// have logged and on the checkpoints that the service had meanwhile.
 func TestLaws_under_chaos(t *testing.T) {
 	needsSignals(t)
 	binary := buildEmulator(t)
@@ -95,14 +96,14 @@ type chaos struct {
 	tunnelID                     string
 
 	consumers []*process
-	paused    map[int]time.Time // by consumer: since when it is stopped
+	paused    map[int]time.Time // by consumer: since when it has been stopped
 	stops     map[int][]stop    // by process number
 	numbers   []int             // process number by consumer
 	next      int
 
 	log    *commonLog
 	ledger *ledger
-	story  strings.Builder // what was done when, for a failing seed
+	story  strings.Builder // what was done and when, for a failing seed
 	began  time.Time
 }
 
@@ -116,7 +117,7 @@ func newChaos(t *testing.T, binary string, seed uint64) *chaos {
 	c.startEmulator()
 	t.Cleanup(func() {
 		for _, p := range append(slices.Clone(c.consumers), c.emulator) {
-			_ = p.Process.Kill() // whatever is left after a failure
+			_ = p.Process.Kill() // remaining processes after a failure
 			_ = p.Wait()
 		}
 		if t.Failed() {
@@ -145,14 +146,16 @@ func newChaos(t *testing.T, binary string, seed uint64) *chaos {
 	return c
 }
 
-// freeAddr returns an address that stays free while the emulator behind it is down.
-// Those that the system picks do not: it gives them to outgoing connections, too.
+// freeAddr returns an address that stays free while the emulator is down.
+// Addresses that the system picks do not: it may also give them to outgoing
+// connections.
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	var err error
 	for range 100 {
 		var l net.Listener
-		// Below the range for connections of Linux (32768) and of all others (49152).
+		// Below the range for outgoing connections of Linux (32768) and of all
+		// others (49152).
 		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.N(12000))); err == nil {
 			defer l.Close()
 			return l.Addr().String()
@@ -196,9 +199,9 @@ func (c *chaos) startConsumer(i int) {
 	c.tell("consumer %d starts as process %d, own loop: %t", i, c.numbers[i], ownLoop)
 }
 
-// run lets trouble happen while records are written, then heals the world and
-// waits until everything is handled and committed, so that nothing is under way
-// again when the consumers end.
+// run causes faults while records are written, then ends them and waits until
+// everything is handled and committed, so that nothing is redelivered when the
+// consumers end.
 func (c *chaos) run() {
 	wrote := make(chan error, 1)
 	go func() { wrote <- c.write() }() // ends by itself; received below
@@ -224,7 +227,7 @@ func (c *chaos) run() {
 		if c.ledger.versions > handled {
 			grew, handled = time.Now(), c.ledger.versions
 		} else if time.Since(grew) > chaosStall {
-			c.Fatalf("L1: %d of %d records are handled, and no more of them, or they are not committed, for %v after the trouble ended", handled, *chaosRecords, chaosStall)
+			c.Fatalf("L1: %d of %d records are handled, without progress, or they are not committed, %v after the faults ended", handled, *chaosRecords, chaosStall)
 		}
 		time.Sleep(100 * time.Millisecond)
 		c.sample()
@@ -236,13 +239,13 @@ func (c *chaos) run() {
 	c.read()
 }
 
-// read enters what the consumers logged meanwhile.
+// read reads what the consumers have logged meanwhile.
 func (c *chaos) read() {
 	c.log.next(func(h handled) { c.ledger.add(h, c.zombie(h)) })
 }
 
 // write writes the records: versions of each key, counting up. A batch whose
-// answer is lost is written again, so a version may be there more than once.
+// response is lost is written again, so a version may exist more than once.
 func (c *chaos) write() error {
 	for n := 0; n < *chaosRecords; n += chaosBatch {
 		req := new(tablestore.BatchWriteRowRequest)
@@ -264,7 +267,7 @@ func (c *chaos) write() error {
 	return nil
 }
 
-// trouble does one thing of the seeded schedule.
+// trouble causes one fault of the seeded schedule.
 func (c *chaos) trouble() {
 	i := c.random.IntN(chaosConsumers)
 	switch n := c.random.IntN(100); {
@@ -293,7 +296,7 @@ func (c *chaos) trouble() {
 		time.Sleep(time.Duration(c.random.IntN(500)) * time.Millisecond)
 		c.startEmulator()
 	case n < 66:
-		c.tell("stop the world: %v", c.post("/pause", nil))
+		c.tell("pause the emulator: %v", c.post("/pause", nil))
 		time.Sleep(time.Duration(c.random.IntN(400)) * time.Millisecond)
 		c.must(c.post("/resume", nil))
 	default:
@@ -311,7 +314,8 @@ func (c *chaos) resume(i int) {
 	}
 }
 
-// killConsumer kills a consumer, unless it found no service when it started and ended.
+// killConsumer kills a consumer, unless it found no service at its start and
+// ended.
 func (c *chaos) killConsumer(i int) {
 	p := c.consumers[i]
 	_ = p.Process.Kill() // it may have ended
@@ -346,7 +350,7 @@ func (c *chaos) fault() {
 	c.tell("fault %v: %v", fault, c.post("/faults", fault))
 }
 
-// heal ends all trouble: what is left are handlers that fail now and then.
+// heal ends all faults, except that handlers still fail sometimes.
 func (c *chaos) heal() {
 	c.tell("heal")
 	req, err := http.NewRequest(http.MethodDelete, "http://"+c.admin+"/faults", nil)
@@ -392,7 +396,7 @@ func (c *chaos) post(path string, body any) error {
 	return err
 }
 
-// sample asks the service for the checkpoints.
+// sample requests the checkpoints from the service.
 func (c *chaos) sample() {
 	resp, err := c.tunnels.GetRpoByOffset(&tunnel.GetRpoRequest{TunnelId: c.tunnelID})
 	if err != nil {
@@ -407,27 +411,28 @@ func (c *chaos) sample() {
 	}
 }
 
-// stop says from when to when a process was stopped.
+// stop is a period in which a process was stopped.
 type stop struct{ from, to time.Time }
 
 const (
-	// zombieBefore covers lines that were under way when their process was
-	// stopped, and came into the log when it was continued.
+	// zombieBefore covers lines that were being written when their process was
+	// stopped, and were added to the log when it was continued.
 	zombieBefore = 50 * time.Millisecond
-	// zombieAfter is how long a process may take to find out that it has lost its channels.
+	// zombieAfter is how long a process may take to notice that it has lost its
+	// channels.
 	zombieAfter = 2 * time.Second
 )
 
 // zombie reports whether h was handled by a process that had, or may have, lost
 // the channel without knowing it yet: two workers may then handle a record at
-// once, which is the service's at-least-once.
+// the same time, which the service's at-least-once delivery allows.
 func (c *chaos) zombie(h handled) bool {
 	return h.fenced || slices.ContainsFunc(c.stops[h.process], func(s stop) bool {
 		return h.at.After(s.from.Add(-zombieBefore)) && h.at.Before(s.to.Add(zombieAfter))
 	})
 }
 
-// check asserts the laws.
+// check checks the laws.
 func (c *chaos) check() {
 	if err := c.ledger.check(); err != nil {
 		c.Fatal(err)

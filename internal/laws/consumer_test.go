@@ -24,8 +24,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// The test binary is also the consumer process of the tests: envConsumer holds
-// what makes it one.
+// The test binary is also the consumer process of the tests, if envConsumer
+// holds its configuration.
 const envConsumer = "LAWS_CONSUMER"
 
 // mode is what a consumer process does with its messages.
@@ -37,14 +37,14 @@ const (
 	batched   mode = "batched"   // the batching middleware, OrderByKey
 )
 
-// consumer says what a consumer process is to do.
+// consumer is the configuration of a consumer process.
 type consumer struct {
 	number   int
 	endpoint string
 	log      string
 	mode     mode
 	ownLoop  bool // Subscriber.Handle instead of a Router
-	trouble  bool // its handlers fail, panic and stall now and then
+	trouble  bool // its handlers fail, panic and stall sometimes
 }
 
 func (c consumer) env() string {
@@ -79,7 +79,8 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	// noService is in the error of a consumer that could not subscribe: the Router's words.
+	// noService is a part of the error of a consumer that could not subscribe,
+	// in the Router's words.
 	noService = "cannot subscribe"
 	// exitNoService is the exit code of such a consumer.
 	exitNoService = 3
@@ -90,12 +91,13 @@ func couldNotSubscribe(err error) bool { return err != nil && strings.Contains(e
 // maxHeap bounds a consumer's memory (law L6): the window is 256 records.
 const maxHeap = 128 << 20
 
-// consuming is what a consumer process prints when it ends well at a SIGTERM from then on.
+// consuming is printed by a consumer process once a SIGTERM makes it end
+// cleanly.
 const consuming = "consuming\n"
 
 // run is the consumer process: it handles the tunnel's messages until SIGTERM,
-// and appends a line to the common log for each record that was handled,
-// before its ack. It ends with an error if something is left behind.
+// and appends a line to the common log for each handled record, before its ack.
+// It returns an error if something is left behind.
 func (c consumer) run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -125,7 +127,7 @@ func (c consumer) run() error {
 	if err != nil {
 		return err
 	}
-	for sub.SubscribeInitialize(testbed.Topic) != nil && ctx.Err() == nil { // the service may be away for a moment
+	for sub.SubscribeInitialize(testbed.Topic) != nil && ctx.Err() == nil { // the service may be unavailable for a moment
 		time.Sleep(50 * time.Millisecond)
 	}
 	consume := byRouter
@@ -133,7 +135,7 @@ func (c consumer) run() error {
 		consume = byHandle
 	}
 	err = consume(ctx, sub, handler)
-	if ctx.Err() != nil && couldNotSubscribe(err) { // it was to end before it had begun
+	if ctx.Err() != nil && couldNotSubscribe(err) { // it was stopped before it began
 		err = nil
 	}
 	err = errors.Join(err, closeBatches(), sub.Close())
@@ -167,7 +169,8 @@ func byHandle(ctx context.Context, sub *subscriber.Subscriber, h message.NoPubli
 	return nil
 }
 
-// handler makes the handler of the mode, which works and then writes, and what ends its batches.
+// handler returns the handler of the mode, which works and then writes, and a
+// function that ends its batches.
 func (c consumer) handler(write func(*message.Message) error) (h message.NoPublishHandlerFunc, closeBatches func() error, err error) {
 	if c.mode != batched {
 		return func(msg *message.Message) error {
@@ -187,7 +190,8 @@ func (c consumer) handler(write func(*message.Message) error) (h message.NoPubli
 				if c.trouble && rand.IntN(100) == 0 {
 					b.Fail(msg, errTrouble)
 					// A later change of its key must not be handled before it:
-					// as a batch handler has to, it leaves the rest of the key.
+					// as every batch handler must, it leaves out the rest of
+					// the key.
 					failKey(b, msg)
 					return nil
 				}
@@ -208,7 +212,7 @@ func (c consumer) handler(write func(*message.Message) error) (h message.NoPubli
 	}, batches.Close, nil
 }
 
-// failKey fails the rest of the batch from msg on.
+// failKey fails msg and the rest of its key in the batch.
 func failKey(b *batching.Batch, msg *message.Message) {
 	failing := false
 	for _, m := range b.Messages {
@@ -219,10 +223,10 @@ func failKey(b *batching.Batch, msg *message.Message) {
 	}
 }
 
-var errTrouble = errors.New("made up")
+var errTrouble = errors.New("simulated")
 
 // work is what a handler does before it is done: it takes a while, and with
-// trouble it fails, panics or stalls now and then.
+// trouble it fails, panics or stalls sometimes.
 func (c consumer) work() error {
 	longest := 2000
 	if c.mode == byChannel { // one at a time
@@ -236,7 +240,7 @@ func (c consumer) work() error {
 	case n < 15:
 		return errTrouble
 	case n < 20:
-		panic("made up")
+		panic("simulated")
 	case n < 23 && c.mode != byChannel:
 		time.Sleep(time.Duration(rand.IntN(700)) * time.Millisecond)
 	}

@@ -22,22 +22,22 @@ import (
 
 var handoverSDK = flag.Duration("handover.sdk", 0, "measure the SDK's own worker at this HeartbeatInterval too, and ours at the same and, at a rebalance, at its default")
 
-// handoverLimit is what a hand-over may take here. The aim is 2 s on an idle
-// machine; tests run on busy ones.
+// handoverLimit is how long a hand-over may take in this test. The aim is 2 s
+// on an idle machine; tests run on busy ones.
 const handoverLimit = 6 * time.Second
 
-// extraHeartbeats is what a hand-over may cost in heartbeats beside the first
-// ones of the client.
+// extraHeartbeats is how many heartbeats a hand-over may cost in addition to
+// the client's first ones.
 const extraHeartbeats = 12
 
-// event is a record that a consumer was done with.
+// event is a record that a consumer has finished.
 type event struct {
 	at      time.Time
 	channel string
 	base    bool
 }
 
-// events collects events; its methods may be called from any goroutine.
+// events collects events; its methods may be called concurrently.
 type events struct {
 	mu  sync.Mutex
 	all []event
@@ -55,7 +55,7 @@ func (e *events) len() int {
 	return len(e.all)
 }
 
-// first returns when the first event was.
+// first returns the time of the first event.
 func (e *events) first() time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -91,7 +91,8 @@ func (w worker) String() string {
 	return fmt.Sprintf("%s at a HeartbeatInterval of %v", name, w.interval)
 }
 
-// start runs the worker until the test ends. Its calls go through rt, if there is one.
+// start runs the worker until the test ends. Its requests go through rt, unless
+// that is nil.
 func (w worker) start(t *testing.T, b *testbed.Bed, tunnelID string, rt http.RoundTripper, to *events) {
 	t.Helper()
 	if w.sdk {
@@ -179,7 +180,7 @@ func baseToStream(t *testing.T, w worker) (gap time.Duration, beats int64) {
 	return gap, heartbeats(b)
 }
 
-// atSplit measures how long a partition's split keeps its records waiting.
+// atSplit measures how long records wait because of a partition's split.
 func atSplit(t *testing.T, w worker) (gap time.Duration, beats int64) {
 	b := testbed.New(t, emulator.Options{})
 	b.PutAll(100, 1)
@@ -188,7 +189,7 @@ func atSplit(t *testing.T, w worker) (gap time.Duration, beats int64) {
 	w.start(t, b, id, nil, seen)
 	b.PutAll(100, 2)
 	testbed.Eventually(t, time.Minute, "the parent is read", func() bool { return seen.len() >= 100 })
-	time.Sleep(5 * time.Second) // the heartbeats that the start brings are over
+	time.Sleep(5 * time.Second) // until the heartbeats of the start are over
 	before := heartbeats(b)
 	seen.mu.Lock()
 	parent := seen.all[0].channel
@@ -206,9 +207,9 @@ func atSplit(t *testing.T, w worker) (gap time.Duration, beats int64) {
 	return gap, heartbeats(b) - before
 }
 
-// TestHandover_is_prompt_at_any_HeartbeatInterval asserts that an ended channel is
-// known to the service, and what follows it is read, long before the next
-// regular heartbeat, which is 30 s away.
+// TestHandover_is_prompt_at_any_HeartbeatInterval checks that the service
+// learns of an ended channel, and that the channels after it are read, long
+// before the next regular heartbeat, which is 30 s away.
 func TestHandover_is_prompt_at_any_HeartbeatInterval(t *testing.T) {
 	regular := worker{interval: subscriber.DefaultHeartbeatInterval}
 	for _, tc := range []struct {

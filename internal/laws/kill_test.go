@@ -14,12 +14,15 @@ import (
 )
 
 // TestL1_L2_L3_consumer_killed_ten_times kills a consumer process with SIGKILL
-// at random moments, every other one of them with the subscriber's own loop, and
-// checks, from its own log and the service's checkpoints:
+// at random moments, every other one with the subscriber's own loop. From the
+// consumer's log and the service's checkpoints it checks:
 //
-//   - L1: in the end every record was handled, so nothing was committed unhandled: it would not have come again;
-//   - L2: nothing at or before a stored checkpoint comes again, and the same record has the same UUID in every process;
-//   - L3: versions of a key are handled in order, each only after the one before was handled.
+//   - L1: in the end every record was handled, so nothing was committed
+//     unhandled: it would not have been redelivered;
+//   - L2: nothing at or before a stored checkpoint is redelivered, and the same
+//     record has the same UUID in every process;
+//   - L3: versions of a key are handled in order, each only after the previous
+//     one was handled.
 func TestL1_L2_L3_consumer_killed_ten_times(t *testing.T) {
 	needsSignals(t)
 	const keys, kills = 40, 10
@@ -41,7 +44,7 @@ func TestL1_L2_L3_consumer_killed_ten_times(t *testing.T) {
 
 	ctx, stop := context.WithCancel(t.Context())
 	versions := make(chan int, 1)
-	go func() { // writes for as long as consumers are killed, so that each finds something to do
+	go func() { // writes while consumers are killed, so that each has something to do
 		v := 0
 		defer func() { versions <- v }()
 		for ctx.Err() == nil {
@@ -80,15 +83,15 @@ func TestL1_L2_L3_consumer_killed_ten_times(t *testing.T) {
 	t.Logf("%d records, %d deliveries, %d of them duplicates after %d kills", records, len(all), len(all)-distinct(all), kills)
 }
 
-// checkDuplicates asserts L2: what was committed when process n ended does not
-// come again in the processes after it.
+// checkDuplicates checks L2: what was committed when process n ended is not
+// redelivered to the processes after it.
 func checkDuplicates(t *testing.T, all []handled, committed []map[string]time.Time) {
 	t.Helper()
 	uuids := make(map[string]string)
 	for _, h := range all {
 		for n := range h.process {
 			if at := committed[n][h.channel]; h.changed().Before(at) {
-				t.Fatalf("L2: %s version %d (changed %v) came again in process %d, although process %d had committed up to %v", h.key, h.version, h.changed(), h.process, n, at)
+				t.Fatalf("L2: %s version %d (changed %v) was redelivered in process %d, although process %d had committed up to %v", h.key, h.version, h.changed(), h.process, n, at)
 			}
 		}
 		name := h.key + "@" + h.sequence.String()
@@ -99,8 +102,8 @@ func checkDuplicates(t *testing.T, all []handled, committed []map[string]time.Ti
 	}
 }
 
-// checkOrder asserts L3 on the log of processes that ran one after the other
-// and whose handlers never failed.
+// checkOrder checks L3 on the log of processes that ran one at a time and whose
+// handlers never failed.
 func checkOrder(t *testing.T, all []handled) {
 	t.Helper()
 	newest := make(map[string]int) // by key, over all processes

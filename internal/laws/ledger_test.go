@@ -10,24 +10,26 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// ledger is what the common log and the checkpoints say, record by record. It
-// takes them as they come, in some 300 bytes a record, so that a run
-// can have tens of millions.
+// ledger holds what the common log and the checkpoints say, record by record.
+// Its input arrives while the test runs, and it takes about 300 bytes per
+// record, so that a run can have tens of millions.
 type ledger struct {
 	records     []record
 	byUUID      map[string]int32 // index into records
 	keys        map[string]*keyLedger
 	channels    map[string]*channelLedger
 	lines       int
-	versions    int // how many pairs of key and version were handled
-	checkpoints int // how many were seen
+	versions    int // number of pairs of key and version that were handled
+	checkpoints int // number of checkpoints that were sampled
 }
 
-// record is what the log says of one record.
+// record is what the log says about one record.
 //
 // Invariants:
-//   - first and firstLine are of the earliest delivery that was handled, latestLine of the latest one.
-//   - last and lastLine are of the latest one that no zombie handled; zero while there is none.
+//   - first and firstLine belong to the earliest delivery that was handled,
+//     latestLine to the latest one.
+//   - last and lastLine belong to the latest one that no zombie handled; zero
+//     while there is none.
 type record struct {
 	sequence                        ots.Sequence
 	version                         int32
@@ -35,7 +37,7 @@ type record struct {
 	first, last                     int64 // µs since 1970
 }
 
-// keyLedger has a key's records and which versions were handled.
+// keyLedger has a key's records and the versions that were handled.
 type keyLedger struct {
 	records  []int32
 	versions []bool
@@ -44,11 +46,11 @@ type keyLedger struct {
 // channelLedger has a channel's records and its checkpoints.
 type channelLedger struct {
 	records   []int32
-	committed []committed // counts grow
+	committed []committed // with growing counts
 	ended     bool        // TERMINATED, with all of its records committed
 }
 
-// committed says that so many of the channel's records were committed at a moment.
+// committed says how many of the channel's records were committed at a moment.
 type committed struct {
 	count int
 	at    int64 // µs since 1970
@@ -58,7 +60,7 @@ func newLedger() *ledger {
 	return &ledger{byUUID: make(map[string]int32), keys: make(map[string]*keyLedger), channels: make(map[string]*channelLedger)}
 }
 
-// add enters the log's next line.
+// add adds the log's next line.
 func (l *ledger) add(h handled, zombie bool) {
 	l.lines++
 	line, at := int32(l.lines), h.at.UnixMicro()
@@ -83,8 +85,8 @@ func (l *ledger) add(h handled, zombie bool) {
 	}
 }
 
-// committed enters what the service said of a channel's checkpoint. Of moments
-// with the same count the first one says the most.
+// committed adds what the service said about a channel's checkpoint. Of several
+// moments with the same count only the first is kept, which proves the most.
 func (l *ledger) committed(channel string, count int, ended bool, at time.Time) {
 	c := l.channel(channel)
 	c.ended = ended
@@ -95,7 +97,8 @@ func (l *ledger) committed(channel string, count int, ended bool, at time.Time) 
 	c.committed = append(c.committed, committed{count, at.UnixMicro()})
 }
 
-// settled reports whether all records that were handled are committed, so that none comes again.
+// settled reports whether all records that were handled are committed, so that
+// none is redelivered.
 func (l *ledger) settled() bool {
 	for _, c := range l.channels {
 		if n := len(c.committed); !c.ended && len(c.records) > 0 && (n == 0 || c.committed[n-1].count < len(c.records)) {
@@ -123,7 +126,7 @@ func (l *ledger) channel(id string) *channelLedger {
 	return c
 }
 
-// check returns the first breach of a law that it finds.
+// check returns the first violation of a law that it finds.
 func (l *ledger) check() error {
 	for key, k := range l.keys {
 		if err := checkStream(l.sorted(k.records)); err != nil {
@@ -156,11 +159,12 @@ func (l *ledger) sorted(indexes []int32) []*record {
 	return records
 }
 
-// checkStream holds a key's records to L3, with the order of the stream, which is
-// that of the sequences: a record is handled first only after all before it of its key, and
-// the last time that they are handled is in order too, whatever was redelivered
-// in between. (Versions would not do: a write whose answer is lost is made
-// again, and the first try may reach the table after the second.)
+// checkStream checks L3 for a key's records in the order of the stream, which
+// is that of the sequences: a record is handled first only after all earlier
+// ones of its key, and their last handlings are in order too, whatever was
+// redelivered in between. (Versions would not do: a write whose response is
+// lost is repeated, and the first attempt may reach the table after the
+// second.)
 func checkStream(records []*record) error {
 	var first, last int32
 	for n, r := range records {
@@ -168,7 +172,8 @@ func checkStream(records []*record) error {
 			return fmt.Errorf("record %d (version %d, %s) was first handled at line %d, one before it at line %d", n, r.version, r.sequence, r.firstLine, first)
 		}
 		first = r.firstLine
-		// Whoever seems a zombie may be the owner, so its lines excuse, but accuse nobody.
+		// A suspected zombie may be the owner, so its lines can excuse others
+		// but never count as violations.
 		if r.latestLine < last {
 			return fmt.Errorf("record %d (version %d, %s) was last handled at line %d, one before it at line %d", n, r.version, r.sequence, r.latestLine, last)
 		}
@@ -177,10 +182,11 @@ func checkStream(records []*record) error {
 	return nil
 }
 
-// checkCheckpoints holds a channel's records to its checkpoints: what was committed at a moment had been handled
-// (L1) and did not come again later (L2).
+// checkCheckpoints compares a channel's records with its checkpoints: what was
+// committed at a moment had been handled (L1) and was not redelivered later
+// (L2).
 func checkCheckpoints(records []*record, checkpoints []committed) error {
-	var first, last *record // of records[:n], those that were handled latest
+	var first, last *record // of records[:n], those with the latest handling
 	n := 0
 	for _, c := range checkpoints {
 		if c.count > len(records) {
@@ -200,7 +206,7 @@ func checkCheckpoints(records []*record, checkpoints []committed) error {
 			return fmt.Errorf("L1: %s was among %d committed records at %v, and first handled %v later", first.sequence, c.count, at, time.UnixMicro(first.first).Sub(at))
 		}
 		if last.last > c.at {
-			return fmt.Errorf("L2: %s was among %d committed records at %v, and came again %v later (line %d)", last.sequence, c.count, at, time.UnixMicro(last.last).Sub(at), last.lastLine)
+			return fmt.Errorf("L2: %s was among %d committed records at %v, and was redelivered %v later (line %d)", last.sequence, c.count, at, time.UnixMicro(last.last).Sub(at), last.lastLine)
 		}
 	}
 	return nil
@@ -216,7 +222,7 @@ func TestLedger_finds_each_breach(t *testing.T) {
 		fill func(*ledger)
 		want string // in the error; empty: none
 	}{
-		{"in order, with a rest that comes again", func(l *ledger) {
+		{"in order, with a rest that is redelivered", func(l *ledger) {
 			l.add(line(1, 1), false)
 			l.add(line(2, 2), false)
 			l.committed("c", 1, false, at(3))
@@ -227,7 +233,7 @@ func TestLedger_finds_each_breach(t *testing.T) {
 			l.committed("c", 1, false, at(2))
 			l.add(line(3, 1), true)
 		}, ""},
-		{"what seems a zombie handles the rest of a key that comes again", func(l *ledger) {
+		{"a suspected zombie handles the rest of a key that is redelivered", func(l *ledger) {
 			l.add(line(1, 1), false)
 			l.add(line(2, 2), false)
 			l.add(line(3, 1), false)

@@ -13,8 +13,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// handled is a line of the consumers' common log: one record that a handler was
-// done with, written before its ack.
+// handled is a line of the consumers' common log: one record that a handler has
+// finished, written before its ack.
 type handled struct {
 	at       time.Time
 	process  int
@@ -39,7 +39,7 @@ func (c consumer) handledOf(msg *message.Message) (handled, error) {
 	}, nil
 }
 
-// changed is when the record was written to the table.
+// changed returns when the record was written to the table.
 func (h handled) changed() time.Time { return time.UnixMicro(h.sequence.Timestamp) }
 
 const lineFormat = "%d %d %t %s %d %d %d %s %s %d %d\n"
@@ -58,13 +58,13 @@ func parseHandled(line string) (h handled, err error) {
 }
 
 // commonLog reads the consumers' log while they write it. Each line is written
-// by one write.
+// with a single write.
 type commonLog struct {
 	*testing.T
 	name  string
 	file  *os.File
-	lines int    // that were read
-	rest  []byte // of a line that was read in part
+	lines int    // number of lines read
+	rest  []byte // of a line that was read partly
 }
 
 func newLog(t *testing.T) *commonLog {
@@ -78,7 +78,7 @@ func newLog(t *testing.T) *commonLog {
 	return l
 }
 
-// next calls f with each line that came since the last call.
+// next calls f for each line since the last call.
 func (l *commonLog) next(f func(handled)) {
 	l.Helper()
 	buf := make([]byte, 1<<20)

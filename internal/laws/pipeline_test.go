@@ -19,29 +19,30 @@ import (
 )
 
 // pipeline is a Watermill Router with batches over the tunnel, as a program
-// would have it, in the process of the test.
+// would have it, in the test's process.
 type pipeline struct {
 	router  *message.Router
 	batches *batching.Batching
-	stopped chan error // what Run returned
+	stopped chan error // the result of Run
 	once    sync.Once
 }
 
-// setup says what a pipeline is made of; the zero setup handles batches of the
-// default size and succeeds.
+// setup configures a pipeline; the zero setup handles batches of the default
+// size, which succeed.
 type setup struct {
 	subscriber func(*subscriber.Config)
 	batcher    batching.Batcher            // its Handler is the observer's
 	handle     batching.HandlerFunc        // what the batch handler does; nil: succeed
 	outside    []message.HandlerMiddleware // around the batches, the first one outermost
-	publisher  message.Publisher           // gets one message for each record, its change; nil: nothing is produced
+	publisher  message.Publisher           // gets one message for each record, its change; nil: no messages
 }
 
-// start starts a pipeline that tells o what it does. It is closed with the test at the latest.
+// start starts a pipeline that reports to o. It is closed at the end of the
+// test at the latest.
 func (s setup) start(t *testing.T, b *testbed.Bed, o *observer) *pipeline {
 	t.Helper()
 	cfg := testbed.Config(b.Emulator.Endpoint())
-	cfg.HeartbeatTimeout = 30 * time.Second // nothing is lost because the machine is busy
+	cfg.HeartbeatTimeout = 30 * time.Second // a busy machine must not cause lost channels
 	cfg.NackBackoff = func() backoff.BackOff { return backoff.NewConstantBackOff(20 * time.Millisecond) }
 	if s.subscriber != nil {
 		s.subscriber(&cfg)
@@ -77,7 +78,7 @@ func (s setup) start(t *testing.T, b *testbed.Bed, o *observer) *pipeline {
 	return p
 }
 
-// close ends the pipeline as docs/batching.md says.
+// close ends the pipeline as docs/batching.md describes.
 func (p *pipeline) close(t *testing.T) {
 	t.Helper()
 	p.once.Do(func() {
@@ -87,7 +88,7 @@ func (p *pipeline) close(t *testing.T) {
 	})
 }
 
-// change names a record of the testbed's table.
+// change identifies a record of the testbed's table.
 type change struct {
 	key     string
 	version int
@@ -107,20 +108,20 @@ type call struct {
 	trigger batching.Trigger
 }
 
-// observer watches batch handlers. It holds them to the order of each key
-// (law L3): a batch has the next version of a key, after which all others
-// follow without a gap, and no two batches that run at once share a key. As no
-// consumer dies in these tests, that also means that nothing succeeds twice.
+// observer watches batch handlers and checks the order of each key (law L3): a
+// batch has the next version of a key, all others follow without a gap, and no
+// two batches that run at the same time share a key. As no consumer dies in
+// these tests, that also means that nothing succeeds twice.
 //
-// All methods may be called from any goroutine.
+// All methods may be called concurrently.
 type observer struct {
 	mu       sync.Mutex
 	arrived  int // calls of the processing step
 	calls    []call
-	done     map[string]int       // by key: the version up to which all succeeded
+	done     map[string]int       // by key: the version up to which all have succeeded
 	running  map[string]bool      // keys
-	attempts map[change]int       // the Attempt of the latest delivery that a handler saw
-	latest   map[string]time.Time // by channel: when the newest change that a handler saw was written
+	attempts map[change]int       // the Attempt of the latest delivery to a handler
+	latest   map[string]time.Time // by channel: the time of the newest change that a handler has received
 	faults   []error
 }
 
@@ -139,7 +140,7 @@ func (o *observer) watch(handle batching.HandlerFunc) batching.HandlerFunc {
 	return func(ctx context.Context, b *batching.Batch) (err error) {
 		o.begin(b)
 		finished := false
-		defer func() { o.end(b, finished && err == nil) }() // a panic goes on
+		defer func() { o.end(b, finished && err == nil) }() // passes a panic on
 		if handle != nil {
 			err = handle(ctx, b)
 		}
@@ -163,7 +164,7 @@ func (o *observer) begin(b *batching.Batch) {
 			}
 		}
 		if ch.version != last+1 {
-			o.fault("call %d: %v comes after version %d", len(o.calls), ch, last)
+			o.fault("call %d: %v follows version %d", len(o.calls), ch, last)
 		}
 		here[ch.key] = ch.version
 		c.changes = append(c.changes, ch)
@@ -179,8 +180,8 @@ func (o *observer) begin(b *batching.Batch) {
 	o.calls = append(o.calls, c)
 }
 
-// end takes over what succeeded. What follows a failed change of its key in the
-// batch did not: it is called back.
+// end records what has succeeded. Messages after a failed change of its key in
+// the batch have not: they are called back.
 func (o *observer) end(b *batching.Batch, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -195,7 +196,7 @@ func (o *observer) end(b *batching.Batch, ok bool) {
 	}
 }
 
-// settle says that the change is dealt with outside of the batches.
+// settle records that the change was handled outside of the batches.
 func (o *observer) settle(ch change) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -205,7 +206,7 @@ func (o *observer) settle(ch change) {
 	o.done[ch.key] = ch.version
 }
 
-// fault needs mu.
+// fault records a fault. mu is held.
 func (o *observer) fault(format string, args ...any) {
 	o.faults = append(o.faults, fmt.Errorf(format, args...))
 }
@@ -217,7 +218,7 @@ func (o *observer) seen() []call {
 	return append([]call(nil), o.calls...)
 }
 
-// attempt returns the attempt in which a handler saw the change for the last time.
+// attempt returns the attempt of the change's latest delivery to a handler.
 func (o *observer) attempt(ch change) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -231,7 +232,7 @@ func (o *observer) handledUpTo(key string) int {
 	return o.done[key]
 }
 
-// handled returns how many changes are done.
+// handled returns the number of changes that are done.
 func (o *observer) handled() (n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -241,7 +242,7 @@ func (o *observer) handled() (n int) {
 	return n
 }
 
-// awaitArrived waits until so many messages were given to the processing step.
+// awaitArrived waits until n messages have been given to the processing step.
 func (o *observer) awaitArrived(t *testing.T, n int) {
 	t.Helper()
 	testbed.Eventually(t, 20*time.Second, fmt.Sprintf("%d messages have arrived", n), func() bool {
@@ -251,13 +252,13 @@ func (o *observer) awaitArrived(t *testing.T, n int) {
 	})
 }
 
-// awaitHandled waits until so many changes are done.
+// awaitHandled waits until n changes are done.
 func (o *observer) awaitHandled(t *testing.T, n int) {
 	t.Helper()
 	testbed.Eventually(t, 20*time.Second, fmt.Sprintf("%d changes are handled", n), func() bool { return o.handled() >= n })
 }
 
-// check asserts that versions 1 to n of so many keys are done, all in order.
+// check checks that versions 1 to n of all keys are done, in order.
 func (o *observer) check(t *testing.T, keys, n int) {
 	t.Helper()
 	o.mu.Lock()
@@ -275,7 +276,7 @@ func (o *observer) check(t *testing.T, keys, n int) {
 	}
 }
 
-// checkTriggers asserts why the batches were handled.
+// checkTriggers checks why the batches were handled.
 func (o *observer) checkTriggers(t *testing.T, want batching.Trigger) {
 	t.Helper()
 	for i, c := range o.seen() {
@@ -285,9 +286,9 @@ func (o *observer) checkTriggers(t *testing.T, want batching.Trigger) {
 	}
 }
 
-// checkCommitted asserts that the service has a checkpoint behind everything
-// that was handled: by what it says, and by what the next consumer gets, which
-// is only what is written from here on to each of the tail keys.
+// checkCommitted checks that the service has a checkpoint after everything that
+// was handled: by its description, and by what the next consumer receives,
+// which must only be the later writes to each of the tail keys.
 func (o *observer) checkCommitted(t *testing.T, b *testbed.Bed, tunnelID string, tails ...string) {
 	t.Helper()
 	points := b.Committed(tunnelID)
@@ -308,7 +309,7 @@ func (o *observer) checkCommitted(t *testing.T, b *testbed.Bed, tunnelID string,
 	for _, c := range next.seen() {
 		for _, ch := range c.changes {
 			if o.done[ch.key] > 0 {
-				t.Errorf("the next consumer gets %v, which was handled", ch)
+				t.Errorf("the next consumer receives %v, which was handled", ch)
 			}
 		}
 	}

@@ -11,13 +11,13 @@ import (
 var (
 	pipelinesSeeds = flag.Int("pipelines.seeds", 4, "how many seeds the chaos test of pipelines runs; 2 with -race, none with -short")
 	pipelinesSeed  = flag.Uint64("pipelines.seed", 0, "run this seed only")
-	pipelinesTime  = flag.Duration("pipelines.time", 7*time.Second, "how long a seed of the chaos test of pipelines has trouble")
+	pipelinesTime  = flag.Duration("pipelines.time", 7*time.Second, "how long a seed of the chaos test of pipelines has faults")
 )
 
-// TestLaws_of_pipelines_under_chaos runs processes with pipelines of a YAML
-// file through a seeded schedule of trouble: of the processes, of the service and of
-// the sink. It checks the laws on what a user would see: the sink's own log and
-// the dead letters.
+// TestLaws_of_pipelines_under_chaos runs processes with pipelines from a YAML
+// file through a seeded schedule of faults: of the processes, of the service
+// and of the sink. It checks the laws on what a user would see: the sink's own
+// log and the dead letters.
 func TestLaws_of_pipelines_under_chaos(t *testing.T) {
 	needsSignals(t)
 	if testing.Short() && *pipelinesSeed == 0 {
@@ -47,11 +47,12 @@ func TestLaws_of_pipelines_under_chaos(t *testing.T) {
 	}
 }
 
-// pipelinesStall is how long nothing may arrive when all is well again but not everything is there.
+// pipelinesStall is the longest time without any arrival once all faults have
+// ended and changes are missing.
 const pipelinesStall = 90 * time.Second // bad rows alone are probed once a second, and each needs its attempts
 
-// run lets trouble happen while changes are written, heals the world, waits until
-// everything has arrived, and ends the workers.
+// run causes faults while changes are written, ends the faults, waits until
+// everything has arrived, and stops the workers.
 func (w *pipelinesWorld) run() {
 	changes := w.write()
 	defer changes.stop()
@@ -82,7 +83,8 @@ func (w *pipelinesWorld) run() {
 	w.sample()
 }
 
-// await waits until everything that was written is there, and fails if nothing arrives for a long time.
+// await waits until everything that was written has arrived, and fails if
+// nothing arrives for a long time.
 func (w *pipelinesWorld) await(withTicks bool) {
 	w.Helper()
 	least, since := math.MaxInt, time.Now()
@@ -94,8 +96,8 @@ func (w *pipelinesWorld) await(withTicks bool) {
 		if missing < least {
 			least, since = missing, time.Now()
 		} else if time.Since(since) > pipelinesStall {
-			w.check() // says what is wrong with the rest
-			w.Fatalf("L1: %d changes have not arrived %v after the trouble, and no more of them arrive", missing, pipelinesStall)
+			w.check() // reports what else is wrong
+			w.Fatalf("L1: %d changes have not arrived %v after the faults, without progress", missing, pipelinesStall)
 		}
 		time.Sleep(50 * time.Millisecond)
 		w.revive()
@@ -103,7 +105,7 @@ func (w *pipelinesWorld) await(withTicks bool) {
 	}
 }
 
-// heal ends all trouble.
+// heal ends all faults.
 func (w *pipelinesWorld) heal() {
 	w.tell("heal")
 	w.emulator.ClearFaults()
@@ -116,7 +118,8 @@ func (w *pipelinesWorld) heal() {
 	}
 }
 
-// revive starts another worker where one found no service at its start.
+// revive starts another worker in place of one that found no service at its
+// start.
 func (w *pipelinesWorld) revive() {
 	w.Helper()
 	for slot, p := range w.slots {

@@ -8,25 +8,25 @@ import (
 	"time"
 )
 
-// evidence is what is known of one pipeline at one door when all has ended: what
+// evidence is what is known about one pipeline at one door after the end: what
 // was written, what the sink did, and the letters. It is what a user would see.
 type evidence struct {
 	name    string
-	base    map[string]written   // by key: what the table had when the tunnel was made
-	stream  map[string][]written // by key: the changes since, in order
+	base    map[string]written   // by key: the table's contents when the tunnel was created
+	stream  map[string][]written // by key: the later changes, in order
 	entries []entry              // of the door, in the sink's order
 	suspect func(entry) bool     // whether the worker had, or may have, lost the channel
 	letters []letter             // of the pipeline
-	strict  bool                 // each letter comes once: it is in a table
-	began   time.Time            // of the first worker
+	strict  bool                 // each letter occurs once, since it is in a table
+	began   time.Time            // start of the first worker
 }
 
-// breach is one breach of a law.
+// breach is a violation of a law.
 type breach struct{ law, text string }
 
 func (b breach) String() string { return b.law + ": " + b.text }
 
-// check returns all breaches.
+// check returns all violations.
 func (e evidence) check() []breach {
 	var found []breach
 	report := func(law, format string, args ...any) {
@@ -42,7 +42,8 @@ func (e evidence) check() []breach {
 
 type report func(law, format string, args ...any)
 
-// records returns by key what arrived or became a letter, in the order of the stream.
+// records returns, by key, what arrived or became a letter, in the order of the
+// stream.
 func (e evidence) records() map[string][]ident {
 	seen := make(map[ident]bool)
 	for _, entry := range e.entries {
@@ -61,10 +62,11 @@ func (e evidence) records() map[string][]ident {
 	return keys
 }
 
-// badOnes returns the records that are bad, by what was written: the n-th record
-// of a key in the stream is the n-th change that was made. Of a row of base data only its
-// states are known: it may have changed before it was read, and between two deliveries.
-// So it may be bad if one of its states was, and is if it had no other one.
+// badOnes returns the records that are bad, by what was written: the n-th
+// record of a key in the stream is its n-th change. Of a row of base data only
+// its states are known: it may have changed before it was read, and between two
+// deliveries. So it may be bad if one of its states was, and must be bad if all
+// of them were.
 func (e evidence) badOnes() (may, must map[ident]bool) {
 	may, must = make(map[ident]bool), make(map[ident]bool)
 	for key, ids := range e.records() {
@@ -84,7 +86,8 @@ func (e evidence) badOnes() (may, must map[ident]bool) {
 	return may, must
 }
 
-// checkArrival holds the evidence to L1: every change is at the sink or a letter, with its content.
+// checkArrival checks L1: every change is at the sink or a letter, with its
+// content.
 func (e evidence) checkArrival(report report) {
 	records := e.records()
 	rows := make(map[ident]row)
@@ -113,7 +116,7 @@ func (e evidence) checkArrival(report report) {
 			if r, ok := rows[ids[0]]; ok && r.Version < w.version {
 				report("L1", "row %s arrived in version %d, it had version %d from the start", key, r.Version, w.version)
 			}
-		case len(e.stream[key]) > 0: // a delete may have been faster
+		case len(e.stream[key]) > 0: // it may have been deleted before it was read
 			if !slices.ContainsFunc(e.stream[key], func(w written) bool { return w.typ == "delete" }) {
 				report("L1", "row %s of the base data never arrived", key)
 			}
@@ -125,15 +128,15 @@ func (e evidence) checkArrival(report report) {
 	}
 }
 
-// checkLetters holds the evidence to L8 and L9: letters are bad rows, and each bad row is one.
+// checkLetters checks L8 and L9: letters are bad rows, and each bad row is one.
 func (e evidence) checkLetters(report report) {
 	mayBeBad, bad := e.badOnes()
 	letters := make(map[ident]int)
 	for _, l := range e.letters {
 		letters[l.ident]++
-		tooLong := l.at.Sub(e.began) >= workerGiveUpAfter() // a machine so busy that the seed takes that long: L9 allows the letter
+		tooLong := l.at.Sub(e.began) >= workerGiveUpAfter() // on such a busy machine L9 allows the letter
 		if !mayBeBad[l.ident] && !tooLong {
-			report("L8, L9", "%s %s is a letter since %s, after %d attempts, and not bad: %.200s", l.key, l.sequence, l.at.Format("15:04:05.000"), l.attempts, l.text)
+			report("L8, L9", "%s %s is a letter since %s, after %d attempts, although it is not bad: %.200s", l.key, l.sequence, l.at.Format("15:04:05.000"), l.attempts, l.text)
 		}
 		if l.attempts < workerAttempts && !tooLong {
 			report("L9", "%s %s is a letter after %d of %d attempts", l.key, l.sequence, l.attempts, workerAttempts)
@@ -146,20 +149,22 @@ func (e evidence) checkLetters(report report) {
 	}
 	for _, entry := range e.entries {
 		if entry.Bad != good {
-			report("L8", "%s %s is bad, and the sink took it", entry.Key, entry.Sequence)
+			report("L8", "%s %s is bad, and the sink accepted it", entry.Key, entry.Sequence)
 		}
 	}
 	for id, isBad := range bad {
 		if isBad && letters[id] == 0 {
-			report("L8", "%s %s is bad, and no letter", id.key, id.sequence)
+			report("L8", "%s %s is bad, and not a letter", id.key, id.sequence)
 		}
 	}
 }
 
-// checkOrder holds the evidence to L3, key by key: a record is first done only after all before it, and
-// after a repetition everything behind it is repeated in order. Letters are not part of it.
+// checkOrder checks L3, key by key: a record is first done only after all
+// earlier ones, and after a repetition everything after it is repeated in
+// order. Letters are excluded.
 //
-// Effects of a worker that had lost the channel excuse what follows, and accuse nobody but for the first effects.
+// Effects of a worker that had lost the channel can excuse later ones, but are
+// not violations themselves, except for first effects.
 func (e evidence) checkOrder(report report) {
 	done := make(map[ident]bool)
 	for _, x := range e.entries {
@@ -175,7 +180,8 @@ func (e evidence) checkOrder(report report) {
 			}
 		}
 	}
-	// A record that was done and became a letter all the same is a breach of its own; it need not be repeated.
+	// A record that was done and also became a letter is a separate violation;
+	// it need not be repeated.
 	letters := make(map[ident]bool)
 	for _, l := range e.letters {
 		letters[l.ident] = true
@@ -195,12 +201,12 @@ func (e evidence) checkOrder(report report) {
 		r := rank[x.ident()]
 		suspect := e.suspect(x)
 		switch {
-		case broken[x.Key]: // one breach a key
+		case broken[x.Key]: // one violation per key
 		case r > first[x.Key]:
 			report("L3", "%s: its record %d (version %d, %s) has its first effect (%d, process %d) before its record %d%s", x.Key, r, x.Version, x.Sequence, n, x.process, first[x.Key], e.history(x.Key, rank))
 			broken[x.Key] = true
 		case r > reach[x.Key] && !suspect:
-			report("L3", "%s: its record %d (version %d, %s) is repeated (%d, process %d) before its record %d, which is behind an earlier repetition%s", x.Key, r, x.Version, x.Sequence, n, x.process, reach[x.Key], e.history(x.Key, rank))
+			report("L3", "%s: its record %d (version %d, %s) is repeated (%d, process %d) before its record %d, which follows an earlier repetition%s", x.Key, r, x.Version, x.Sequence, n, x.process, reach[x.Key], e.history(x.Key, rank))
 			broken[x.Key] = true
 		}
 		next := behind(x.Key, r+1)
@@ -218,7 +224,7 @@ func (e evidence) checkOrder(report report) {
 	}
 }
 
-// history lists the effects and letters of a key, for who wants to know how a breach came about.
+// history lists the effects and letters of a key, to show how a violation came about.
 func (e evidence) history(key string, rank map[ident]int) string {
 	var text strings.Builder
 	for n, x := range e.entries {
@@ -235,7 +241,7 @@ func (e evidence) history(key string, rank map[ident]int) string {
 	return text.String()
 }
 
-// checkUUIDs holds the evidence to L2: a record has one UUID, and a UUID one record.
+// checkUUIDs checks L2: a record has one UUID, and a UUID one record.
 func (e evidence) checkUUIDs(report report) {
 	uuids, ids := make(map[ident]string), make(map[string]ident)
 	see := func(id ident, uuid string) {
@@ -255,7 +261,7 @@ func (e evidence) checkUUIDs(report report) {
 	}
 }
 
-// checkBaseFirst holds the evidence to L5: the stream begins when the base data is done.
+// checkBaseFirst checks L5: the stream begins when the base data is done.
 func (e evidence) checkBaseFirst(report report) {
 	begun, began := -1, time.Time{}
 	done := make(map[ident]bool)

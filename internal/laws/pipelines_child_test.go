@@ -27,37 +27,40 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// The test binary is also the process that runs pipelines: envWorker holds what makes it one.
+// The test binary is also the process that runs pipelines, if envWorker holds
+// its configuration.
 const envWorker = "LAWS_WORKER"
 
-// pipelineWorker is a process that runs the pipelines of a configuration file as a
-// program would, and sends what it handles to the sink of the test.
+// pipelineWorker is a process that runs the pipelines of a configuration file
+// as a program would, and sends what it handles to the test's sink.
 type pipelineWorker struct {
 	Number   int
 	Config   string            // the YAML file
-	Doors    map[string]string // the sink's URLs by the name of a door
-	OneByOne bool              // the publisher sends message by message, as most do
+	Doors    map[string]string // the sink's URLs by door
+	OneByOne bool              // the publisher sends each message separately, as most do
 	client   *http.Client
-	requests *atomic.Int64 // sent so far
+	requests *atomic.Int64 // number of requests sent so far
 }
 
 const (
-	// sinkTimeout is how long a worker waits for the sink. It is far above what a slow
-	// spell costs, and below what the drain may take.
+	// sinkTimeout is how long a worker waits for the sink. It is far above the
+	// delay of a slow period, and below the time for the drain.
 	sinkTimeout = 700 * time.Millisecond
-	// workerHeap bounds a worker's memory (law L6): three pipelines, each with a window of
-	// 300 records and a page for each channel, which may have 5000. On a machine that is too busy to
-	// collect garbage in time it has been 297 MiB.
+	// workerHeap bounds a worker's memory (law L6): three pipelines, each with
+	// a window of 300 records and a page per channel, which may have 5000. On a
+	// machine that was too busy to collect garbage in time it was 297 MiB.
 	workerHeap = 384 << 20
-	// workerPublisher is the name of the publisher in the file.
+	// workerPublisher is the publisher's name in the file.
 	workerPublisher = "sink"
 )
 
-// exitUnsettled is the exit code of a worker whose drain left messages unsettled or acked
-// ones uncommitted. That is right if it lost a channel meanwhile, and nowhere else.
+// exitUnsettled is the exit code of a worker whose drain left messages
+// unsettled or acked ones uncommitted. That is allowed only if it lost a
+// channel meanwhile.
 const exitUnsettled = 4
 
-// main is the process: it runs the pipelines until SIGTERM.
+// main is the main function of the process: it runs the pipelines until
+// SIGTERM.
 func (w pipelineWorker) main() int {
 	err := w.run()
 	if err == nil {
@@ -74,8 +77,8 @@ func (w pipelineWorker) main() int {
 	return 1
 }
 
-// startError says that the pipelines did not start, which faults of the service
-// may cause; whoever supervises the process starts another one.
+// startError says that the pipelines did not start, possibly because of faults
+// of the service; a supervisor would start another process.
 type startError struct{ error }
 
 func (e *startError) Unwrap() error { return e.error }
@@ -108,7 +111,7 @@ func (w pipelineWorker) run() error {
 	return errors.Join(err, goleak.Find(goleak.IgnoreTopFunction("os/signal.loop"), goleak.IgnoreTopFunction("os/signal.signal_recv")))
 }
 
-// router builds the pipelines of the file, as a program would.
+// router builds the pipelines from the file, as a program would.
 func (w pipelineWorker) router() (*router.Router, error) {
 	cfg, err := router.Load(w.Config)
 	if err != nil {
@@ -138,8 +141,8 @@ func (w pipelineWorker) router() (*router.Router, error) {
 	)
 }
 
-// save is the batch handler: one request for the batch, which fails as a whole
-// unless the sink names the rows that it refuses.
+// save is the batch handler: it sends one request for the batch, which fails as
+// a whole unless the sink names the rows that it refuses.
 func (w pipelineWorker) save(ctx context.Context, b *batching.Batch) error {
 	refused, err := w.send(ctx, batchedPipe.name, b.Messages...)
 	for _, msg := range b.Messages {
@@ -150,7 +153,8 @@ func (w pipelineWorker) save(ctx context.Context, b *batching.Batch) error {
 	return err
 }
 
-// Publish implements message.Publisher: it publishes to the door that the topic names.
+// Publish implements message.Publisher: it publishes to the door named by the
+// topic.
 func (w pipelineWorker) Publish(topic string, msgs ...*message.Message) error {
 	if topic == lettersDoor {
 		for _, msg := range msgs {
@@ -175,7 +179,8 @@ func (w pipelineWorker) Publish(topic string, msgs ...*message.Message) error {
 // Close implements message.Publisher.
 func (pipelineWorker) Close() error { return nil }
 
-// send sends the rows of messages to a door, and returns the UUIDs of those that it refused while it took the others.
+// send sends the rows of messages to a door. It returns the UUIDs of those that
+// the door refused while it accepted the others.
 func (w pipelineWorker) send(ctx context.Context, door string, msgs ...*message.Message) (refused []string, err error) {
 	req := request{Process: w.Number, Rows: make([]row, len(msgs))}
 	for i, msg := range msgs {
@@ -194,8 +199,9 @@ func (w pipelineWorker) send(ctx context.Context, door string, msgs ...*message.
 	return refused, err
 }
 
-// post sends a body to a door. When no answer comes it tells the sink so before it returns: what the
-// sink did with the request later, beside the next attempt, would be no matter of this library.
+// post sends a body to a door. If it gets no response, it abandons the request
+// before it returns: otherwise the sink could execute the request later, at the
+// same time as the next attempt, which this library cannot prevent.
 func (w pipelineWorker) post(ctx context.Context, door string, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, w.Doors[door], bytes.NewReader(body))
 	if err != nil {
@@ -215,14 +221,14 @@ func (w pipelineWorker) post(ctx context.Context, door string, body []byte) ([]b
 	return answer, err
 }
 
-// abandon has the sink not do the request any more, if it has not done it. Nothing but that
-// error may come of it: whether the sink has heard is then not known.
+// abandon tells the sink not to execute the request if it has not done so yet. On
+// an error it is unknown whether the sink has received this.
 func (w pipelineWorker) abandon(ctx context.Context, id string) error {
 	req, err := http.NewRequestWithContext(context.WithoutCancel(ctx), http.MethodPost, w.Doors[abandonedDoor], strings.NewReader(id))
 	if err != nil {
 		return err
 	}
-	client := &http.Client{Transport: w.client.Transport} // no limit: it is in this process's own interest
+	client := &http.Client{Transport: w.client.Transport} // without a timeout: the process must not continue before
 	resp, err := client.Do(req)
 	if err != nil {
 		return err
@@ -231,7 +237,8 @@ func (w pipelineWorker) abandon(ctx context.Context, id string) error {
 }
 
 // behind is a middleware around the batches: it sends each message on when its
-// batch is done, one by one, as message.Router publishes what a handler returns.
+// batch is done, one at a time, as message.Router publishes what a handler
+// returns.
 func (w pipelineWorker) behind(next message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		produced, err := next(msg)
@@ -245,7 +252,8 @@ func (w pipelineWorker) behind(next message.HandlerFunc) message.HandlerFunc {
 	}
 }
 
-// watch is the outermost middleware: it tells the test which messages lost their channel while they were handled.
+// watch is the outermost middleware: it reports to the test which messages lost
+// their channel while they were handled.
 func (w pipelineWorker) watch(next message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		ctx, from := msg.Context(), time.Now()

@@ -9,9 +9,9 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// checkCommits holds the channels' checkpoints, sampled meanwhile, to L1 and L2:
-// what was committed had been done, and is not redelivered. last are the entries
-// of the pipeline's last door, all those of any door.
+// checkCommits checks L1 and L2 with the channels' checkpoints, sampled during
+// the run: what was committed had been done, and is not redelivered. last are
+// the entries of the pipeline's last door, all those of any door.
 func checkCommits(samples map[string][]committed, last, all []entry, letters []letter, suspect func(entry) bool) error {
 	records := make(map[string]map[string]*record) // by channel and sequence
 	get := func(channel string, s ots.Sequence) *record {
@@ -60,8 +60,9 @@ func checkCommits(samples map[string][]committed, last, all []entry, letters []l
 	return nil
 }
 
-// parseSequence reads ots.Sequence.String; the zero Sequence for an empty text.
+// parseSequence parses the output of ots.Sequence.String; an empty text gives
+// the zero Sequence.
 func parseSequence(text string) (s ots.Sequence) {
-	_, _ = fmt.Sscanf(text, "%x:%x:%x", &s.Epoch, &s.Timestamp, &s.RowIndex) // what is no sequence is found by its letter's ident
+	_, _ = fmt.Sscanf(text, "%x:%x:%x", &s.Epoch, &s.Timestamp, &s.RowIndex) // an invalid sequence is detected by its letter's ident
 	return s
 }

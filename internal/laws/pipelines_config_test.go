@@ -7,10 +7,10 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
 )
 
-// pipe is one pipeline of the workers. Its tunnel has its name.
+// pipe is one pipeline of the workers. Its tunnel has the same name.
 type pipe struct {
 	name, table    string
-	doors          []string // where its records arrive, the last one last
+	doors          []string // where its records arrive, in order
 	lettersByTopic bool
 }
 
@@ -19,16 +19,16 @@ const (
 	stockTable   = "stock"
 	lettersTable = "letters"
 
-	behindDoor  = "behind"  // what is sent behind a batch
-	lettersDoor = "letters" // letters by topic
-	fencedDoor  = "fenced"  // what workers tell the test
-	// abandonedDoor is where workers say of which requests they do not wait any more.
+	behindDoor  = "behind"  // for messages that are sent after a batch
+	lettersDoor = "letters" // for letters by topic
+	fencedDoor  = "fenced"  // for what workers report to the test
+	// abandonedDoor is for the requests that workers report as no longer awaited.
 	abandonedDoor = "abandoned"
 )
 
 // The pipelines.
 var (
-	batchedPipe = pipe{name: "batched", table: ordersTable, doors: []string{"batched", behindDoor}}       // two batchers, and a publish behind them
+	batchedPipe = pipe{name: "batched", table: ordersTable, doors: []string{"batched", behindDoor}}       // two batchers, and a publish after them
 	plainPipe   = pipe{name: "plain", table: ordersTable, doors: []string{"plain"}, lettersByTopic: true} // no batchers, forward
 	forwardPipe = pipe{name: "forward", table: stockTable, doors: []string{"forward"}, lettersByTopic: true}
 	pipes       = []pipe{batchedPipe, plainPipe, forwardPipe}
@@ -39,11 +39,11 @@ const (
 	workerAttempts     = 5               // failure.attempts
 )
 
-// workerGiveUpAfter is failure.give_up_after: longer than all trouble, so that it
-// decides only about bad rows that have no witness.
+// workerGiveUpAfter is failure.give_up_after: longer than all faults, so that
+// it decides only about bad rows without a witness.
 func workerGiveUpAfter() time.Duration { return *pipelinesTime + 20*time.Second }
 
-// pipelinesFile is the workers' configuration.
+// pipelinesFile returns the workers' configuration.
 func pipelinesFile(endpoint string) string {
 	common := fmt.Sprintf(`
     instance: main

@@ -8,45 +8,45 @@ import (
 	"time"
 )
 
-// mood is what a door does with requests.
-type mood string
+// behaviour is what a door does with requests.
+type behaviour string
 
 const (
-	open    mood = "open"
-	slow    mood = "slow"    // it takes a while
-	busy    mood = "busy"    // 503 at once
-	hanging mood = "hanging" // no answer, and nothing is done
-	losing  mood = "losing"  // it is done, and the connection breaks instead of an answer
-	refused mood = "refused" // nobody listens
+	open    behaviour = "open"
+	slow    behaviour = "slow"    // it takes a while
+	busy    behaviour = "busy"    // it answers 503 at once
+	hanging behaviour = "hanging" // it neither answers nor does anything
+	losing  behaviour = "losing"  // it handles the request, and breaks the connection instead of answering
+	refused behaviour = "refused" // it does not listen
 )
 
 const (
-	// singleFaults of 1000 requests meet a fault of their own. A row meets one at most
-	// at each door, so that it never looks like a bad one.
+	// singleFaults is how many of 1000 requests fail separately. A row fails so
+	// at most once at each door, so that it never looks like a bad one.
 	singleFaults = 15
-	// slowest is how long a request takes at most in a slow spell.
+	// slowest is the longest duration of a request in a slow period.
 	slowest = 120 * time.Millisecond
 )
 
-// door is one server of the sink.
+// door is one of the sink's servers.
 type door struct {
 	sink     *recordingSink
 	name     string
 	addr     string
 	handlers sync.WaitGroup
 
-	mu      sync.Mutex // guards the following
-	mood    mood
-	changed chan struct{} // closed when mood changes
-	server  *http.Server  // nil while nobody listens
-	served  chan struct{} // closed when server has ended
+	mu        sync.Mutex // guards the following
+	behaviour behaviour
+	changed   chan struct{} // closed when behaviour changes
+	server    *http.Server  // nil while it does not listen
+	served    chan struct{} // closed when server has ended
 }
 
-// turn changes the mood of a door.
-func (d *door) turn(to mood) error {
+// turn changes a door's behaviour.
+func (d *door) turn(to behaviour) error {
 	d.mu.Lock()
-	was := d.mood
-	d.mood = to
+	was := d.behaviour
+	d.behaviour = to
 	close(d.changed)
 	d.changed = make(chan struct{})
 	d.mu.Unlock()
@@ -93,14 +93,14 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer d.handlers.Done()
-	body, err := io.ReadAll(r.Body) // all of it: only then does the context end with the connection
+	body, err := io.ReadAll(r.Body) // all of it, since only then does the context end with the connection
 	if err != nil {
 		return
 	}
 	d.mu.Lock()
-	mood, changed := d.mood, d.changed
+	behaviour, changed := d.behaviour, d.changed
 	d.mu.Unlock()
-	switch mood {
+	switch behaviour {
 	case hanging:
 		select {
 		case <-r.Context().Done():
@@ -108,7 +108,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		reset(w)
 		return
-	case refused: // since this request came
+	case refused: // the behaviour has changed since this request arrived
 		reset(w)
 		return
 	case busy:
@@ -124,19 +124,20 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	status, answer, lost := d.sink.take(r, d.name, body)
-	if lost || mood == losing {
+	if lost || behaviour == losing {
 		reset(w)
 		return
 	}
 	w.WriteHeader(status)
-	w.Write(answer) // a worker that is gone is no matter
+	w.Write(answer) // the worker may have disconnected
 }
 
-// enter counts a request, so that shut waits for it. It is false once the door is to be shut.
+// enter counts a request, so that shut waits for it. It returns false if the
+// door is being shut.
 func (d *door) enter() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.mood == refused {
+	if d.behaviour == refused {
 		return false
 	}
 	d.handlers.Add(1)
@@ -150,7 +151,7 @@ func reset(w http.ResponseWriter) {
 		panic(http.ErrAbortHandler) // the server closes the connection
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // it is closed all the same
+		_ = tcp.SetLinger(0) // on an error it is still closed
 	}
 	conn.Close()
 }

@@ -9,10 +9,12 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// TestEvidence_finds_each_breach holds the checks of the chaos of pipelines to find what they look for.
+// TestEvidence_finds_each_breach checks that the checks of the pipelines' chaos
+// test find each violation.
 func TestEvidence_finds_each_breach(t *testing.T) {
 	const key = `["k"]`
-	// A key with a row of base data, version 1, and three changes: 2, 3 and 4. Its change 3 is bad.
+	// A key with a row of base data, version 1, and three changes: 2, 3 and 4.
+	// Its change 3 is bad.
 	sequence := func(version int) ots.Sequence {
 		if version == 1 {
 			return ots.Sequence{} // base data
@@ -28,12 +30,12 @@ func TestEvidence_finds_each_breach(t *testing.T) {
 	}
 	fenced := func(version int) entry {
 		x := at(version)
-		x.process = 9 // what the test takes for a worker without the channel
+		x.process = 9 // the test treats it as a worker without the channel
 		return x
 	}
 	letterOf := func(version int) letter {
 		x := at(version)
-		return letter{ident: x.ident(), uuid: x.UUID, channel: "c", attempts: workerAttempts, text: "made up"}
+		return letter{ident: x.ident(), uuid: x.UUID, channel: "c", attempts: workerAttempts, text: "simulated"}
 	}
 	whole := func() evidence {
 		return evidence{
@@ -48,7 +50,7 @@ func TestEvidence_finds_each_breach(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		do   func(*evidence)
-		want string // the law of a breach; empty: none
+		want string // the violated law; empty: none
 	}{
 		{"everything arrives in order", func(*evidence) {}, ""},
 		{"the rest of a key is repeated", func(e *evidence) { e.entries = append(e.entries, at(2), at(2), at(4)) }, ""},
@@ -58,12 +60,12 @@ func TestEvidence_finds_each_breach(t *testing.T) {
 		{"a change in the middle never arrives", func(e *evidence) { e.entries = []entry{at(1), at(4)} }, "L1"},
 		{"a row of base data never arrives", func(e *evidence) { e.entries = e.entries[1:] }, "L1"},
 		{"a change arrives with the content of another one", func(e *evidence) { e.entries[2].Version = 3 }, "L1"},
-		{"the bad row is no letter", func(e *evidence) { e.letters = nil }, "L1"},
+		{"the bad row is not a letter", func(e *evidence) { e.letters = nil }, "L1"},
 		{"a record has two UUIDs", func(e *evidence) { e.entries = append(e.entries, at(4)); e.entries[3].UUID = "other" }, "L2"},
 		{"two records have one UUID", func(e *evidence) { e.entries[2].UUID = e.entries[1].UUID }, "L2"},
 		{"the last change is done first", func(e *evidence) { e.entries = []entry{at(1), at(4), at(2)} }, "L3"},
 		{"a worker without the channel does the last change first", func(e *evidence) { e.entries = []entry{at(1), fenced(4), at(2), at(4)} }, "L3"},
-		{"a change is repeated, and not what is behind it", func(e *evidence) { e.entries = append(e.entries, at(2)) }, "L3"},
+		{"a change is repeated, but not those after it", func(e *evidence) { e.entries = append(e.entries, at(2)) }, "L3"},
 		{"a repetition leaves a change out", func(e *evidence) { e.entries = append(e.entries, at(1), at(4)) }, "L3"},
 		{"the stream begins before the base data is done", func(e *evidence) { e.entries = []entry{at(2), at(1), at(4)} }, "L5"},
 		{"a good row is a letter", func(e *evidence) { e.letters = append(e.letters, letterOf(2)) }, "L8, L9"},
@@ -73,7 +75,7 @@ func TestEvidence_finds_each_breach(t *testing.T) {
 		}, "L8, L9"},
 		{"a bad row is two letters", func(e *evidence) { e.letters = append(e.letters, letterOf(3)) }, "L8"},
 		{"a bad row is given up too early", func(e *evidence) { e.letters[0].attempts = 1 }, "L9"},
-		{"the bad row arrives, and is no letter", func(e *evidence) {
+		{"the bad row arrives, and is not a letter", func(e *evidence) {
 			e.letters, e.entries = nil, []entry{at(1), at(2), at(3), at(4)}
 			e.entries[2].Bad = badAtSink
 		}, "L8"},

@@ -13,10 +13,10 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// metaRow is the metadata key with the row that the sink gets.
+// metaRow is the metadata key for the row that the sink receives.
 const metaRow = "row"
 
-// row is what the sink gets of a message.
+// row is what the sink receives for a message.
 type row struct {
 	UUID     string       `json:"uuid"`
 	Channel  string       `json:"channel"`
@@ -40,7 +40,8 @@ type request struct {
 	Rows    []row `json:"rows"`
 }
 
-// fencing says that a worker lost the channel of a message while it handled it.
+// fencing says that a worker lost a message's channel while it handled the
+// message.
 type fencing struct {
 	Process int       `json:"process"`
 	UUID    string    `json:"uuid"`
@@ -48,9 +49,10 @@ type fencing struct {
 	To      time.Time `json:"to"`
 }
 
-var errBad = errors.New("made up: a bad row")
+var errBad = errors.New("simulated: a bad row")
 
-// prepare is the processing step of all pipelines. It leaves in the metadata what the sink gets.
+// prepare is the processing step of all pipelines. It stores the row for the
+// sink in the metadata.
 func prepare(msg *message.Message) error {
 	r, ok := ots.RecordFromMessage(msg)
 	if !ok {
@@ -72,7 +74,8 @@ func prepare(msg *message.Message) error {
 // batcherNames are the batchers of batchedPipe.
 var batcherNames = [2]string{"even", "odd"}
 
-// choose sends the hot key from one batcher to the other with each version, and the others by name.
+// choose alternates the hot key between the batchers with each version, and
+// chooses by name for the others.
 func choose(msg *message.Message) error {
 	r, err := rowOf(msg)
 	if err != nil {
@@ -86,7 +89,7 @@ func choose(msg *message.Message) error {
 	return nil
 }
 
-// batcherOf returns the batcher of a key that stays with one.
+// batcherOf returns the batcher of a key that always has the same one.
 func batcherOf(keyText string) string {
 	h := fnv.New32a()
 	h.Write([]byte(keyText))

@@ -12,7 +12,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
-// troubleEvent is one thing of the trouble of a seed.
+// troubleEvent is one fault of a seed's schedule.
 type troubleEvent struct {
 	at   time.Duration // since the start
 	what string
@@ -20,16 +20,19 @@ type troubleEvent struct {
 }
 
 const (
-	// workerSlots is how many workers run at once, but for those that still drain.
+	// workerSlots is how many workers run at once, without those that still
+	// drain.
 	workerSlots = 2
-	// leaseTime is the heartbeat timeout of the workers: whole seconds, and longer than they may be late on a busy machine.
+	// leaseTime is the workers' heartbeat timeout: whole seconds, and longer
+	// than heartbeats may be late on a busy machine.
 	leaseTime = 2 * time.Second
-	// spellGap is how long the sink is well at least between two spells: longer
-	// than the longest pause between two attempts, so that whatever waits is tried.
+	// spellGap is the shortest healthy time of the sink between two faults:
+	// longer than the longest pause between two attempts, so that everything
+	// that waits is retried.
 	spellGap = 700 * time.Millisecond
 )
 
-// scheduleOf returns the trouble of a seed in the order in which it happens, for so long.
+// scheduleOf returns a seed's faults in order, for the given duration.
 func scheduleOf(seed uint64, length time.Duration) []troubleEvent {
 	random := rand.New(rand.NewPCG(seed, 2))
 	events := slices.Concat(spells(random, length), workerTrouble(random, length), serviceTrouble(random, length))
@@ -41,8 +44,8 @@ func between(random *rand.Rand, from, to time.Duration) time.Duration {
 	return from + time.Duration(random.Int64N(int64(to-from)))
 }
 
-// spells are the times in which doors of the sink are ill: an outage of all of
-// them, one of a door, and a slow spell, over and over.
+// spells are the periods in which doors of the sink are faulty: an outage of
+// all of them, one of a door, and a slow period, repeatedly.
 func spells(random *rand.Rand, length time.Duration) (events []troubleEvent) {
 	for at := between(random, 100*time.Millisecond, 800*time.Millisecond); at < length-time.Second; {
 		var some []troubleEvent
@@ -52,15 +55,16 @@ func spells(random *rand.Rand, length time.Duration) (events []troubleEvent) {
 	return events
 }
 
-// threeSpells are an outage of all doors, one of a door and a slow spell, in any
-// order, one after the other from at on. It also returns when the next spell may begin.
+// threeSpells are an outage of all doors, one of a door and a slow period, in
+// any order, one at a time, starting at at. It also returns when the next
+// period may begin.
 func threeSpells(random *rand.Rand, at time.Duration) (events []troubleEvent, next time.Duration) {
-	outage := func() mood { return []mood{refused, refused, busy, hanging, losing}[random.IntN(5)] }
+	outage := func() behaviour { return []behaviour{refused, refused, busy, hanging, losing}[random.IntN(5)] }
 	all := []string{batchedPipe.name, behindDoor, plainPipe.name, forwardPipe.name, lettersDoor}
 	kinds := []struct {
-		doors  []string
-		mood   mood
-		length time.Duration
+		doors     []string
+		behaviour behaviour
+		length    time.Duration
 	}{
 		{all, outage(), between(random, 2*time.Second, 3200*time.Millisecond)},
 		{all[random.IntN(len(all)):][:1], outage(), between(random, 700*time.Millisecond, 1500*time.Millisecond)},
@@ -69,7 +73,7 @@ func threeSpells(random *rand.Rand, at time.Duration) (events []troubleEvent, ne
 	random.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 	for _, k := range kinds {
 		events = append(events,
-			troubleEvent{at, fmt.Sprintf("%v turn %s", k.doors, k.mood), func(w *pipelinesWorld) { w.turn(k.mood, k.doors...) }},
+			troubleEvent{at, fmt.Sprintf("%v turn %s", k.doors, k.behaviour), func(w *pipelinesWorld) { w.turn(k.behaviour, k.doors...) }},
 			troubleEvent{at + k.length, fmt.Sprintf("%v turn %s", k.doors, open), func(w *pipelinesWorld) { w.turn(open, k.doors...) }})
 		at += k.length + between(random, spellGap, spellGap+300*time.Millisecond)
 	}
@@ -95,7 +99,7 @@ func workerTrouble(random *rand.Rand, length time.Duration) (events []troubleEve
 	return events
 }
 
-// serviceTrouble is what goes wrong at the service.
+// serviceTrouble is what fails in the service.
 func serviceTrouble(random *rand.Rand, length time.Duration) (events []troubleEvent) {
 	for at := between(random, 100*time.Millisecond, 500*time.Millisecond); at < length; at += between(random, 150*time.Millisecond, 700*time.Millisecond) {
 		switch n := random.IntN(100); {
@@ -115,7 +119,7 @@ func serviceTrouble(random *rand.Rand, length time.Duration) (events []troubleEv
 			f := []emulator.Fault{
 				{Code: "OTSServerBusy"}, {Code: "OTSTimeout", Status: 503}, {Break: emulator.BeforeRequest}, {Break: emulator.BeforeAnswer}, {Delay: 300 * time.Millisecond},
 			}[random.IntN(5)]
-			f.Operation, f.Times = "PutRow", 1+random.IntN(3) // of letters: changes are written otherwise
+			f.Operation, f.Times = "PutRow", 1+random.IntN(3) // of letters: changes are written in another way
 			events = append(events, faultEvent(at, f))
 		default:
 			events = append(events, faultEvent(at, tunnelFault(random)))
@@ -135,9 +139,9 @@ func faultEvent(at time.Duration, f emulator.Fault) troubleEvent {
 
 const opHeartbeat = "tunnel/heartbeat"
 
-// tunnelFault is a fault of the tunnel API. Corrupted answers are left out: the
-// service's checksums do not cover sequences (docs/guarantees.md), and a record with
-// another sequence is another record to all who look on from outside.
+// tunnelFault is a fault of the tunnel API. Corrupt responses are left out: the
+// service's checksums do not cover sequences (docs/guarantees.md), and a record
+// with another sequence is another record to every observer.
 func tunnelFault(random *rand.Rand) emulator.Fault {
 	f := []emulator.Fault{
 		{Code: "OTSServerBusy"},
@@ -156,8 +160,8 @@ func tunnelFault(random *rand.Rand) emulator.Fault {
 	return f
 }
 
-// turn changes the mood of doors.
-func (w *pipelinesWorld) turn(to mood, doors ...string) {
+// turn changes the behaviour of doors.
+func (w *pipelinesWorld) turn(to behaviour, doors ...string) {
 	for _, name := range doors {
 		if err := w.sink.doors[name].turn(to); err != nil {
 			w.Fatal(err)
@@ -165,8 +169,9 @@ func (w *pipelinesWorld) turn(to mood, doors ...string) {
 	}
 }
 
-// expire makes the service drop a client of the pipeline without telling it. For a
-// while its worker and the next one may both have records of its channels.
+// expire makes the service drop a client of the pipeline without notifying it.
+// For a while both its worker and the next one may have records of its
+// channels.
 func (w *pipelinesWorld) expire(p pipe, n int) {
 	resp, err := w.tunnels.DescribeTunnel(&tunnel.DescribeTunnelRequest{TableName: p.table, TunnelName: p.name})
 	if err != nil {
@@ -200,7 +205,7 @@ func (w *pipelinesWorld) skew(ahead time.Duration) {
 	w.emulator.SkewClock(ahead)
 }
 
-// start starts a worker in a slot, unless there is one.
+// start starts a worker in a slot, unless it has one.
 func (w *pipelinesWorld) start(slot int) {
 	if w.slots[slot] != nil {
 		return
@@ -210,7 +215,7 @@ func (w *pipelinesWorld) start(slot int) {
 	w.tell("worker %d is process %d", slot, p.number)
 }
 
-// kill ends a worker at once.
+// kill kills a worker.
 func (w *pipelinesWorld) kill(slot int) {
 	p := w.take(slot)
 	if p == nil {
@@ -222,7 +227,7 @@ func (w *pipelinesWorld) kill(slot int) {
 	w.reap(p)
 }
 
-// end asks a worker to end; it drains beside its successor.
+// end stops a worker with a signal; it drains beside its successor.
 func (w *pipelinesWorld) end(slot int) {
 	p := w.take(slot)
 	if p == nil {

@@ -14,30 +14,31 @@ import (
 	"github.com/watermill-ots/watermill-ots/router"
 )
 
-// recordingSink is what the pipelines write to: a service in the process of the test,
-// which survives the workers. It keeps a log of what it did, in its order.
+// recordingSink is what the pipelines write to: a service in the test's
+// process, which survives the workers. It keeps a log of its effects, in order.
 //
-// Each door is a server of its own, so that one may be shut while others are open.
+// Each door is a separate server, so that one may be shut while others are
+// open.
 type recordingSink struct {
-	names bool // the batch door names the rows that it refuses and takes the others
+	names bool // the batch door names the rows that it refuses and accepts the others
 	doors map[string]*door
 
 	mu      sync.Mutex // guards the following
 	random  *rand.Rand // decides about single faults
 	entries []entry
 	seen    map[string]map[ident]bool // by door: what is in entries
-	letters []letter                  // that came by topic
+	letters []letter                  // those that arrived by topic
 	fenced  []fencing
 	gone    map[string]bool // requests that their workers have given up
-	dead    map[int]bool    // processes that are killed
+	dead    map[int]bool    // processes that were killed, or will be at once
 	hit     map[string]bool // door and UUID that met a single fault
 	count   map[string]int  // single faults by kind
 }
 
-// requestHeader has what tells a request from all others.
+// requestHeader contains an id that is unique for each request.
 const requestHeader = "Request-Id"
 
-// entry is one effect: a row that the sink took.
+// entry is one effect: a row that the sink has accepted.
 type entry struct {
 	row
 	door    string
@@ -45,7 +46,8 @@ type entry struct {
 	at      time.Time
 }
 
-// ident names a record: its key, and its place in the stream, empty for base data.
+// ident identifies a record: its key, and its position in the stream, empty for
+// base data.
 type ident struct{ key, sequence string }
 
 func (r row) ident() ident {
@@ -55,7 +57,7 @@ func (r row) ident() ident {
 	return ident{r.Key, r.Sequence.String()}
 }
 
-// letter is what counts of a dead letter.
+// letter is the part of a dead letter that the checks need.
 type letter struct {
 	ident
 	pipeline, channel, uuid, text string
@@ -70,7 +72,7 @@ func newRecordingSink(t *testing.T, seed uint64, doors ...string) *recordingSink
 		seen: make(map[string]map[ident]bool), hit: make(map[string]bool), gone: make(map[string]bool), dead: make(map[int]bool), count: make(map[string]int),
 	}
 	for _, name := range doors {
-		d := &door{sink: s, name: name, addr: freeAddr(t), mood: open, changed: make(chan struct{})}
+		d := &door{sink: s, name: name, addr: freeAddr(t), behaviour: open, changed: make(chan struct{})}
 		s.doors[name], s.seen[name] = d, make(map[ident]bool)
 		if err := d.listen(); err != nil {
 			t.Fatal(err)
@@ -86,7 +88,7 @@ func newRecordingSink(t *testing.T, seed uint64, doors ...string) *recordingSink
 	return s
 }
 
-// urls returns where the doors are.
+// urls returns the URLs of the doors.
 func (s *recordingSink) urls() map[string]string {
 	urls := make(map[string]string)
 	for name, d := range s.doors {
@@ -95,14 +97,14 @@ func (s *recordingSink) urls() map[string]string {
 	return urls
 }
 
-// pause is how long a request takes in a slow spell.
+// pause returns how long a request takes in a slow period.
 func (s *recordingSink) pause() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return time.Duration(s.random.Int64N(int64(slowest)))
 }
 
-// take does what a request asks for, unless its worker is gone.
+// take executes a request, unless its worker has disconnected.
 func (s *recordingSink) take(r *http.Request, door string, body []byte) (status int, answer []byte, lost bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,22 +144,24 @@ func letterFrom(l *router.DeadLetter) letter {
 	}
 }
 
-// bury has the sink do nothing any more of what a process has sent that is about to be killed:
-// a request that waits here for its turn would be done beside those of the next owner.
+// bury makes the sink ignore all requests of a process that is about to be killed:
+// one that waits for its turn here could be executed at the same time as those of
+// the next owner.
 func (s *recordingSink) bury(process int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dead[process] = true
 }
 
-// takeRows needs mu. It logs the rows, all or none of them, unless it names those that it refuses.
+// takeRows logs the rows, all or none of them, unless it names those that it
+// refuses. mu is held.
 func (s *recordingSink) takeRows(door string, req request) (status int, answer []byte, lost bool) {
 	if s.dead[req.Process] {
 		return 0, nil, true
 	}
 	fault := s.singleFault(door, req.Rows)
 	if fault == "error" {
-		return http.StatusInternalServerError, []byte("made up"), false
+		return http.StatusInternalServerError, []byte("simulated"), false
 	}
 	isBad := func(r row) bool { return r.Bad == badAtSink }
 	var refused []string
@@ -166,7 +170,7 @@ func (s *recordingSink) takeRows(door string, req request) (status int, answer [
 			return http.StatusUnprocessableEntity, []byte("bad row"), false
 		}
 	}
-	left := make(map[string]bool) // keys of which a row was refused: what follows it is not done
+	left := make(map[string]bool) // keys with a refused row: their later rows are not accepted
 	for _, r := range req.Rows {
 		if isBad(r) && !left[r.Key] {
 			refused = append(refused, r.UUID)
@@ -183,7 +187,7 @@ func (s *recordingSink) takeRows(door string, req request) (status int, answer [
 	return http.StatusOK, answer, fault == "lost"
 }
 
-// singleFault needs mu. It decides whether a request meets a fault of its own.
+// singleFault decides whether a request fails separately. mu is held.
 func (s *recordingSink) singleFault(door string, rows []row) (kind string) {
 	if s.random.IntN(1000) >= singleFaults {
 		return ""
@@ -199,7 +203,7 @@ func (s *recordingSink) singleFault(door string, rows []row) (kind string) {
 	return kind
 }
 
-// String says how much the sink took.
+// String says how much the sink has accepted.
 func (s *recordingSink) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,7 +230,7 @@ func (s *recordingSink) log(door string) []entry {
 	return entries
 }
 
-// arrived counts the changes that a door took or that are letters.
+// arrived counts the changes that a door has accepted or that are letters.
 func (s *recordingSink) arrived(door string, letters []letter, withTicks bool) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -236,7 +240,7 @@ func (s *recordingSink) arrived(door string, letters []letter, withTicks bool) (
 			n++
 		}
 	}
-	only := make(map[ident]bool) // letters that the door did not take
+	only := make(map[ident]bool) // letters that the door has not accepted
 	for _, l := range letters {
 		if counts(l.ident) && !s.seen[door][l.ident] {
 			only[l.ident] = true
@@ -245,7 +249,7 @@ func (s *recordingSink) arrived(door string, letters []letter, withTicks bool) (
 	return n + len(only)
 }
 
-// lettersOf returns the letters of a pipeline that came by topic.
+// lettersOf returns the letters of a pipeline that arrived by topic.
 func (s *recordingSink) lettersOf(pipeline string) []letter {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// changePause is between two rounds of changes.
+	// changePause is the pause between two rounds of changes.
 	changePause = 30 * time.Millisecond
 	roundRows   = 7
-	liveKeys    = 40 // that change
-	stillKeys   = 60 // that were there before the tunnels and never change
+	liveKeys    = 40 // keys that change
+	stillKeys   = 60 // keys that existed before the tunnels and never change
 	// badShare of 1000 puts and updates are bad.
 	badShare = 15
 )
@@ -31,10 +31,10 @@ type written struct {
 }
 
 // table is a table of the emulator and what was written to it. Every row has a
-// string key "k", and columns "v", a version that counts up, and "bad".
+// string key "k", and columns "v", an increasing version, and "bad".
 //
-// The methods of the writer (fill, round, tick) are called by one goroutine at a
-// time; all others may be called meanwhile.
+// The methods of the writer (fill, round, tick) are called by one goroutine at
+// a time; all others may be called concurrently.
 type table struct {
 	name   string
 	client *tablestore.TableStoreClient
@@ -42,7 +42,7 @@ type table struct {
 
 	mu      sync.Mutex // guards the following
 	base    map[string]written
-	stream  map[string][]written // by key, in order, since the tunnels were made
+	stream  map[string][]written // by key, in order, since the tunnels were created
 	changes int                  // in stream
 }
 
@@ -66,7 +66,7 @@ func (t *table) create() error {
 	return err
 }
 
-// Names of keys. Those of hotKey occur in every round.
+// Names of keys. hotKey occurs in every round.
 func liveKey(i int) string  { return fmt.Sprintf("live-%03d", i) }
 func stillKey(i int) string { return fmt.Sprintf("still-%03d", i) }
 
@@ -74,13 +74,13 @@ const hotKey = "hot"
 
 func isHot(keyText string) bool { return keyText == keyTextOf(hotKey) }
 
-// keyTextOf is ots.Record.KeyText of a key.
+// keyTextOf returns the ots.Record.KeyText of a key.
 func keyTextOf(key string) string {
 	text, _ := json.Marshal([]string{key}) // strings always have a JSON form
 	return string(text)
 }
 
-// fill writes the base data: rows that were there before the tunnels.
+// fill writes the base data: rows that exist before the tunnels.
 func (t *table) fill() error {
 	var keys []string
 	for i := range stillKeys {
@@ -99,7 +99,7 @@ func (t *table) fill() error {
 	return nil
 }
 
-// badness rolls the dice for one row.
+// badness decides at random about one row.
 func (t *table) badness() int {
 	if t.random.IntN(1000) >= badShare {
 		return good
@@ -128,16 +128,17 @@ func (t *table) round() error {
 	return t.change(rows)
 }
 
-// next is the place of the key's next change, counted from 2: 1 is in the base data.
+// next returns the number of the key's next change, starting at 2: 1 is in the
+// base data.
 func (t *table) next(key string) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.stream[keyTextOf(key)]) + 2
 }
 
-// tick writes good changes of some keys. A bad row is given up only where others
-// succeed (L9), so there must be some in each worker and each batcher, whichever
-// channels it has.
+// tick writes good changes of some keys. A bad row is given up only where
+// others succeed (L9), so there must be some in each worker and each batcher,
+// whatever channels the worker has.
 func (t *table) tick() error {
 	rows := make(map[string]written)
 	for _, key := range tickKeys() {
@@ -146,9 +147,9 @@ func (t *table) tick() error {
 	return t.change(rows)
 }
 
-// tickKeys are the keys whose changes go on until all others have arrived. They lie
-// between the others, all over the table, so that each of its partitions has some, and
-// wherever there are some there are some for each batcher.
+// tickKeys are the keys whose changes continue until all others have arrived.
+// They are spread over the table, between the others, so that each partition
+// has some, and for each batcher.
 func tickKeys() (keys []string) {
 	near := []string{hotKey}
 	for i := 3; i < liveKeys; i += 7 {
@@ -171,7 +172,7 @@ func tickKeys() (keys []string) {
 
 func tickKey(near string, n int) string { return fmt.Sprintf("%s-tick-%d", near, n) }
 
-// change writes rows and remembers them.
+// change writes rows and records them.
 func (t *table) change(rows map[string]written) error {
 	if err := t.write(rows); err != nil {
 		return err
@@ -216,7 +217,7 @@ func (t *table) write(rows map[string]written) error {
 	return nil
 }
 
-// written returns how many changes were made since the tunnels were.
+// written returns the number of changes since the tunnels were created.
 func (t *table) written() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

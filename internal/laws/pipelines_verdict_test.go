@@ -37,7 +37,7 @@ func (w *pipelinesWorld) letters(p pipe) []letter {
 	return letters
 }
 
-// sample asks the service for the checkpoints.
+// sample requests the checkpoints from the service.
 func (w *pipelinesWorld) sample() {
 	for _, p := range pipes {
 		resp, err := w.tunnels.GetRpoByOffset(&tunnel.GetRpoRequest{TunnelId: w.ids[p.name]})
@@ -57,7 +57,8 @@ func (w *pipelinesWorld) sample() {
 	}
 }
 
-// suspect returns what tells whether an effect was one of a worker that had, or may have, lost the channel.
+// suspect returns a function that reports whether an effect came from a worker
+// that had, or may have, lost the channel.
 func (w *pipelinesWorld) suspect() func(entry) bool {
 	type delivery struct {
 		process int
@@ -84,15 +85,15 @@ func (w *pipelinesWorld) suspect() func(entry) bool {
 	}
 }
 
-// check asserts the laws.
+// check checks the laws.
 func (w *pipelinesWorld) check() {
 	w.Helper()
 	suspect := w.suspect()
-	breaches := make(map[string]int) // by law and door
+	breaches := make(map[string]int) // violations by law and door
 	for _, p := range pipes {
 		letters := w.letters(p)
 		if len(letters) == 0 {
-			w.Errorf("%s has no letters: the seed says nothing of L8", p.name)
+			w.Errorf("%s has no letters: the seed says nothing about L8", p.name)
 		}
 		var all []entry
 		for _, name := range p.doors {
@@ -121,7 +122,7 @@ func (w *pipelinesWorld) check() {
 	w.Logf("seed %d: %d and %d changes, %v; %d processes in %v", w.seed, w.tables[ordersTable].written(), w.tables[stockTable].written(), w.sink, w.next, time.Since(w.began).Round(time.Millisecond))
 }
 
-// shownBreaches is how many breaches of a law are shown at a door.
+// shownBreaches is how many violations of a law are shown per door.
 const shownBreaches = 3
 
 // readLetters reads the letters of a pipeline from the table.

@@ -21,8 +21,9 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
 )
 
-// pipelinesWorld is one world of pipelines: an emulator, a sink, tables that are
-// written to, and worker processes. Its fields belong to the goroutine of the test.
+// pipelinesWorld is one world of pipelines: an emulator, a sink, tables that
+// are written to, and worker processes. Its fields belong to the test's
+// goroutine.
 type pipelinesWorld struct {
 	*testing.T
 	seed     uint64
@@ -38,10 +39,10 @@ type pipelinesWorld struct {
 	draining []*pipelineProcess
 	next     int
 	unsure   []unsure
-	losses   []time.Time                       // when a fault was injected that makes a worker lose channels, and know it
+	losses   []time.Time                       // when faults were injected that make a worker lose channels, and notice it
 	samples  map[string]map[string][]committed // by pipeline and channel
 
-	story strings.Builder // what was done when, for a failing seed
+	story strings.Builder // what was done and when, for a failing seed
 	began time.Time
 }
 
@@ -50,10 +51,10 @@ type pipelineProcess struct {
 	*process
 	number int
 	killed bool
-	asked  time.Time // to end
-	paused time.Time // since when it is stopped
+	asked  time.Time // when it was asked to end
+	paused time.Time // since when it has been stopped
 	ended  chan struct{}
-	err    error     // of Wait, once ended is closed
+	err    error     // result of Wait, once ended is closed
 	at     time.Time // when it ended, once ended is closed
 }
 
@@ -66,8 +67,8 @@ func (p *pipelineProcess) hasEnded() bool {
 	}
 }
 
-// unsure is a time in which a worker may have lost channels without knowing it:
-// one process, one channel, or all of them.
+// unsure is a period in which a worker may have lost channels without knowing
+// it: one process, one channel, or all of them.
 type unsure struct {
 	stop
 	isProcess bool
@@ -100,7 +101,7 @@ func newPipelinesWorld(t *testing.T, seed uint64) *pipelinesWorld {
 	return w
 }
 
-// cleanUp ends what is left after a failure, and shows the story of one.
+// cleanUp ends what is left after a failure, and logs the story of the run.
 func (w *pipelinesWorld) cleanUp() {
 	left := append(slices.Clone(w.draining), w.slots...)
 	for _, p := range left {
@@ -147,7 +148,7 @@ func (w *pipelinesWorld) startWorker() *pipelineProcess {
 	w.must(err)
 	w.must(cmd.Start())
 	line, lineErr := bufio.NewReader(out).ReadString('\n')
-	go func() { // ends with the process; whoever needs its end waits for p.ended
+	go func() { // ends with the process; p.ended signals its end
 		defer close(p.ended)
 		p.err, p.at = p.Wait(), time.Now()
 	}()
@@ -158,7 +159,8 @@ func (w *pipelinesWorld) startWorker() *pipelineProcess {
 	return p
 }
 
-// askToEnd sends a worker the signal to end. It may have ended by itself, which reap finds.
+// askToEnd sends a worker the signal to end. It may have ended by itself, which
+// reap detects.
 func (w *pipelinesWorld) askToEnd(p *pipelineProcess) {
 	p.asked = time.Now()
 	if err := p.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -166,10 +168,12 @@ func (w *pipelinesWorld) askToEnd(p *pipelineProcess) {
 	}
 }
 
-// endBound is how long the end of a worker may take: close_timeout, and what the Router allows for the last calls.
+// endBound is how long a worker may take to end: close_timeout, and the time
+// that the Router allows for the last requests.
 const endBound = workerCloseTimeout + 12*time.Second
 
-// reap waits for the end of a worker that was killed or asked to end, and holds it to L7.
+// reap waits for the end of a worker that was killed or asked to end, and
+// checks L7.
 func (w *pipelinesWorld) reap(p *pipelineProcess) {
 	w.Helper()
 	select {
@@ -183,7 +187,7 @@ func (w *pipelinesWorld) reap(p *pipelineProcess) {
 	case p.killed && state.Signaled(), p.err == nil, state.ExitStatus() == exitNoService:
 	case state.ExitStatus() == exitUnsettled && w.mayHaveLost(p):
 	default:
-		w.Errorf("L7: process %d did not end well (asked: %t, %v after it): %v\n%s", p.number, !p.asked.IsZero(), p.at.Sub(p.asked), p.err, p.output)
+		w.Errorf("L7: process %d did not end cleanly (asked: %t, %v after it): %v\n%s", p.number, !p.asked.IsZero(), p.at.Sub(p.asked), p.err, p.output)
 	}
 }
 

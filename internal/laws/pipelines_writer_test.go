@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// tickEvery is how many rounds there are between two ticks.
+// tickEvery is the number of rounds between two ticks.
 const tickEvery = 12
 
 // changing is the writer of the tables.
 type changing struct {
 	quit, ended chan struct{}
 	stopped     bool
-	err         error // once ended is closed
+	err         error // valid once ended is closed
 }
 
-// stop ends the writer and waits for it.
+// stop stops the writer and waits for it.
 func (c *changing) stop() {
 	if !c.stopped {
 		close(c.quit)
@@ -24,7 +24,8 @@ func (c *changing) stop() {
 	<-c.ended
 }
 
-// write writes changes to the tables, in rounds, for about as long as there is trouble, and then ticks until it is stopped.
+// write writes changes to the tables, in rounds, for about as long as there are
+// faults, and then ticks until it is stopped.
 func (w *pipelinesWorld) write() *changing {
 	rounds := int((*pipelinesTime - time.Second) / changePause)
 	c := &changing{quit: make(chan struct{}), ended: make(chan struct{})}

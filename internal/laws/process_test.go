@@ -17,7 +17,7 @@ type process struct {
 	output *output
 }
 
-// start starts the consumer, and waits until it minds signals.
+// start starts the consumer, and waits until it handles signals.
 func (c consumer) start(t *testing.T) *process {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -38,7 +38,7 @@ func (c consumer) start(t *testing.T) *process {
 	return p
 }
 
-// kill ends the process as the kernel does: at once.
+// kill kills the process.
 func (p *process) kill(t *testing.T) {
 	t.Helper()
 	if err := p.Process.Kill(); err != nil {
@@ -58,32 +58,33 @@ func (p *process) signal(t *testing.T, s os.Signal) {
 	}
 }
 
-// alive reports whether the process still runs.
+// alive reports whether the process is still running.
 func (p *process) alive() bool { return p.Process.Signal(syscall.Signal(0)) == nil && !p.defunct() }
 
-// defunct reports whether the process has ended and nobody waited for it yet.
+// defunct reports whether the process has ended and was not waited for yet.
 func (p *process) defunct() bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid))
 	if err != nil {
-		return false // no such file on this system: believe the signal
+		return false // no such file on this system: rely on the signal
 	}
 	_, state, _ := strings.Cut(string(stat), ") ")
 	return strings.HasPrefix(state, "Z")
 }
 
-// terminate asks the process to end and checks that it ends well.
+// terminate asks the process to end and checks that it ends cleanly.
 func (p *process) terminate(t *testing.T) {
 	t.Helper()
 	p.signal(t, syscall.SIGTERM)
 	if err := p.Wait(); err != nil {
-		t.Fatalf("a process did not end well: %v\n%s", err, p.output)
+		t.Fatalf("a process did not end cleanly: %v\n%s", err, p.output)
 	}
 	if entries, err := os.ReadDir(p.Dir); err != nil || len(entries) > 0 {
 		t.Errorf("a process left files behind: %v %v", entries, err)
 	}
 }
 
-// output keeps the end of what a process writes. Its methods may be called from any goroutine.
+// output keeps the end of a process's output. Its methods may be called
+// concurrently.
 type output struct {
 	mu  sync.Mutex
 	end []byte

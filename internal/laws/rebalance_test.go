@@ -20,13 +20,14 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// listener is a transport that notes when a client's heartbeats carried a
-// status for the first time: in an answer the client heard it, in a request it reported it.
+// listener is a transport that notes when a client's heartbeats contained a
+// status for the first time: in a response the client heard of it, in a request
+// it reported it.
 type listener struct {
 	base *http.Transport
 
 	mu       sync.Mutex // guards the following
-	joined   time.Time  // the first heartbeat's answer
+	joined   time.Time  // the first heartbeat's response
 	heard    map[protocol.ChannelStatus]time.Time
 	reported map[protocol.ChannelStatus]time.Time
 }
@@ -83,11 +84,12 @@ func noteFirst(at map[protocol.ChannelStatus]time.Time, channels []*protocol.Cha
 	}
 }
 
-// move is a channel's way from one client to another, in the order of what happens.
+// move is a channel's move from one client to another, in the order of its
+// steps.
 type move struct {
-	hear   time.Duration // the service decides, as it sees the other client → the holder's heartbeat brings CLOSING
+	hear   time.Duration // the service decides, as it sees the other client → the holder's heartbeat is answered with CLOSING
 	report time.Duration // → the holder's heartbeat reports CLOSE
-	take   time.Duration // → the other client's heartbeat brings OPEN
+	take   time.Duration // → the other client's heartbeat is answered with OPEN
 	read   time.Duration // → it has handled a record of the channel
 }
 
@@ -109,7 +111,7 @@ func atRebalance(t *testing.T, w worker) move {
 	w.start(t, b, id, holder, first)
 	b.PutAll(100, 1)
 	testbed.Eventually(t, time.Minute, "the first client reads both channels", func() bool { return first.len() == 100 })
-	time.Sleep(5 * time.Second) // the heartbeats that the start brings are over
+	time.Sleep(5 * time.Second) // until the heartbeats of the start are over
 
 	w.start(t, b, id, taker, second)
 	version := 1
@@ -130,11 +132,11 @@ func atRebalance(t *testing.T, w worker) move {
 	return move{hear: asked.Sub(taker.joined), report: closed.Sub(asked), take: open.Sub(closed), read: second.first().Sub(open)}
 }
 
-// TestHandover_at_a_rebalance_adds_little_to_the_heartbeats asserts that a channel
-// which the service moves to a client that joined waits for the regular
-// heartbeats, by which alone the holder hears of it and the other client gets
+// TestHandover_at_a_rebalance_adds_little_to_the_heartbeats checks that a
+// channel which the service moves to a client that joined waits for the regular
+// heartbeats, by which alone the holder learns of it and the other client gets
 // it, and for little else. At the default interval that takes up to a minute,
-// so the test has a shorter one.
+// so the test uses a shorter one.
 func TestHandover_at_a_rebalance_adds_little_to_the_heartbeats(t *testing.T) {
 	t.Run("ours", func(t *testing.T) {
 		t.Parallel()

@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// The tests that would send these are skipped by needsSignals.
+// needsSignals skips the tests that would send these.
 var stopSignal, continueSignal os.Signal = os.Kill, os.Kill
 
 func needsSignals(t testing.TB) {
 	t.Helper()
-	t.Skip("this system has no signals that stop a process, let it go on and ask it to end")
+	t.Skip("this system has no signals that stop a process, continue it and ask it to end")
 }

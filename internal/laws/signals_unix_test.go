@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// stopSignal makes a process stand still, as a virtual machine that is paused;
-// continueSignal lets it go on.
+// stopSignal pauses a process, as if its virtual machine were paused;
+// continueSignal continues it.
 var stopSignal, continueSignal os.Signal = syscall.SIGSTOP, syscall.SIGCONT
 
-// needsSignals skips a test where processes cannot be sent the signals that it
-// sends: everywhere but on Unix.
+// needsSignals skips a test on systems without the signals that it sends: all
+// but Unix.
 func needsSignals(testing.TB) {}
