@@ -32,7 +32,7 @@
 //
 // # What the real service does not document
 //
-// These are our decisions; tests with these names check them:
+// These are our decisions, and tests check them:
 //
 //   - TERMINATED is accepted from an owner that was given the channel's finish
 //     token, or that found it as the checkpoint. (The official Go SDK may lose
