@@ -1,16 +1,16 @@
-// Package forward is what the examples to-nats, to-redis, to-rabbitmq, to-postgres,
-// to-kafka and to-http have in common: a table of orders in a Tablestore inside the
-// process, somebody who writes to it, a Watermill Router that forwards each change to
-// the example's publisher, and the comparison of what a consumer finds at the broker
-// with what was written to the table.
+// Package forward is the common part of the examples to-nats, to-redis,
+// to-rabbitmq, to-postgres, to-kafka and to-http: a table of orders in a
+// Tablestore inside the process, a writer to that table, a Watermill Router
+// that forwards each change to the example's publisher, and the comparison of
+// what a consumer receives from the broker with what was written to the table.
 //
 //	table ── tunnel ──▶ subscriber ──▶ Router ──▶ publisher ──▶ broker ──▶ consumer
 //	  └───────────────────────── compared with ─────────────────────────────┘
 //
-// Every change must arrive, with the payload that the subscriber gave it, and the
-// changes of each order in their order. On the way a partition of the table splits, and
-// some of the broker's answers are lost (made up): those changes are published again,
-// and come twice with the same UUID.
+// Every change must arrive, with the payload that the subscriber gave it, and
+// the changes of each order in order. Meanwhile a partition of the table
+// splits, and some of the broker's responses are lost (simulated): those
+// changes are published again and arrive twice with the same UUID.
 package forward
 
 import (
@@ -33,11 +33,11 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// limit is how long a step may take once the writes are over.
+// limit is how long a step may take after the writes.
 const limit = 30 * time.Second
 
-// Main is an example's main function. name is the example's, open connects to its
-// broker and makes there what it needs.
+// Main is an example's main function. name is the example's name; open connects
+// to its broker and creates what it needs there.
 func Main(name string, open func(ctx context.Context, b *Broker) error) {
 	orders := flag.Int("orders", 100, "how many orders are written")
 	changes := flag.Int("changes", 10, "how many changes each order has")
@@ -74,9 +74,9 @@ func run(
 	defer func() { err = errors.Join(err, t.Close()) }()
 	fmt.Printf("from  table and tunnel %s (emulator inside this process)\nto    %s\n\n", topic, b.Server)
 
-	// Both ends: the table is written to, the broker is read from.
+	// Both ends: write to the table, read from the broker.
 	l := newLedger()
-	working, fail := context.WithCancelCause(context.Background()) // ends with the comparison, or early when something fails
+	working, fail := context.WithCancelCause(context.Background()) // ends with the comparison, or early if something fails
 	defer fail(nil)
 	reading, stopReading := context.WithCancel(working)
 	read := make(chan struct{})
@@ -102,7 +102,7 @@ func run(
 		return err
 	}
 
-	// What the server took can be read.
+	// What the server has accepted can be read.
 	err = l.wait(working, limit, "read back", func(c counts) bool {
 		return c.unread == 0 && (b.DropsDuplicates || c.arrived >= c.published)
 	})
@@ -113,8 +113,8 @@ func run(
 	return errors.Join(err, report(l, b, orders, interrupted))
 }
 
-// startRouter starts the Router: a subscription of the table's changes on the one
-// side, the broker's publisher on the other. Its end arrives on ran.
+// startRouter starts the Router between a subscription to the table's changes
+// and the broker's publisher. The Router's end is sent to ran.
 func startRouter(t *table, b *Broker, l *ledger, fail context.CancelCauseFunc) (router *message.Router, ran <-chan error, err error) {
 	sub, err := subscriber.New(t.config(), b.Logger)
 	if err != nil {
@@ -145,8 +145,8 @@ func startRouter(t *table, b *Broker, l *ledger, fail context.CancelCauseFunc) (
 	}
 }
 
-// bridge writes the orders and waits until each change is forwarded. An interrupt,
-// the end of ctx, ends it early.
+// bridge writes the orders and waits until each change is forwarded. The end of
+// ctx, an interrupt, ends it early.
 func bridge(ctx, working context.Context, t *table, l *ledger, orders, changes int) (interrupted bool, err error) {
 	both, cancel := context.WithCancelCause(working)
 	defer cancel(nil)
@@ -189,8 +189,8 @@ func show(l *ledger) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// report prints the closing table and returns what is wrong. An interrupted run may
-// leave changes behind, but just those that were not forwarded.
+// report prints the closing table and returns what is wrong. An interrupted run
+// may leave changes behind, but only those that were not forwarded.
 func report(l *ledger, b *Broker, orders int, interrupted bool) error {
 	c, v := l.counts(), l.compare()
 	row := func(name, format string, args ...any) {
@@ -199,12 +199,12 @@ func report(l *ledger, b *Broker, orders int, interrupted bool) error {
 	fmt.Println()
 	row("changes written", "%d, to %d orders", c.written, orders)
 	row("forwarded", "%d", c.forwarded)
-	row("answers lost", "%d, made up: published again", c.lost)
+	row("responses lost", "%d, simulated: published again", c.lost)
 	row("read back", "%d", c.arrived)
 	if b.DropsDuplicates {
 		row("duplicates", "%d, the server drops them by their UUID", v.duplicates)
 	} else {
-		row("duplicates", "%d, known by their UUID", v.duplicates)
+		row("duplicates", "%d, recognized by their UUID", v.duplicates)
 	}
 	row("left in the tunnel", "%d", c.written-c.forwarded)
 	if !interrupted && v.missing > 0 || v.missing > c.written-c.forwarded {
@@ -213,6 +213,6 @@ func report(l *ledger, b *Broker, orders int, interrupted bool) error {
 	if len(v.faults) > 0 {
 		return errors.New("what was read back is not what was written:\n  " + strings.Join(v.faults, "\n  "))
 	}
-	fmt.Printf("\nEach forwarded change arrived with its payload, and those of an order came in their order.\n")
+	fmt.Printf("\nEach forwarded change arrived with its payload, and those of an order arrived in order.\n")
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// memory is a broker in memory. Its queue has one order.
+// memory is a broker in memory. Its queue has a single order.
 type memory struct {
 	publish  func(queue []arrival, msg arrival) ([]arrival, error) // nil: append
 	endEarly bool                                                  // the reader gives up
@@ -82,15 +82,15 @@ func TestForward_finds_nothing_wrong_with(t *testing.T) {
 		m    *memory
 	}{
 		{"a broker that works", &memory{}},
-		{"a publisher that fails at times", &memory{publish: func(queue []arrival, a arrival) ([]arrival, error) {
+		{"a publisher that fails sometimes", &memory{publish: func(queue []arrival, a arrival) ([]arrival, error) {
 			if failures++; failures%7 == 0 {
-				return queue, errors.New("made up")
+				return queue, errors.New("simulated")
 			}
 			return append(queue, a), nil
 		}}},
 		{"a publisher that fails after the fact", &memory{publish: func(queue []arrival, a arrival) ([]arrival, error) {
 			if failures++; failures%7 == 0 {
-				return append(queue, a), errors.New("made up")
+				return append(queue, a), errors.New("simulated")
 			}
 			return append(queue, a), nil
 		}}},
@@ -118,8 +118,8 @@ func TestForward_names_what_is_wrong_with(t *testing.T) {
 			}
 			return append(queue, a), nil
 		}}},
-		{"a broker that turns the order of a key round", "but {Type:", &memory{publish: func() func(queue []arrival, a arrival) ([]arrival, error) {
-			var held *arrival // an order's first change, which comes after its second
+		{"a broker that reverses the order of a key", "but {Type:", &memory{publish: func() func(queue []arrival, a arrival) ([]arrival, error) {
+			var held *arrival // an order's first change, delivered after its second
 			return func(queue []arrival, a arrival) ([]arrival, error) {
 				first := strings.Contains(a.payload, `"order":4}`)
 				switch {
@@ -134,7 +134,7 @@ func TestForward_names_what_is_wrong_with(t *testing.T) {
 				return append(queue, a), nil
 			}
 		}()}},
-		{"a broker that makes messages up", "was never published", &memory{publish: func(queue []arrival, a arrival) ([]arrival, error) {
+		{"a broker that invents messages", "was never published", &memory{publish: func(queue []arrival, a arrival) ([]arrival, error) {
 			if len(queue) == 30 {
 				queue = append(queue, arrival{"made-up", a.payload})
 			}
@@ -151,7 +151,7 @@ func TestForward_names_what_is_wrong_with(t *testing.T) {
 	}
 }
 
-// TestForward_undoes_what_open_did: the last step first, and each of them.
+// TestForward_undoes_what_open_did: all steps, the last one first.
 func TestForward_undoes_what_open_did(t *testing.T) {
 	var undone []int
 	bad, worse := errors.New("open fails"), errors.New("so does a step of the end")
@@ -168,7 +168,8 @@ func TestForward_undoes_what_open_did(t *testing.T) {
 	}
 }
 
-// TestLedger_compare counts what is missing at the end of an order's changes as missing.
+// TestLedger_compare: changes at the end of an order that did not arrive count
+// as missing.
 func TestLedger_compare(t *testing.T) {
 	payload := func(step int) string {
 		return fmt.Sprintf(`{"type":"update","key":{"order":1},"columns":{"step":%d,"status":"s"}}`, step)
@@ -184,7 +185,7 @@ func TestLedger_compare(t *testing.T) {
 		{"the end is missing", []int{1, 2}, 1, 0, ""},
 		{"the middle is missing", []int{1, 3}, 1, 0, "change 2 of order 1"},
 		{"the order is wrong", []int{2, 1, 3}, 0, 0, "change 1 of order 1"},
-		{"what was never written came", []int{1, 2, 3, 4}, 0, 0, "order 1 has 3 changes"},
+		{"a change that was never written arrived", []int{1, 2, 3, 4}, 0, 0, "order 1 has 3 changes"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			l := newLedger()

@@ -15,17 +15,17 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// ledger keeps what went in at the table and what came out at the broker. Its
-// methods may be called by several goroutines.
+// ledger keeps what was written to the table and what was read from the broker.
+// Its methods may be called concurrently.
 type ledger struct {
 	mu        sync.Mutex         // guards what follows
 	written   map[int64][]change // by order, in the table's order
-	writes    int                // all of written
+	writes    int                // number of changes in written
 	payloads  map[string]string  // by UUID, as the subscriber delivered them
 	forwarded map[string]bool    // UUIDs that were published and acked
-	published int                // what the server took, repetitions included
-	lost      int                // answers made up to be lost
-	failure   error              // the last of the publisher's own
+	published int                // what the server accepted, repetitions included
+	lost      int                // responses that were simulated to be lost
+	failure   error              // the publisher's last own error
 	arrived   []arrival          // what was read back, repetitions included
 	distinct  map[string]bool    // UUIDs of arrived
 	unread    map[string]bool    // UUIDs of forwarded that have not arrived
@@ -61,7 +61,7 @@ func (l *ledger) wrote(c change) {
 	})
 }
 
-// delivered is the Router's handler: it forwards each message as it is.
+// delivered is the Router's handler: it forwards each message unchanged.
 func (l *ledger) delivered(msg *message.Message) ([]*message.Message, error) {
 	l.update(func() { l.payloads[msg.UUID] = string(msg.Payload) })
 	return []*message.Message{msg}, nil
@@ -75,7 +75,7 @@ func (l *ledger) got(uuid string, payload []byte) {
 	})
 }
 
-// counts is a look at the ledger.
+// counts are the ledger's figures at some moment.
 type counts struct {
 	written, forwarded, published, lost, arrived, distinct, unread int
 	failure                                                        error
@@ -87,7 +87,8 @@ func (l *ledger) counts() counts {
 	return counts{l.writes, len(l.forwarded), l.published, l.lost, len(l.arrived), len(l.distinct), len(l.unread), l.failure}
 }
 
-// wait waits until done, ctx ends, or limit is over. what says what did not happen then.
+// wait waits until done returns true, ctx ends, or limit is over. what
+// describes in the error what did not happen.
 func (l *ledger) wait(ctx context.Context, limit time.Duration, what string, done func(counts) bool) error {
 	late := time.NewTimer(limit)
 	defer late.Stop()
@@ -106,11 +107,11 @@ func (l *ledger) wait(ctx context.Context, limit time.Duration, what string, don
 	return nil
 }
 
-// errLost is what the Router gets in place of an answer of the server.
-var errLost = errors.New("the answer was lost (made up, to show a repetition)")
+// errLost is what the Router gets instead of a response of the server.
+var errLost = errors.New("the response was lost (simulated, to show a repetition)")
 
-// losing publishes everything, but fails after each hundredth message, as when the
-// connection breaks before the server's answer is there: the message is nacked and
+// losing publishes everything, but fails after each hundredth message, as if
+// the connection broke before the server's response: the message is nacked and
 // published once more.
 type losing struct {
 	message.Publisher
@@ -119,7 +120,7 @@ type losing struct {
 
 const loseEvery = 100
 
-// Publish counts what the server took.
+// Publish counts what the server has accepted.
 func (p losing) Publish(topic string, msgs ...*message.Message) (err error) {
 	if err := p.Publisher.Publish(topic, msgs...); err != nil {
 		p.ledger.update(func() { p.ledger.failure = fmt.Errorf("the last publish that failed: %w", err) })
@@ -142,13 +143,13 @@ func (p losing) Publish(topic string, msgs ...*message.Message) (err error) {
 	return err
 }
 
-// verdict is what the comparison found.
+// verdict is the result of the comparison.
 type verdict struct {
 	missing, duplicates int
 	faults              []string
 }
 
-// maxFaults is how many faults a verdict names.
+// maxFaults is the maximum number of faults in a verdict.
 const maxFaults = 5
 
 func (v *verdict) fault(format string, args ...any) {
@@ -157,16 +158,16 @@ func (v *verdict) fault(format string, args ...any) {
 	}
 }
 
-// compare compares what came out with what went in. A UUID that comes again is a
-// duplicate, as for a consumer with an inbox table. Of the others, those of each order
-// must be what was written to it, in that order and from the start; what is missing can
-// only be the end.
+// compare compares what was read from the broker with what was written to the
+// table. A message whose UUID has arrived before is a duplicate, as for a
+// consumer with an inbox table. The others of each order must be what was
+// written to it, in that order and from the start; only the end may be missing.
 func (l *ledger) compare() verdict {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var v verdict
 	seen := make(map[string]bool)
-	next := make(map[int64]int) // by order: how many changes have come
+	next := make(map[int64]int) // by order: number of changes that have arrived
 	for _, a := range l.arrived {
 		if payload, ok := l.payloads[a.uuid]; !ok {
 			v.fault("message %q was never published", a.uuid)
@@ -186,13 +187,13 @@ func (l *ledger) compare() verdict {
 		place := next[c.Order]
 		next[c.Order]++
 		if all := l.written[c.Order]; place >= len(all) {
-			v.fault("order %d has %d changes, and one more came: %+v", c.Order, len(all), c)
+			v.fault("order %d has %d changes, and one more arrived: %+v", c.Order, len(all), c)
 		} else if all[place] != c {
-			v.fault("change %d of order %d is %+v, but %+v came", place+1, c.Order, all[place], c)
+			v.fault("change %d of order %d is %+v, but %+v arrived", place+1, c.Order, all[place], c)
 		}
 	}
 	for uuid := range l.unread {
-		v.fault("message %s was forwarded and never came", uuid)
+		v.fault("message %s was forwarded and never arrived", uuid)
 	}
 	for _, order := range slices.Sorted(maps.Keys(l.written)) {
 		v.missing += max(len(l.written[order])-next[order], 0)
@@ -200,7 +201,8 @@ func (l *ledger) compare() verdict {
 	return v
 }
 
-// changeOf reads a change from a message's payload, the subscriber's default JSON.
+// changeOf reads a change from a message's payload, the subscriber's default
+// JSON.
 func changeOf(payload string) (change, error) {
 	var p struct {
 		Type    string

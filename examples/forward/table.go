@@ -22,7 +22,8 @@ const (
 	topic     = tableName + "/forward" // table and tunnel
 )
 
-// change is one change of an order. Step counts the changes of an order from 1 on.
+// change is one change of an order. Step counts the changes of an order,
+// starting at 1.
 type change struct {
 	Type   ots.RecordType
 	Order  int64
@@ -42,13 +43,14 @@ func changeAt(order, step, steps int) change {
 	return change{ots.Update, int64(order), int64(step), fmt.Sprintf("status %d", step)}
 }
 
-// table is the table of orders in a Tablestore inside this process. It is for one goroutine.
+// table is the table of orders in a Tablestore inside this process. It is for
+// one goroutine.
 type table struct {
 	emulator *emulator.Emulator
 	client   *tablestore.TableStoreClient
 }
 
-// startTable makes the table with a partition for each half of the orders, so
+// startTable creates the table with a partition for each half of the orders, so
 // that its tunnel has two channels.
 func startTable(orders int) (*table, error) {
 	em, err := emulator.Start(emulator.Options{Instance: instance, AccessKeyID: keyID, AccessKeySecret: keySecret})
@@ -81,9 +83,9 @@ func (t *table) config() subscriber.Config {
 	}
 }
 
-// write takes all orders through their lives, side by side. It tells wrote of each
-// change, and returns the cause if ctx ends. Half way it splits a partition: one of the
-// channels ends, and two go on.
+// write takes all orders through their lives, side by side. It calls wrote for
+// each change, and returns the cause if ctx ends. Half way it splits a
+// partition: one of the channels ends, and two continue.
 func (t *table) write(ctx context.Context, orders, steps int, wrote func(change)) error {
 	for step := 1; step <= steps; step++ {
 		if step == steps/2+1 {

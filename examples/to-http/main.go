@@ -1,10 +1,11 @@
-// To-http forwards the changes of a table to a web server, with a Watermill Router
-// and Watermill's HTTP publisher, and compares what the server got with what was written.
+// To-http forwards the changes of a table to a web server, with a Watermill
+// Router and Watermill's HTTP publisher, and compares what the server received
+// with what was written.
 //
 //	go run ./examples/to-http
 //
-// needs nothing but Go: the table and the server are inside the process. It ends by
-// itself, or cleanly at Ctrl-C.
+// needs only Go: the table and the server are inside the process. It ends by
+// itself, or cleanly on Ctrl-C.
 package main
 
 import (
@@ -32,11 +33,12 @@ func open(_ context.Context, b *forward.Broker) error {
 	b.Topic = fmt.Sprintf("http://%s/%s", listener.Addr(), b.Name) // Watermill's topic is the URL
 	b.Server = "a web server inside this process, POST " + b.Topic
 
-	// Order per key limits how fast one key can go: its next change is sent when the
-	// request before is answered. Requests of different keys run side by side.
+	// Order per key limits the speed of one key: its next change is sent when
+	// the previous request is answered. Requests for different keys run side by
+	// side.
 	client := &http.Client{
-		Timeout:   10 * time.Second,                          // without one, a server that hangs holds the key for ever
-		Transport: &http.Transport{MaxIdleConnsPerHost: 100}, // by default 2, and a new connection for each other request
+		Timeout:   10 * time.Second,                          // without a timeout, a server that hangs holds the key forever
+		Transport: &http.Transport{MaxIdleConnsPerHost: 100}, // the default is 2, and a new connection for each other request
 	}
 	b.AtEnd(func(context.Context) error { client.CloseIdleConnections(); return nil })
 	b.Publisher, err = wmhttp.NewPublisher(wmhttp.PublisherConfig{Client: client, MarshalMessageFunc: request}, b.Logger)
@@ -44,7 +46,8 @@ func open(_ context.Context, b *forward.Broker) error {
 	return err
 }
 
-// request makes the default request (POST, UUID and metadata in its header), and ends it with the message's context.
+// request builds the default request (POST, UUID and metadata in the header),
+// and ends it with the message's context.
 func request(url string, msg *message.Message) (*http.Request, error) {
 	req, err := wmhttp.DefaultMarshalMessageFunc(url, msg)
 	if err != nil {
@@ -53,7 +56,8 @@ func request(url string, msg *message.Message) (*http.Request, error) {
 	return req.WithContext(msg.Context()), nil
 }
 
-// serve is the web server. Its answer acks the message, so it comes when the message is taken.
+// serve is the web server. Its response acks the message, so it is sent once
+// the message is accepted.
 func serve(ctx context.Context, listener net.Listener, got func(uuid string, payload []byte)) error {
 	srv := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)

@@ -15,7 +15,7 @@ func TestToHTTP_drains_at_an_interrupt(t *testing.T) {
 	p := exampletest.Start(t, "forwarded", nil, "-changes", "10000")
 	p.Interrupt()
 	p.Wait()
-	p.Want("Interrupted", "came in their order")
+	p.Want("Interrupted", "arrived in order")
 	if forwarded, read := p.Figure("forwarded"), p.Figure("read back"); forwarded == 0 || read < forwarded {
 		t.Errorf("%d forwarded, %d read back:\n%s", forwarded, read, p.Output())
 	}

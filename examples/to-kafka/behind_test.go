@@ -19,8 +19,9 @@ import (
 	behind "github.com/watermill-ots/watermill-ots/examples/batches-behind"
 )
 
-// kafkaTopic makes a topic with so many partitions and n messages, spread over them, at the brokers of KAFKA_BROKERS or
-// in a kfake of its own.
+// kafkaTopic creates a topic with the given number of partitions and n
+// messages, spread over them, on the brokers of KAFKA_BROKERS or in its own
+// kfake.
 func kafkaTopic(t *testing.T, partitions int32, n int) (topic string, open func() *kafka.Subscriber) {
 	t.Helper()
 	brokers := strings.Split(os.Getenv("KAFKA_BROKERS"), ",")
@@ -85,13 +86,13 @@ func TestKafka_has_one_message_in_flight_for_each_partition(t *testing.T) {
 			}
 			t.Log(f)
 			if f.InFlight != partitions || f.Largest != partitions {
-				t.Errorf("want as many as partitions: %s", f)
+				t.Errorf("want one per partition: %s", f)
 			}
 		})
 	}
 }
 
-func TestKafka_delivers_again_what_is_acked_while_the_Router_closes(t *testing.T) {
+func TestKafka_redelivers_what_is_acked_while_the_Router_closes(t *testing.T) {
 	for _, way := range []behind.Way{behind.Close, behind.Cancel, behind.Stop} {
 		t.Run(string(way), func(t *testing.T) {
 			topic, open := kafkaTopic(t, 1, 3)

@@ -42,11 +42,11 @@ func TestChaos_Kafka(t *testing.T) {
 			}
 			config := kafka.DefaultSaramaSyncPublisherConfig()
 			config.Producer.RequiredAcks = sarama.WaitForAll
-			config.Producer.Retry.Max = 0 // the router tries again, and keeps the order
+			config.Producer.Retry.Max = 0 // the router retries, and keeps the order
 			config.Metadata.Retry.Max, config.Metadata.Retry.Backoff = 3, 100*time.Millisecond
 			config.Net.MaxOpenRequests = 1
 			config.Net.DialTimeout, config.Net.ReadTimeout, config.Net.WriteTimeout = time.Second, time.Second, time.Second
-			config.Net.Proxy.Enable, config.Net.Proxy.Dialer = true, p // the broker tells its own address
+			config.Net.Proxy.Enable, config.Net.Proxy.Dialer = true, p // the broker announces its own address
 			pub, err := kafka.NewPublisher(kafka.PublisherConfig{
 				Brokers: []string{p.Addr()}, OverwriteSaramaConfig: config,
 				Marshaler: kafka.NewWithPartitioningMarshaler(func(_ string, msg *message.Message) (string, error) {

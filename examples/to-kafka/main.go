@@ -1,17 +1,14 @@
-// To-kafka forwards the changes of a table to a topic of Kafka, with a Watermill
-// Router and Watermill's Kafka publisher, and compares what a consumer of the topic finds
-// with what was written.
+// To-kafka forwards the changes of a table to a Kafka topic, with a Watermill
+// Router and Watermill's Kafka publisher, and compares what a consumer of the
+// topic receives with what was written.
 //
-//	go -C examples/to-kafka run .
+//	go run ./examples/to-kafka
 //
-// needs nothing but Go: the table and kfake, an imitation of Kafka, are inside the
-// process. It ends by itself, or cleanly at Ctrl-C.
+// needs only Go: the table and kfake, an imitation of Kafka, are inside the
+// process. It ends by itself, or cleanly on Ctrl-C.
 //
-// With KAFKA_BROKERS set, such as 127.0.0.1:9092 or a list with commas, it makes a topic
-// there, and deletes it in the end.
-//
-// The program has a module and a workspace of its own, because kfake needs a later
-// Go than the other examples do.
+// With KAFKA_BROKERS set, such as 127.0.0.1:9092 or a list separated by commas,
+// it creates a topic there, and deletes it at the end.
 package main
 
 import (
@@ -31,7 +28,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// partitions is how many partitions the topic has.
+// partitions is the number of partitions of the topic.
 const partitions = 6
 
 func main() { forward.Main("to-kafka", open) }
@@ -47,9 +44,10 @@ func open(_ context.Context, b *forward.Broker) error {
 		brokers, kind = cluster.ListenAddrs(), "kfake inside this process"
 	}
 	config := kafka.DefaultSaramaSyncPublisherConfig()
-	// By default the leader's answer is enough, and a change is acked before it is copied.
+	// By default the leader's response is enough, and a change is acked before
+	// it is replicated.
 	config.Producer.RequiredAcks = sarama.WaitForAll
-	// A topic that was just made has no leader yet.
+	// A topic that was just created has no leader yet.
 	config.Metadata.Retry.Max, config.Metadata.Retry.Backoff = 10, 250*time.Millisecond
 	client, err := sarama.NewClient(brokers, config)
 	if err != nil {
@@ -62,14 +60,15 @@ func open(_ context.Context, b *forward.Broker) error {
 	}
 	detail := &sarama.TopicDetail{NumPartitions: partitions, ReplicationFactor: int16(min(3, len(client.Brokers())))}
 	if err := admin.CreateTopic(b.Name, detail, false); err != nil {
-		return fmt.Errorf("make the topic %s: %w", b.Name, err)
+		return fmt.Errorf("create the topic %s: %w", b.Name, err)
 	}
 	b.AtEnd(func(context.Context) error { return admin.DeleteTopic(b.Name) })
 	b.Server = fmt.Sprintf("%s, %s, topic %s with %d partitions", kind, strings.Join(brokers, ","), b.Name, partitions)
 
-	// Order per key costs a key for each message: Kafka has order within a partition only, and
-	// the key's hash chooses it. So it holds as long as the number of partitions stays; and
-	// a consumer may take each partition in parallel, but not the messages of one.
+	// Order per key requires a key for each message: Kafka keeps order only
+	// within a partition, and the key's hash chooses the partition. So the
+	// order holds as long as the number of partitions stays the same; and a
+	// consumer may handle partitions in parallel, but not the messages of one.
 	pub, err := kafka.NewPublisher(kafka.PublisherConfig{
 		Brokers: brokers, OverwriteSaramaConfig: config,
 		Marshaler: kafka.NewWithPartitioningMarshaler(func(_ string, msg *message.Message) (string, error) {
@@ -98,7 +97,7 @@ func read(ctx context.Context, client sarama.Client, topic string, got func(uuid
 		if err != nil {
 			return fmt.Errorf("partition %d: %w", partition, err)
 		}
-		defer messages.AsyncClose() // ends what follows
+		defer messages.AsyncClose() // ends the goroutine below
 		reading.Go(func() {
 			for m := range messages.Messages() {
 				msg, err := kafka.DefaultMarshaler{}.Unmarshal(m)

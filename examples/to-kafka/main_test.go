@@ -29,7 +29,7 @@ func TestToKafka_forwards_each_change_in_order(t *testing.T) {
 		}
 		defer client.Close()
 		if topics, err := client.Topics(); err != nil || slices.Contains(topics, name) {
-			t.Errorf("the topic %s is left: %v", name, err)
+			t.Errorf("the topic %s was not deleted: %v", name, err)
 		}
 	})
 }

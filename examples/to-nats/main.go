@@ -1,14 +1,14 @@
 // To-nats forwards the changes of a table to a stream of NATS JetStream, with a
 // Watermill Router and Watermill's NATS publisher, and compares what a consumer
-// of the stream finds with what was written.
+// of the stream receives with what was written.
 //
 //	go run ./examples/to-nats
 //
-// needs nothing but Go: the table and the NATS server are inside the process. It
-// ends by itself, or cleanly at Ctrl-C.
+// needs only Go: the table and the NATS server are inside the process. It ends
+// by itself, or cleanly on Ctrl-C.
 //
-// With NATS_URL set, such as nats://127.0.0.1:4222, it makes a stream at that server,
-// and deletes it in the end.
+// With NATS_URL set, such as nats://127.0.0.1:4222, it creates a stream on that
+// server, and deletes it at the end.
 package main
 
 import (
@@ -39,8 +39,8 @@ func open(ctx context.Context, b *forward.Broker) error {
 		servers, where = srv.ClientURL(), " inside this process"
 	}
 	conn, err := nats.Connect(servers)
-	if malformed := new(url.Error); errors.As(err, &malformed) { // without the text: it quotes the password
-		return fmt.Errorf("NATS_URL is no URL of the form nats://user:password@host:4222: %w", malformed.Err)
+	if malformed := new(url.Error); errors.As(err, &malformed) { // without the text, which quotes the password
+		return fmt.Errorf("NATS_URL is not a URL of the form nats://user:password@host:4222: %w", malformed.Err)
 	} else if err != nil {
 		return fmt.Errorf("connect to the NATS server of NATS_URL: %w", err)
 	}
@@ -51,21 +51,23 @@ func open(ctx context.Context, b *forward.Broker) error {
 	}
 	stream, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: b.Name, Subjects: []string{b.Name}})
 	if err != nil {
-		return fmt.Errorf("make the stream %s: %w", b.Name, err)
+		return fmt.Errorf("create the stream %s: %w", b.Name, err)
 	}
 	b.AtEnd(func(ctx context.Context) error { return js.DeleteStream(ctx, b.Name) })
 	b.Server = fmt.Sprintf("NATS %s%s, %s, stream %s", conn.ConnectedServerVersion(), where, conn.ConnectedUrlRedacted(), b.Name)
 
-	// With TrackMsgId the server drops a message whose UUID it has seen within the
-	// stream's window (two minutes): a change that is published again is there once.
+	// With TrackMsgId the server drops a message whose UUID it has seen within
+	// the stream's window (two minutes): a change that is published again is
+	// stored once.
 	b.DropsDuplicates = true
 	b.Publisher, err = natsbroker.NewPublisher(natsbroker.PublisherConfig{
 		URL:       servers,
 		JetStream: natsbroker.JetStreamConfig{TrackMsgId: true},
 	}, b.Logger)
 
-	// Order per key costs nothing at the server, since a stream has one order. It costs
-	// the consumer its parallelism: it holds with one message at a time, not over a queue group.
+	// Order per key costs nothing on the server, since a stream has a single
+	// order. It costs the consumer its parallelism: the order holds with one
+	// message at a time, not across a queue group.
 	b.Read = func(ctx context.Context, got func(string, []byte)) error { return read(ctx, stream, got) }
 	return err
 }
@@ -98,7 +100,7 @@ func startServer(b *forward.Broker) (*natsserver.Server, error) {
 		Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("make the NATS server: %w", err)
+		return nil, fmt.Errorf("create the NATS server: %w", err)
 	}
 	srv.Start()
 	b.AtEnd(func(context.Context) error { srv.Shutdown(); srv.WaitForShutdown(); return nil })

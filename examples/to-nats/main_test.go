@@ -27,7 +27,7 @@ func TestToNATS_forwards_each_change_in_order(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := js.Stream(t.Context(), name); err != jetstream.ErrStreamNotFound {
-			t.Errorf("the stream %s is left: %v", name, err)
+			t.Errorf("the stream %s was not deleted: %v", name, err)
 		}
 	})
 }

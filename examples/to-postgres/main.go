@@ -1,13 +1,13 @@
-// To-postgres forwards the changes of a table to a table of PostgreSQL, with a
-// Watermill Router and Watermill's SQL publisher, and compares what a subscriber finds
-// there with what was written.
+// To-postgres forwards the changes of a table to a PostgreSQL table, with a
+// Watermill Router and Watermill's SQL publisher, and compares what a
+// subscriber receives from there with what was written.
 //
 //	DATABASE_URL=postgres://postgres@127.0.0.1:5432/postgres go run ./examples/to-postgres
 //
-// That URL is also the default. There is no PostgreSQL inside a process, so one must run
-// there; the example makes two tables, for the messages and for the subscriber's position,
-// and drops them in the end. The Tablestore is inside the process. It ends by itself, or
-// cleanly at Ctrl-C.
+// That URL is also the default. PostgreSQL cannot run inside the process, so a
+// server must run there. The example creates two tables, for the messages and
+// for the subscriber's position, and drops them at the end. The Tablestore is
+// inside the process. It ends by itself, or cleanly on Ctrl-C.
 package main
 
 import (
@@ -31,7 +31,7 @@ func open(ctx context.Context, b *forward.Broker) error {
 	if err != nil { // without the password
 		return fmt.Errorf("DATABASE_URL: %w", err)
 	}
-	config.MaxConns = 16 // so many changes are inserted side by side
+	config.MaxConns = 16 // number of changes that are inserted side by side
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return err
@@ -40,7 +40,7 @@ func open(ctx context.Context, b *forward.Broker) error {
 	at := fmt.Sprintf("%s:%d", config.ConnConfig.Host, config.ConnConfig.Port)
 	var version string
 	if err := pool.QueryRow(ctx, "select split_part(current_setting('server_version'), ' ', 1)").Scan(&version); err != nil {
-		attempts := strings.Split(err.Error(), "\n") // a line each
+		attempts := strings.Split(err.Error(), "\n") // one line each
 		return fmt.Errorf("cannot use PostgreSQL at %s: set DATABASE_URL, such as postgres://user:password@host:5432/database (%s)",
 			at, strings.TrimSpace(attempts[len(attempts)-1]))
 	}
@@ -58,17 +58,19 @@ func open(ctx context.Context, b *forward.Broker) error {
 		_, err := pool.Exec(ctx, fmt.Sprintf("drop table if exists %s, %s", schema.MessagesTable(b.Name), offsets.MessagesOffsetsTable(b.Name)))
 		return err
 	})
-	if err := sub.SubscribeInitialize(b.Name); err != nil { // makes both tables
-		return fmt.Errorf("make the tables of %s: %w", b.Name, err)
+	if err := sub.SubscribeInitialize(b.Name); err != nil { // creates both tables
+		return fmt.Errorf("create the tables of %s: %w", b.Name, err)
 	}
 	b.Server = fmt.Sprintf("PostgreSQL %s, %s, database %s, table %s", version, at, config.ConnConfig.Database, schema.MessagesTable(b.Name))
 
-	// Each change is a transaction of its own, and its commit the answer. Where that is too
-	// slow, batching.PublishTo inserts the rows of a batch with one statement.
+	// Each change is a separate transaction, acked by its commit. If that is
+	// too slow, batching.PublishTo inserts the rows of a batch with one
+	// statement.
 	b.Publisher, err = wmsql.NewPublisher(db, wmsql.PublisherConfig{SchemaAdapter: schema}, b.Logger)
 
-	// Order per key costs delay: rows are read in the order of their transactions, so a
-	// transaction that stays open anywhere in the database holds back all later rows.
+	// Order per key costs delays: rows are read in the order of their
+	// transactions, so a transaction that stays open anywhere in the database
+	// holds back all later rows.
 	b.Read = func(ctx context.Context, got func(string, []byte)) error { return read(ctx, sub, b.Name, got) }
 	return err
 }

@@ -22,7 +22,7 @@ func TestToPostgres_forwards_each_change_in_order(t *testing.T) {
 	var left int
 	err = conn.QueryRow(t.Context(), "select count(*) from pg_tables where tablename like '%' || $1", name).Scan(&left)
 	if err != nil || left > 0 {
-		t.Errorf("%d tables of %s are left, %v", left, name, err)
+		t.Errorf("%d tables of %s were not dropped, %v", left, name, err)
 	}
 }
 

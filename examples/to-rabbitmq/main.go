@@ -1,12 +1,13 @@
-// To-rabbitmq forwards the changes of a table to a queue of RabbitMQ, with a
-// Watermill Router and Watermill's AMQP publisher, and compares what a consumer of the
-// queue finds with what was written.
+// To-rabbitmq forwards the changes of a table to a RabbitMQ queue, with a
+// Watermill Router and Watermill's AMQP publisher, and compares what a consumer
+// of the queue receives with what was written.
 //
 //	AMQP_URL=amqp://guest:guest@127.0.0.1:5672/ go run ./examples/to-rabbitmq
 //
-// That URL is also the default. There is no RabbitMQ inside a process, so one must run
-// there; the example makes a queue, and deletes it in the end. The table is inside the
-// process. It ends by itself, or cleanly at Ctrl-C.
+// That URL is also the default. RabbitMQ cannot run inside the process, so a
+// server must run there. The example creates a queue, and deletes it at the
+// end. The table is inside the process. It ends by itself, or cleanly on
+// Ctrl-C.
 package main
 
 import (
@@ -29,10 +30,11 @@ func main() { forward.Main("to-rabbitmq", open) }
 func open(_ context.Context, b *forward.Broker) error {
 	url := cmp.Or(os.Getenv("AMQP_URL"), "amqp://guest:guest@127.0.0.1:5672/")
 	uri, err := amqp.ParseURI(url)
-	if err != nil { // not in the error: it may quote the password
-		return errors.New("AMQP_URL is no URL of the form amqp://user:password@host:5672/vhost")
+	if err != nil { // not in the error, which may quote the password
+		return errors.New("AMQP_URL is not a URL of the form amqp://user:password@host:5672/vhost")
 	}
-	// The publisher does not declare the queue, and what is sent to a queue that is not there is lost.
+	// The publisher does not declare the queue, and messages to a missing queue
+	// are lost.
 	err = atServer(url, func(conn *amqp.Connection, channel *amqp.Channel) error {
 		b.Server = fmt.Sprintf("RabbitMQ %s, %s:%d, queue %s", conn.Properties["version"], uri.Host, uri.Port, b.Name)
 		_, err := channel.QueueDeclare(b.Name, true, false, false, false, nil)
@@ -50,18 +52,19 @@ func open(_ context.Context, b *forward.Broker) error {
 	})
 
 	config := amqpbroker.NewDurableQueueConfig(url)
-	config.Publish.ConfirmDelivery = true // or Publish would return, and the change be acked, before the server has it
-	// No ChannelPoolSize: the pool loses channels whenever the connection is lost, and when it
-	// has none left, Publish hangs for ever (docs/upstream.md).
+	config.Publish.ConfirmDelivery = true // otherwise Publish would return, and the change be acked, before the server has it
+	// No ChannelPoolSize: the pool loses channels whenever the connection is
+	// lost, and once it is empty, Publish hangs forever (docs/upstream.md).
 	b.Publisher, err = amqpbroker.NewPublisher(config, b.Logger)
 
-	// Order per key costs parallelism: it holds with one queue and one consumer at a time
-	// (x-single-active-consumer). For more, a consistent hash exchange spreads the keys over queues.
+	// Order per key costs parallelism: it holds with one queue and one consumer
+	// at a time (x-single-active-consumer). For more, a consistent hash
+	// exchange can spread the keys over several queues.
 	b.Read = func(ctx context.Context, got func(string, []byte)) error { return read(ctx, url, b, got) }
 	return err
 }
 
-// atServer calls f with a connection of its own.
+// atServer calls f with its own connection.
 func atServer(url string, f func(*amqp.Connection, *amqp.Channel) error) error {
 	conn, err := amqp.Dial(url)
 	if err != nil {
@@ -77,11 +80,11 @@ func atServer(url string, f func(*amqp.Connection, *amqp.Channel) error) error {
 
 const (
 	reconnectPause = 500 * time.Millisecond
-	reconnectLimit = 20 * time.Second // how long the server may be away
+	reconnectLimit = 20 * time.Second // how long the server may be unavailable
 )
 
-// read reads the queue until ctx ends. When the connection is lost it makes another one; what
-// it had not acked then comes again.
+// read reads the queue until ctx ends. When the connection is lost it opens
+// another one; messages that were not acked are redelivered.
 func read(ctx context.Context, url string, b *forward.Broker, got func(uuid string, payload []byte)) error {
 	lastRead := time.Now()
 	for {
@@ -97,7 +100,7 @@ func read(ctx context.Context, url string, b *forward.Broker, got func(uuid stri
 		if time.Since(lastRead) > reconnectLimit {
 			return err
 		}
-		b.Logger.Info("The queue cannot be read; connecting again", watermill.LogFields{"err": fmt.Sprint(err)})
+		b.Logger.Info("The queue cannot be read; reconnecting", watermill.LogFields{"err": fmt.Sprint(err)})
 		select {
 		case <-time.After(reconnectPause):
 		case <-ctx.Done():

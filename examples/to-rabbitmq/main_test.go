@@ -27,13 +27,14 @@ func TestToRabbitMQ_forwards_each_change_in_order(t *testing.T) {
 		t.Fatal(err)
 	}
 	if q, err := channel.QueueDeclarePassive(name, true, false, false, false, nil); err == nil {
-		t.Errorf("the queue %s is left: %+v", name, q)
+		t.Errorf("the queue %s was not deleted: %+v", name, q)
 	}
 }
 
-// TestToRabbitMQ_goes_on_when_connections_are_lost: all at once, and several times. Of the
-// forty orders more changes are being published then than a pool would have channels.
-func TestToRabbitMQ_goes_on_when_connections_are_lost(t *testing.T) {
+// TestToRabbitMQ_continues_when_connections_are_lost: all at once, and several
+// times. With forty orders, more changes are being published at that time than
+// a pool would have channels.
+func TestToRabbitMQ_continues_when_connections_are_lost(t *testing.T) {
 	forwardtest.ReconnectsRabbitMQ(t)
 	server := forwardtest.Server(t, "AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
 	u, err := url.Parse(server)
@@ -49,13 +50,13 @@ func TestToRabbitMQ_goes_on_when_connections_are_lost(t *testing.T) {
 	p := exampletest.Start(t, "forwarded", []string{"AMQP_URL=" + u.String()}, "-orders", "40", "-changes", "60")
 	p.Await()
 	for range 3 {
-		if err := proxy.Turn(chaos.Open); err != nil { // which cuts all connections
+		if err := proxy.Turn(chaos.Open); err != nil { // cuts all connections
 			t.Fatal(err)
 		}
-		time.Sleep(1200 * time.Millisecond) // the publisher connects again half a second later
+		time.Sleep(1200 * time.Millisecond) // the publisher reconnects half a second later
 	}
 	p.Wait()
-	p.Want("came in their order")
+	p.Want("arrived in order")
 	t.Log(proxy)
 	for row, want := range map[string]int{"changes written": 2400, "forwarded": 2400, "left in the tunnel": 0} {
 		if got := p.Figure(row); got != want {

@@ -1,14 +1,14 @@
 // To-redis forwards the changes of a table to a Redis stream, with a Watermill
-// Router and Watermill's Redis publisher, and compares what a reader of the stream finds
-// with what was written.
+// Router and Watermill's Redis publisher, and compares what a reader of the
+// stream receives with what was written.
 //
 //	go run ./examples/to-redis
 //
-// needs nothing but Go: the table and miniredis, an imitation of Redis, are inside
-// the process. It ends by itself, or cleanly at Ctrl-C.
+// needs only Go: the table and miniredis, an imitation of Redis, are inside the
+// process. It ends by itself, or cleanly on Ctrl-C.
 //
-// With REDIS_URL (redis://user:password@host:6379/0) or REDIS_ADDR (host:6379) set,
-// it makes a stream at that server, and deletes it in the end.
+// With REDIS_URL (redis://user:password@host:6379/0) or REDIS_ADDR (host:6379)
+// set, it creates a stream on that server, and deletes it at the end.
 package main
 
 import (
@@ -42,16 +42,19 @@ func open(ctx context.Context, b *forward.Broker) error {
 	b.AtEnd(func(ctx context.Context) error { return reader.Del(ctx, b.Name).Err() })
 	b.Server = fmt.Sprintf("%s, %s, stream %s", kind, options.Addr, b.Name)
 
-	// The stream grows for ever unless PublisherConfig.DefaultMaxlen bounds it.
+	// The stream grows without limit unless PublisherConfig.DefaultMaxlen
+	// bounds it.
 	b.Publisher, err = redisstream.NewPublisher(redisstream.PublisherConfig{Client: redis.NewClient(options)}, b.Logger)
 
-	// Order per key costs nothing at the server, since a stream has one order. It costs
-	// the consumer its parallelism: it holds with one reader, not over the members of a group.
+	// Order per key costs nothing on the server, since a stream has a single
+	// order. It costs the consumer its parallelism: the order holds with one
+	// reader, not across the members of a group.
 	b.Read = func(ctx context.Context, got func(string, []byte)) error { return read(ctx, reader, b.Name, got) }
 	return err
 }
 
-// clientLog takes what go-redis would print to stderr: its errors come back from its calls.
+// clientLog receives what go-redis would print to stderr: its errors are
+// returned by its calls.
 type clientLog struct{ watermill.LoggerAdapter }
 
 // Printf implements the logger of go-redis.
@@ -63,7 +66,7 @@ func read(ctx context.Context, client *redis.Client, stream string, got func(uui
 	for after := "0"; ctx.Err() == nil; {
 		args := &redis.XReadArgs{Streams: []string{stream, after}, Count: 100, Block: 100 * time.Millisecond}
 		found, err := client.XRead(ctx, args).Result()
-		if errors.Is(err, redis.Nil) { // nothing for as long as Block
+		if errors.Is(err, redis.Nil) { // nothing within the time of Block
 			continue
 		}
 		if err != nil {
@@ -81,11 +84,11 @@ func read(ctx context.Context, client *redis.Client, stream string, got func(uui
 	return nil
 }
 
-// server finds the server of the environment, or starts one inside this process.
+// server uses the server in the environment, or starts one inside this process.
 func server(b *forward.Broker) (options *redis.Options, kind string, err error) {
 	if url := os.Getenv("REDIS_URL"); url != "" {
-		if options, err = redis.ParseURL(url); err != nil { // not in the error: it may quote the password
-			return nil, "", errors.New("REDIS_URL is no URL of the form redis://user:password@host:6379/0")
+		if options, err = redis.ParseURL(url); err != nil { // not in the error, which may quote the password
+			return nil, "", errors.New("REDIS_URL is not a URL of the form redis://user:password@host:6379/0")
 		}
 		return options, "Redis", nil
 	}

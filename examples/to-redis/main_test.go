@@ -23,7 +23,7 @@ func TestToRedis_forwards_each_change_in_order(t *testing.T) {
 		client := redis.NewClient(options)
 		defer client.Close()
 		if n, err := client.Exists(t.Context(), name).Result(); err != nil || n > 0 {
-			t.Errorf("the stream %s is left: %d, %v", name, n, err)
+			t.Errorf("the stream %s was not deleted: %d, %v", name, n, err)
 		}
 	})
 }

@@ -1,4 +1,5 @@
-// Package forwardtest runs the examples that forward to a broker, for their tests.
+// Package forwardtest runs the examples that forward to a broker, for their
+// tests.
 package forwardtest
 
 import (
@@ -13,8 +14,9 @@ import (
 	"github.com/watermill-ots/watermill-ots/examples/simple/exampletest"
 )
 
-// Server returns the value of an environment variable, or local if that is empty and a server
-// answers at that URL's host and port. Otherwise the test is skipped.
+// Server returns the value of an environment variable, or local if that is
+// empty and a server answers at that URL's host and port. Otherwise it skips
+// the test.
 func Server(t *testing.T, variable, local string) string {
 	t.Helper()
 	if v := os.Getenv(variable); v != "" {
@@ -32,18 +34,18 @@ func Server(t *testing.T, variable, local string) string {
 	return local
 }
 
-// Forwards runs the example with env and wants each change to arrive, and each
-// repetition to be a duplicate, or none if the server drops them. It returns the
-// name of what the example made at the server, and deleted.
+// Forwards runs the example with env. It fails unless each change arrives and
+// each repetition is a duplicate, or there are none if the server drops them.
+// It returns the name of what the example created on the server, and deleted.
 func Forwards(t *testing.T, dropsDuplicates bool, env ...string) (name string) {
 	t.Helper()
 	const orders, changes = 40, 10
 	p := exampletest.Start(t, "", env, "-orders", "40", "-changes", "10")
 	p.Wait()
-	p.Want("came in their order")
-	lost := p.Figure("answers lost")
+	p.Want("arrived in order")
+	lost := p.Figure("responses lost")
 	if lost == 0 {
-		t.Errorf("no answer was lost:\n%s", p.Output())
+		t.Errorf("no response was lost:\n%s", p.Output())
 	}
 	duplicates := lost
 	if dropsDuplicates {
@@ -59,13 +61,14 @@ func Forwards(t *testing.T, dropsDuplicates bool, env ...string) (name string) {
 	}
 	name = regexp.MustCompile(`orders-[0-9a-f]{8}`).FindString(p.Output())
 	if name == "" {
-		t.Errorf("the example does not say what it made:\n%s", p.Output())
+		t.Errorf("the example does not print the name of what it created:\n%s", p.Output())
 	}
 	return name
 }
 
-// Refuses runs the example with a server that cannot be had, and wants one line
-// that names the variable and keeps the password, which is "geheim".
+// Refuses runs the example with a server that cannot be used, and fails unless
+// it prints one line that names the variable and not the password, which is
+// "geheim".
 func Refuses(t *testing.T, variable, value string, env ...string) {
 	t.Helper()
 	p := exampletest.Start(t, "", append(env, variable+"="+value))
@@ -78,8 +81,9 @@ func Refuses(t *testing.T, variable, value string, env ...string) {
 	}
 }
 
-// ReconnectsRabbitMQ is called by tests that cut the connections to RabbitMQ. Under the race
-// detector it skips them: their run without it tells what is to be known of this project.
+// ReconnectsRabbitMQ is called by tests that cut the connections to RabbitMQ.
+// It skips them under the race detector: the run without it covers our own
+// code.
 func ReconnectsRabbitMQ(t *testing.T) {
 	t.Helper()
 	if raceEnabled {

@@ -2,5 +2,6 @@
 
 package forwardtest
 
-// raceEnabled is whether the race detector is on, which a broker's client may not pass.
+// raceEnabled reports whether the race detector is on, under which some
+// brokers' clients fail.
 const raceEnabled = true
