@@ -51,7 +51,7 @@ func TestChaos_PostgreSQL(t *testing.T) {
 			db := wmsql.BeginnerFromPgx(direct)
 			sub, err := wmsql.NewSubscriber(db, wmsql.SubscriberConfig{SchemaAdapter: schema, OffsetsAdapter: wmsql.DefaultPostgreSQLOffsetsAdapter{}}, logger)
 			must(t, err)
-			must(t, sub.SubscribeInitialize(topic)) // makes the tables
+			must(t, sub.SubscribeInitialize(topic)) // creates the tables
 			must(t, sub.Close())
 			t.Cleanup(func() {
 				offsets := wmsql.DefaultPostgreSQLOffsetsAdapter{}.MessagesOffsetsTable(topic)
@@ -67,7 +67,7 @@ func TestChaos_PostgreSQL(t *testing.T) {
 			return pub
 		},
 		Read: func(ctx context.Context, topic string, got func([]byte)) error {
-			seen := make(map[int64]bool) // a row may become visible behind one with a higher offset
+			seen := make(map[int64]bool) // a row may become visible after one with a higher offset
 			for ctx.Err() == nil {
 				rows, err := direct.Query(context.WithoutCancel(ctx), `select "offset", payload from `+schema.MessagesTable(topic)+` order by "offset"`)
 				if err != nil {
@@ -94,7 +94,7 @@ func TestChaos_PostgreSQL(t *testing.T) {
 	})
 }
 
-// pause waits, or until ctx ends.
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -118,7 +118,7 @@ func TestChaos_Redis(t *testing.T) {
 					t.Errorf("deleting the stream: %v", err)
 				}
 			})
-			client := redis.NewClient(&redis.Options{Addr: p.Addr(), MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: time.Second}) // it would try again inside
+			client := redis.NewClient(&redis.Options{Addr: p.Addr(), MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: time.Second}) // no retries inside the client
 			t.Cleanup(func() { client.Close() })
 			pub, err := redisstream.NewPublisher(redisstream.PublisherConfig{Client: client}, logger)
 			must(t, err)
@@ -127,7 +127,7 @@ func TestChaos_Redis(t *testing.T) {
 		Read: func(ctx context.Context, topic string, got func([]byte)) error {
 			for after := "0"; ctx.Err() == nil; {
 				found, err := direct.XRead(context.WithoutCancel(ctx), &redis.XReadArgs{Streams: []string{topic, after}, Count: 100, Block: 100 * time.Millisecond}).Result()
-				if errors.Is(err, redis.Nil) { // nothing for as long as Block
+				if errors.Is(err, redis.Nil) { // nothing within the time of Block
 					continue
 				}
 				if err != nil {
@@ -171,8 +171,9 @@ func TestChaos_NATS_JetStream(t *testing.T) {
 			})
 			pub, err := natsbroker.NewPublisher(natsbroker.PublisherConfig{
 				URL: "nats://" + p.Addr(),
-				// What is published while there is no connection fails at once: buffered, it
-				// would be sent after messages that were published later.
+				// Messages that are published without a connection fail at
+				// once: if they were buffered, they would be sent after
+				// messages that were published later.
 				NatsOptions: []nats.Option{nats.MaxReconnects(-1), nats.ReconnectWait(100 * time.Millisecond), nats.ReconnectBufSize(-1), nats.IgnoreDiscoveredServers()},
 				JetStream:   natsbroker.JetStreamConfig{TrackMsgId: true},
 			}, logger)

@@ -8,44 +8,45 @@ import (
 	"sync"
 )
 
-// Mood is what a Proxy does.
-type Mood string
+// Mode is what a Proxy does with connections.
+type Mode string
 
-// The moods. Turning to Open and Refuse cuts all connections, so nothing that
-// was held back in Hang, or whose answer was lost, goes on.
+// The modes. Switching to Open or Refuse cuts all connections, so nothing that
+// was held back in Hang, or whose response was lost, continues.
 const (
-	Open   Mood = "open"
-	Refuse Mood = "refuse" // nobody listens
-	Hang   Mood = "hang"   // connections stay or are accepted, and nothing passes
-	Lose   Mood = "lose"   // requests pass, answers do not
+	Open   Mode = "open"
+	Refuse Mode = "refuse" // it does not listen
+	Hang   Mode = "hang"   // connections are kept or accepted, and nothing passes
+	Lose   Mode = "lose"   // requests pass, responses do not
 )
 
-// Proxy passes TCP connections on to a server, as its mood is. Its address stays
-// the same, also while it refuses.
+// Proxy forwards TCP connections to a server, according to its mode. Its
+// address stays the same, even while it refuses.
 type Proxy struct {
 	server, addr string
-	passing      sync.WaitGroup // accept and copy
+	passing      sync.WaitGroup // goroutines of accept and copy
 
 	mu       sync.Mutex // guards the following
-	mood     Mood
-	changed  chan struct{} // closed when mood changes
+	mode     Mode
+	changed  chan struct{} // closed when mode changes
 	listener net.Listener  // nil while it refuses
 	conns    map[net.Conn]bool
-	lost     chan struct{} // closed when an answer was lost for the first time
-	cut      int           // connections
-	held     map[Mood]int  // what was read in Hang and Lose, in pieces
+	lost     chan struct{} // closed when a response was lost for the first time
+	cut      int           // number of connections that were cut
+	held     map[Mode]int  // number of pieces that were held back, by mode
 }
 
-// NewProxy starts a proxy on a free port of this machine. Close ends it.
+// NewProxy starts a proxy on a free port of this machine, which ends with
+// Close.
 func NewProxy(server string) (*Proxy, error) {
 	p := &Proxy{
-		server: server, addr: "127.0.0.1:0", mood: Refuse, changed: make(chan struct{}),
-		conns: make(map[net.Conn]bool), lost: make(chan struct{}), held: make(map[Mood]int),
+		server: server, addr: "127.0.0.1:0", mode: Refuse, changed: make(chan struct{}),
+		conns: make(map[net.Conn]bool), lost: make(chan struct{}), held: make(map[Mode]int),
 	}
 	if err := p.Turn(Open); err != nil {
 		return nil, err
 	}
-	p.addr = p.listener.Addr().String() // for good
+	p.addr = p.listener.Addr().String() // never changes
 	return p, nil
 }
 
@@ -53,14 +54,14 @@ func NewProxy(server string) (*Proxy, error) {
 func (p *Proxy) Addr() string { return p.addr }
 
 // Dial implements proxy.Dialer of golang.org/x/net, for clients that learn the
-// server's address from the server: whatever the address, it dials the proxy.
+// server's address from the server: it dials the proxy, whatever the address.
 func (p *Proxy) Dial(network, _ string) (net.Conn, error) { return net.Dial(network, p.addr) }
 
-// Turn changes the mood. Turn(Open) while it is open only cuts all connections.
-func (p *Proxy) Turn(to Mood) error {
+// Turn changes the mode. Turn(Open) while it is open only cuts all connections.
+func (p *Proxy) Turn(to Mode) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mood = to
+	p.mode = to
 	close(p.changed)
 	p.changed = make(chan struct{})
 	if to == Open || to == Refuse {
@@ -86,7 +87,7 @@ func (p *Proxy) Turn(to Mood) error {
 	return nil
 }
 
-// Close ends the proxy and waits for all that it started.
+// Close ends the proxy and waits for its goroutines.
 func (p *Proxy) Close() error {
 	err := p.Turn(Refuse)
 	p.passing.Wait()
@@ -112,7 +113,7 @@ func (p *Proxy) accept(l net.Listener) {
 func (p *Proxy) pass(client, server net.Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mood == Refuse { // since it was accepted
+	if p.mode == Refuse { // the mode has changed since the connection was accepted
 		reset(client)
 		server.Close()
 		return
@@ -122,7 +123,8 @@ func (p *Proxy) pass(client, server net.Conn) {
 	p.passing.Go(func() { p.copy(client, server, true) })
 }
 
-// copy passes on what comes from one side until a side ends, and then ends both.
+// copy forwards what it reads from one side until a side ends, and then closes
+// both.
 func (p *Proxy) copy(to, from net.Conn, answers bool) {
 	buf := make([]byte, 64<<10)
 	for {
@@ -143,40 +145,41 @@ func (p *Proxy) copy(to, from net.Conn, answers bool) {
 	delete(p.conns, to)
 }
 
-// passes reports whether what was read is passed on. In Hang it waits for the next mood.
+// passes reports whether to forward what was read. In Hang it waits for the
+// next mode.
 func (p *Proxy) passes(answer bool) bool {
 	p.mu.Lock()
-	mood, changed := p.mood, p.changed
-	if mood == Hang || mood == Lose && answer {
-		p.held[mood]++
-		if mood == Lose && p.held[mood] == 1 {
+	mode, changed := p.mode, p.changed
+	if mode == Hang || mode == Lose && answer {
+		p.held[mode]++
+		if mode == Lose && p.held[mode] == 1 {
 			close(p.lost)
 		}
 	}
 	p.mu.Unlock()
-	if mood == Hang {
-		<-changed // which cuts the connection
+	if mode == Hang {
+		<-changed // the change of the mode cuts the connection
 		return false
 	}
-	return mood != Lose || !answer
+	return mode != Lose || !answer
 }
 
 // reset breaks a connection.
 func reset(c net.Conn) {
 	if tcp, ok := c.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // it is closed all the same
+		_ = tcp.SetLinger(0) // on an error it is still closed
 	}
 	c.Close()
 }
 
-// idle reports whether the proxy cut no connection, or lost no answer.
+// idle reports whether the proxy has cut no connection, or lost no response.
 func (p *Proxy) idle() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.cut == 0 || p.held[Lose] == 0
 }
 
-// String says what the proxy did.
+// String describes what the proxy did.
 func (p *Proxy) String() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// echo starts a server that answers each line with itself, and tells of each on the returned channel.
+// echo starts a server that answers each line with the same line, and sends it
+// to the returned channel.
 func echo(t *testing.T) (addr string, heard <-chan string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -45,7 +46,7 @@ func echo(t *testing.T) (addr string, heard <-chan string) {
 	return l.Addr().String(), lines
 }
 
-func TestProxy_does_what_its_mood_is(t *testing.T) {
+func TestProxy_acts_according_to_its_mode(t *testing.T) {
 	server, heard := echo(t)
 	p, err := NewProxy(server)
 	if err != nil {
@@ -65,7 +66,7 @@ func TestProxy_does_what_its_mood_is(t *testing.T) {
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}
-	turn := func(to Mood) {
+	turn := func(to Mode) {
 		t.Helper()
 		if err := p.Turn(to); err != nil {
 			t.Fatal(err)
@@ -77,7 +78,7 @@ func TestProxy_does_what_its_mood_is(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// answer returns what comes within a moment, and the error that ends it.
+	// answer returns what arrives within a moment, and the error that ends it.
 	answer := func(conn net.Conn) (string, error) {
 		if err := conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
 			t.Fatal(err)
@@ -100,10 +101,10 @@ func TestProxy_does_what_its_mood_is(t *testing.T) {
 	turn(Lose)
 	say(conn, "lose")
 	if got := <-heard; got != "lose\n" {
-		t.Errorf("lose: the server heard %q", got)
+		t.Errorf("lose: the server received %q", got)
 	}
 	if got, err := answer(conn); !isTimeout(err) {
-		t.Errorf("lose: the client got %q, %v", got, err)
+		t.Errorf("lose: the client received %q, %v", got, err)
 	}
 	turn(Open)
 	if got, err := answer(conn); err == nil || isTimeout(err) {
@@ -114,7 +115,7 @@ func TestProxy_does_what_its_mood_is(t *testing.T) {
 	turn(Hang)
 	say(conn, "hang")
 	if got, err := answer(conn); !isTimeout(err) {
-		t.Errorf("hang: the client got %q, %v", got, err)
+		t.Errorf("hang: the client received %q, %v", got, err)
 	}
 	turn(Refuse)
 	if got, err := answer(conn); err == nil || isTimeout(err) {
@@ -122,17 +123,17 @@ func TestProxy_does_what_its_mood_is(t *testing.T) {
 	}
 	if c, err := net.Dial("tcp", p.Addr()); err == nil {
 		c.Close()
-		t.Error("refuse: somebody listens")
+		t.Error("refuse: something listens")
 	}
 	turn(Open)
 	conn = dial()
 	say(conn, "after")
 	if got := <-heard; got != "after\n" {
-		t.Errorf("what was held back arrives: the server heard %q", got)
+		t.Errorf("what was held back arrives: the server received %q", got)
 	}
 }
 
-func TestCheckKey_finds_each_breach(t *testing.T) {
+func TestCheckKey_finds_each_violation(t *testing.T) {
 	all := make([]int, versions)
 	for i := range all {
 		all[i] = i + 1
@@ -148,7 +149,7 @@ func TestCheckKey_finds_each_breach(t *testing.T) {
 		{"with a repetition", with(func(v []int) []int { return append(v, 7, 8) }), true, ""},
 		{"the last version is missing", all[:versions-1], true, "L1"},
 		{"a version is missing", with(func(v []int) []int { return append(v[:4], v[5:]...) }), true, "L1"},
-		{"two versions are the other way round", with(func(v []int) []int { v[3], v[4] = v[4], v[3]; return v }), true, "L3"},
+		{"two versions are swapped", with(func(v []int) []int { v[3], v[4] = v[4], v[3]; return v }), true, "L3"},
 		{"and the sink has no order", with(func(v []int) []int { v[3], v[4] = v[4], v[3]; return v }), false, ""},
 	} {
 		if got := checkKey(tc.arrived, tc.ordered); got != tc.want && (tc.want == "" || !strings.HasPrefix(got, tc.want)) {

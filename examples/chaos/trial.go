@@ -17,31 +17,36 @@ import (
 	"github.com/watermill-ots/watermill-ots/router"
 )
 
-// Sink is a broker or a database that a pipeline publishes to.
+// Sink is a broker or a database to which a pipeline publishes.
 type Sink struct {
-	// Server is where the real one is.
+	// Server is the address of the real server.
 	Server string
 
-	// Open makes what holds the messages of the topic at the server, and a publisher that
-	// reaches the server through the proxy only. What it makes is removed with t.
+	// Open creates what holds the topic's messages on the server, and a
+	// publisher that reaches the server only through the proxy. It is removed
+	// at the end of t.
 	Open func(t *testing.T, p *Proxy, topic string, logger watermill.LoggerAdapter) message.Publisher
 
-	// Read reaches the server directly and calls got for each message of the topic, in
-	// the server's order, until ctx ends. got may be called by several goroutines.
+	// Read reaches the server directly and calls got for each message of the
+	// topic, in the server's order, until ctx ends. got may be called
+	// concurrently.
 	Read func(ctx context.Context, topic string, got func(payload []byte)) error
 
-	// Unordered is set when the publisher does not keep the order of a key after a failure.
+	// Unordered says that the publisher does not keep the order of a key after
+	// a failure.
 	Unordered bool
 }
 
 const (
 	keys     = 20
 	versions = 100 // of each key
-	// roundPause makes the writing take as long as the trouble.
+	// roundPause makes the writes take as long as the outages.
 	roundPause = 100 * time.Millisecond
-	// stall is how long nothing may arrive while the proxy is open and not all is there.
+	// stall is the longest time without any arrival while the proxy is open and
+	// versions are missing.
 	stall = 45 * time.Second
-	// closeBound is how long the end of the Router may take: close_timeout and the last calls.
+	// closeBound is how long the Router may take to end: close_timeout and the
+	// last requests.
 	closeBound = 20 * time.Second
 )
 
@@ -56,7 +61,7 @@ func Skip(t *testing.T, what, addr string) {
 }
 
 // Run publishes the changes of a table to the sink while the proxy goes through
-// a seeded schedule of outages, and checks what has arrived. The seed is logged.
+// a seeded schedule of outages, and checks what has arrived. It logs the seed.
 func Run(t *testing.T, seed uint64, s Sink) {
 	t.Helper()
 	t.Logf("seed %d", seed)
@@ -66,7 +71,7 @@ func Run(t *testing.T, seed uint64, s Sink) {
 	stop := tr.route()
 	wrote := make(chan error, 1)
 	go func() { wrote <- tr.write() }() // ends by itself; received below
-	tr.trouble(rand.New(rand.NewPCG(seed, 0)))
+	tr.outages(rand.New(rand.NewPCG(seed, 0)))
 	if err := <-wrote; err != nil {
 		t.Error(err)
 	}
@@ -89,9 +94,9 @@ type trial struct {
 
 	mu      sync.Mutex // guards the following
 	arrived map[string][]int
-	first   map[string]int // by key: how many versions have arrived
+	first   map[string]int // by key: number of different versions that have arrived
 	count   int            // sum of first
-	changed chan struct{}  // capacity 1: something arrived
+	changed chan struct{}  // capacity 1: something has arrived
 }
 
 func (t *trial) must(err error) {
@@ -131,7 +136,7 @@ func (t *trial) setUp() {
 	t.pub = t.sink.Open(t.T, t.proxy, t.topic, watermill.NopLogger{})
 }
 
-// file is the configuration of the pipeline, as a user has it.
+// file is the configuration of the pipeline, as a user would write it.
 const file = `
 instances:
   main: {name: chaos, endpoint: "%s", access_key_id: any, access_key_secret: any}
@@ -153,7 +158,7 @@ tunnels:
       dead_letter: {publisher: letters, topic: letters}
 `
 
-// route runs the pipeline. The returned function ends it, and holds it to L7.
+// route runs the pipeline. The returned function stops it and checks L7.
 func (t *trial) route() (stop func()) {
 	t.Helper()
 	cfg, err := router.Parse("chaos.yaml", fmt.Appendf(nil, file, t.emulator.Endpoint(), t.topic))
@@ -202,22 +207,23 @@ func (t *trial) write() error {
 		if _, err := t.client.BatchWriteRow(req); err != nil {
 			return fmt.Errorf("writing version %d: %w", v, err)
 		}
-		time.Sleep(roundPause) // the pace of the writer
+		time.Sleep(roundPause) // the writer's pace
 	}
 	return nil
 }
 
-// trouble takes the proxy through all its moods, some of them twice, for about as long as the writing takes.
-func (t *trial) trouble(random *rand.Rand) {
+// outages puts the proxy into all its modes, some of them twice, for about as
+// long as the writes take.
+func (t *trial) outages(random *rand.Rand) {
 	t.Helper()
 	type spell struct {
-		mood     Mood
+		mode     Mode
 		from, to time.Duration
 	}
 	spells := []spell{
 		{Refuse, 1500 * time.Millisecond, 3 * time.Second}, {Refuse, 200 * time.Millisecond, time.Second},
 		{Hang, 500 * time.Millisecond, 1500 * time.Millisecond}, {Lose, 300 * time.Millisecond, time.Second},
-		{Open, 0, 1}, {Open, 0, 1}, // only cut
+		{Open, 0, 1}, {Open, 0, 1}, // only cuts connections
 	}
 	random.Shuffle(len(spells), func(i, j int) { spells[i], spells[j] = spells[j], spells[i] })
 	pause := func(from, to time.Duration) {
@@ -226,12 +232,12 @@ func (t *trial) trouble(random *rand.Rand) {
 	}
 	for _, s := range spells {
 		pause(300*time.Millisecond, 900*time.Millisecond)
-		t.must(t.proxy.Turn(s.mood))
-		if s.mood == Lose { // a pause of the publisher or the pipeline may have to end first
+		t.must(t.proxy.Turn(s.mode))
+		if s.mode == Lose { // the publisher or the pipeline may have to finish a pause first
 			select {
 			case <-t.proxy.lost:
 			case <-time.After(stall):
-				t.Errorf("nothing was published within %v, so no answer could be lost", stall)
+				t.Errorf("nothing was published within %v, so no response could be lost", stall)
 			}
 		}
 		pause(s.from, s.to)
@@ -239,7 +245,7 @@ func (t *trial) trouble(random *rand.Rand) {
 	}
 }
 
-// read reads at the server. The returned function ends that.
+// read reads from the server. The returned function stops it.
 func (t *trial) read() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -249,7 +255,7 @@ func (t *trial) read() (stop func()) {
 		once.Do(func() {
 			cancel()
 			if err := <-ended; err != nil {
-				t.Errorf("reading at the server: %v", err)
+				t.Errorf("reading from the server: %v", err)
 			}
 		})
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/router"
 )
 
-// letters is a publisher that keeps the dead letters.
+// letters is a publisher that collects the dead letters.
 type letters struct {
 	mu  sync.Mutex
 	all []*router.DeadLetter
@@ -37,14 +37,14 @@ func (l *letters) Publish(_ string, msgs ...*message.Message) error {
 // Close implements message.Publisher.
 func (*letters) Close() error { return nil }
 
-// got enters what a consumer finds: the subscriber's default JSON.
+// got records what a consumer has found: the subscriber's default JSON.
 func (t *trial) got(payload []byte) {
 	var p struct {
 		Key     struct{ K string }
 		Columns struct{ V int }
 	}
 	if err := json.Unmarshal(payload, &p); err != nil || p.Key.K == "" {
-		t.Errorf("a message of the server is %q: %v", payload, err)
+		t.Errorf("a message on the server is %q: %v", payload, err)
 		return
 	}
 	t.mu.Lock()
@@ -70,7 +70,7 @@ func (t *trial) arrivals() int {
 	return t.count
 }
 
-// lost returns how many messages were given up.
+// lost returns the number of messages that were given up.
 func (l *letters) lost() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -87,13 +87,14 @@ func (t *trial) await() {
 		case <-t.changed:
 			late.Reset(stall)
 		case <-late.C:
-			t.Errorf("L1: %d of %d versions have arrived, and none for %v", t.arrivals(), keys*versions, stall)
+			t.Errorf("L1: %d of %d versions have arrived, and no more for %v", t.arrivals(), keys*versions, stall)
 			return
 		}
 	}
 }
 
-// check asserts that all versions arrived, in order, and that nothing was given up.
+// check checks that all versions arrived, in order, and that nothing was given
+// up.
 func (t *trial) check() {
 	t.Helper()
 	t.letters.mu.Lock()
@@ -107,10 +108,10 @@ func (t *trial) check() {
 		}
 	}
 	if n := len(t.letters.all); n > 0 {
-		t.Errorf("L9: %d letters, and no row was bad", n)
+		t.Errorf("L9: %d letters, although no row was bad", n)
 	}
 	if t.proxy.idle() {
-		t.Error("the proxy cut no connection, or lost no answer: the trial says too little")
+		t.Error("the proxy cut no connection, or lost no response: the trial proves too little")
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -123,17 +124,18 @@ func (t *trial) check() {
 		}
 	}
 	if len(faults) > 0 {
-		t.Errorf("%d keys are not as they were written:\n%s", len(faults), strings.Join(faults[:min(5, len(faults))], "\n"))
+		t.Errorf("%d keys are not as written:\n%s", len(faults), strings.Join(faults[:min(5, len(faults))], "\n"))
 	}
 	t.Logf("%d versions, %d messages; %v", keys*versions, total, t.proxy)
 }
 
-// checkKey returns what is wrong with the versions of a key, as they arrived.
+// checkKey returns what is wrong with the versions of a key in the order of
+// their arrival.
 func checkKey(arrived []int, ordered bool) string {
 	have, highest := make(map[int]bool), 0
 	for n, v := range arrived {
 		if !have[v] && v < highest && ordered {
-			return fmt.Sprintf("L3: version %d came first as message %d, behind version %d", v, n, highest)
+			return fmt.Sprintf("L3: version %d arrived first as message %d, after version %d", v, n, highest)
 		}
 		have[v], highest = true, max(highest, v)
 	}
