@@ -8,7 +8,7 @@ import (
 
 func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
-func TestAdvanced_brings_each_change_to_its_place_dead_letters_too(t *testing.T) {
+func TestAdvanced_delivers_each_change_to_its_place_including_dead_letters(t *testing.T) {
 	t.Parallel() // it mostly waits
 	p := exampletest.Start(t, "", nil, "-duration", "2s")
 	p.Wait()

@@ -14,10 +14,11 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// alertFrom is the value from which on a change is an alert.
+// alertFrom is the smallest value of a change that is an alert.
 const alertFrom = 950
 
-// batcherOf says where a change goes. The batchers sqs and s3 write to the sinks.
+// batcherOf returns the batcher for a change. The batchers sqs and s3 write to
+// the sinks.
 func batcherOf(row pxytest.Row) string {
 	switch {
 	case row.Value >= alertFrom:
@@ -28,7 +29,7 @@ func batcherOf(row pxytest.Row) string {
 	return "s3"
 }
 
-// sinkOf is batcherOf as the check at the end needs it.
+// sinkOf is batcherOf in the form that the check at the end needs.
 func sinkOf(row pxytest.Row) string {
 	if b := batcherOf(row); b != "alerts" {
 		return b
@@ -36,33 +37,34 @@ func sinkOf(row pxytest.Row) string {
 	return ""
 }
 
-// processor is the processing step, with a bug: it cannot bear some values,
+// processor is the processing step. It has a bug, and fails for some values
 // until it is fixed.
 type processor struct {
 	fixed atomic.Bool
 }
 
-// process is called for each message: it chooses the batcher.
+// process is called for each message and chooses the batcher.
 func (p *processor) process(msg *message.Message) error {
 	row, err := pxytest.RowOf(msg)
 	if err != nil {
 		return err
 	}
 	if row.Value%100 == 7 && !p.fixed.Load() {
-		return fmt.Errorf("value %d: sevens are not implemented (a bug made up, to show dead letters)", row.Value)
+		return fmt.Errorf("value %d: sevens are not implemented (a simulated bug, to show dead letters)", row.Value)
 	}
 	batching.SetBatcher(msg, batcherOf(row))
 	return nil
 }
 
-// ages is a middleware that measures how long it takes from the write of a change until
-// it is done, batch and sink included. Its methods may be called by several goroutines.
+// ages is a middleware that measures the time from the write of a change until
+// it is done, batch and sink included. Its methods may be called concurrently.
 type ages struct {
 	mu   sync.Mutex
 	took []time.Duration
 }
 
-// Middleware is outside of the batches: h returns when the message's batch is done.
+// Middleware is outside of the batches: h returns when the message's batch is
+// done.
 func (a *ages) Middleware(h message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		produced, err := h(msg)
@@ -76,7 +78,7 @@ func (a *ages) Middleware(h message.HandlerFunc) message.HandlerFunc {
 	}
 }
 
-// median returns the median so far, 0 if there was nothing.
+// median returns the median so far, or 0 if nothing was measured.
 func (a *ages) median() time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()

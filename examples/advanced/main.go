@@ -1,17 +1,18 @@
-// Advanced is the pipeline of examples/simple with more around it: middlewares of
-// Watermill's and of its own, a batcher whose batches go to another Watermill
-// publisher, and a failure policy. Some changes cannot be processed; they
-// become dead letters after three attempts, and are replayed once the bug is fixed.
-// Meanwhile a partition of the table splits.
+// Advanced adds more to the pipeline of examples/simple: middlewares, both
+// Watermill's and its own, a batcher whose batches go to another Watermill
+// publisher, and a failure policy. Some changes cannot be processed: they
+// become dead letters after three attempts, and are replayed once the bug is
+// fixed. Meanwhile a partition of the table splits.
 //
 //	go run ./examples/advanced
 //
-// needs nothing but Go: Tablestore, SQS and S3 run inside the process. It ends by
-// itself (or cleanly at Ctrl-C), and checks that each change that was written has
-// arrived where it belongs: in the queue, in the bucket or on the topic of alerts.
+// needs only Go: Tablestore, SQS and S3 run inside the process. It ends by
+// itself (or cleanly on Ctrl-C), and checks that each change that was written
+// has arrived where it belongs: in the queue, in the bucket or on the topic of
+// alerts.
 //
-// With AWS_ACCESS_KEY_ID (or AWS_PROFILE) and AWS_REGION set, queue and bucket are
-// made at AWS, under a new name, and deleted in the end.
+// With AWS_ACCESS_KEY_ID (or AWS_PROFILE) and AWS_REGION set, it creates the
+// queue and the bucket in AWS, with unique names, and deletes them at the end.
 package main
 
 import (
@@ -58,20 +59,20 @@ func main() {
 	}
 }
 
-// example is what a run is made of.
+// example is the state of one run.
 type example struct {
 	out    *console.Console
 	table  *pxytest.Table
 	sinks  *sinks.Sinks
 	router *router.Router
 
-	events          *gochannel.GoChannel // any Watermill publisher would do
+	events          *gochannel.GoChannel // any Watermill publisher works here
 	alerts, letters *topic
 
 	processor processor
 	ages      ages
 	failures  failures
-	replayed  int // dead letters that were handled after all
+	replayed  int // dead letters that were handled in the end
 }
 
 func run(ctx context.Context, duration time.Duration, logger watermill.LoggerAdapter) (err error) {
@@ -86,7 +87,8 @@ func run(ctx context.Context, duration time.Duration, logger watermill.LoggerAda
 	defer func() { err = errors.Join(err, e.sinks.Close(context.WithoutCancel(ctx))) }()
 	e.out.Banner(e.table.Endpoint()+", pxy_test/add2 (emulator inside this process)", e.sinks.String())
 
-	// A subscriber that is slow must not lose what the pipeline has published: it blocks.
+	// A slow subscriber must not lose what the pipeline has published, so
+	// publishing blocks.
 	e.events = gochannel.NewGoChannel(gochannel.Config{OutputChannelBuffer: 64, BlockPublishUntilSubscriberAck: true}, logger)
 	if e.alerts, err = follow(e.events, "alerts", e.out.Done); err != nil {
 		return err
@@ -120,7 +122,7 @@ func run(ctx context.Context, duration time.Duration, logger watermill.LoggerAda
 	return e.check(context.WithoutCancel(ctx), interrupted)
 }
 
-// assemble makes the router: what the file cannot hold is given to it by name.
+// assemble creates the router and passes by name what the file cannot contain.
 func (e *example) assemble(logger watermill.LoggerAdapter) error {
 	cfg, err := router.Parse("pipelines.yaml", pipelines)
 	if err != nil {
@@ -144,8 +146,8 @@ func (e *example) assemble(logger watermill.LoggerAdapter) error {
 	})
 }
 
-// work writes, splits a partition half-way, and replays the dead letters when
-// all the rest is handled.
+// work writes, splits a partition half way, and replays the dead letters once
+// all other messages are handled.
 func (e *example) work(ctx context.Context, duration time.Duration) error {
 	if err := e.table.Write(ctx, duration/2); err != nil {
 		return err
@@ -153,7 +155,7 @@ func (e *example) work(ctx context.Context, duration time.Duration) error {
 	if err := e.table.Split(); err != nil {
 		return err
 	}
-	e.out.Event("a partition of the table is split: its channel ends, two others go on")
+	e.out.Event("a partition of the table is split: its channel ends, two others continue")
 	if err := e.table.Write(ctx, duration/2); err != nil {
 		return err
 	}
@@ -186,8 +188,9 @@ func (e *example) replay(ctx context.Context) error {
 }
 
 // check prints the closing table and compares what was written with what is in
-// the queue, in the bucket and on the topics. An interrupted run may leave changes
-// behind, but just those that were not handled, and dead letters that were not replayed.
+// the queue, in the bucket and on the topics. An interrupted run may leave
+// changes behind, but only those that were not handled, and dead letters that
+// were not replayed.
 func (e *example) check(ctx context.Context, interrupted bool) error {
 	report, err := e.sinks.Check(ctx, e.table.Written(), sinkOf)
 	if err != nil {

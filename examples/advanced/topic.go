@@ -7,16 +7,17 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// topic collects the messages of a publisher's topic, as a consumer elsewhere would.
+// topic collects the messages of a publisher's topic, as a separate consumer
+// would.
 type topic struct {
-	ended chan struct{} // closed when the publisher is closed and all is collected
+	ended chan struct{} // closed when the publisher is closed and everything is collected
 
 	mu       sync.Mutex // guards what follows
 	messages []*message.Message
 }
 
-// follow subscribes to a topic until the publisher is closed. done is told the
-// UUID of each message.
+// follow subscribes to a topic until the publisher is closed. It calls done
+// with the UUID of each message.
 func follow(sub message.Subscriber, name string, done func(uuid string)) (*topic, error) {
 	messages, err := sub.Subscribe(context.Background(), name)
 	if err != nil {
@@ -36,17 +37,17 @@ func follow(sub message.Subscriber, name string, done func(uuid string)) (*topic
 	return t, nil
 }
 
-// all returns what has come so far.
+// all returns the messages so far.
 func (t *topic) all() []*message.Message {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.messages[:len(t.messages):len(t.messages)]
 }
 
-// wait waits for the end. The publisher must be closed.
+// wait waits until everything is collected. The publisher must be closed.
 func (t *topic) wait() { <-t.ended }
 
-// distinct counts the different messages: a publisher may be given one again.
+// distinct counts the different messages: one may be published repeatedly.
 func distinct(messages []*message.Message) int {
 	uuids := make(map[string]struct{}, len(messages))
 	for _, msg := range messages {

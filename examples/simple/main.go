@@ -1,15 +1,16 @@
 // Simple sends the changes of a table to SQS and to S3, with one YAML file and
-// one Handlers value: changes with an even value go to a queue, in batches of 20, two
-// batches at once; those with an odd one go to a bucket, one batch at a time.
+// one Handlers value: changes with an even value go to a queue, in batches of
+// 20, two batches at once; those with an odd one go to a bucket, one batch at a
+// time.
 //
 //	go run ./examples/simple
 //
-// needs nothing but Go: Tablestore, SQS and S3 run inside the process. It writes
-// to the table for a few seconds, ends by itself (or cleanly at Ctrl-C), and checks
-// that what has arrived in the queue and the bucket is what was written.
+// needs only Go: Tablestore, SQS and S3 run inside the process. It writes to
+// the table for a few seconds, ends by itself (or cleanly on Ctrl-C), and
+// checks that what has arrived in the queue and the bucket is what was written.
 //
-// With AWS_ACCESS_KEY_ID (or AWS_PROFILE) and AWS_REGION set, queue and bucket are
-// made at AWS, under a new name, and deleted in the end.
+// With AWS_ACCESS_KEY_ID (or AWS_PROFILE) and AWS_REGION set, it creates the
+// queue and the bucket in AWS, with unique names, and deletes them at the end.
 package main
 
 import (
@@ -95,7 +96,7 @@ func run(ctx context.Context, duration time.Duration, logger watermill.LoggerAda
 		return err
 	}
 
-	// The other side: the table is written to.
+	// The other side: write to the table.
 	err = table.Write(ctx, duration)
 	if err == nil {
 		err = out.WaitHandled(ctx, len(table.Written()), 30*time.Second)
@@ -112,7 +113,7 @@ func run(ctx context.Context, duration time.Duration, logger watermill.LoggerAda
 	return check(context.WithoutCancel(ctx), out, table, ends, interrupted)
 }
 
-// process is called for each message: it chooses the batcher.
+// process is called for each message and chooses the batcher.
 func process(msg *message.Message) error {
 	row, err := pxytest.RowOf(msg)
 	if err != nil {
@@ -129,8 +130,8 @@ func batcherOf(row pxytest.Row) string {
 	return "s3"
 }
 
-// check prints the closing table. What it shows comes from the queue and the
-// bucket. An interrupted run may leave changes behind, but just those that were
+// check prints the closing table, whose figures come from the queue and the
+// bucket. An interrupted run may leave changes behind, but only those that were
 // not handled.
 func check(ctx context.Context, out *console.Console, table *pxytest.Table, ends *sinks.Sinks, interrupted bool) error {
 	report, err := ends.Check(ctx, table.Written(), batcherOf)

@@ -13,7 +13,8 @@ import (
 
 func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
-// checkComplete wants all that was written in one of the sinks, and something in each.
+// checkComplete checks that everything that was written is in one of the sinks,
+// and something in each.
 func checkComplete(t *testing.T, p *exampletest.Program) {
 	t.Helper()
 	written, queue, bucket := p.Figure("changes written"), p.Figure("found in SQS"), p.Figure("found in S3")
@@ -22,7 +23,7 @@ func checkComplete(t *testing.T, p *exampletest.Program) {
 	}
 }
 
-func TestSimple_brings_each_change_to_its_sink_and_ends_by_itself(t *testing.T) {
+func TestSimple_delivers_each_change_to_its_sink_and_ends_by_itself(t *testing.T) {
 	t.Parallel() // it mostly waits
 	p := exampletest.Start(t, "", nil, "-duration", "1s")
 	p.Wait()
@@ -83,7 +84,7 @@ func TestSimple_says_that_the_region_is_missing(t *testing.T) {
 	}
 }
 
-func TestSimple_has_the_shape_that_it_is_known_for(t *testing.T) {
+func TestSimple_has_the_documented_configuration(t *testing.T) {
 	for name, value := range map[string]string{"OTS_ENDPOINT": "http://127.0.0.1:1", "OTS_ID": "id", "OTS_SECRET": "secret"} {
 		t.Setenv(name, value)
 	}

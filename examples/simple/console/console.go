@@ -1,5 +1,5 @@
-// Package console prints what an example does: a line for each batch and a table
-// at the end. It counts what was handled, too.
+// Package console prints what an example does: a line for each batch and a
+// table at the end. It also counts what was handled.
 package console
 
 import (
@@ -12,10 +12,10 @@ import (
 	"github.com/watermill-ots/watermill-ots/batching"
 )
 
-// BatchHandler is a handler of Handlers.Batches.
+// BatchHandler is a handler in Handlers.Batches.
 type BatchHandler = func(context.Context, *batching.Batch) error
 
-// Console prints to a writer. Its methods may be called by several goroutines.
+// Console prints to a writer. Its methods may be called concurrently.
 type Console struct {
 	mu      sync.Mutex // guards what follows
 	w       io.Writer
@@ -36,12 +36,12 @@ func (c *Console) Printf(format string, args ...any) {
 	fmt.Fprintf(c.w, format, args...)
 }
 
-// Banner prints where changes come from and go to, and the heads of the batches' columns.
+// Banner prints the source and the sinks, and the column heads of the batches.
 func (c *Console) Banner(source, sinks string) {
 	c.Printf("from  %s\nto    %s\n\n%-12s  %-8s %8s  %-8s %9s  %s\n", source, sinks, "time", "batcher", "messages", "trigger", "took", "outcome")
 }
 
-// Event prints something that happened, with its time.
+// Event prints an event with its time.
 func (c *Console) Event(format string, args ...any) {
 	c.Printf("%s  %s\n", time.Now().Format("15:04:05.000"), fmt.Sprintf(format, args...))
 }
@@ -51,8 +51,8 @@ func (c *Console) Row(name, format string, args ...any) {
 	c.Printf("  %-20s %s\n", name, fmt.Sprintf(format, args...))
 }
 
-// Batch wraps a batch handler: its batches are printed, and the messages that
-// succeed are counted.
+// Batch wraps a batch handler: it prints each batch and counts the messages
+// that succeed.
 func (c *Console) Batch(h BatchHandler) BatchHandler {
 	return func(ctx context.Context, b *batching.Batch) error {
 		began := time.Now()
@@ -70,7 +70,7 @@ func (c *Console) Batch(h BatchHandler) BatchHandler {
 	}
 }
 
-// Done counts a message that was handled elsewhere than in a batch handler.
+// Done counts a message that was handled outside a batch handler.
 func (c *Console) Done(uuid string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -78,7 +78,7 @@ func (c *Console) Done(uuid string) {
 	c.signal()
 }
 
-// signal needs mu.
+// signal reports a change. mu is held.
 func (c *Console) signal() {
 	select {
 	case c.changed <- struct{}{}:
@@ -86,7 +86,7 @@ func (c *Console) signal() {
 	}
 }
 
-// count counts what succeeded and returns how many messages did not.
+// count counts the messages that succeeded and returns how many did not.
 func (c *Console) count(b *batching.Batch, err error) (failed int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,21 +102,22 @@ func (c *Console) count(b *batching.Batch, err error) (failed int) {
 	return failed
 }
 
-// Batches returns how many batches were handled.
+// Batches returns the number of batches that were handled.
 func (c *Console) Batches() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.batches
 }
 
-// Handled returns how many different messages were handled with success.
+// Handled returns the number of different messages that were handled
+// successfully.
 func (c *Console) Handled() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.handled)
 }
 
-// WaitHandled waits until n different messages were handled with success. It
+// WaitHandled waits until n different messages were handled successfully. It
 // returns early when ctx ends, without an error if that is an interrupt.
 func (c *Console) WaitHandled(ctx context.Context, n int, limit time.Duration) error {
 	late := time.NewTimer(limit)

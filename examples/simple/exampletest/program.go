@@ -1,4 +1,4 @@
-// Package exampletest runs an example as a process of its own, for its test.
+// Package exampletest runs an example as a separate process, for its test.
 package exampletest
 
 import (
@@ -12,13 +12,14 @@ import (
 	"time"
 )
 
-// runAsProgram is the environment variable that makes a test binary the example.
+// runAsProgram is the environment variable that makes a test binary run the
+// example.
 const runAsProgram = "EXAMPLE_RUN"
 
-// limit is how long an example may take for anything.
+// limit is how long any step of an example may take.
 const limit = 60 * time.Second
 
-// Main is for TestMain: it lets the test binary be the example whose main
+// Main is for TestMain: it lets the test binary run the example, whose main
 // function is given.
 func Main(m *testing.M, main func()) {
 	if os.Getenv(runAsProgram) != "" {
@@ -36,8 +37,8 @@ type Program struct {
 	overdue *time.Timer
 }
 
-// output collects what a process prints, and tells when a certain text has come. It may
-// be read once the process has been waited for.
+// output collects what a process prints, and signals when a certain text has
+// been printed. It may be read after waiting for the process.
 type output struct {
 	text    bytes.Buffer
 	awaited string
@@ -53,9 +54,9 @@ func (o *output) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Start starts the example in an empty directory, which must be empty at the
-// end too, with env added to the environment, in which no AWS_ variable and no
-// DATABASE_URL of the caller is left. It is killed if it takes too long.
+// Start starts the example in an empty directory, which must also be empty at
+// the end. It adds env to the environment, from which it removes the caller's
+// AWS_ variables and DATABASE_URL. The example is killed if it takes too long.
 func Start(t *testing.T, awaited string, env []string, args ...string) *Program {
 	t.Helper()
 	p := &Program{t: t, cmd: exec.Command(os.Args[0], args...), out: output{awaited: awaited, seen: make(chan struct{})}}
@@ -70,7 +71,7 @@ func Start(t *testing.T, awaited string, env []string, args ...string) *Program 
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p.overdue = time.AfterFunc(limit, func() { _ = p.cmd.Process.Kill() }) // fails when it has ended
+	p.overdue = time.AfterFunc(limit, func() { _ = p.cmd.Process.Kill() }) // fails if it has ended
 	t.Cleanup(func() {
 		p.overdue.Stop()
 		_ = p.cmd.Process.Kill() // if the test failed half way
@@ -82,17 +83,18 @@ func Start(t *testing.T, awaited string, env []string, args ...string) *Program 
 	return p
 }
 
-// Await waits for the text that Start was given.
+// Await waits for the text given to Start.
 func (p *Program) Await() {
 	p.t.Helper()
 	select {
 	case <-p.out.seen:
 	case <-time.After(limit):
-		p.t.Fatalf("the example did not print what was awaited within %v", limit)
+		p.t.Fatalf("the example did not print the awaited text within %v", limit)
 	}
 }
 
-// Interrupt waits for the text that Start was given, and then sends what Ctrl-C does.
+// Interrupt waits for the text given to Start, and then sends the signal of
+// Ctrl-C.
 func (p *Program) Interrupt() {
 	p.t.Helper()
 	p.Await()
@@ -101,7 +103,7 @@ func (p *Program) Interrupt() {
 	}
 }
 
-// Wait waits for the example's end, which must be a good one.
+// Wait waits for the example to end with status 0.
 func (p *Program) Wait() {
 	p.t.Helper()
 	if status := p.WaitStatus(); status != 0 {
@@ -109,7 +111,8 @@ func (p *Program) Wait() {
 	}
 }
 
-// WaitStatus waits for the example's end and returns its exit status, -1 if it was killed.
+// WaitStatus waits for the example to end and returns its exit status, -1 if it
+// was killed.
 func (p *Program) WaitStatus() int {
 	_ = p.cmd.Wait() // the status says it all
 	return p.cmd.ProcessState.ExitCode()
@@ -118,7 +121,7 @@ func (p *Program) WaitStatus() int {
 // Output returns what was printed. Call it after Wait.
 func (p *Program) Output() string { return p.out.text.String() }
 
-// Figure returns a number of the closing table. Call it after Wait.
+// Figure returns a number from the closing table. Call it after Wait.
 func (p *Program) Figure(row string) int {
 	p.t.Helper()
 	m := regexp.MustCompile(`(?m)^  ` + regexp.QuoteMeta(row) + ` +(\d+)`).FindStringSubmatch(p.Output())
@@ -132,7 +135,7 @@ func (p *Program) Figure(row string) int {
 	return n
 }
 
-// Want wants texts in the output. Call it after Wait.
+// Want fails unless the output contains the texts. Call it after Wait.
 func (p *Program) Want(texts ...string) {
 	p.t.Helper()
 	for _, text := range texts {

@@ -1,7 +1,7 @@
-// Package localaws runs an SQS and an S3 inside the process, for examples that
-// need no account. Both speak the services' own protocols over HTTP, so the AWS
-// SDK is used on them as it is on AWS: only its base endpoint differs. Neither
-// checks signatures, and both keep all in memory.
+// Package localaws runs an SQS and an S3 inside the process, for examples
+// without an AWS account. Both use the services' own protocols over HTTP, so
+// the AWS SDK works with them as with AWS: only its base endpoint differs.
+// Neither checks signatures, and both keep everything in memory.
 package localaws
 
 import (
@@ -14,15 +14,15 @@ import (
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 )
 
-// Servers are a running SQS and S3 on loopback. The methods may be called by
-// several goroutines.
+// Servers are a running SQS and S3 on loopback. The methods may be called
+// concurrently.
 type Servers struct {
 	sqs, s3 *server
 	queues  *SQS
 	buckets gofakes3.Backend
 }
 
-// Start starts both servers, each on a free port of its own.
+// Start starts both servers, each on its own free port.
 func Start() (*Servers, error) {
 	queues := NewSQS()
 	sqs, err := serve(queues)
@@ -40,11 +40,11 @@ func Start() (*Servers, error) {
 // SQSEndpoint returns the base endpoint for the SDK's SQS client.
 func (s *Servers) SQSEndpoint() string { return s.sqs.endpoint }
 
-// S3Endpoint returns the base endpoint for the SDK's S3 client, which has to
-// use path-style addresses.
+// S3Endpoint returns the base endpoint for the SDK's S3 client, which must use
+// path-style addresses.
 func (s *Servers) S3Endpoint() string { return s.s3.endpoint }
 
-// Queues returns how many queues there are.
+// Queues returns the number of queues.
 func (s *Servers) Queues() int { return s.queues.count() }
 
 // Buckets returns the names of the buckets.
@@ -57,13 +57,13 @@ func (s *Servers) Buckets() ([]string, error) {
 	return names, err
 }
 
-// Close breaks all connections and waits for the servers' ends.
+// Close breaks all connections and waits for the servers to end.
 func (s *Servers) Close() error {
 	s.queues.Close()
 	return errors.Join(s.sqs.close(), s.s3.close())
 }
 
-// server is one HTTP server and the goroutine that it runs in.
+// server is an HTTP server and the goroutine in which it runs.
 type server struct {
 	http     *http.Server
 	endpoint string
@@ -76,7 +76,7 @@ func serve(h http.Handler) (*server, error) {
 		return nil, err
 	}
 	s := &server{http: &http.Server{Handler: h}, endpoint: "http://" + l.Addr().String(), ended: make(chan error, 1)}
-	go func() { s.ended <- s.http.Serve(l) }() // ends at close, which waits for it
+	go func() { s.ended <- s.http.Serve(l) }() // ends with close, which waits for it
 	return s, nil
 }
 

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// What the service promises of FIFO queues, see the SQS developer guide.
+// Guarantees and limits of FIFO queues, from the SQS developer guide.
 const (
 	deduplicationInterval    = 5 * time.Minute
 	defaultVisibilityTimeout = 30 * time.Second
@@ -22,21 +22,21 @@ const (
 	maxWait                  = 20 * time.Second
 )
 
-// SQS is an http.Handler that speaks the JSON protocol of Amazon SQS for FIFO
-// queues: CreateQueue, GetQueueUrl, SendMessageBatch, ReceiveMessage,
-// DeleteMessageBatch and DeleteQueue. Whatever else is asked for is refused with
-// UnsupportedOperation, never ignored; of a request's parameters those that
-// the examples use are read.
+// SQS is an http.Handler for the JSON protocol of Amazon SQS with FIFO queues:
+// CreateQueue, GetQueueUrl, SendMessageBatch, ReceiveMessage,
+// DeleteMessageBatch and DeleteQueue. Other operations are refused with
+// UnsupportedOperation, never ignored. It reads the request parameters that the
+// examples use.
 //
-// The embeddable servers of others do not do: goaws v0.4.4 speaks the query
-// protocol only, which the SDK's SQS client has left. That client's older releases
-// do not work with a core that a current S3 client needs.
+// Existing embeddable servers do not work: goaws v0.4.4 supports only the query
+// protocol, which the SDK's SQS client no longer uses. Older releases of that
+// client do not work with the SDK core that a current S3 client needs.
 //
-// It keeps the rules that make a FIFO queue: a deduplication id is accepted
-// once in five minutes, messages of a group are received in order, and none of
-// them while earlier ones of the group are received and not yet deleted. A
-// request that comes again since its answer was lost gets the same answer:
-// a receive with its ReceiveRequestAttemptId, and a delete anyway.
+// It follows the rules of FIFO queues: a deduplication id is accepted once in
+// five minutes; messages of a group are received in order, and none of them
+// while earlier ones of the group are received and not yet deleted. A request
+// that is repeated because its response was lost gets the same response: a
+// receive with its ReceiveRequestAttemptId, and a delete in any case.
 type SQS struct {
 	closed chan struct{}
 
@@ -44,10 +44,10 @@ type SQS struct {
 	queues map[string]*queue
 }
 
-// queue is one FIFO queue. It is guarded by SQS.mu.
+// queue is a FIFO queue. SQS.mu guards it.
 type queue struct {
 	visibility time.Duration
-	messages   []*queued // in the order of sending; deleted ones are removed
+	messages   []*queued // in the order in which they were sent, without deleted ones
 	sent       map[string]receipt
 	received   map[string]receiving // by attempt id
 	deleted    map[string]struct{}  // receipt handles
@@ -61,28 +61,28 @@ type queued struct {
 	sequence                       int
 	receives                       int
 	handle                         string    // of the last receive
-	hiddenUntil                    time.Time // while it is received and not deleted
+	hiddenUntil                    time.Time // hidden while it is received and not deleted
 }
 
-// receipt is what a deduplication id was answered with.
+// receipt is the response to a deduplication id.
 type receipt struct {
 	at       time.Time
 	id       string
 	sequence int
 }
 
-// receiving is what a receive was answered with.
+// receiving is the response to a receive.
 type receiving struct {
 	at       time.Time
 	messages []*queued
 }
 
-// NewSQS returns a server without queues. It starts nothing.
+// NewSQS returns a server without queues. It does not start a goroutine.
 func NewSQS() *SQS {
 	return &SQS{queues: make(map[string]*queue), closed: make(chan struct{})}
 }
 
-// Close ends the receives that wait. It may be called once.
+// Close ends waiting receives. Call it at most once.
 func (s *SQS) Close() { close(s.closed) }
 
 func (s *SQS) count() int {
@@ -91,8 +91,8 @@ func (s *SQS) count() int {
 	return len(s.queues)
 }
 
-// fault is an error of the protocol. Code is the SDK's name of it; query is its
-// name in the older protocol, which the SDK turns into the error's code.
+// fault is an error of the protocol. code is the SDK's name for it; query is
+// its name in the older protocol, which the SDK turns into the error's code.
 type fault struct{ code, query, message string }
 
 func noSuchQueue() *fault {
@@ -129,7 +129,7 @@ func (s *SQS) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusBadRequest)
 		answer = map[string]string{"__type": "com.amazonaws.sqs#" + f.code, "message": f.message}
 	}
-	_ = json.NewEncoder(w).Encode(answer) // fails when the client has left: nobody is there to be told
+	_ = json.NewEncoder(w).Encode(answer) // fails if the client has disconnected
 }
 
 func handle[In, Out any](r *http.Request, op func(*http.Request, In) (Out, *fault)) (any, *fault) {
@@ -206,7 +206,7 @@ type sent struct{ Id, MessageId, MD5OfMessageBody, SequenceNumber string }
 
 type sendAnswer struct {
 	Successful []sent
-	Failed     []struct{} // this server takes a whole request or nothing of it
+	Failed     []struct{} // always empty: this server accepts a whole request or nothing
 }
 
 func (s *SQS) sendMessageBatch(_ *http.Request, in sendRequest) (sendAnswer, *fault) {
@@ -235,7 +235,8 @@ func (s *SQS) sendMessageBatch(_ *http.Request, in sendRequest) (sendAnswer, *fa
 	return answer, nil
 }
 
-// send puts a message into the queue, unless its deduplication id was there before.
+// send adds a message to the queue, unless its deduplication id was used
+// before.
 func (q *queue) send(e sendEntry, now time.Time) receipt {
 	if r, ok := q.sent[e.MessageDeduplicationId]; ok && now.Sub(r.at) < deduplicationInterval {
 		return r
@@ -250,7 +251,7 @@ func (q *queue) send(e sendEntry, now time.Time) receipt {
 	return r
 }
 
-// announce wakes the receives that wait.
+// announce wakes waiting receives.
 func (q *queue) announce() {
 	close(q.changed)
 	q.changed = make(chan struct{})
@@ -287,8 +288,8 @@ type received struct {
 
 type receiveAnswer struct{ Messages []received }
 
-// receiveMessage waits for messages as long as the request says. All system
-// attributes are sent, whichever were asked for.
+// receiveMessage waits for messages for the requested time. It returns all
+// system attributes, whatever the request asks for.
 func (s *SQS) receiveMessage(r *http.Request, in receiveRequest) (receiveAnswer, *fault) {
 	limit := cmp.Or(in.MaxNumberOfMessages, 1)
 	if limit < 1 || limit > maxBatchEntries {
@@ -315,7 +316,7 @@ func (s *SQS) receiveMessage(r *http.Request, in receiveRequest) (receiveAnswer,
 		case <-visible.C:
 		case <-wait.C:
 			over = true
-		case <-r.Context().Done(): // nobody is there to get messages
+		case <-r.Context().Done(): // the client has disconnected
 			visible.Stop()
 			return receiveAnswer{}, nil
 		case <-s.closed:
@@ -326,9 +327,9 @@ func (s *SQS) receiveMessage(r *http.Request, in receiveRequest) (receiveAnswer,
 	}
 }
 
-// receive hands out the first messages of the groups that are not locked, or again those
-// that the attempt was answered with. Without any it says when the next one may
-// become visible by itself.
+// receive returns the first messages of the groups that are not locked, or
+// again the messages of an earlier response to the attempt. If there are none,
+// it returns the time until the next one may become visible.
 func (q *queue) receive(attempt string, limit int, now time.Time) (messages []received, next time.Duration) {
 	if r, ok := q.received[attempt]; ok && attempt != "" && now.Sub(r.at) < deduplicationInterval {
 		for _, m := range r.messages {
@@ -365,7 +366,7 @@ func (q *queue) receive(attempt string, limit int, now time.Time) (messages []re
 	return messages, next
 }
 
-// received is the message as a receiver gets it.
+// received returns the message in the form of a response.
 func (m *queued) received() received {
 	sum := md5.Sum([]byte(m.body))
 	return received{
@@ -421,7 +422,7 @@ func (s *SQS) deleteMessageBatch(_ *http.Request, in deleteRequest) (deleteAnswe
 	return answer, nil
 }
 
-// remove deletes the message that is in flight under the handle, or was.
+// remove deletes the message that is, or was, in flight with the handle.
 func (q *queue) remove(handle string, now time.Time) bool {
 	if _, ok := q.deleted[handle]; ok {
 		return true
@@ -430,7 +431,7 @@ func (q *queue) remove(handle string, now time.Time) bool {
 		if m.handle == handle && m.hiddenUntil.After(now) {
 			q.messages = append(q.messages[:i], q.messages[i+1:]...)
 			q.deleted[handle] = struct{}{}
-			q.announce() // its group may go on
+			q.announce() // the group's next message may be received
 			return true
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/examples/simple/localaws"
 )
 
-// queue is the SDK's client with a queue of its own.
+// queue is the SDK's client with its own queue.
 type queue struct {
 	*testing.T
 	client *sqs.Client
@@ -46,7 +46,8 @@ func newQueue(t *testing.T, visibility time.Duration) queue {
 	return queue{t, client, out.QueueUrl}
 }
 
-// send sends messages, each given as group and body; the body is its deduplication id too.
+// send sends messages, each given as group and body; the body is also the
+// deduplication id.
 func (q queue) send(messages ...[2]string) error {
 	var entries []types.SendMessageBatchRequestEntry
 	for i, m := range messages {
@@ -117,7 +118,7 @@ func TestSQS_locks_a_group_until_its_messages_are_deleted(t *testing.T) {
 	q.want(bodies, "a2")
 }
 
-func TestSQS_delivers_again_after_the_visibility_timeout(t *testing.T) {
+func TestSQS_redelivers_after_the_visibility_timeout(t *testing.T) {
 	q := newQueue(t, time.Second)
 	q.mustSend([2]string{"g", "one"})
 	bodies, first := q.receive(1, 0)
@@ -125,10 +126,10 @@ func TestSQS_delivers_again_after_the_visibility_timeout(t *testing.T) {
 	bodies, second := q.receive(1, 5)
 	q.want(bodies, "one")
 	if q.delete(first[0]) != 1 {
-		t.Error("the handle of the first receive is still good")
+		t.Error("the handle of the first receive is still valid")
 	}
 	if q.delete(second[0]) != 0 {
-		t.Error("the handle of the second receive is not good")
+		t.Error("the handle of the second receive is not valid")
 	}
 }
 
@@ -143,7 +144,7 @@ func TestSQS_wakes_a_receive_that_waits(t *testing.T) {
 	}
 }
 
-func TestSQS_answers_a_request_that_comes_again_as_before(t *testing.T) {
+func TestSQS_gives_a_repeated_request_the_same_response(t *testing.T) {
 	q := newQueue(t, time.Minute)
 	q.mustSend([2]string{"g", "one"}, [2]string{"g", "two"})
 	receive := func(attempt string) (bodies []string, handle *string) {
@@ -161,7 +162,7 @@ func TestSQS_answers_a_request_that_comes_again_as_before(t *testing.T) {
 	q.want(bodies, "one")
 	bodies, _ = receive("second")
 	q.want(bodies)
-	bodies, handle := receive("first") // its answer was lost
+	bodies, handle := receive("first") // the response was lost
 	q.want(bodies, "one")
 	for range 2 {
 		if q.delete(handle) != 0 {
@@ -182,13 +183,13 @@ func TestSQS_refuses_with_the_errors_of_the_service(t *testing.T) {
 		t.Errorf("eleven entries: %v", err)
 	}
 	if err := q.send(); err == nil {
-		t.Error("an empty batch was taken")
+		t.Error("an empty batch was accepted")
 	}
 	if _, err := q.client.GetQueueUrl(t.Context(), &sqs.GetQueueUrlInput{QueueName: aws.String("other.fifo")}); !isA[*types.QueueDoesNotExist](err) {
-		t.Errorf("a queue that is not there: %v", err)
+		t.Errorf("a missing queue: %v", err)
 	}
 	if _, err := q.client.ListQueues(t.Context(), &sqs.ListQueuesInput{}); !isA[*types.UnsupportedOperation](err) {
-		t.Errorf("an operation that is not there: %v", err)
+		t.Errorf("an unknown operation: %v", err)
 	}
 	if _, err := q.client.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String("standard")}); !isA[*types.UnsupportedOperation](err) {
 		t.Errorf("a queue that is not FIFO: %v", err)

@@ -1,5 +1,5 @@
-// Package pxytest is the source of the examples: a Tablestore inside the process
-// with the table pxy_test, and somebody who writes to it.
+// Package pxytest is the source of the examples: a Tablestore inside the
+// process with the table pxy_test, and a writer to that table.
 package pxytest
 
 import (
@@ -17,22 +17,22 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// TableName is the table that Start makes.
+// TableName is the name of the table that Start creates.
 const TableName = "pxy_test"
 
-// ids are below idLimit. The table has a partition for each half of them, so its
-// tunnel has two channels.
+// ids are below idLimit. The table has a partition for each half of them, so
+// its tunnel has two channels.
 const idLimit = 1_000_000
 
 // valueStep has no divisor in common with valueLimit.
 const valueLimit, valueStep = 1000, 387
 
-// Row is one change of the table: what a row was written with. The pair of ID
-// and Change is unique.
+// Row is one change of the table: what was written to a row. The pair of ID and
+// Change is unique.
 type Row struct {
 	ID     int64 // the primary key
 	Value  int64 // decides which batcher a change goes to
-	Change int64 // counts the changes of the row, from 1 on
+	Change int64 // counts the changes of the row, starting at 1
 }
 
 // RowOf reads the row from a message of the tunnel.
@@ -45,12 +45,12 @@ func RowOf(msg *message.Message) (Row, error) {
 	value, hasValue := r.Column("value")
 	change, hasChange := r.Column("change")
 	if !hasID || !hasValue || !hasChange {
-		return Row{}, fmt.Errorf("record %s misses one of the columns id, value and change", msg.UUID)
+		return Row{}, fmt.Errorf("record %s lacks one of the columns id, value and change", msg.UUID)
 	}
 	return Row{ID: id.Int64(), Value: value.Int64(), Change: change.Int64()}, nil
 }
 
-// Table is pxy_test in a Tablestore of its own. It is for one goroutine.
+// Table is pxy_test in its own Tablestore. It is for one goroutine.
 type Table struct {
 	emulator *emulator.Emulator
 	client   *tablestore.TableStoreClient
@@ -58,8 +58,9 @@ type Table struct {
 	first    int64 // value
 }
 
-// Start starts the Tablestore, makes the table, and sets the environment variables
-// OTS_ENDPOINT, OTS_ID and OTS_SECRET, by which a configuration file finds it.
+// Start starts the Tablestore, creates the table, and sets the environment
+// variables OTS_ENDPOINT, OTS_ID and OTS_SECRET, which the configuration file
+// uses.
 func Start() (*Table, error) {
 	const instance, id, secret = "my-instance", "example-id", "example-secret"
 	em, err := emulator.Start(emulator.Options{Instance: instance, AccessKeyID: id, AccessKeySecret: secret})
@@ -94,16 +95,16 @@ func (t *Table) create() error {
 // Endpoint returns the URL of the Tablestore.
 func (t *Table) Endpoint() string { return t.emulator.Endpoint() }
 
-// Split divides a partition of the table, as the service does when one grows: its
-// channel ends, and two others go on.
+// Split divides a partition of the table, as the service does with a growing
+// one: its channel ends, and two others continue.
 func (t *Table) Split() error { return t.emulator.Split(TableName) }
 
-// Written returns all changes so far, in their order.
+// Written returns all changes so far, in order.
 func (t *Table) Written() []Row { return t.written }
 
-// Write writes for a while, or until ctx ends: new rows, and every fifth time one that is
-// there already. The values go through all numbers below 1000, each as often, so a
-// few hundred changes have some of every kind.
+// Write writes for a while, or until ctx ends: new rows, and every fifth time
+// an existing one. The values go through all numbers below 1000 equally often,
+// so a few hundred changes include some of every kind.
 func (t *Table) Write(ctx context.Context, duration time.Duration) error {
 	every := time.NewTicker(4 * time.Millisecond)
 	defer every.Stop()

@@ -1,6 +1,6 @@
-// Package sinks are the two ends of the examples' pipelines: an SQS queue and an
-// S3 bucket. Both bear redelivery: what they write is named after the message's
-// UUID, which is the same whenever a record is delivered.
+// Package sinks are the destinations of the examples' pipelines: an SQS queue
+// and an S3 bucket. Both tolerate redelivery: what they write is named after
+// the message's UUID, which is the same on every delivery of a record.
 package sinks
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/examples/simple/localaws"
 )
 
-// Sinks are a queue and a bucket, made for one run of an example.
+// Sinks are a queue and a bucket, created for one run of an example.
 type Sinks struct {
 	Queue  *Queue
 	Bucket *Bucket
@@ -29,9 +29,9 @@ type Sinks struct {
 	region string
 }
 
-// Open makes a queue and a bucket: at AWS if AWS_ACCESS_KEY_ID or AWS_PROFILE is
-// set (the other usual variables count too), otherwise at servers inside the process.
-// Close deletes them.
+// Open creates a queue and a bucket: in AWS if AWS_ACCESS_KEY_ID or AWS_PROFILE
+// is set (the other usual variables count too), otherwise on servers inside the
+// process. Close deletes them.
 func Open(ctx context.Context) (*Sinks, error) {
 	s := &Sinks{}
 	var cfg aws.Config
@@ -66,7 +66,7 @@ func (s *Sinks) create(ctx context.Context, cfg aws.Config, name string) (err er
 		if s.local != nil {
 			o.BaseEndpoint = aws.String(s.local.S3Endpoint())
 		}
-		o.UsePathStyle = o.BaseEndpoint != nil // other hosts than AWS's rarely have a name for each bucket
+		o.UsePathStyle = o.BaseEndpoint != nil // hosts other than AWS's rarely have a name for each bucket
 	})
 	if s.Queue, err = createQueue(ctx, queues, name+".fifo"); err != nil {
 		return err
@@ -83,7 +83,7 @@ func (s *Sinks) String() string {
 	return fmt.Sprintf("AWS in %s: queue %s, bucket %s, deleted at the end", s.region, s.Queue.name, s.Bucket.name)
 }
 
-// Close deletes the queue and the bucket with all that is in them.
+// Close deletes the queue and the bucket with their contents.
 func (s *Sinks) Close(ctx context.Context) error {
 	var errs []error
 	if s.Queue != nil {

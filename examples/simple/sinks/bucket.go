@@ -18,10 +18,10 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// transfers is how many objects of a batch are written, or read back, at once.
+// transfers is the number of objects that are written, or read back, at once.
 const transfers = 8
 
-// Bucket is an S3 bucket. Its methods may be called by several goroutines.
+// Bucket is an S3 bucket. Its methods may be called concurrently.
 type Bucket struct {
 	client *s3.Client
 	name   string
@@ -33,7 +33,8 @@ func createBucket(ctx context.Context, client *s3.Client, name, region string) (
 		in.CreateBucketConfiguration = &types.CreateBucketConfiguration{LocationConstraint: types.BucketLocationConstraint(region)}
 	}
 	_, err := client.CreateBucket(ctx, in)
-	// The name is ours alone: who has it is an earlier try of this call, whose answer was lost.
+	// The name is unique: if it is taken, then by an earlier attempt of this
+	// call whose response was lost.
 	if err != nil && !isOf[*types.BucketAlreadyOwnedByYou](err) && !isOf[*types.BucketAlreadyExists](err) {
 		return nil, fmt.Errorf("creating bucket %s: %w", name, err)
 	}
@@ -42,9 +43,9 @@ func createBucket(ctx context.Context, client *s3.Client, name, region string) (
 
 // Put is a batch handler that writes each message of the batch to an object.
 //
-// The object's key is made of the message's UUID, so a record that is delivered
-// again overwrites its own object with the same content. One object for a whole
-// batch would not have that property: a redelivered record joins another batch.
+// The object's key contains the message's UUID, so a redelivered record
+// overwrites its own object with the same content. One object for a whole batch
+// would not have that property: a redelivered record joins another batch.
 func (b *Bucket) Put(ctx context.Context, batch *batching.Batch) error {
 	sideBySide(batch.Messages, func(msg *message.Message) {
 		_, err := b.client.PutObject(ctx, &s3.PutObjectInput{

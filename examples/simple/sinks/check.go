@@ -16,7 +16,7 @@ type Arrival struct {
 	Row  pxytest.Row
 }
 
-// arrival reads the payload that package subscriber makes.
+// arrival reads the subscriber's payload.
 func arrival(sink, uuid string, payload []byte) (Arrival, error) {
 	var change struct {
 		Key     struct{ ID int64 }
@@ -31,15 +31,17 @@ func arrival(sink, uuid string, payload []byte) (Arrival, error) {
 // Report is what was found in the sinks.
 type Report struct {
 	SQS, S3 int // changes in each
-	Missing int // changes that were written and are in no sink
+	Missing int // changes that were written and are in neither sink
 }
 
-// Check empties the queue, reads the bucket and compares what is there with what
-// was written. sinkOf says in which sink a change belongs: "sqs", "s3", or "" if in none.
+// Check empties the queue, reads the bucket and compares their contents with
+// what was written. sinkOf returns the sink of a change: "sqs", "s3", or "" for
+// neither.
 //
-// The error says what must never be: a change in the wrong sink, a change that
-// nobody wrote or with another content, one that arrived twice, and changes of a
-// row that came out of the queue in another order. Missing changes are only counted.
+// The error reports what must never happen: a change in the wrong sink, a
+// change that was never written or has other content, one that arrived twice,
+// and changes of a row that left the queue in another order. Missing changes
+// are only counted.
 func (s *Sinks) Check(ctx context.Context, written []pxytest.Row, sinkOf func(pxytest.Row) string) (Report, error) {
 	queue, err := s.Queue.Drain(ctx)
 	if err != nil {
@@ -53,8 +55,8 @@ func (s *Sinks) Check(ctx context.Context, written []pxytest.Row, sinkOf func(px
 	return Report{SQS: len(queue), S3: len(bucket), Missing: missing}, err
 }
 
-// compare counts the written changes that have not arrived. Arrivals of a sink
-// that keeps an order are in that order.
+// compare counts the written changes that have not arrived. Arrivals from the
+// queue are in its order.
 func compare(written []pxytest.Row, sinkOf func(pxytest.Row) string, arrived []Arrival) (missing int, err error) {
 	expected := make(map[pxytest.Row]string, len(written))
 	for _, row := range written {
@@ -72,7 +74,7 @@ func compare(written []pxytest.Row, sinkOf func(pxytest.Row) string, arrived []A
 	for _, a := range arrived {
 		switch sink, ok := expected[a.Row]; {
 		case !ok:
-			wrong(a, "it was never written so")
+			wrong(a, "it was never written with this content")
 		case sink != a.Sink:
 			wrong(a, "it belongs in %s", sink)
 		case seen[a.Row], uuids[a.UUID]:

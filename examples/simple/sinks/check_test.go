@@ -21,13 +21,13 @@ func TestCompare(t *testing.T) {
 		missing int
 		fault   string // part of the error; empty: none
 	}{
-		"all is there":                {[]Arrival{first, second, odd}, 0, ""},
-		"missing changes are counted": {[]Arrival{first}, 2, ""},
-		"a change in the wrong sink":  {[]Arrival{first, second, {"sqs", "u3", written[2]}}, 0, "belongs in s3"},
-		"a change that arrived twice": {[]Arrival{first, second, odd, {"s3", "u4", written[2]}}, 0, "twice"},
-		"a message that came twice":   {[]Arrival{first, second, {"s3", "u1", written[2]}}, 0, "twice"},
-		"a change with other content": {[]Arrival{first, second, odd, {"s3", "u4", pxytest.Row{ID: 2, Value: 5, Change: 1}}}, 0, "never written"},
-		"changes out of order":        {[]Arrival{second, first, odd}, 0, "after change 2"},
+		"all is there":                 {[]Arrival{first, second, odd}, 0, ""},
+		"missing changes are counted":  {[]Arrival{first}, 2, ""},
+		"a change in the wrong sink":   {[]Arrival{first, second, {"sqs", "u3", written[2]}}, 0, "belongs in s3"},
+		"a change that arrived twice":  {[]Arrival{first, second, odd, {"s3", "u4", written[2]}}, 0, "twice"},
+		"a message that arrived twice": {[]Arrival{first, second, {"s3", "u1", written[2]}}, 0, "twice"},
+		"a change with other content":  {[]Arrival{first, second, odd, {"s3", "u4", pxytest.Row{ID: 2, Value: 5, Change: 1}}}, 0, "never written"},
+		"changes out of order":         {[]Arrival{second, first, odd}, 0, "after change 2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			missing, err := compare(written, sinkOf, test.arrived)

@@ -16,10 +16,10 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// sendLimit is how many messages SQS takes in one request.
+// sendLimit is the maximum number of messages in one request to SQS.
 const sendLimit = 10
 
-// Queue is an SQS FIFO queue. Its methods may be called by several goroutines.
+// Queue is an SQS FIFO queue. Its methods may be called concurrently.
 type Queue struct {
 	client *sqs.Client
 	name   string
@@ -40,11 +40,11 @@ func createQueue(ctx context.Context, client *sqs.Client, name string) (*Queue, 
 // Send is a batch handler that sends the batch's messages to the queue.
 //
 // The group is the record's primary key, so changes of a row stay in order. The
-// deduplication id is the message's UUID, so a record that is delivered again
-// arrives once, if that is within five minutes; a consumer that must be sure
-// beyond that compares the id, which comes with each message.
+// deduplication id is the message's UUID, so a redelivered record arrives once
+// if the redelivery is within five minutes; a consumer that needs more compares
+// the id, which comes with each message.
 func (q *Queue) Send(ctx context.Context, b *batching.Batch) error {
-	broken := make(map[string]error) // groups of which a message has failed: their later ones must not overtake it
+	broken := make(map[string]error) // groups of failed messages: later messages of a group must not overtake
 	for part := range slices.Chunk(b.Messages, sendLimit) {
 		var entries []types.SendMessageBatchRequestEntry
 		for i, msg := range part {
@@ -80,7 +80,7 @@ func (q *Queue) Send(ctx context.Context, b *batching.Batch) error {
 	return nil
 }
 
-// refused returns the message that an answer's entry is about.
+// refused returns the message that an entry of the response is about.
 func refused(part []*message.Message, f types.BatchResultErrorEntry) (*message.Message, error) {
 	i, err := strconv.Atoi(aws.ToString(f.Id))
 	if err != nil || i < 0 || i >= len(part) {
@@ -89,14 +89,14 @@ func refused(part []*message.Message, f types.BatchResultErrorEntry) (*message.M
 	return part[i], nil
 }
 
-// Drain receives and deletes what is in the queue, in order within each group, until
-// a receive of a second finds nothing.
+// Drain receives and deletes what is in the queue, in order within each group,
+// until a receive of one second finds nothing.
 func (q *Queue) Drain(ctx context.Context) ([]Arrival, error) {
 	var arrived []Arrival
 	for {
 		out, err := q.client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
 			QueueUrl: q.url, MaxNumberOfMessages: sendLimit, WaitTimeSeconds: 1,
-			ReceiveRequestAttemptId:     aws.String(rand.Text()), // when an answer is lost, the SDK's next try gets the same messages
+			ReceiveRequestAttemptId:     aws.String(rand.Text()), // if a response is lost, the SDK's retry gets the same messages
 			MessageSystemAttributeNames: []types.MessageSystemAttributeName{types.MessageSystemAttributeNameMessageDeduplicationId},
 		})
 		if err != nil {
