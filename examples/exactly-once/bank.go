@@ -16,14 +16,14 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// Where the bank is.
+// Names of the bank's table and tunnel.
 const (
 	instance, keyID, keySecret = "bank", "bank-id", "bank-secret"
 	tableName, tunnelName      = "accounts", "ledger"
 )
 
-// accountCount is how many rows the table has. They change again and again, so the order of
-// the changes of a row matters.
+// accountCount is the number of rows in the table. They change repeatedly, so
+// the order of a row's changes matters.
 const accountCount = 100
 
 func accountName(n int) string { return fmt.Sprintf("account-%02d", n) }
@@ -40,7 +40,7 @@ func accountNames() []string {
 type change struct {
 	account string
 	amount  int64
-	number  int64 // counts the account's changes, from 1 on
+	number  int64 // counts the account's changes, starting at 1
 }
 
 // changeOf reads the change from a message of the tunnel.
@@ -53,16 +53,16 @@ func changeOf(msg *message.Message) (change, error) {
 	amount, hasAmount := r.Column("amount")
 	number, hasNumber := r.Column("changes")
 	if !hasAccount || !hasAmount || !hasNumber {
-		return change{}, fmt.Errorf("record %s misses one of the columns account, amount and changes", msg.UUID)
+		return change{}, fmt.Errorf("record %s lacks one of the columns account, amount and changes", msg.UUID)
 	}
 	return change{account.String(), amount.Int64(), number.Int64()}, nil
 }
 
-// balance is what the changes of an account have come to.
+// balance is the result of an account's changes.
 type balance struct{ total, changes int64 }
 
-// bank is the source: a Tablestore inside the process, with a data directory, and who
-// writes to its table. It is for one goroutine.
+// bank is the source: a Tablestore inside the process, with a data directory,
+// and the writer of its table. It is for one goroutine.
 type bank struct {
 	dir      string
 	emulator *emulator.Emulator
@@ -110,7 +110,7 @@ func (b *bank) createTable() error {
 	return b.emulator.SplitAt(tableName, accountName(accountCount/2))
 }
 
-// restart stops Tablestore and starts it again at the same address, with what is in its
+// restart stops Tablestore and restarts it at the same address with the same
 // data directory.
 func (b *bank) restart() error {
 	addr := strings.TrimPrefix(b.emulator.Endpoint(), "http://")
@@ -120,13 +120,13 @@ func (b *bank) restart() error {
 	return b.start(addr)
 }
 
-// When something happens to the table, in changes written.
+// The number of changes written before something happens to the table.
 const (
 	splitAfter   = 200
 	restartAfter = 500
 )
 
-// write changes accounts until ctx ends. event is told what else happens.
+// write changes accounts until ctx ends. It calls event for other events.
 func (b *bank) write(ctx context.Context, event func(format string, args ...any)) error {
 	every := time.NewTicker(2 * time.Millisecond)
 	defer every.Stop()
@@ -144,12 +144,12 @@ func (b *bank) write(ctx context.Context, event func(format string, args ...any)
 			if err := b.emulator.Split(tableName); err != nil {
 				return err
 			}
-			event("a partition of the table is split: its channel ends, two others go on")
+			event("a partition of the table is split: its channel ends, two others continue")
 		case restartAfter:
 			if err := b.restart(); err != nil {
 				return err
 			}
-			event("Tablestore was stopped, and started on its data directory")
+			event("Tablestore was stopped, and restarted with its data directory")
 		}
 	}
 }
@@ -170,7 +170,7 @@ func (b *bank) deposit(account string, amount int64) error {
 	return nil
 }
 
-// read reads what is in the table.
+// read reads the contents of the table.
 func (b *bank) read() (map[string]balance, error) {
 	found := make(map[string]balance)
 	start, end := new(tablestore.PrimaryKey), new(tablestore.PrimaryKey)

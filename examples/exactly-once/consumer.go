@@ -17,11 +17,11 @@ import (
 	"github.com/watermill-ots/watermill-ots/router"
 )
 
-// consumerArgs are the arguments of a consumer's process.
+// consumerArgs are the arguments of a consumer process.
 type consumerArgs struct {
 	endpoint string // of Tablestore
 	schema   string // in the database
-	number   int    // counts the consumers, from 1 on
+	number   int    // counts the consumers, starting at 1
 }
 
 func parseConsumerArgs(args []string) (consumerArgs, error) {
@@ -32,8 +32,8 @@ func parseConsumerArgs(args []string) (consumerArgs, error) {
 	return consumerArgs{args[0], args[1], number}, err
 }
 
-// consume is the consumer: all that a program needs which brings a table's changes into
-// a database exactly once. It ends with ctx.
+// consume is the consumer: everything that a program needs to bring a table's
+// changes into a database exactly once. It ends with ctx.
 func consume(ctx context.Context, list []string, logger watermill.LoggerAdapter) (err error) {
 	args, err := parseConsumerArgs(list)
 	if err != nil {
@@ -42,7 +42,7 @@ func consume(ctx context.Context, list []string, logger watermill.LoggerAdapter)
 	l, err := openLedger(ctx, args.schema)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return nil // told to end before it began
+		return nil // stopped before it began
 	case err != nil:
 		return err
 	}
@@ -54,8 +54,8 @@ func consume(ctx context.Context, list []string, logger watermill.LoggerAdapter)
 		Tunnels: map[string]router.Tunnel{"accounts": {
 			Instance: "main", TableName: tableName, TunnelName: tunnelName,
 			Tunnel: router.TunnelSpec{Create: true, Type: "Stream", Start: "earliest"},
-			// Short, so that the next consumer gets the channels soon after a kill. The
-			// defaults are 30s and 300s.
+			// Short, so that the next consumer gets the channels soon after a
+			// kill. The defaults are 30s and 300s.
 			HeartbeatInterval: 250 * time.Millisecond, HeartbeatTimeout: time.Second,
 			CheckpointInterval: 500 * time.Millisecond,
 			Batchers:           map[string]router.Batcher{batching.DefaultBatcher: {BatchSize: 50, BatchTimeout: 100 * time.Millisecond, Concurrency: 2}},
@@ -69,7 +69,7 @@ func consume(ctx context.Context, list []string, logger watermill.LoggerAdapter)
 			batching.DefaultBatcher: func(ctx context.Context, b *batching.Batch) error { return l.apply(ctx, args.number, b.Messages) },
 		},
 		Failed: func(msg *message.Message, err error) {
-			fmt.Fprintf(os.Stderr, "consumer %d: message %s is tried again: %v\n", args.number, msg.UUID, err)
+			fmt.Fprintf(os.Stderr, "consumer %d: message %s is retried: %v\n", args.number, msg.UUID, err)
 		},
 	})
 	if err != nil {
@@ -78,17 +78,17 @@ func consume(ctx context.Context, list []string, logger watermill.LoggerAdapter)
 	return r.Run(ctx)
 }
 
-// consumer is a running process that consumes. It is for one goroutine.
+// consumer is a running consumer process. It is for one goroutine.
 type consumer struct {
 	consumerArgs
 	cmd   *exec.Cmd
 	stdin io.Closer
 	began time.Time
 	ended chan struct{} // closed when the process has ended
-	err   error         // how it ended; read it after ended
+	err   error         // how it ended; read it after ended is closed
 }
 
-// start runs this same program as a consumer.
+// start runs this program as a consumer.
 func start(args consumerArgs, verbose bool) (*consumer, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -113,7 +113,7 @@ func start(args consumerArgs, verbose bool) (*consumer, error) {
 	return c, nil
 }
 
-// kill ends the process at once, with SIGKILL: nothing of it runs any more.
+// kill ends the process at once, with SIGKILL.
 func (c *consumer) kill() error {
 	err := c.cmd.Process.Kill()
 	<-c.ended
@@ -123,9 +123,9 @@ func (c *consumer) kill() error {
 	return nil
 }
 
-// finish lets the process drain, and waits for its end.
+// finish makes the process drain, and waits for its end.
 func (c *consumer) finish() error {
-	_ = c.stdin.Close() // fails when the process has ended: then its error says more
+	_ = c.stdin.Close() // fails if the process has ended: then its error says more
 	<-c.ended
 	if c.err != nil {
 		return c.unexpected()
@@ -133,7 +133,7 @@ func (c *consumer) finish() error {
 	return nil
 }
 
-// unexpected is the error of a process that ended by itself.
+// unexpected returns the error for a process that ended by itself.
 func (c *consumer) unexpected() error {
 	return fmt.Errorf("consumer %d ended by itself: %v", c.number, c.cmd.ProcessState)
 }

@@ -14,15 +14,15 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// ledger is the sink: a schema in PostgreSQL. Its methods may be called by several
-// goroutines, and by several processes.
+// ledger is the sink: a schema in PostgreSQL. Its methods may be called
+// concurrently, also by several processes.
 type ledger struct {
 	pool   *pgxpool.Pool
 	schema string
 }
 
-// tables of the schema. In a system that lives long, inbox rows may be deleted
-// once they are older than what a tunnel can deliver again: the stream's
+// Tables of the schema. In a long-running system, inbox rows can be deleted
+// once they are older than anything that a tunnel can redeliver: the stream's
 // expiration time.
 const tables = `
 create table inbox (
@@ -82,18 +82,20 @@ func (l *ledger) drop(ctx context.Context) error {
 	return nil
 }
 
-// apply handles a batch in one transaction: changes whose UUID is new to the inbox are
-// added up, all others were before. If the transaction is not committed, for
-// whatever reason, the batch has done nothing, and its messages come again.
+// apply handles a batch in one transaction: it adds up the changes whose UUIDs
+// are new to the inbox; the others were added before. If the transaction is not
+// committed, for whatever reason, the batch has no effect, and its messages are
+// redelivered.
 func (l *ledger) apply(ctx context.Context, consumer int, messages []*message.Message) error {
 	uuids := make([]string, len(messages))
 	for i, msg := range messages {
 		uuids[i] = msg.UUID
 	}
 	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
-		// A consumer that has lost a channel may still be at work on its records, when the next
-		// one gets them: the insert waits then for the other transaction's end. Sorted, two
-		// such inserts cannot wait for each other.
+		// A consumer that has lost a channel may still be working on its
+		// records when the next one gets them: then the insert waits for the
+		// end of the other transaction. Since the UUIDs are sorted, two such
+		// inserts cannot wait for each other.
 		rows, _ := tx.Query(ctx, "insert into inbox (uuid) select unnest($1::text[]) order by 1 on conflict do nothing returning uuid", uuids)
 		unseen, err := pgx.CollectRows(rows, pgx.RowTo[string])
 		if err != nil {
@@ -104,7 +106,7 @@ func (l *ledger) apply(ctx context.Context, consumer int, messages []*message.Me
 			return err
 		}
 		var updates pgx.Batch
-		for _, account := range slices.Sorted(maps.Keys(steps)) { // sorted, as the inbox is
+		for _, account := range slices.Sorted(maps.Keys(steps)) { // in the same order as in other transactions
 			s := steps[account]
 			updates.Queue("update accounts set total = total + $2, changes = $4 where account = $1 and changes = $3", account, s.amount, s.first-1, s.last).
 				Exec(exactlyOne(account, s.first))
@@ -128,7 +130,7 @@ func addUp(messages []*message.Message, unseen []string) (map[string]step, error
 		if !fresh[msg.UUID] {
 			continue
 		}
-		fresh[msg.UUID] = false // it counts once, should a batch have it twice
+		fresh[msg.UUID] = false // it counts once, even if the batch contains it twice
 		c, err := changeOf(msg)
 		if err != nil {
 			return nil, err
@@ -144,8 +146,8 @@ func addUp(messages []*message.Message, unseen []string) (map[string]step, error
 	return steps, nil
 }
 
-// exactlyOne wants that an update of an account has found it in the state before the change
-// with this number.
+// exactlyOne requires that an update of an account has found the account in the
+// state before the change with this number.
 func exactlyOne(account string, number int64) func(pgconn.CommandTag) error {
 	return func(updated pgconn.CommandTag) error {
 		if updated.RowsAffected() != 1 {
@@ -155,14 +157,15 @@ func exactlyOne(account string, number int64) func(pgconn.CommandTag) error {
 	}
 }
 
-// disorder must never be: records of one primary key are delivered in order.
+// disorder must never happen: records of one primary key are delivered in
+// order.
 func disorder(account string, number int64) error {
 	return fmt.Errorf("account %s: change %d does not follow the one before it", account, number)
 }
 
-// accounts reads what the changes of each account have come to.
+// accounts reads the result of each account's changes.
 func (l *ledger) accounts(ctx context.Context) (map[string]balance, error) {
-	rows, _ := l.pool.Query(ctx, "select account, total, changes from accounts") // the error comes with the rows
+	rows, _ := l.pool.Query(ctx, "select account, total, changes from accounts") // errors come with the rows
 	found := make(map[string]balance)
 	var account string
 	var b balance
@@ -176,10 +179,11 @@ func (l *ledger) accounts(ctx context.Context) (map[string]balance, error) {
 	return found, nil
 }
 
-// delivery is how much was delivered.
+// delivery counts what was delivered.
 type delivery struct{ batches, changes, again int64 }
 
-// delivered reads what a consumer was delivered, or all of them if consumer is 0.
+// delivered reads what was delivered to a consumer, or to all of them if
+// consumer is 0.
 func (l *ledger) delivered(ctx context.Context, consumer int) (d delivery, err error) {
 	err = l.pool.QueryRow(ctx, "select count(*), coalesce(sum(changes), 0), coalesce(sum(again), 0) from batches where $1 in (consumer, 0)", consumer).
 		Scan(&d.batches, &d.changes, &d.again)

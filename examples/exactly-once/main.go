@@ -1,22 +1,23 @@
-// Exactly-once brings each change of a table into PostgreSQL exactly once, and those of a
-// row in order, although the process that does it is killed again and again, with
-// SIGKILL, at random moments.
+// Exactly-once brings each change of a table into PostgreSQL exactly once, and
+// the changes of a row in order, although the process that does it is killed
+// repeatedly, with SIGKILL, at random moments.
 //
 //	DATABASE_URL=postgres://postgres@127.0.0.1:5432/test go run ./examples/exactly-once
 //
-// needs a PostgreSQL; Tablestore runs inside the process. It makes a schema of its own there and
-// drops it in the end.
+// needs a PostgreSQL; Tablestore runs inside the process. It creates its own
+// schema there and drops it at the end.
 //
-// A tunnel delivers at least once: after a kill, changes come again that were handled but
-// not yet committed at the tunnel. A message's UUID is the same each time, so the consumer keeps an
-// inbox, a table of the UUIDs that it has seen. One transaction for each batch puts the UUIDs into
-// the inbox and adds up the changes whose UUID was new there (ledger.go). Either both
-// are stored or none, whenever the kill comes; there is nothing to repair at the start.
+// A tunnel delivers at least once: after a kill, changes are redelivered that
+// were handled but not yet committed to the tunnel. A message's UUID is the
+// same each time, so the consumer keeps an inbox, a table of the UUIDs that it
+// has seen. One transaction for each batch adds the UUIDs to the inbox and adds
+// up the changes whose UUIDs were new there (ledger.go). Either both are stored
+// or none, whenever the kill happens; there is nothing to repair at the start.
 //
-// The program writes to the table, starts the consumer as a process of its own, kills it,
-// and starts it again. Meanwhile a partition of the table splits, and Tablestore is
-// stopped and started on its data directory. In the end it compares the sum of each
-// account in PostgreSQL with the one in the table.
+// The program writes to the table, starts the consumer as a separate process,
+// kills it, and starts it again. Meanwhile a partition of the table splits, and
+// Tablestore is stopped and restarted with its data directory. At the end it
+// compares the sum of each account in PostgreSQL with the sum in the table.
 package main
 
 import (
@@ -37,7 +38,7 @@ import (
 
 func main() {
 	kills := flag.Int("kills", 6, "how often the consumer is killed")
-	seed := flag.Uint64("seed", 0, "of the random moments; 0: another one each time")
+	seed := flag.Uint64("seed", 0, "seed of the random moments; 0: a different one each time")
 	verbose := flag.Bool("v", false, "log what the library does")
 	flag.Parse()
 	var logger watermill.LoggerAdapter = watermill.NopLogger{}
@@ -50,7 +51,7 @@ func main() {
 	var err error
 	if flag.Arg(0) == "consume" { // see start
 		go func() { // ends with the process at the latest
-			_, _ = io.Copy(io.Discard, os.Stdin) // until whoever started the consumer closes it, or has died
+			_, _ = io.Copy(io.Discard, os.Stdin) // until the program that started the consumer closes it or dies
 			stop()
 		}()
 		err = consume(ctx, flag.Args()[1:], logger)
@@ -68,7 +69,7 @@ func run(ctx context.Context, kills int, seed uint64, verbose bool) (err error) 
 		return fmt.Errorf("-kills is %d; it must be at least 0", kills)
 	}
 	if os.Getenv("DATABASE_URL") == "" {
-		return errors.New("DATABASE_URL is not set: give the PostgreSQL to write to, such as postgres://postgres@127.0.0.1:5432/test")
+		return errors.New("DATABASE_URL is not set: set it to the PostgreSQL to write to, such as postgres://postgres@127.0.0.1:5432/test")
 	}
 	schema := "exactly_once_" + strings.ToLower(rand.Text()[:10])
 	l, err := openLedger(ctx, schema)

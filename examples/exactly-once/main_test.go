@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
-// usual is where a PostgreSQL often is that tests may use.
+// usual is where a PostgreSQL for tests often is.
 const usual = "postgres://postgres@127.0.0.1:5432/test"
 
 // database connects to DATABASE_URL, or to the usual place.
@@ -45,7 +45,7 @@ func database(t *testing.T) (url string, conn *pgx.Conn) {
 	return url, conn
 }
 
-// checkDropped wants that the schema of a run is not there any more.
+// checkDropped checks that the schema of a run does not exist any more.
 func checkDropped(t *testing.T, conn *pgx.Conn, p *exampletest.Program) {
 	t.Helper()
 	m := regexp.MustCompile(`schema (exactly_once_\w+)`).FindStringSubmatch(p.Output())
@@ -72,7 +72,7 @@ func TestExactlyOnce_sums_agree_whenever_the_consumer_is_killed(t *testing.T) {
 		t.Errorf("%d changes were written, %d delivered, %d suppressed:\n%s", written, delivered, suppressed, p.Output())
 	}
 	if suppressed == 0 || p.Figure("kills") != 3 {
-		t.Errorf("no change came twice, so nothing was tried:\n%s", p.Output())
+		t.Errorf("no change was delivered twice, so the run tests nothing:\n%s", p.Output())
 	}
 	checkDropped(t, conn, p)
 }
@@ -101,7 +101,7 @@ func TestExactlyOnce_says_what_it_needs(t *testing.T) {
 	}
 }
 
-// messageOf makes the message of a change.
+// messageOf returns the message of a change.
 func messageOf(account string, amount, number int64) *message.Message {
 	msg := message.NewMessage(account+"/"+strconv.FormatInt(number, 10), nil)
 	ots.WithRecord(msg, &ots.Record{
@@ -140,9 +140,9 @@ func TestLedger(t *testing.T) {
 		fault    string  // part of the error; empty: none
 	}{
 		{"a batch is added up", []*message.Message{one, two, other}, balance{6, 2}, balance{7, 1}, ""},
-		{"a batch that comes again changes nothing", []*message.Message{one, two, other}, balance{6, 2}, balance{7, 1}, ""},
-		{"of a batch that partly comes again the rest is added up", []*message.Message{two, messageOf(a, 1, 3)}, balance{7, 3}, balance{7, 1}, ""},
-		{"a change counts once that a batch has twice", []*message.Message{messageOf(a, 5, 4), messageOf(a, 5, 4)}, balance{12, 4}, balance{7, 1}, ""},
+		{"a redelivered batch changes nothing", []*message.Message{one, two, other}, balance{6, 2}, balance{7, 1}, ""},
+		{"of a partly redelivered batch the rest is added up", []*message.Message{two, messageOf(a, 1, 3)}, balance{7, 3}, balance{7, 1}, ""},
+		{"a change that a batch contains twice counts once", []*message.Message{messageOf(a, 5, 4), messageOf(a, 5, 4)}, balance{12, 4}, balance{7, 1}, ""},
 		{"a gap between two batches undoes the whole batch", []*message.Message{messageOf(b, 1, 2), messageOf(a, 1, 6)}, balance{12, 4}, balance{7, 1}, "change 6 does not follow"},
 		{"a gap within a batch undoes the whole batch", []*message.Message{messageOf(b, 1, 2), messageOf(b, 1, 4)}, balance{12, 4}, balance{7, 1}, "change 4 does not follow"},
 		{"what was undone is not in the inbox", []*message.Message{messageOf(b, 1, 2), messageOf(a, 1, 5)}, balance{13, 5}, balance{8, 2}, ""},

@@ -16,17 +16,19 @@ import (
 )
 
 const (
-	// longestLife is how long at most a consumer lives after its first batch.
+	// longestLife is the longest life of a consumer after its first batch.
 	longestLife = time.Second
 
-	// patience is how long a consumer may take until its first batch, and the last one for the rest.
+	// patience is how long a consumer may take for its first batch, and the
+	// last one for the rest.
 	patience = 30 * time.Second
 
-	// lookEvery is how often the database is asked how far the consumer is.
+	// lookEvery is the interval between checks of the consumer's progress in
+	// the database.
 	lookEvery = 20 * time.Millisecond
 )
 
-// trial is one run: a consumer that is killed again and again.
+// trial is one run: a consumer that is killed repeatedly.
 type trial struct {
 	ledger *ledger
 	bank   *bank
@@ -39,7 +41,7 @@ type trial struct {
 	verbose bool // for the consumers
 }
 
-// newTrial returns a trial; seed 0 is one by chance.
+// newTrial returns a trial; seed 0 is replaced with a random one.
 func newTrial(l *ledger, b *bank, kills int, seed uint64, verbose bool) *trial {
 	for seed == 0 {
 		var bytes [8]byte
@@ -49,8 +51,8 @@ func newTrial(l *ledger, b *bank, kills int, seed uint64, verbose bool) *trial {
 	return &trial{ledger: l, bank: b, out: console.New(os.Stdout), kills: kills, seed: seed, verbose: verbose, random: rand.New(rand.NewPCG(seed, 0))}
 }
 
-// run writes to the table as long as consumers are killed, lets the last one handle the
-// rest, and compares.
+// run writes to the table while consumers are killed, lets the last one handle
+// the rest, and compares.
 func (t *trial) run(ctx context.Context) error {
 	t.out.Printf("from  %s, %s/%s (emulator inside this process, on a data directory)\n", t.bank.emulator.Endpoint(), tableName, tunnelName)
 	t.out.Printf("to    PostgreSQL %s, schema %s, dropped at the end\n", t.ledger.pool.Config().ConnConfig.Host, t.ledger.schema)
@@ -60,7 +62,7 @@ func (t *trial) run(ctx context.Context) error {
 	defer stopWriting()
 	endpoint := t.bank.emulator.Endpoint()
 	wrote := make(chan error, 1)
-	go func() { wrote <- t.bank.write(writing, t.out.Event) }() // ends with stopWriting, and is waited for below
+	go func() { wrote <- t.bank.write(writing, t.out.Event) }() // ends with stopWriting; received below
 
 	last, err := t.killMany(ctx, endpoint)
 	stopWriting()
@@ -73,11 +75,12 @@ func (t *trial) run(ctx context.Context) error {
 	if err := t.end(last); err != nil {
 		return err
 	}
-	// An interrupt ends the writing and the waiting, but what was handled is shown all the same.
+	// An interrupt ends the writing and the waiting, but what was handled is
+	// still shown.
 	return t.compare(context.WithoutCancel(ctx), ctx.Err() != nil)
 }
 
-// end lets a consumer drain. It may be nil.
+// end makes a consumer drain. c may be nil.
 func (t *trial) end(c *consumer) error {
 	if c == nil {
 		return nil
@@ -85,8 +88,8 @@ func (t *trial) end(c *consumer) error {
 	return errors.Join(c.finish(), t.report(c, "drained"))
 }
 
-// killMany starts consumers and kills them. It returns one that runs; nil only with
-// an error.
+// killMany starts consumers and kills them. It returns a running one, or nil
+// with an error.
 func (t *trial) killMany(ctx context.Context, endpoint string) (*consumer, error) {
 	for number := 1; ; number++ {
 		c, err := start(consumerArgs{endpoint, t.ledger.schema, number}, t.verbose)
@@ -128,8 +131,9 @@ func (t *trial) waitForRest(ctx context.Context, c *consumer) error {
 	})
 }
 
-// waitUntil waits until done says so. It returns early, without an error, when ctx ends; and
-// with one when the consumer ends, or takes too long: text says what it has not done.
+// waitUntil waits until done returns true. It returns early, without an error,
+// when ctx ends; and with one if the consumer ends or takes too long: text says
+// what it has not done.
 func (t *trial) waitUntil(ctx context.Context, c *consumer, text string, done func() (bool, error)) error {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
@@ -165,7 +169,7 @@ func (t *trial) report(c *consumer, end string) error {
 	return nil
 }
 
-// compare prints the closing table. What it shows comes from the table and the
+// compare prints the closing table, whose figures come from the table and the
 // database. An interrupted run may leave changes behind.
 func (t *trial) compare(ctx context.Context, interrupted bool) error {
 	table, err := t.bank.read()
@@ -184,7 +188,7 @@ func (t *trial) compare(ctx context.Context, interrupted bool) error {
 	t.out.Printf("\n")
 	t.out.Row("changes written", "%d", written.changes)
 	t.out.Row("delivered", "%d in %d batches", all.changes, all.batches)
-	t.out.Row("suppressed", "%d, which the inbox had before", all.again)
+	t.out.Row("suppressed", "%d, which were already in the inbox", all.again)
 	t.out.Row("applied", "%d", applied.changes)
 	t.out.Row("kills", "%d", t.killed)
 	t.out.Row("sum in the table", "%d", written.total)

@@ -10,7 +10,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/batching"
 )
 
-// console prints what happens, a line a batch, and a table at the end.
+// console prints what happens, one line per batch, and a table at the end.
 type console struct {
 	mu      sync.Mutex
 	w       io.Writer
@@ -47,9 +47,9 @@ func (c *console) batch(h func(context.Context, *batching.Batch) error) func(con
 		}
 		switch {
 		case err != nil:
-			outcome = "failed, comes again: " + err.Error()
+			outcome = "failed, will be redelivered: " + err.Error()
 		case failed > 0:
-			outcome = fmt.Sprintf("%d failed, only that comes again", failed)
+			outcome = fmt.Sprintf("%d failed; only those are redelivered", failed)
 		}
 		c.mu.Lock()
 		c.batches++
@@ -60,7 +60,7 @@ func (c *console) batch(h func(context.Context, *batching.Batch) error) func(con
 }
 
 func (c *console) split() {
-	c.printf("%s  a partition of the table is split: its channel ends, two others go on\n", time.Now().Format("15:04:05.000"))
+	c.printf("%s  a partition of the table is split: its channel ends, two others continue\n", time.Now().Format("15:04:05.000"))
 }
 
 func (c *console) closing(interrupted bool) {
@@ -71,8 +71,8 @@ func (c *console) closing(interrupted bool) {
 	c.printf("\nAll written, all handled: committing, disconnecting.\n")
 }
 
-// table prints the closing table. What it shows comes from the table, the
-// tunnel and the ledger, not from counters of the library.
+// table prints the closing table. Its figures come from the table, the tunnel
+// and the ledger, not from the library's counters.
 func (c *console) table(s *source, l *ledger, alerted int) error {
 	handled, deliveries, before, failed := l.totals()
 	pos, err := s.position()
@@ -91,7 +91,7 @@ func (c *console) table(s *source, l *ledger, alerted int) error {
 		row("records written", "%d", written)
 		defer func() {
 			if handled < written {
-				c.printf("\n%d records are still to be handled: start again to go on.\n", written-handled)
+				c.printf("\n%d records are not handled yet: start again to continue.\n", written-handled)
 			}
 		}()
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// ledger is the sink: it notes each change that was handled, one line for each
+// ledger is the sink: it notes each change that was handled, one line per
 // delivery, in a file if there is a data directory. A line is a message's UUID:
 // the same change has the same UUID on every delivery.
 type ledger struct {
@@ -21,7 +21,7 @@ type ledger struct {
 	file    *os.File // nil without a data directory
 	seen    map[string]int
 	lines   int
-	before  int // lines that an earlier process wrote
+	before  int // lines written by an earlier process
 	flaws   int
 	changes chan struct{} // capacity 1: something was written
 }
@@ -45,10 +45,10 @@ func openLedger(dir string) (*ledger, error) {
 	return l, lines.Err()
 }
 
-var errFlaky = errors.New("the payment service did not answer (made up, to show a redelivery)")
+var errFlaky = errors.New("the payment service did not answer (simulated, to show a redelivery)")
 
-// write is a batch handler. Once in a while it fails one message of a batch: only that
-// one comes again, the others are done.
+// write is a batch handler. Occasionally it fails one message of a batch: only
+// that one is redelivered, the others are done.
 func (l *ledger) write(_ context.Context, b *batching.Batch) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -76,7 +76,7 @@ func (l *ledger) write(_ context.Context, b *batching.Batch) error {
 	return nil
 }
 
-// changed has a value when something was written since it last had one.
+// changed has a value if something was written since it last had one.
 func (l *ledger) changed() <-chan struct{} { return l.changes }
 
 // distinct counts the changes that were handled at least once.
@@ -86,8 +86,8 @@ func (l *ledger) distinct() int {
 	return len(l.seen)
 }
 
-// totals returns the changes handled, the deliveries, those of them that an earlier
-// process handled, and the failures that were made up.
+// totals returns the changes handled, the deliveries, those of them handled by
+// an earlier process, and the simulated failures.
 func (l *ledger) totals() (distinct, deliveries, before, failed int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

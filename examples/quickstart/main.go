@@ -1,18 +1,18 @@
-// Quickstart runs the whole way of a table change: a Tablestore, a tunnel, a
-// Watermill Router with middlewares, two batchers and a second publisher.
+// Quickstart shows a change from the table to the sink: a Tablestore, a tunnel,
+// a Watermill Router with middlewares, two batchers and a second publisher.
 //
 //	go run ./examples/quickstart
 //
-// needs nothing but Go: it starts an emulated Tablestore inside the process,
-// writes orders for a few seconds, and ends by itself (or cleanly at Ctrl-C).
+// needs only Go: it starts an emulated Tablestore inside the process, writes
+// orders for a few seconds, and ends by itself (or cleanly on Ctrl-C).
 //
 //	go run ./examples/quickstart -data-dir DIR
 //
 // keeps the emulator's data in DIR: kill the program at any moment with kill -9
-// and start it again; it goes on, and every order is handled at least once.
+// and start it again; it continues, and every order is handled at least once.
 //
 // With OTS_ENDPOINT, OTS_INSTANCE, OTS_ACCESS_KEY_ID, OTS_ACCESS_KEY_SECRET,
-// OTS_TABLE and OTS_TUNNEL set it consumes that real tunnel until Ctrl-C, and
+// OTS_TABLE and OTS_TUNNEL set, it consumes that real tunnel until Ctrl-C, and
 // writes nothing to the table.
 package main
 
@@ -80,7 +80,8 @@ func run(ctx context.Context, dataDir string, duration time.Duration, verbose bo
 		}
 	}
 
-	// 2. The batchers: the ledger keeps every order; large ones go on to another publisher.
+	// 2. The batchers: the ledger stores every order; large ones also go to
+	// another publisher.
 	alerts := gochannel.NewGoChannel(gochannel.Config{OutputChannelBuffer: 64}, logger)
 	large, err := alerts.Subscribe(context.Background(), "large-orders")
 	if err != nil {
@@ -111,7 +112,7 @@ func run(ctx context.Context, dataDir string, duration time.Duration, verbose bo
 		return err
 	}
 
-	// 4. The other side: orders are written with the official SDK.
+	// 4. The other side: write orders with the official SDK.
 	if src.embedded() {
 		err = src.writeOrders(ctx, duration, out.split)
 		if err == nil {
@@ -127,7 +128,7 @@ func run(ctx context.Context, dataDir string, duration time.Duration, verbose bo
 	return errors.Join(err, out.table(src, ledger, <-alerted))
 }
 
-// process is the handler of each single change: it picks the batcher.
+// process handles each single change: it picks the batcher.
 func process(msg *message.Message) error {
 	batching.SetBatcher(msg, "ledger")
 	if r, ok := ots.RecordFromMessage(msg); ok {
@@ -138,7 +139,8 @@ func process(msg *message.Message) error {
 	return nil
 }
 
-// forward writes the ledger too, so that its sum covers every order, and then publishes.
+// forward writes to the ledger too, so that its sum covers every order, and
+// then publishes.
 func forward(l *ledger, publish func(context.Context, *batching.Batch) error) func(context.Context, *batching.Batch) error {
 	return func(ctx context.Context, b *batching.Batch) error {
 		if err := publish(ctx, b); err != nil {
@@ -148,7 +150,7 @@ func forward(l *ledger, publish func(context.Context, *batching.Batch) error) fu
 	}
 }
 
-// waitHandled waits until the ledger has every change that the table tells of.
+// waitHandled waits until the ledger has every change of the table.
 func waitHandled(ctx context.Context, src *source, l *ledger) error {
 	written, err := src.countChanges()
 	if err != nil {

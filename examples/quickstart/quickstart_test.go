@@ -16,7 +16,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
-// TestMain lets the test binary be the quickstart.
+// TestMain lets the test binary run as the quickstart.
 func TestMain(m *testing.M) {
 	if os.Getenv("QUICKSTART_RUN") != "" {
 		main()
@@ -53,7 +53,7 @@ func wait(t *testing.T, cmd *exec.Cmd, out *bytes.Buffer) {
 	}
 }
 
-// figure returns a number of the closing table.
+// figure returns a number from the closing table.
 func figure(t *testing.T, out *bytes.Buffer, row string) int {
 	t.Helper()
 	m := regexp.MustCompile(`(?m)^  ` + row + ` +(\d+)`).FindSubmatch(out.Bytes())
@@ -94,12 +94,12 @@ func TestQuickstart_drains_at_an_interrupt(t *testing.T) {
 	}
 	wait(t, cmd, out)
 	if !strings.Contains(out.String(), "Interrupted") {
-		t.Errorf("no word of the interrupt:\n%s", out)
+		t.Errorf("the output does not mention the interrupt:\n%s", out)
 	}
 	figure(t, out, "records handled")
 }
 
-func TestQuickstart_goes_on_after_kill_9_and_handles_every_order(t *testing.T) {
+func TestQuickstart_continues_after_kill_9_and_handles_every_order(t *testing.T) {
 	dir := t.TempDir()
 	cmd, out := quickstart(t, nil, "-data-dir", dir, "-duration", "1m")
 	time.Sleep(3 * time.Second) // somewhere in the middle
@@ -164,7 +164,7 @@ func TestQuickstart_consumes_a_real_tunnel_and_writes_nothing_to_its_table(t *te
 func TestQuickstart_says_what_is_missing(t *testing.T) {
 	cmd, out := quickstart(t, []string{"OTS_ENDPOINT=http://127.0.0.1:1", "OTS_TABLE=orders"})
 	if err := cmd.Wait(); err == nil {
-		t.Fatalf("it ended well:\n%s", out)
+		t.Fatalf("it succeeded:\n%s", out)
 	}
 	for _, want := range []string{"OTS_INSTANCE", "OTS_ACCESS_KEY_ID", "OTS_ACCESS_KEY_SECRET", "OTS_TUNNEL"} {
 		if !strings.Contains(out.String(), want) {

@@ -17,7 +17,7 @@ import (
 )
 
 // source is where the changes come from: an emulated Tablestore inside the
-// process that orders are written to, or a real one that is only read.
+// process, to which orders are written, or a real one, which is only read.
 type source struct {
 	emulator *emulator.Emulator // nil for a real Tablestore
 
@@ -25,7 +25,8 @@ type source struct {
 	table, tunnel                        string
 }
 
-// openSource starts the emulator, or takes the OTS_ variables if OTS_ENDPOINT is set.
+// openSource starts the emulator, or uses the OTS_ variables if OTS_ENDPOINT is
+// set.
 func openSource(dataDir string) (*source, error) {
 	if os.Getenv("OTS_ENDPOINT") != "" {
 		return sourceFromEnv()
@@ -78,7 +79,7 @@ func (s *source) config() subscriber.Config {
 	return subscriber.Config{
 		Endpoint: s.endpoint, Instance: s.instance, AccessKeyID: s.keyID, AccessKeySecret: s.keySecret,
 		// Short, so that a killed quickstart gets its channels back soon after
-		// it is started again. The defaults are 30s and 300s.
+		// a restart. The defaults are 30s and 300s.
 		HeartbeatInterval: 2 * time.Second, HeartbeatTimeout: 5 * time.Second,
 		CheckpointInterval: time.Second,
 		Tunnel:             subscriber.TunnelSpec{Type: subscriber.Stream},
@@ -97,7 +98,8 @@ func (s *source) client() *tablestore.TableStoreClient {
 	return tablestore.NewClient(s.endpoint, s.instance, s.keyID, s.keySecret)
 }
 
-// createTable makes the table, unless an earlier run with the same data directory did.
+// createTable creates the table, unless an earlier run with the same data
+// directory did.
 func (s *source) createTable() error {
 	client := s.client()
 	list, err := client.ListTable()
@@ -121,15 +123,15 @@ func (s *source) createTable() error {
 	return err
 }
 
-// splitAfter is how many writes it takes until a partition is split.
+// splitAfter is the number of writes after which a partition is split.
 const splitAfter = 500
 
 // writeOrders writes orders and their later changes for a while, as a shop
-// would. On the way it splits a partition of the table and calls split: one
-// channel of the tunnel ends, and two others go on where it ended.
+// would. Meanwhile it splits a partition of the table and calls split: one
+// channel of the tunnel ends, and two others continue where it ended.
 func (s *source) writeOrders(ctx context.Context, duration time.Duration, split func()) error {
 	client := s.client()
-	first := time.Now().UnixMilli() // order numbers of two runs do not meet
+	first := time.Now().UnixMilli() // order numbers of two runs do not collide
 	random := rand.New(rand.NewPCG(uint64(first), 0))
 	every := time.NewTicker(4 * time.Millisecond)
 	defer every.Stop()
@@ -142,7 +144,7 @@ func (s *source) writeOrders(ctx context.Context, duration time.Duration, split 
 		case <-ctx.Done():
 			return nil
 		}
-		if n == splitAfter { // as the service does with a partition that grows
+		if n == splitAfter { // as the service does with a growing partition
 			if err := s.emulator.Split(s.table); err != nil {
 				return err
 			}
@@ -170,7 +172,7 @@ func place(client *tablestore.TableStoreClient, table, customer string, order, c
 	put := &tablestore.PutRowChange{TableName: table, PrimaryKey: key(customer, order)}
 	put.AddColumn("amount_cents", cents)
 	put.AddColumn("status", "placed")
-	put.AddColumn("changes", int64(1)) // how often this row was written
+	put.AddColumn("changes", int64(1)) // number of times that this row was written
 	put.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
 	_, err := client.PutRow(&tablestore.PutRowRequest{PutRowChange: put})
 	return err
@@ -192,8 +194,8 @@ func key(customer string, order int64) *tablestore.PrimaryKey {
 	return pk
 }
 
-// countChanges asks the table how often its rows were written: the changes that
-// the tunnel has to deliver, those of earlier runs included.
+// countChanges reads from the table how often its rows were written: the
+// changes that the tunnel has to deliver, those of earlier runs included.
 func (s *source) countChanges() (int, error) {
 	client := s.client()
 	start, end := new(tablestore.PrimaryKey), new(tablestore.PrimaryKey)
@@ -220,10 +222,10 @@ func (s *source) countChanges() (int, error) {
 	return changes, nil
 }
 
-// position is how far the tunnel's checkpoint is.
+// position is the position of the tunnel's checkpoint.
 type position struct {
 	channels  int
-	committed time.Time // every change before it is handled and committed; zero if there is none
+	committed time.Time // every earlier change is handled and committed; zero if there is none
 }
 
 func (s *source) position() (position, error) {
@@ -239,7 +241,7 @@ func (s *source) position() (position, error) {
 	return p, nil
 }
 
-// lag says how far the committed position is behind the newest change.
+// lag returns how far the committed position is behind the newest change.
 func (s *source) lag(p position) string {
 	return time.Since(p.committed).Round(time.Millisecond).String() + " behind the clock"
 }
