@@ -11,7 +11,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/examples/forward/forwardtest"
 )
 
-// queue is a queue of RabbitMQ with n messages.
+// queue creates a RabbitMQ queue with n messages.
 func queue(t *testing.T, n int) (name string, open func(prefetch int) *amqpbroker.Subscriber) {
 	t.Helper()
 	url := forwardtest.Server(t, "AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
@@ -57,16 +57,17 @@ func TestRabbitMQ_has_one_message_in_flight_at_any_prefetch_and_one_more_for_eac
 	})
 }
 
-func TestRabbitMQ_delivers_again_what_is_acked_while_the_Router_closes(t *testing.T) {
+func TestRabbitMQ_redelivers_what_is_acked_while_the_Router_closes(t *testing.T) {
 	t.Parallel()
-	comesAgain(t, func(t *testing.T) func() behind.Subscription {
+	isRedelivered(t, func(t *testing.T) func() behind.Subscription {
 		name, open := queue(t, 1)
 		return func() behind.Subscription { return behind.Subscription{Subscriber: open(0), Topic: name} }
 	}, behind.Close)
 }
 
-// Watermill's subscriber waits for the ack of a message until it is closed, whatever the context does.
-func TestRabbitMQ_takes_an_ack_after_the_messages_context_ended_unless_the_Router_was_closed(t *testing.T) {
+// Watermill's subscriber waits for the ack of a message until it is closed,
+// even if the context has ended.
+func TestRabbitMQ_accepts_an_ack_after_the_messages_context_ended_unless_the_Router_was_closed(t *testing.T) {
 	t.Parallel()
 	for _, way := range []behind.Way{behind.Cancel, behind.Stop} {
 		t.Run(string(way), func(t *testing.T) {

@@ -1,11 +1,13 @@
-// Package behind measures what batches get from Watermill's own subscribers: how many messages they
-// have in flight, how large a batch can be, and what happens to messages that are acked
-// while the Router closes. Its tests are the measurements:
+// Package behind measures batches with Watermill's own subscribers: how many
+// messages they have in flight, how large a batch can become, and what happens
+// to messages that are acked while the Router closes. Its tests are the
+// measurements:
 //
 //	go test -v ./examples/batches-behind
 //	go test -v -run TestKafka ./examples/to-kafka
 //
-// A broker that does not answer is skipped. The table in docs/batching.md holds what they print.
+// Brokers that do not answer are skipped. The table in docs/batching.md
+// contains the output.
 package behind
 
 import (
@@ -20,16 +22,17 @@ import (
 	"github.com/watermill-ots/watermill-ots/batching"
 )
 
-// limit is how long a measurement or a step of one may take.
+// limit is how long a measurement, or a step of one, may take.
 const limit = 60 * time.Second
 
-// Subscription is what one handler of a Router subscribes to.
+// Subscription is what a handler of a Router subscribes to.
 type Subscription struct {
 	Subscriber message.Subscriber
 	Topic      string
 }
 
-// Times returns n subscriptions to the same topic with the same subscriber: n handlers of one group.
+// Times returns n subscriptions to a topic with the same subscriber: n handlers
+// of one group.
 func Times(n int, sub message.Subscriber, topic string) []Subscription {
 	all := make([]Subscription, n)
 	for i := range all {
@@ -38,21 +41,21 @@ func Times(n int, sub message.Subscriber, topic string) []Subscription {
 	return all
 }
 
-// Figures are what Measure finds.
+// Figures are the results of Measure.
 type Figures struct {
-	InFlight int // the most messages that were unacked at once
-	Largest  int // messages of the largest batch
-	Batches  int // how many batches were handled
+	InFlight int // maximum number of messages that were unacked at the same time
+	Largest  int // number of messages in the largest batch
+	Batches  int // number of batches that were handled
 }
 
 // String returns a line of the tests' output.
 func (f Figures) String() string {
-	return fmt.Sprintf("%d in flight at most, largest batch %d, of %d batches", f.InFlight, f.Largest, f.Batches)
+	return fmt.Sprintf("at most %d in flight, largest batch %d, of %d batches", f.InFlight, f.Largest, f.Batches)
 }
 
-// Measure runs a Router with a handler for each subscription. All handlers share one Batching, whose only
-// batcher is b; Measure brings the batch handler. It stops as soon as enough says so, or with an
-// error after a minute.
+// Measure runs a Router with a handler for each subscription. All handlers
+// share one Batching, whose only batcher is b; Measure sets its batch handler.
+// It stops when enough returns true, or with an error after a minute.
 func Measure(ctx context.Context, b batching.Batcher, enough func(Figures) bool, subscriptions ...Subscription) (Figures, error) {
 	m := &meter{enough: enough, done: make(chan struct{})}
 	b.Handler = m.handle
@@ -84,12 +87,12 @@ func Measure(ctx context.Context, b batching.Batcher, enough func(Figures) bool,
 // meter counts messages and batches.
 type meter struct {
 	enough func(Figures) bool
-	done   chan struct{} // closed when it is enough
+	done   chan struct{} // closed when enough returns true
 
 	mu       sync.Mutex
 	inFlight int
 	seen     Figures
-	over     bool // done is closed: what happens while the Router closes does not count
+	over     bool // done is closed: messages while the Router closes do not count
 }
 
 func (m *meter) figures() Figures {
@@ -98,7 +101,8 @@ func (m *meter) figures() Figures {
 	return m.seen
 }
 
-// count is the outermost middleware: a message is in flight while its handler runs.
+// count is the outermost middleware: a message is in flight while its handler
+// runs.
 func (m *meter) count(next message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		m.add(1)

@@ -16,14 +16,15 @@ import (
 	behind "github.com/watermill-ots/watermill-ots/examples/batches-behind"
 )
 
-// newName returns a name for what a test makes at a server, and deletes at its end.
+// newName returns a name for an object that a test creates on a server and
+// deletes at its end.
 func newName() string {
 	random := make([]byte, 4)
 	rand.Read(random)
 	return "behind_" + hex.EncodeToString(random)
 }
 
-// messages are numbered from 0; the number is the UUID.
+// messages returns n messages whose UUIDs are numbers, starting at 0.
 func messages(n int) []*message.Message {
 	all := make([]*message.Message, n)
 	for i := range all {
@@ -32,7 +33,7 @@ func messages(n int) []*message.Message {
 	return all
 }
 
-// must returns v, or ends the test.
+// must returns v, or ends the test if err is set.
 func must[T any](v T, err error) func(*testing.T) T {
 	return func(t *testing.T) T {
 		t.Helper()
@@ -43,7 +44,7 @@ func must[T any](v T, err error) func(*testing.T) T {
 	}
 }
 
-// atEnd is for what a test made.
+// atEnd registers the clean-up of something that a test created.
 func atEnd(t *testing.T, what string, end func() error) {
 	t.Cleanup(func() {
 		if err := end(); err != nil {
@@ -52,7 +53,8 @@ func atEnd(t *testing.T, what string, end func() error) {
 	})
 }
 
-// oneAtATime measures five batches, and wants each to have one message although many are there.
+// oneAtATime measures five batches and fails unless each has one message
+// although many are waiting.
 func oneAtATime(t *testing.T, subscriptions ...behind.Subscription) {
 	t.Helper()
 	f, err := behind.Measure(t.Context(), batching.Batcher{Size: 100, Timeout: 100 * time.Millisecond},
@@ -66,7 +68,8 @@ func oneAtATime(t *testing.T, subscriptions ...behind.Subscription) {
 	}
 }
 
-// upTo measures until a batch has size messages, and fails if more than inFlight messages are in flight.
+// upTo measures until a batch has size messages, and fails if more than
+// inFlight messages are in flight.
 func upTo(t *testing.T, size, inFlight int, subscriptions ...behind.Subscription) {
 	t.Helper()
 	f, err := behind.Measure(t.Context(), batching.Batcher{Size: 100, Timeout: 500 * time.Millisecond},
@@ -80,9 +83,10 @@ func upTo(t *testing.T, size, inFlight int, subscriptions ...behind.Subscription
 	}
 }
 
-// comesAgain has a message acked while the Router ends in each of the ways, and wants the next subscriber to be given it
-// again. The function of open makes a topic with one message.
-func comesAgain(t *testing.T, open func(*testing.T) func() behind.Subscription, ways ...behind.Way) {
+// isRedelivered acks a message while the Router ends, once for each of the
+// ways, and fails unless the next subscriber receives it again. open creates a
+// topic with one message.
+func isRedelivered(t *testing.T, open func(*testing.T) func() behind.Subscription, ways ...behind.Way) {
 	t.Helper()
 	for _, way := range ways {
 		t.Run(string(way), func(t *testing.T) {
@@ -97,7 +101,7 @@ func comesAgain(t *testing.T, open func(*testing.T) func() behind.Subscription, 
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("context ended before the ack: %t; delivered again: %t", held.ContextEnded, came(uuids))
+			t.Logf("context ended before the ack: %t; redelivered: %t", held.ContextEnded, came(uuids))
 			if !held.ContextEnded || !came(uuids) {
 				t.Errorf("context ended %t; message %s is not among %q", held.ContextEnded, held.UUID, uuids)
 			}
@@ -105,12 +109,13 @@ func comesAgain(t *testing.T, open func(*testing.T) func() behind.Subscription, 
 	}
 }
 
-// wantDelivered wants the subscription to deliver these messages, in this order, and no other soon after.
+// wantDelivered fails unless the subscription delivers these messages, in this
+// order, and no others soon after.
 func wantDelivered(t *testing.T, want []string, s behind.Subscription) {
 	t.Helper()
 	ctx, enough := context.WithCancel(t.Context())
 	defer enough()
-	all := sync.OnceFunc(func() { time.AfterFunc(2*time.Second, enough) }) // in which no further ones may come
+	all := sync.OnceFunc(func() { time.AfterFunc(2*time.Second, enough) }) // further messages would arrive within this time
 	uuids, err := behind.Delivered(ctx, s, func(uuids []string) bool {
 		if len(uuids) >= len(want) {
 			all()

@@ -10,7 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// Way is how a Router is made to end.
+// Way is how a Router ends.
 type Way string
 
 // The ways.
@@ -20,19 +20,21 @@ const (
 	Stop   Way = "Handler.Stop"
 )
 
-// Held is a message that was acked while its Router closed.
+// Held is a message that was acked while its Router was closing.
 type Held struct {
 	UUID string
 
-	// ContextEnded says whether the message's context had ended before the ack.
+	// ContextEnded reports whether the message's context had ended before the
+	// ack.
 	ContextEnded bool
 }
 
-// grace is how long the closing goes on before the message is acked.
+// grace is how long the Router has been closing when the message is acked.
 const grace = 300 * time.Millisecond
 
-// AckWhileClosing runs a Router with one handler, has its messages acked until there have been acked so many,
-// and holds the next one until the Router has been closing for a while. Then that is acked too.
+// AckWhileClosing runs a Router with one handler and acks the first messages,
+// as many as acked says. It holds the next one until the Router has been
+// closing for a while, and then acks that one too.
 func AckWhileClosing(ctx context.Context, way Way, acked int, s Subscription) (Held, error) {
 	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: limit}, nil)
 	if err != nil {
@@ -85,8 +87,8 @@ func AckWhileClosing(ctx context.Context, way Way, acked int, s Subscription) (H
 	return h, errors.Join(err, s.Subscriber.Close())
 }
 
-// Delivered subscribes without a Router, acks what comes, and returns the UUIDs of all messages that came until one
-// of them was last, or until the wait was over.
+// Delivered subscribes without a Router, acks all messages, and returns their
+// UUIDs once last returns true or the wait is over.
 func Delivered(ctx context.Context, s Subscription, last func(uuids []string) bool, wait time.Duration) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()

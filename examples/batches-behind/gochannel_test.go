@@ -36,7 +36,7 @@ func TestGoChannel_has_one_message_in_flight_with_BlockPublishUntilSubscriberAck
 	oneAtATime(t, behind.Subscription{Subscriber: pubsub, Topic: "orders"})
 }
 
-func TestGoChannel_delivers_nothing_again(t *testing.T) {
+func TestGoChannel_redelivers_nothing(t *testing.T) {
 	t.Parallel()
 	for _, way := range []behind.Way{behind.Cancel, behind.Stop} {
 		t.Run(string(way), func(t *testing.T) {
@@ -54,8 +54,9 @@ func TestGoChannel_delivers_nothing_again(t *testing.T) {
 	}
 }
 
-// filled publishes a message after Subscribe, since there is no one to receive it before. Close leaves it open for the
-// next subscription: a closed gochannel delivers nothing in any case.
+// filled publishes a message after Subscribe, since there is no subscriber
+// before. Close does not close the gochannel, for the next subscription: a
+// closed gochannel delivers nothing in any case.
 type filled struct{ *gochannel.GoChannel }
 
 func (f filled) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {

@@ -11,8 +11,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/examples/forward/forwardtest"
 )
 
-// natsStream is a stream of NATS JetStream with n messages and a durable consumer, which delivers again what was
-// not acked within a second.
+// natsStream creates a stream of NATS JetStream with n messages and a durable
+// consumer, which redelivers messages that are not acked within a second.
 func natsStream(t *testing.T, n int) (name string, open func(natsbroker.SubscriberConfig) *natsbroker.Subscriber) {
 	t.Helper()
 	if raceEnabled {
@@ -64,9 +64,9 @@ func TestNATS_has_one_message_in_flight_for_each_of_SubscribersCount(t *testing.
 	})
 }
 
-func TestNATS_delivers_again_what_is_acked_while_the_Router_closes(t *testing.T) {
+func TestNATS_redelivers_what_is_acked_while_the_Router_closes(t *testing.T) {
 	t.Parallel()
-	comesAgain(t, func(t *testing.T) func() behind.Subscription {
+	isRedelivered(t, func(t *testing.T) func() behind.Subscription {
 		name, open := natsStream(t, 1)
 		return func() behind.Subscription {
 			return behind.Subscription{Subscriber: open(natsbroker.SubscriberConfig{}), Topic: name}

@@ -12,12 +12,13 @@ import (
 	"github.com/watermill-ots/watermill-ots/examples/forward/forwardtest"
 )
 
-// redisStream is a stream of Redis with n messages. Messages that were not acked are claimed after half a second.
+// redisStream creates a Redis stream with n messages. Messages that were not
+// acked are claimed after half a second.
 func redisStream(t *testing.T, n int) (name string, open func() *redisstream.Subscriber) {
 	t.Helper()
 	url := forwardtest.Server(t, "REDIS_URL", "redis://127.0.0.1:6379/0")
 	options := must(redis.ParseURL(url))(t)
-	options.PoolSize = 64 // a blocked read takes a connection
+	options.PoolSize = 64 // a blocked read occupies a connection
 	name = newName()
 	client := redis.NewClient(options)
 	atEnd(t, "delete the stream", func() error {
@@ -51,9 +52,9 @@ func TestRedis_has_one_message_in_flight_for_each_handler(t *testing.T) {
 	})
 }
 
-func TestRedis_delivers_again_what_is_acked_while_the_Router_closes(t *testing.T) {
+func TestRedis_redelivers_what_is_acked_while_the_Router_closes(t *testing.T) {
 	t.Parallel()
-	comesAgain(t, func(t *testing.T) func() behind.Subscription {
+	isRedelivered(t, func(t *testing.T) func() behind.Subscription {
 		name, open := redisStream(t, 1)
 		return func() behind.Subscription { return behind.Subscription{Subscriber: open(), Topic: name} }
 	}, behind.Close, behind.Cancel, behind.Stop)

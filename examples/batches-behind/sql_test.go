@@ -20,11 +20,12 @@ import (
 type database struct {
 	db *sql.DB
 
-	// The two kinds of table of Watermill. They read so many rows at once; 0 is Watermill's default, 100.
+	// The two kinds of tables of Watermill. They read this many rows at once; 0
+	// means Watermill's default, 100.
 	log, queue func(rows int) adapters
 }
 
-// adapters are what Watermill knows of a kind of table.
+// adapters are Watermill's adapters for a kind of table.
 type adapters struct {
 	schema  wmsql.SchemaAdapter
 	offsets wmsql.OffsetsAdapter
@@ -44,7 +45,7 @@ func postgres(t *testing.T) database {
 	}
 }
 
-// mariaDB is the server of MYSQL_DSN, which has the form of the driver.
+// mariaDB connects to the server of MYSQL_DSN, which has the driver's format.
 func mariaDB(t *testing.T) database {
 	t.Helper()
 	dsn := os.Getenv("MYSQL_DSN")
@@ -69,7 +70,7 @@ func connect(t *testing.T, driver, server string) *sql.DB {
 	return db
 }
 
-// table makes a topic with n messages.
+// table creates a topic with n messages.
 func (d database) table(t *testing.T, a adapters, n int) (topic string) {
 	t.Helper()
 	topic = newName()
@@ -93,8 +94,8 @@ func (d database) subscriber(t *testing.T, a adapters, deadline *time.Duration) 
 	}, nil))(t)
 }
 
-// databases runs a test with each database, both at once. Within a database its subtests run one after the other, since
-// each takes many of the server's connections.
+// databases runs a test with each database, both in parallel. The subtests of a
+// database run one at a time, since each uses many of the server's connections.
 func databases(t *testing.T, test func(*testing.T, database)) {
 	t.Run("PostgreSQL", func(t *testing.T) {
 		t.Parallel()
@@ -145,10 +146,10 @@ func TestSQL_in_PostgreSQL_has_a_message_in_flight_for_each_part_of_a_queue(t *t
 	upTo(t, 10, 10, subscriptions...)
 }
 
-func TestSQL_delivers_again_what_is_acked_while_the_Router_closes(t *testing.T) {
+func TestSQL_redelivers_what_is_acked_while_the_Router_closes(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, d database) {
-		comesAgain(t, func(t *testing.T) func() behind.Subscription {
+		isRedelivered(t, func(t *testing.T) func() behind.Subscription {
 			topic := d.table(t, d.log(0), 1)
 			return func() behind.Subscription {
 				return behind.Subscription{Subscriber: d.subscriber(t, d.log(0), nil), Topic: topic}
@@ -157,8 +158,10 @@ func TestSQL_delivers_again_what_is_acked_while_the_Router_closes(t *testing.T) 
 	})
 }
 
-// Rows are read in a transaction, which stores their acks when all are acked. It ends with the subscription's context.
-// When the Router closes, it may be either way: the subscriber may see that it is closed before it sees that its context ended.
+// Rows are read in a transaction, which stores their acks once all are acked.
+// It ends with the subscription's context. When the Router closes, both
+// outcomes are possible: the subscriber may see that it is closed before it
+// sees that its context has ended.
 func TestSQL_forgets_acks_of_rows_read_together_when_the_context_ends_unless_SubscribeBatchSize_is_1(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, d database) {
@@ -176,7 +179,8 @@ func TestSQL_forgets_acks_of_rows_read_together_when_the_context_ends_unless_Sub
 	})
 }
 
-// The ack query of Watermill's queue schemas names all rows that were read, acked or not.
+// The ack query of Watermill's queue schemas contains all rows that were read,
+// acked or not.
 func TestSQL_queue_loses_rows_read_together_when_the_AckDeadline_passes_unless_SubscribeBatchSize_is_1(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, d database) {

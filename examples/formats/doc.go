@@ -1,4 +1,4 @@
-// Package formats checks payload formats with the libraries of those who defined
-// them, which are too heavy for the go.mod of the library. There is no code to
-// import here.
+// Package formats checks payload formats with the libraries of those that
+// defined the formats. These libraries are too heavy for the library's go.mod.
+// The package has no code to import.
 package formats

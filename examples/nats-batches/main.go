@@ -1,18 +1,18 @@
-// Nats-batches runs the batching middleware with a broker that knows nothing of
-// it: NATS JetStream, through Watermill's own subscriber.
+// Nats-batches runs the batching middleware with a broker that is unrelated to
+// this library: NATS JetStream, with Watermill's own subscriber.
 //
 //	go run ./examples/nats-batches
 //
-// needs nothing but Go: it starts a NATS server inside the process, publishes
-// orders, handles them in batches and prints what the batches were like. It ends by
-// itself, or cleanly at Ctrl-C.
+// needs only Go: it starts a NATS server inside the process, publishes orders,
+// handles them in batches and prints statistics of the batches. It ends by
+// itself, or cleanly on Ctrl-C.
 //
-// Two things are particular to such a subscriber. Watermill's NATS subscriber
-// holds one message for each of its SubscribersCount, so that is how large a
-// batch can get; batching.Config.MaxInFlight makes New warn about a Size above.
-// The server spreads messages over them at random, so the Timeout should be short.
-// And the subscriber stops listening to acks as soon as the Router closes: what waits then is
-// left unhandled, and the server delivers it again.
+// Such a subscriber has two peculiarities. Watermill's NATS subscriber holds
+// one message for each of its SubscribersCount, which limits the size of a
+// batch; batching.Config.MaxInFlight makes New warn about a larger Size. The
+// server spreads messages over the subscribers at random, so the Timeout should
+// be short. And the subscriber ignores acks as soon as the Router closes:
+// waiting messages are not handled, and the server redelivers them.
 package main
 
 import (
@@ -96,7 +96,7 @@ func run(ctx context.Context, orders, size int) (err error) {
 			case batch := <-handled:
 				sizes += len(batch.Messages)
 				triggers[batch.Trigger]++
-			case <-ctx.Done(): // what is left is delivered again, to a consumer that is there then
+			case <-ctx.Done(): // the rest is redelivered to a later consumer
 			}
 		}
 		fmt.Printf("%d orders were handled in batches; number of batches by trigger: %v\n", sizes, triggers)
@@ -111,7 +111,8 @@ type broker struct {
 	js     nats.JetStreamContext
 }
 
-// startBroker keeps its data in dir. A message without an ack is delivered again after ackWait.
+// startBroker keeps its data in dir. A message without an ack is redelivered
+// after ackWait.
 func startBroker(dir string, ackWait time.Duration) (*broker, error) {
 	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: dir, NoSigs: true, NoLog: true})
 	if err != nil {
@@ -130,8 +131,8 @@ func startBroker(dir string, ackWait time.Duration) (*broker, error) {
 	return b, nil
 }
 
-// provision makes the stream and the consumer. A consumer that the subscriber
-// made itself would end with it, and forget what was acked.
+// provision creates the stream and the consumer. If the subscriber created the
+// consumer, it would end with the subscriber and forget what was acked.
 func (b *broker) provision(ackWait time.Duration) (err error) {
 	if b.conn, err = nats.Connect(b.server.ClientURL()); err != nil {
 		return fmt.Errorf("connect to %s: %w", b.server.ClientURL(), err)
@@ -152,7 +153,7 @@ func (b *broker) provision(ackWait time.Duration) (err error) {
 	return nil
 }
 
-// subscriber has a connection of its own and so many messages in flight.
+// subscriber has its own connection and at most inFlight messages in flight.
 func (b *broker) subscriber(inFlight int) (message.Subscriber, error) {
 	return natsbroker.NewSubscriber(natsbroker.SubscriberConfig{
 		URL: b.server.ClientURL(), QueueGroupPrefix: consumer, SubscribersCount: inFlight,
@@ -160,7 +161,7 @@ func (b *broker) subscriber(inFlight int) (message.Subscriber, error) {
 	}, nil)
 }
 
-// publisher publishes to the stream's subjects; it has a connection of its own.
+// publisher publishes to the stream's subjects; it has its own connection.
 func (b *broker) publisher() (message.Publisher, error) {
 	return natsbroker.NewPublisher(natsbroker.PublisherConfig{URL: b.server.ClientURL()}, nil)
 }

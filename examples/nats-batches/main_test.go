@@ -31,14 +31,14 @@ func TestMain_ends_when_it_is_interrupted(t *testing.T) {
 	}
 }
 
-// recorder is a batch handler that remembers its calls.
+// recorder is a batch handler that records its calls.
 type recorder struct {
 	fail func(call int, b *batching.Batch) error // nil: succeed
 
 	mu     sync.Mutex
 	calls  []call
 	done   map[string]int // by UUID: how often it succeeded
-	failed int            // messages that a call did not succeed with
+	failed int            // messages of calls that failed
 }
 
 type call struct {
@@ -51,7 +51,7 @@ func (r *recorder) handle(_ context.Context, b *batching.Batch) (err error) {
 	defer r.mu.Unlock()
 	r.calls = append(r.calls, call{len(b.Messages), b.Trigger})
 	returned := false
-	defer func() { // a panic goes on
+	defer func() { // passes a panic on
 		for _, msg := range b.Messages {
 			if returned && err == nil && b.Err(msg) == nil {
 				r.done[msg.UUID]++
@@ -79,7 +79,7 @@ func (r *recorder) failures() int {
 	return r.failed
 }
 
-// check asserts that orders 0 to n-1 succeeded, each once.
+// check checks that orders 0 to n-1 succeeded, each once.
 func (r *recorder) check(t *testing.T, n int) {
 	t.Helper()
 	r.mu.Lock()
@@ -98,12 +98,12 @@ func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !cond(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("after 20s still not so: %s", what)
+			t.Fatalf("not within 20s: %s", what)
 		}
 	}
 }
 
-// rig is a broker and what consumes from it.
+// rig is a broker and its consumer.
 type rig struct {
 	*broker
 	recorder
@@ -123,8 +123,8 @@ func newBroker(t *testing.T, ackWait time.Duration) *broker {
 	return b
 }
 
-// consume starts a Router with batches; what the step produces, a message with
-// the same UUID, goes to "orders.done".
+// consume starts a Router with batches; the step's output, a message with the
+// same UUID, goes to "orders.done".
 func (b *broker) consume(t *testing.T, inFlight int, cfg batching.Batcher, fail func(int, *batching.Batch) error, outside ...message.HandlerMiddleware) *rig {
 	t.Helper()
 	r := &rig{broker: b, recorder: recorder{fail: fail, done: map[string]int{}}, stopped: make(chan error, 1)}
@@ -162,8 +162,8 @@ func (r *rig) close(t *testing.T) {
 	}
 }
 
-// acked returns up to where the server has acks without a gap, and how many
-// deliveries of later messages wait for theirs.
+// acked returns the sequence up to which the server has all acks, and how many
+// later deliveries wait for theirs.
 func (b *broker) acked(t *testing.T) (floor, pending int) {
 	t.Helper()
 	info, err := b.js.ConsumerInfo(stream, consumer)
@@ -181,7 +181,7 @@ func (b *broker) awaitAllAcked(t *testing.T, deliveries int) {
 	})
 }
 
-// published returns how many messages there are in "orders.done".
+// published returns the number of messages in "orders.done".
 func (b *broker) published(t *testing.T) int {
 	t.Helper()
 	info, err := b.js.StreamInfo(stream, &nats.StreamInfoRequest{SubjectsFilter: stream + ".done"})
@@ -192,7 +192,8 @@ func (b *broker) published(t *testing.T) int {
 }
 
 // TestJetStream_fills_batches: the server spreads messages over the queue group
-// at random, and those behind one that waits come later, so some batches need their Timeout.
+// at random, and those after a waiting one arrive later, so some batches need
+// their Timeout.
 func TestJetStream_fills_batches(t *testing.T) {
 	const orders, size = 1000, 20
 	r := newBroker(t, time.Minute).consume(t, 2*size, batching.Batcher{Size: size, Timeout: 200 * time.Millisecond}, nil)
@@ -218,9 +219,9 @@ func TestJetStream_fills_batches(t *testing.T) {
 	}
 }
 
-func TestJetStream_delivers_again_what_failed_and_nothing_else(t *testing.T) {
+func TestJetStream_redelivers_what_failed_and_nothing_else(t *testing.T) {
 	const orders = 200
-	bad := errors.New("made up")
+	bad := errors.New("simulated")
 	for _, tc := range []struct {
 		name string
 		fail func(call int, b *batching.Batch) error
@@ -251,14 +252,15 @@ func TestJetStream_delivers_again_what_failed_and_nothing_else(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, "all orders are handled", func() bool { return r.handled() == orders })
-			// A nack is a delivery that was settled, too: the consumer's count says how many there were.
+			// A nack also settles a delivery: the consumer's count says how
+			// many deliveries there were.
 			r.awaitAllAcked(t, orders+r.failures())
 			info, err := r.js.ConsumerInfo(stream, consumer)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if got := int(info.Delivered.Consumer); got != orders+r.failures() || got == orders {
-				t.Errorf("%d deliveries of %d orders, of which %d failed once", got, orders, r.failures())
+				t.Errorf("%d deliveries of %d orders, %d of which failed once", got, orders, r.failures())
 			}
 			if got := r.published(t); got != orders {
 				t.Errorf("%d messages were produced, want %d", got, orders)
@@ -290,7 +292,7 @@ func TestJetStream_with_Retry_and_PoisonQueue_outside(t *testing.T) {
 			if len(batch.Messages) == 1 {
 				tries++
 			}
-			return errors.New("made up")
+			return errors.New("simulated")
 		}
 		return nil
 	}, poison, retry.Middleware)
@@ -312,12 +314,13 @@ func TestJetStream_with_Retry_and_PoisonQueue_outside(t *testing.T) {
 	if tries != 3 {
 		t.Errorf("the order failed alone %d times, want 3", tries)
 	}
-	r.done["42"] = 1 // poisoned
+	r.done["42"] = 1 // in the poison queue
 	r.check(t, orders)
 }
 
-// TestJetStream_leaves_half_filled_batches_for_redelivery_when_the_Router_closes: the
-// subscriber does not ack any more by then, so the next one gets the orders again.
+// TestJetStream_leaves_half_filled_batches_for_redelivery_when_the_Router_closes:
+// by then the subscriber does not ack any more, so the next one receives the
+// orders again.
 func TestJetStream_leaves_half_filled_batches_for_redelivery_when_the_Router_closes(t *testing.T) {
 	const orders = 7
 	b := newBroker(t, 2*time.Second)
@@ -325,7 +328,8 @@ func TestJetStream_leaves_half_filled_batches_for_redelivery_when_the_Router_clo
 	if err := b.publish(orders); err != nil {
 		t.Fatal(err)
 	}
-	// Not all of them: the server may give two to the same subscriber, which holds one at a time.
+	// Not all of them: the server may send two to the same subscriber, which
+	// holds one at a time.
 	eventually(t, "some orders wait in the batch", func() bool { return r.arrived.Load() >= 2 })
 	began := time.Now()
 	r.close(t)
@@ -337,7 +341,7 @@ func TestJetStream_leaves_half_filled_batches_for_redelivery_when_the_Router_clo
 	}
 
 	again := b.consume(t, 20, batching.Batcher{Size: 20, Timeout: 50 * time.Millisecond}, nil)
-	eventually(t, "all orders come again", func() bool { return again.handled() == orders })
+	eventually(t, "all orders are redelivered", func() bool { return again.handled() == orders })
 	eventually(t, "all are acked", func() bool { _, pending := b.acked(t); return pending == 0 })
 	again.close(t)
 	again.check(t, orders)
