@@ -213,12 +213,12 @@ func TestLedger_compare(t *testing.T) {
 	}
 }
 
-func TestLedger_misses_what_was_forwarded_and_never_came(t *testing.T) {
+func TestLedger_misses_what_was_forwarded_and_never_arrived(t *testing.T) {
 	l := newLedger()
 	if err := (losing{&memory{changed: make(chan struct{}, 1)}, l}).Publish("", message.NewMessage("lost", nil)); err != nil {
 		t.Fatal(err)
 	}
-	if v := l.compare(); len(v.faults) != 1 || !strings.Contains(v.faults[0], "message lost was forwarded and never came") {
+	if v := l.compare(); len(v.faults) != 1 || !strings.Contains(v.faults[0], "message lost was forwarded and never arrived") {
 		t.Errorf("the faults are %q", v.faults)
 	}
 }
