@@ -70,7 +70,7 @@ func TestBrowser(t *testing.T) {
 
 	for _, v := range []struct{ name, service, admin string }{
 		{"that uses the emulator's address", e.Endpoint(), admin.URL},
-		{"that uses a name of its own for the emulator", rename(t, e.Endpoint(), "rebind.example"), rename(t, admin.URL, "rebind.example")},
+		{"that uses its own name for the emulator", rename(t, e.Endpoint(), "rebind.example"), rename(t, admin.URL, "rebind.example")},
 	} {
 		t.Run("a page "+v.name+" changes nothing", func(t *testing.T) {
 			done := make(chan string, 1)

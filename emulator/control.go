@@ -71,7 +71,7 @@ func (e *Emulator) ExpireClient(table, tunnel, clientID string) error {
 }
 
 // ExpireTunnel makes the tunnel answer OTSTunnelExpired, as if log records that
-// it still needs were gone.
+// it still needs were lost.
 func (e *Emulator) ExpireTunnel(table, tunnel string) error {
 	id, err := e.tunnels.TunnelID(table, tunnel)
 	if err != nil {

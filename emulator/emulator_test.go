@@ -40,7 +40,7 @@ func TestStart(t *testing.T) {
 		}
 		start(t, emulator.Options{DataDir: dir})
 	})
-	t.Run("tells what is wrong with a data directory", func(t *testing.T) {
+	t.Run("says what is wrong with a data directory", func(t *testing.T) {
 		foreign := t.TempDir()
 		os.WriteFile(filepath.Join(foreign, "thesis.doc"), nil, 0o600)
 		if _, err := emulator.Start(emulator.Options{DataDir: foreign}); !errors.Is(err, emulator.ErrDataDirForeign) {

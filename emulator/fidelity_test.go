@@ -69,7 +69,7 @@ func TestFidelityTable(t *testing.T) {
 			}
 		}
 	})
-	t.Run("says of each whether it is supported", func(t *testing.T) {
+	t.Run("says for each whether it is supported", func(t *testing.T) {
 		b := newStrictBed(t, emulator.Options{})
 		for op, row := range table {
 			_, err := b.postBytes("/"+op, nil)

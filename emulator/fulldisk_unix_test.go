@@ -77,7 +77,7 @@ func TestFullDisk(t *testing.T) {
 					}
 				}
 				if r.hasRow("t", rows) {
-					t.Errorf("%s: the refused row is there", what)
+					t.Errorf("%s: the refused row exists", what)
 				}
 				if n, _ := read(); n != rows {
 					t.Errorf("%s: %d records of %d are served", what, n, rows)

@@ -88,7 +88,7 @@ func TestClientsThatLeave(t *testing.T) {
 					e.Resume()
 					e.ClearFaults()
 					time.Sleep(2 * time.Hour)
-					expect(t, "the row is there", r.hasRow("t", 1), false)
+					expect(t, "the row exists", r.hasRow("t", 1), false)
 				})
 			})
 		}
@@ -141,7 +141,7 @@ func TestClientsThatLeave(t *testing.T) {
 			t.Error("the request was answered")
 		}
 		e = start(t, emulator.Options{DataDir: dir})
-		expect(t, "the row is there", newRaw(t, e).hasRow("t", 1), false)
+		expect(t, "the row exists", newRaw(t, e).hasRow("t", 1), false)
 	})
 	t.Run("in the middle of the body are not waited for", func(t *testing.T) {
 		bubble(t, func(t *testing.T, e *emulator.Emulator, r *raw) {

@@ -43,7 +43,7 @@ func TestSDKDefinedColumns(t *testing.T) {
 	integer := func(name string) tablestore.DefinedColumnSchema {
 		return tablestore.DefinedColumnSchema{Name: name, ColumnType: tablestore.DefinedColumn_INTEGER}
 	}
-	t.Run("are there from the beginning, are added and deleted, and survive a restart", func(t *testing.T) {
+	t.Run("can be set at the creation, added and deleted, and survive a restart", func(t *testing.T) {
 		opts := keys
 		opts.DataDir = t.TempDir()
 		e, err := emulator.Start(opts)

@@ -185,10 +185,10 @@ func TestSDKStream(t *testing.T) {
 			return keysOf(found)
 		}
 		third := records[2].Info.Timestamp
-		expect(t, "from the third record on", at(third), "k2 k3 k4")
-		expect(t, "from behind the third record on", at(third+1), "k3 k4")
-		expect(t, "from the beginning of time on", at(0), keysOf(records))
-		expect(t, "from tomorrow on", at(time.Now().Add(24*time.Hour).UnixMicro()), "")
+		expect(t, "from the third record", at(third), "k2 k3 k4")
+		expect(t, "after the third record", at(third+1), "k3 k4")
+		expect(t, "from the beginning of time", at(0), keysOf(records))
+		expect(t, "from tomorrow", at(time.Now().Add(24*time.Hour).UnixMicro()), "")
 	})
 }
 

@@ -40,7 +40,7 @@ func (e *Emulator) LoadSeed(name string, data []byte) error {
 			errs := []error{seedError{fmt.Sprintf("%s:%v", name, err)}}
 			for _, made := range tables[:i+1] {
 				if made.created {
-					errs = append(errs, naming("deleting again", made.name, e.call("DeleteTable", &pb.DeleteTableRequest{TableName: &made.name})))
+					errs = append(errs, naming("deleting", made.name, e.call("DeleteTable", &pb.DeleteTableRequest{TableName: &made.name})))
 				}
 			}
 			return errors.Join(errs...)

@@ -65,7 +65,7 @@ func (p *seedParser) fault(at *yaml.Node, path, format string, args ...any) {
 	p.faults = append(p.faults, where+fmt.Sprintf(format, args...))
 }
 
-// pairs calls f with each key of a mapping. Keys that come twice are faults.
+// pairs calls f with each key of a mapping. A key that occurs twice is a fault.
 func (p *seedParser) pairs(node *yaml.Node, path string, f func(key, value *yaml.Node, path string)) {
 	if node = resolved(node); node.Kind != yaml.MappingNode {
 		p.fault(node, path, "is %s; it must be a mapping (name: value)", nodeText(node))

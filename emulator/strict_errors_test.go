@@ -93,5 +93,5 @@ func TestDocumentedErrors(t *testing.T) {
 	} {
 		expect(t, "answer", got, invalid+want)
 	}
-	expect(t, "the row is there", b.has("k"), false)
+	expect(t, "the row exists", b.has("k"), false)
 }

@@ -45,7 +45,7 @@ func TestStrictRows(t *testing.T) {
 		{"a column's name of 256 bytes", row("k", number(strings.Repeat("x", 256), 1)), invalid + "Invalid column name: '" + strings.Repeat("x", 256) + "'."},
 		{"a column's name of 255 bytes", row("k", number("_-"+strings.Repeat("x", 253), 1)), "ok"},
 		// [batchput] says it of each row
-		{"a column called like a key", row("k", number("p", 1)), invalid + "Duplicated attribute column name with primary key column: 'p'."},
+		{"a column with the name of a key column", row("k", number("p", 1)), invalid + "Duplicated attribute column name with primary key column: 'p'."},
 		// [item] testCase46: below INT64_MAX/1000
 		{"the first version that is out of range", row("k", at(number("n", 1), math.MaxInt64/1000)), invalid + "Timestamp must be in range [0, INT64_MAX/1000)."},
 		{"a version before 1970", row("k", at(number("n", 1), -1)), invalid + "Timestamp must be in range [0, INT64_MAX/1000)."},
@@ -107,7 +107,7 @@ func TestStrictRows(t *testing.T) {
 			})), invalid+"Invalid table name: 'T#'.")
 		}
 		expect(t, "a bad column for a missing table", b.outcome("/PutRow", &pb.PutRowRequest{TableName: ptr("none"), Row: row("k", number("#", 1)), Condition: ignoring()}), invalid+"Invalid column name: '#'.")
-		expect(t, "a bad column beside a bad key", b.putRow(rowOf([]plainbuffer.Cell{number("q", 1)}, number("#", 1))), invalid+"Invalid column name: '#'.")
+		expect(t, "a bad column in addition to a bad key", b.putRow(rowOf([]plainbuffer.Cell{number("q", 1)}, number("#", 1))), invalid+"Invalid column name: '#'.")
 	})
 	t.Run("a missing table", func(t *testing.T) {
 		// Python, tests/table_operation_test.py
@@ -173,9 +173,9 @@ func TestStrictIncrements(t *testing.T) {
 			cells   []plainbuffer.Cell
 			refused string
 		}{
-			"a column that is put":         {pb.ReturnType_RT_AFTER_MODIFY, []string{"n", "m"}, []plainbuffer.Cell{plus("n", 1), number("m", 1)}, "Return column 'm' is not incremented by the request."},
-			"a column that does not exist": {pb.ReturnType_RT_AFTER_MODIFY, []string{"n", "x"}, []plainbuffer.Cell{plus("n", 1)}, "Return column 'x' is not incremented by the request."},
-			"a column beside the key only": {pb.ReturnType_RT_PK, []string{"m"}, []plainbuffer.Cell{number("m", 1)}, "Return columns take the return type RT_AFTER_MODIFY."},
+			"a column that is put":          {pb.ReturnType_RT_AFTER_MODIFY, []string{"n", "m"}, []plainbuffer.Cell{plus("n", 1), number("m", 1)}, "Return column 'm' is not incremented by the request."},
+			"a column that does not exist":  {pb.ReturnType_RT_AFTER_MODIFY, []string{"n", "x"}, []plainbuffer.Cell{plus("n", 1)}, "Return column 'x' is not incremented by the request."},
+			"a column outside the key only": {pb.ReturnType_RT_PK, []string{"m"}, []plainbuffer.Cell{number("m", 1)}, "Return columns take the return type RT_AFTER_MODIFY."},
 		} {
 			got, _ := update(v.kind, v.names, v.cells...)
 			expect(t, name, got, invalid+v.refused)

@@ -240,7 +240,7 @@ func TestStrictBatches(t *testing.T) {
 			b := newStrictBed(t, emulator.Options{})
 			got, _ := b.batchWrite(false, v.tables...)
 			expect(t, "answer", got, v.want)
-			expect(t, "a row of the batch is there", b.has("a"), false)
+			expect(t, "a row of the batch exists", b.has("a"), false)
 		})
 	}
 	t.Run("BatchWriteRow accepts 200 rows", func(t *testing.T) {
@@ -310,7 +310,7 @@ func TestStrictBatches(t *testing.T) {
 		expect(t, "answer", got, "ok")
 		const want = "OTSDataOutOfRange: Data out of scope of atomic. Atomic PartKey:0. Data PartKey:1"
 		expect(t, "rows", strings.Join(rows, "; "), want+"; "+want+"; "+want)
-		expect(t, "a row is there", b.has("0"), false)
+		expect(t, "a row exists", b.has("0"), false)
 	})
 	t.Run("an atomic batch of several tables is atomic in each", func(t *testing.T) {
 		// The tests of ex_aliyun_ots 0.15.3 (Elixir): only the bad table's rows fail.
@@ -319,7 +319,7 @@ func TestStrictBatches(t *testing.T) {
 		got, rows := b.batchWrite(true, puts("u", row("0"), row("1")), puts("t", row("0"), row("0")))
 		expect(t, "answer", got, "ok")
 		expect(t, "last rows", strings.Join(rows[2:], " "), "ok ok")
-		expect(t, "the good table's row is there", b.has("0"), true)
+		expect(t, "the good table's row exists", b.has("0"), true)
 	})
 
 	for _, v := range []struct {

@@ -16,7 +16,7 @@ import (
 func TestImpossibleFaults(t *testing.T) {
 	for name, v := range map[string]struct {
 		fault emulator.Fault
-		json  string // the same for the admin API, empty where it can't be said
+		json  string // the same for the admin API, empty if JSON cannot express it
 		want  string // in the error, with %s before the name of a field
 	}{
 		"an operation misspelt":               {emulator.Fault{Operation: "PutRwo", Hang: true}, `{"operation":"PutRwo","hang":true}`, `Operation is "PutRwo", and there is no such operation; did you mean "PutRow"?`},

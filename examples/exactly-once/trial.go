@@ -125,7 +125,7 @@ func (t *trial) killMany(ctx context.Context, endpoint string) (*consumer, error
 
 // waitForRest waits until all changes that were written are in the database.
 func (t *trial) waitForRest(ctx context.Context, c *consumer) error {
-	return t.waitUntil(ctx, c, "has not handled all that was written", func() (bool, error) {
+	return t.waitUntil(ctx, c, "has not handled everything that was written", func() (bool, error) {
 		accounts, err := t.ledger.accounts(ctx)
 		return sum(accounts).changes >= sum(t.bank.accounts).changes, err
 	})

@@ -227,7 +227,7 @@ func (w *pipelinesWorld) kill(slot int) {
 	w.reap(p)
 }
 
-// end stops a worker with a signal; it drains beside its successor.
+// end stops a worker with a signal; it drains while its successor runs.
 func (w *pipelinesWorld) end(slot int) {
 	p := w.take(slot)
 	if p == nil {

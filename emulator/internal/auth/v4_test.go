@@ -80,7 +80,7 @@ func TestVerifyV4(t *testing.T) {
 		{name: "refuses a missing region", change: func(h http.Header) { h.Del("x-ots-signregion"); resignV4(h, k) }, code: wire.CodeParameterInvalid},
 		{name: "refuses a missing day", change: func(h http.Header) { h.Del("x-ots-signdate"); resignV4(h, k) }, code: wire.CodeParameterInvalid},
 		{name: "refuses a missing signature", change: func(h http.Header) { h.Del("x-ots-signaturev4") }, code: wire.CodeParameterInvalid},
-		{name: "refuses a version 2 signature beside a wrong one", change: func(h http.Header) {
+		{name: "refuses a version 2 signature in addition to a wrong one", change: func(h http.Header) {
 			h.Set("x-ots-signaturev4", "wrong")
 			h.Set("x-ots-signature", k.sign(stringToSign("/tunnel/read", h)))
 		}, code: wire.CodeAuthFailed},

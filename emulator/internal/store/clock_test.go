@@ -271,6 +271,6 @@ func TestAheadOfTheLog(t *testing.T) {
 	}
 	_, err := s.ReadShard(nil, table.id, shard, 2, time.Time{}, 10, 1<<20)
 	if code(err) != "OTSParameterInvalid" || !strings.Contains(err.Error(), "ahead of the log") || !strings.Contains(err.Error(), shard) {
-		t.Errorf("behind the tail: %v", err)
+		t.Errorf("after the tail: %v", err)
 	}
 }

@@ -18,7 +18,7 @@ var definedKinds = map[int32]plainbuffer.Kind{
 	1: plainbuffer.Integer, 2: plainbuffer.Double, 3: plainbuffer.Boolean, 4: plainbuffer.String, 7: plainbuffer.Binary,
 }
 
-// checkDefined refuses predefined columns that a table can't have.
+// checkDefined refuses predefined columns that a table cannot have.
 func (s *Schema) checkDefined() error {
 	if len(s.Defined) > maxDefined {
 		return wire.Invalid("The number of defined columns must be in range: [0, %d].", maxDefined)

@@ -33,7 +33,7 @@ func makeDir(dir string) (changed []string, err error) {
 		case e.Name() == fileName:
 			return changed, nil
 		case strings.HasPrefix(e.Name(), "."):
-		case e.Name() == "lost+found" && e.IsDir(): // a volume of its own has one
+		case e.Name() == "lost+found" && e.IsDir(): // the root of a volume has one
 		default:
 			other = e.Name()
 		}

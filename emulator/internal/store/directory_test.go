@@ -80,7 +80,7 @@ func TestSync(t *testing.T) {
 			t.Errorf("flushed %v", *synced)
 		}
 	})
-	t.Run("is an error when the directory can't be flushed", func(t *testing.T) {
+	t.Run("is an error if the directory cannot be flushed", func(t *testing.T) {
 		watch(t, errors.New("broken device"))
 		dir := t.TempDir()
 		_, err := Open(Config{Dir: dir, Sync: true})

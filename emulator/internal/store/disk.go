@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// fileName is the one file in a data directory.
+	// fileName is the only file in a data directory.
 	fileName = "ots-emulator.db"
 	// format identifies the file's layout; it changes with the layout.
 	format = "ots-emulator 1"
@@ -183,7 +183,7 @@ func (d *disk) checkFormat() (err error) {
 }
 
 func (d *disk) damaged(cause error) error {
-	return fmt.Errorf("reading %s: %w (%v); restore it from a copy, or delete it and start afresh", d.path, ErrDamaged, cause)
+	return fmt.Errorf("reading %s: %w (%v); restore it from a copy, or delete it and start with an empty one", d.path, ErrDamaged, cause)
 }
 
 // recoverDamage turns bbolt's panics and memory faults on damaged pages into an

@@ -67,7 +67,7 @@ func fullDisk(t *testing.T, sync bool) {
 			}
 		}
 		if row(t, table, rows) != "-" {
-			t.Errorf("%s: row %d is there", what, rows)
+			t.Errorf("%s: row %d exists", what, rows)
 		}
 		if n := len(log(t, s, "t", shard)); n != int(rows) {
 			t.Errorf("%s: the log has %d records of %d", what, n, rows)

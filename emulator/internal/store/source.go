@@ -140,7 +140,7 @@ func (t *Table) trim(s *shard, horizon int64) {
 		return
 	}
 	s.mu.RLock()
-	// The newest dropped record stays on disk: after a restart it tells where
+	// The newest dropped record stays on disk: after a restart it shows where
 	// the log continues and up to when it was trimmed.
 	anchor := s.trimmed - 1
 	s.mu.RUnlock()

@@ -206,7 +206,7 @@ func (f *fakeSource) forget(table, shard string) {
 	f.tables[table].trimmed[shard] = true
 }
 
-// disableStream turns the stream off: its log is gone.
+// disableStream turns the stream off: its log is deleted.
 func (f *fakeSource) disableStream(table string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

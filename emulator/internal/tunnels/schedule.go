@@ -10,7 +10,7 @@ import (
 )
 
 // schedule suspends (CLOSING), resumes (OPEN) and ends (TERMINATED) channels on
-// request: all that are named, or none if one of them cannot change so.
+// request: all that are named, or none if that is impossible for one of them.
 // Versions in the request are ignored.
 func (s *Service) schedule(req *protocol.ScheduleRequest) (protoadapt.MessageV1, error) {
 	t, err := s.tunnel(req.GetTunnelId())

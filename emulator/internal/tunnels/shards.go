@@ -127,7 +127,7 @@ func (s *Service) refresh(t *tunnel) error {
 	})
 }
 
-// allRead stands for the offset in a shard of which nothing is needed any more.
+// allRead is the offset of a shard that is not needed any more.
 const allRead = math.MaxInt64
 
 // streamPositions maps each known shard to the offset of its oldest record that
@@ -154,7 +154,7 @@ func (t *tunnel) streamPositions() map[string]int64 {
 // findings are what a tunnel learns from its table's stream.
 type findings struct {
 	lost   bool     // whether records that the tunnel still needs were dropped
-	gone   []string // shards that the stream has dropped and of which nothing was needed any more
+	gone   []string // shards that the stream has dropped and that were not needed any more
 	shards []foundShard
 }
 

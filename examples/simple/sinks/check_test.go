@@ -21,7 +21,7 @@ func TestCompare(t *testing.T) {
 		missing int
 		fault   string // part of the error; empty: none
 	}{
-		"all is there":                 {[]Arrival{first, second, odd}, 0, ""},
+		"everything has arrived":       {[]Arrival{first, second, odd}, 0, ""},
 		"missing changes are counted":  {[]Arrival{first}, 2, ""},
 		"a change in the wrong sink":   {[]Arrival{first, second, {"sqs", "u3", written[2]}}, 0, "belongs in s3"},
 		"a change that arrived twice":  {[]Arrival{first, second, odd, {"s3", "u4", written[2]}}, 0, "twice"},
