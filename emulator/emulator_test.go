@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -160,6 +161,23 @@ func TestAdmin(t *testing.T) {
 		ok("DELETE", "/faults", "")
 		if err := r.putInt("t", 1); err != nil {
 			t.Error(err)
+		}
+	})
+	t.Run("lists a fault with every key as it was injected", func(t *testing.T) {
+		const fault = `{"operation":"tunnel/*","after":3,"times":-1,"chance":0.5,"delay":"1.5s","hang":true,"code":"OTSTeapot","status":418,` +
+			`"message":"short and stout","break":"mid-answer","corrupt":true,"trickle":"250ms","duplicate":true}`
+		ok("POST", "/faults", fault)
+		defer ok("DELETE", "/faults", "")
+		var want map[string]any
+		var list []map[string]any
+		if err := errors.Join(json.Unmarshal([]byte(fault), &want), json.Unmarshal([]byte(ok("GET", "/faults", "")), &list)); err != nil {
+			t.Fatal(err)
+		}
+		if keys := reflect.TypeFor[emulator.Fault]().NumField(); len(want) != keys {
+			t.Fatalf("the fault has %d keys of %d", len(want), keys)
+		}
+		if len(list) != 1 || !reflect.DeepEqual(list[0], want) {
+			t.Errorf("the list is %v, want %v", list, want)
 		}
 	})
 	t.Run("splits and merges", func(t *testing.T) {
