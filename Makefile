@@ -19,7 +19,7 @@ fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')
 
 vet: ## go vet
-	go vet ./... ./credentials/... ./examples/...
+	go vet ./... ./credentials/... ./examples/... ./otscontainer/...
 
 fuzz: ## run each fuzz target for ten seconds
 	@for pkg in $$(go list ./...); do \

@@ -1,120 +1,53 @@
 package main
 
 import (
-	"bytes"
-	"os"
-	"os/exec"
-	"regexp"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/examples/simple/exampletest"
 )
 
-// TestMain lets the test binary run as the quickstart.
-func TestMain(m *testing.M) {
-	if os.Getenv("QUICKSTART_RUN") != "" {
-		main()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { exampletest.Main(m, main) }
 
-// quickstart starts the program in an empty directory.
-func quickstart(t *testing.T, env []string, args ...string) (*exec.Cmd, *bytes.Buffer) {
-	t.Helper()
-	cmd := exec.Command(os.Args[0], args...)
-	cmd.Dir = t.TempDir()
-	cmd.Env = append(append(os.Environ(), "QUICKSTART_RUN=1"), env...)
-	out := new(bytes.Buffer)
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // if the test failed half way
-		files, err := os.ReadDir(cmd.Dir)
-		if err != nil || len(files) > 0 {
-			t.Errorf("the quickstart left files behind: %v %v", files, err)
-		}
-	})
-	return cmd, out
-}
+// batches is found in the output once some batches have been handled.
+const batches = `(?s)(ledger.*){2}`
 
-func wait(t *testing.T, cmd *exec.Cmd, out *bytes.Buffer) {
+func checkAllHandled(t *testing.T, p *exampletest.Program) {
 	t.Helper()
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("the quickstart ended with %v:\n%s", err, out)
-	}
-}
-
-// figure returns a number from the closing table.
-func figure(t *testing.T, out *bytes.Buffer, row string) int {
-	t.Helper()
-	m := regexp.MustCompile(`(?m)^  ` + row + ` +(\d+)`).FindSubmatch(out.Bytes())
-	if m == nil {
-		t.Fatalf("no row %q in\n%s", row, out)
-	}
-	n, err := strconv.Atoi(string(m[1]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-func checkAllHandled(t *testing.T, out *bytes.Buffer) {
-	t.Helper()
-	written, handled := figure(t, out, "records written"), figure(t, out, "records handled")
+	written, handled := p.Figure("records written"), p.Figure("records handled")
 	if written == 0 || written != handled {
-		t.Errorf("%d records were written, %d handled:\n%s", written, handled, out)
+		t.Errorf("%d records were written, %d handled:\n%s", written, handled, p.Output())
 	}
 }
 
 func TestQuickstart_handles_all_that_it_writes_and_ends_by_itself(t *testing.T) {
-	cmd, out := quickstart(t, nil, "-duration", "3s")
-	wait(t, cmd, out)
-	checkAllHandled(t, out)
-	for _, want := range []string{"ledger", "large", "forwarded", "committed position", "lag"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("the output does not say %q:\n%s", want, out)
-		}
-	}
+	p := exampletest.Start(t, "", nil, "-duration", "3s")
+	p.Wait()
+	checkAllHandled(t, p)
+	p.Want("ledger", "large", "forwarded", "committed position", "lag")
 }
 
 func TestQuickstart_drains_at_an_interrupt(t *testing.T) {
-	cmd, out := quickstart(t, nil, "-duration", "1m")
-	time.Sleep(2 * time.Second) // somewhere in the middle
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	wait(t, cmd, out)
-	if !strings.Contains(out.String(), "Interrupted") {
-		t.Errorf("the output does not mention the interrupt:\n%s", out)
-	}
-	figure(t, out, "records handled")
+	p := exampletest.Start(t, batches, nil, "-duration", "1m")
+	p.Interrupt()
+	p.Wait()
+	p.Want("Interrupted")
+	p.Figure("records handled")
 }
 
 func TestQuickstart_continues_after_kill_9_and_handles_every_order(t *testing.T) {
 	dir := t.TempDir()
-	cmd, out := quickstart(t, nil, "-data-dir", dir, "-duration", "1m")
-	time.Sleep(3 * time.Second) // somewhere in the middle
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait() // the error says that it was killed
-	if !cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled() {
-		t.Fatalf("it ended before it was killed:\n%s", out)
-	}
-	cmd, out = quickstart(t, nil, "-data-dir", dir, "-duration", "1s")
-	wait(t, cmd, out)
-	checkAllHandled(t, out)
-	if figure(t, out, "  by earlier runs") == 0 {
-		t.Errorf("the first run handled nothing:\n%s", out)
+	p := exampletest.Start(t, batches, nil, "-data-dir", dir, "-duration", "1m")
+	p.Kill()
+	p = exampletest.Start(t, "", nil, "-data-dir", dir, "-duration", "1s")
+	p.Wait()
+	checkAllHandled(t, p)
+	if p.Figure("  by earlier runs") == 0 {
+		t.Errorf("the first run handled nothing:\n%s", p.Output())
 	}
 }
 
@@ -143,18 +76,27 @@ func TestQuickstart_consumes_a_real_tunnel_and_writes_nothing_to_its_table(t *te
 		}
 		return n
 	}
-	before := writes()
-	cmd, out := quickstart(t, []string{
+	before, written := writes(), time.Now()
+	p := exampletest.Start(t, "ledger", []string{
 		"OTS_ENDPOINT=" + src.endpoint, "OTS_INSTANCE=" + src.instance, "OTS_ACCESS_KEY_ID=" + src.keyID,
 		"OTS_ACCESS_KEY_SECRET=" + src.keySecret, "OTS_TABLE=" + src.table, "OTS_TUNNEL=" + src.tunnel,
 	})
-	time.Sleep(3 * time.Second)
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
+	committed := func() int64 {
+		d, err := tunnels.DescribeTunnel(&tunnel.DescribeTunnelRequest{TableName: src.table, TunnelName: src.tunnel})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.TunnelRPO
 	}
-	wait(t, cmd, out)
-	if got := figure(t, out, "records handled"); got != 100 {
-		t.Errorf("%d of 100 records were handled:\n%s", got, out)
+	for end := time.Now().Add(time.Minute); committed() < written.UnixNano(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the last record was not committed within a minute")
+		}
+	}
+	p.Interrupt()
+	p.Wait()
+	if got := p.Figure("records handled"); got != 100 {
+		t.Errorf("%d of 100 records were handled:\n%s", got, p.Output())
 	}
 	if after := writes(); after != before {
 		t.Errorf("%d writes went to the table", after-before)
@@ -162,19 +104,15 @@ func TestQuickstart_consumes_a_real_tunnel_and_writes_nothing_to_its_table(t *te
 }
 
 func TestQuickstart_says_what_is_missing(t *testing.T) {
-	cmd, out := quickstart(t, []string{"OTS_ENDPOINT=http://127.0.0.1:1", "OTS_TABLE=orders"})
-	if err := cmd.Wait(); err == nil {
-		t.Fatalf("it succeeded:\n%s", out)
+	p := exampletest.Start(t, "", []string{"OTS_ENDPOINT=http://127.0.0.1:1", "OTS_TABLE=orders"})
+	if status := p.WaitStatus(); status == 0 {
+		t.Fatalf("it succeeded:\n%s", p.Output())
 	}
-	for _, want := range []string{"OTS_INSTANCE", "OTS_ACCESS_KEY_ID", "OTS_ACCESS_KEY_SECRET", "OTS_TUNNEL"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("the error does not name %s:\n%s", want, out)
-		}
+	p.Want("OTS_INSTANCE", "OTS_ACCESS_KEY_ID", "OTS_ACCESS_KEY_SECRET", "OTS_TUNNEL")
+	if strings.Contains(p.Output(), "goroutine") {
+		t.Errorf("it panicked:\n%s", p.Output())
 	}
-	if strings.Contains(out.String(), "goroutine") {
-		t.Errorf("it panicked:\n%s", out)
-	}
-	if n := strings.Count(strings.TrimSpace(out.String()), "\n"); n > 0 {
-		t.Errorf("the error has %d lines:\n%s", n+1, out)
+	if n := strings.Count(strings.TrimSpace(p.Output()), "\n"); n > 0 {
+		t.Errorf("the error has %d lines:\n%s", n+1, p.Output())
 	}
 }

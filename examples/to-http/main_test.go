@@ -12,7 +12,7 @@ func TestMain(m *testing.M) { exampletest.Main(m, main) }
 func TestToHTTP_forwards_each_change_in_order(t *testing.T) { forwardtest.Forwards(t, false) }
 
 func TestToHTTP_drains_at_an_interrupt(t *testing.T) {
-	p := exampletest.Start(t, "forwarded", nil, "-changes", "10000")
+	p := exampletest.Start(t, "read back +[1-9]", nil, "-changes", "10000")
 	p.Interrupt()
 	p.Wait()
 	p.Want("Interrupted", "arrived in order")

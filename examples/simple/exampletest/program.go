@@ -37,18 +37,18 @@ type Program struct {
 	overdue *time.Timer
 }
 
-// output collects what a process prints, and signals when a certain text has
-// been printed. It may be read after waiting for the process.
+// output collects what a process prints, and signals when text that matches awaited
+// has been printed. It may be read after waiting for the process.
 type output struct {
 	text    bytes.Buffer
-	awaited string
+	awaited *regexp.Regexp // nil: nothing, or it was seen
 	seen    chan struct{}
 }
 
 func (o *output) Write(p []byte) (int, error) {
 	n, err := o.text.Write(p)
-	if o.awaited != "" && bytes.Contains(o.text.Bytes(), []byte(o.awaited)) {
-		o.awaited = ""
+	if o.awaited != nil && o.awaited.Match(o.text.Bytes()) {
+		o.awaited = nil
 		close(o.seen)
 	}
 	return n, err
@@ -56,10 +56,14 @@ func (o *output) Write(p []byte) (int, error) {
 
 // Start starts the example in an empty directory, which must also be empty at
 // the end. It adds env to the environment, from which it removes the caller's
-// AWS_ variables and DATABASE_URL. The example is killed if it takes too long.
+// AWS_ variables and DATABASE_URL. The example is killed if it takes too long. awaited is
+// the regular expression that Await, Interrupt and Kill wait for, "" if none is called.
 func Start(t *testing.T, awaited string, env []string, args ...string) *Program {
 	t.Helper()
-	p := &Program{t: t, cmd: exec.Command(os.Args[0], args...), out: output{awaited: awaited, seen: make(chan struct{})}}
+	p := &Program{t: t, cmd: exec.Command(os.Args[0], args...), out: output{seen: make(chan struct{})}}
+	if awaited != "" {
+		p.out.awaited = regexp.MustCompile(awaited)
+	}
 	p.cmd.Dir = t.TempDir()
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "AWS_") && !strings.HasPrefix(v, "DATABASE_URL=") {
@@ -100,6 +104,18 @@ func (p *Program) Interrupt() {
 	p.Await()
 	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
 		p.t.Fatal(err)
+	}
+}
+
+// Kill waits for the text that Start was given, and then kills the example.
+func (p *Program) Kill() {
+	p.t.Helper()
+	p.Await()
+	if err := p.cmd.Process.Kill(); err != nil {
+		p.t.Fatal(err)
+	}
+	if status := p.WaitStatus(); status != -1 {
+		p.t.Fatalf("the example ended with status %d before it was killed:\n%s", status, p.Output())
 	}
 }
 
