@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -22,7 +23,9 @@ const maxAdminBody = 1 << 20
 // Options.AdminToken, so are requests that do not come through loopback.
 func (e *Emulator) AdminHandler() http.Handler {
 	mux := http.NewServeMux()
+	var requests []string
 	handle := func(pattern string, f func(r *http.Request) (any, error)) {
+		requests = append(requests, pattern)
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { serveAdmin(w, r, f) })
 	}
 	handle("GET /stats", func(*http.Request) (any, error) { return e.Stats(), nil })
@@ -44,6 +47,9 @@ func (e *Emulator) AdminHandler() http.Handler {
 	handle("POST /clock", e.adminClock)
 	handle("POST /pause", func(*http.Request) (any, error) { e.Pause(); return nil, nil })
 	handle("POST /resume", func(*http.Request) (any, error) { e.Resume(); return nil, nil })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		answerAdmin(w, http.StatusNotFound, adminError{fmt.Sprintf("the admin API has no request %.16s %.64s; it has: %s", r.Method, r.URL.Path, strings.Join(requests, ", "))})
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := e.adminRefusal(r); err != nil {
 			e.log.Warn("admin request refused", "remote", r.RemoteAddr, "path", r.URL.Path, "error", err)
@@ -149,15 +155,18 @@ func (e *Emulator) adminSplit(r *http.Request) (any, error) {
 	if err := decodeAdmin(r, &j); err != nil {
 		return nil, err
 	}
+	if len(j.At) == 0 {
+		return nil, errors.New("at is empty; leave the body out to split the largest partition in its middle")
+	}
 	keys := make([]any, len(j.At))
 	for i, raw := range j.At {
-		var n int64
-		var s string
+		var n *int64 // null leaves it nil
+		var s *string
 		switch {
-		case json.Unmarshal(raw, &n) == nil:
-			keys[i] = n
-		case json.Unmarshal(raw, &s) == nil:
-			keys[i] = s
+		case json.Unmarshal(raw, &n) == nil && n != nil:
+			keys[i] = *n
+		case json.Unmarshal(raw, &s) == nil && s != nil:
+			keys[i] = *s
 		default:
 			return nil, fmt.Errorf("at holds %.32s; it must hold integers or strings", raw)
 		}
@@ -183,12 +192,16 @@ func (e *Emulator) adminClock(r *http.Request) (any, error) {
 	return nil, nil
 }
 
-// decodeAdmin decodes a JSON body; a misspelt key is an error.
+// decodeAdmin decodes a JSON body. A misspelt key is an error, and so is anything
+// behind the first value.
 func decodeAdmin(r *http.Request, v any) error {
 	decoder := json.NewDecoder(r.Body)
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(v); err != nil {
 		return fmt.Errorf("reading the request: %w", err)
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return errors.New("reading the request: something follows its JSON value")
 	}
 	return nil
 }

@@ -193,7 +193,8 @@ func TestAdmin(t *testing.T) {
 		ok("POST", "/tables/parts/split", `{"at": [25, 50, 75]}`)
 		_, _, channels := r.openTunnel("parts", protocol.TunnelType_Stream)
 		expect(t, "channels", len(channels), 4)
-		for _, body := range []string{`{"at": [50]}`, `{"at": ["text"]}`, `{"at": [1.5]}`, `{"at": [7, 7]}`} {
+		for _, body := range []string{`{"at": [50]}`, `{"at": ["text"]}`, `{"at": [1.5]}`, `{"at": [7, 7]}`,
+			`{"at": [null]}`, `{"at": []}`, `{}`, `{"at": [7]} {"at": [8]}`, `{"at": [7]} x`} {
 			if status, answer := call("POST", "/tables/parts/split", body); status != 400 {
 				t.Errorf("%s: %d %s", body, status, answer)
 			}
@@ -246,6 +247,9 @@ func TestAdmin(t *testing.T) {
 		{"a missing table", "POST", "/tables/none/split", ``, "none"},
 		{"a missing tunnel", "POST", "/tunnels/t/none/expire", ``, "none"},
 		{"a bad clock", "POST", "/clock", `{"ahead":"soon"}`, "soon"},
+		{"two faults in a request", "POST", "/faults", `{"hang":true} {"hang":true}`, "follows"},
+		{"a request that does not exist", "POST", "/fault", `{}`, "POST /faults"},
+		{"a wrong method", "GET", "/pause", ``, "POST /pause"},
 	} {
 		t.Run("says what is wrong with "+v.name, func(t *testing.T) {
 			status, answer := call(v.method, v.path, v.body)

@@ -56,9 +56,10 @@ type Options struct {
 	Region string
 
 	// Lenient accepts what the documentation forbids and the official SDKs' own
-	// tests do: a row twice in one BatchWriteRow that is not atomic, up to 1024
-	// columns to get, column names of any characters, and a table without rows
-	// in BatchGetRow. docs/emulator.md has the sources for each.
+	// tests do: a row twice in one BatchWriteRow that is not atomic, or in one
+	// BatchGetRow, a table without rows in BatchGetRow, up to 1024 columns to get,
+	// column names of any characters, and local transactions in a table that does
+	// not ask for them. docs/emulator.md has the sources for each.
 	Lenient bool
 
 	// Seed determines the outcome of faults that happen by chance.
