@@ -55,7 +55,15 @@ func TestSDKMatrix(t *testing.T) {
 	expectRead("no row", tablestore.SimpleRowMatrix, "", func(q *tablestore.RangeRowQueryCriteria) {
 		q.StartPrimaryKey, q.EndPrimaryKey = key("b", "min"), key("b", "max")
 	})
-	expectRead("all columns, which have no fixed place", tablestore.PlainBuffer, "a,1[b=true d=1.5 n=-7 other=o s=text x=[0 255]] a,2[b=false n=8] a,3[other=o]", func(q *tablestore.RangeRowQueryCriteria) {
-		q.ColumnsToGet = nil
-	})
+	expectRead("several versions", tablestore.PlainBuffer, "a,1[b=true d=1.5 n=-7 s=text x=[0 255]] a,2[b=false n=8] a,3[]", func(q *tablestore.RangeRowQueryCriteria) { q.MaxVersion = 2 })
+
+	// aliyun-tablestore-java-sdk, functiontest/TestBulkExportFunciton.java asks BulkExport for it.
+	_, err := s.GetRange(&tablestore.GetRangeRequest{RangeRowQueryCriteria: &tablestore.RangeRowQueryCriteria{
+		TableName: "orders", Direction: tablestore.FORWARD, MaxVersion: 1, StartPrimaryKey: key("a", "min"), EndPrimaryKey: key("a", "max"),
+		DataBlockType: tablestore.SimpleRowMatrix,
+	}})
+	expect(t, "all columns", sdkCode(err), "OTSParameterInvalid")
+	if err == nil || !strings.Contains(err.Error(), "DBT_SIMPLE_ROW_MATRIX need at least one column to get.") {
+		t.Errorf("all columns: %v", err)
+	}
 }

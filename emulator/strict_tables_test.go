@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
 // The sources in brackets are listed in strict_test.go.
@@ -83,6 +85,19 @@ func TestStrictTables(t *testing.T) {
 		expect(t, "twice", b.outcome("/CreateTable", newTable("t")), "OTSObjectAlreadyExist: Requested table already exists.")
 		expect(t, "a key twice", b.outcome("/CreateTable", newTable("u", func(r *pb.CreateTableRequest) { r.TableMeta.PrimaryKey[1].Name = ptr("p") })), invalid+"Duplicated primary key name: 'p'.")
 	})
+	t.Run("have 32 defined columns at most", func(t *testing.T) {
+		// Java, functiontest/SecondaryIndexTest.java testCase4
+		b := newStrictBed(t, emulator.Options{})
+		create := func(n int) string {
+			return b.outcome("/CreateTable", newTable(fmt.Sprint("d", n), func(r *pb.CreateTableRequest) {
+				for i := range n {
+					r.TableMeta.DefinedColumn = append(r.TableMeta.DefinedColumn, &pb.DefinedColumnSchema{Name: ptr(fmt.Sprint("c", i)), Type: ptr(pb.DefinedColumnType_DCT_STRING)})
+				}
+			}))
+		}
+		expect(t, "32", create(32), "ok")
+		expect(t, "33", create(33), invalid+"The number of defined columns must be in range: [0, 32].")
+	})
 	t.Run("have a creation time", func(t *testing.T) {
 		// Java, functiontest/TableCreationTimeTest.java: creation_time, field 9, in microseconds
 		before := time.Now().UnixMicro()
@@ -120,9 +135,46 @@ func TestStrictTables(t *testing.T) {
 		}
 		expect(t, "none", split(0, 1<<20), invalid+"The split_size should be greater than 0.")
 		expect(t, "1 MiB", split(1, 1<<20), "ok")
-		if got := split(1, 1<<20-1); !strings.HasPrefix(got, invalid) {
-			t.Errorf("less: %s", got)
+		expect(t, "less", split(1, 1<<20-1), invalid+"The split_size_unit_in_byte should be greater equal than: 1048576")
+		expect(t, "nothing", split(1000, 0), invalid+"The split_size_unit_in_byte should be greater equal than: 1048576")
+		expect(t, "more than there can be", split(math.MaxInt64, math.MaxInt64), "ok")
+		// Java, functiontest/TestComputeSplitPointsBySize.java testEmptyTable
+		var resp pb.ComputeSplitPointsBySizeResponse
+		b.must("/ComputeSplitPointsBySize", &pb.ComputeSplitPointsBySizeRequest{TableName: ptr("t"), SplitSize: ptr(int64(1))}, &resp)
+		if len(resp.Locations) != 1 || len(resp.Locations[0].GetLocation()) != 32 || resp.Locations[0].GetRepeat() != 1 {
+			t.Errorf("the locations are %v", resp.Locations)
 		}
+	})
+	t.Run("are made with ten partitions at most, whose bounds are checked", func(t *testing.T) {
+		// Java, functiontest/SplitPointTest.java
+		b := newStrictBed(t, emulator.Options{})
+		n := 0
+		divide := func(kind pb.PrimaryKeyType, bounds ...plainbuffer.Value) string {
+			n++
+			return b.outcome("/CreateTable", newTable(fmt.Sprint("d", n), func(r *pb.CreateTableRequest) {
+				r.TableMeta.PrimaryKey[0].Type = &kind
+				begin := plainbuffer.Special(plainbuffer.InfMin)
+				for _, end := range append(bounds, plainbuffer.Special(plainbuffer.InfMax)) {
+					r.Partitions = append(r.Partitions, &pb.PartitionRange{Begin: plainbuffer.AppendVariant(nil, begin), End: plainbuffer.AppendVariant(nil, end)})
+					begin = end
+				}
+			}))
+		}
+		var numbers []plainbuffer.Value
+		for i := range 10 {
+			numbers = append(numbers, plainbuffer.IntegerValue(int64(i)))
+		}
+		text, long := plainbuffer.StringValue, strings.Repeat("Z", 65)
+		expect(t, "ten", divide(pb.PrimaryKeyType_INTEGER, numbers[:9]...), "ok")
+		expect(t, "eleven", divide(pb.PrimaryKeyType_INTEGER, numbers...), invalid+"The count of partitions cannot be greater than 10")
+		for _, v := range []int64{math.MinInt64, math.MaxInt64} {
+			expect(t, "an end of the numbers", divide(pb.PrimaryKeyType_INTEGER, plainbuffer.IntegerValue(v)), invalid+"The value of partition range can not be INT64_MIN or INT64_MAX.")
+		}
+		expect(t, "another type", divide(pb.PrimaryKeyType_STRING, numbers[1]), invalid+"The value type of partition does not match with primary key.")
+		expect(t, "64 bytes", divide(pb.PrimaryKeyType_STRING, text(long[:64])), "ok")
+		expect(t, "65 bytes", divide(pb.PrimaryKeyType_STRING, text(long)), invalid+"The value of partition range exceeds the MaxLength:64 with CurrentLength:65.")
+		expect(t, "an empty string", divide(pb.PrimaryKeyType_STRING, text(""), text("b")), invalid+"The value of partition range can not be empty string.")
+		expect(t, "an empty binary", divide(pb.PrimaryKeyType_BINARY, plainbuffer.BinaryValue(nil)), invalid+"The value of partition range can not be empty binary.")
 	})
 }
 

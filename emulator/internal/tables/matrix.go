@@ -8,6 +8,7 @@ import (
 	pb "github.com/aliyun/aliyun-tablestore-go-sdk/tablestore/otsprotocol"
 
 	"github.com/watermill-ots/watermill-ots/emulator/internal/store"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 )
 
@@ -41,10 +42,19 @@ const (
 	matrixWholeKeys = 10
 )
 
+// checkMatrix refuses a request for a matrix whose columns are not named: they
+// have no fixed place. The text is that of the Java SDK's TestBulkExportFunciton.
+func checkMatrix(req *pb.GetRangeRequest) error {
+	if req.GetDataBlockTypeHint() == pb.DataBlockType_DBT_SIMPLE_ROW_MATRIX && len(req.GetColumnsToGet()) == 0 {
+		return wire.Invalid("DBT_SIMPLE_ROW_MATRIX need at least one column to get.")
+	}
+	return nil
+}
+
 // newMatrix returns nil if the request does not ask for a matrix or cannot have
-// one: a matrix needs named columns and one version.
+// one: a matrix has one version of each column.
 func newMatrix(req *pb.GetRangeRequest, t *store.Table) *matrix {
-	if req.GetDataBlockTypeHint() != pb.DataBlockType_DBT_SIMPLE_ROW_MATRIX || req.GetMaxVersions() != 1 || len(req.GetColumnsToGet()) == 0 {
+	if req.GetDataBlockTypeHint() != pb.DataBlockType_DBT_SIMPLE_ROW_MATRIX || req.GetMaxVersions() != 1 {
 		return nil
 	}
 	m := &matrix{whole: req.GetReturnEntirePrimaryKeys()}

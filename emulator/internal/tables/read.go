@@ -264,6 +264,9 @@ func (s *Service) getRange(req *pb.GetRangeRequest) (*pb.GetRangeResponse, error
 	if err != nil {
 		return nil, err
 	}
+	if err := checkMatrix(req); err != nil {
+		return nil, err
+	}
 	limit := maxRangeRows
 	if req.Limit != nil {
 		if req.GetLimit() < 1 {

@@ -1,6 +1,7 @@
 package tables
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -20,8 +21,21 @@ const (
 	defaultDeviation   = 24 * 60 * 60 // seconds
 )
 
-// minSplitUnit is the smallest unit (bytes) in which ComputeSplitPointsBySize counts.
-const minSplitUnit = 1 << 20
+const (
+	// minSplitUnit is the smallest unit (bytes) in which ComputeSplitPointsBySize counts.
+	minSplitUnit = 1 << 20
+
+	// location names the machine that holds a part of a table, here always the
+	// same. The service's names have 32 characters.
+	location = "00000000000000000000000000000001"
+)
+
+// Limits of the partitions in a CreateTable, as the Java SDK's SplitPointTest has
+// them. SplitAt and seed files are not bound by them.
+const (
+	maxPartitions     = 10
+	maxPartitionValue = 64 // bytes of a string or binary
+)
 
 var keyKinds = map[pb.PrimaryKeyType]plainbuffer.Kind{
 	pb.PrimaryKeyType_INTEGER: plainbuffer.Integer,
@@ -51,7 +65,7 @@ func (s *Service) createTable(req *pb.CreateTableRequest) (*pb.CreateTableRespon
 			AutoIncrement: c.Option != nil && c.GetOption() == pb.PrimaryKeyOption_AUTO_INCREMENT,
 		})
 	}
-	splits, err := partitionStarts(req.GetPartitions())
+	splits, err := partitionStarts(req.GetPartitions(), schema.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +80,10 @@ func (s *Service) createTable(req *pb.CreateTableRequest) (*pb.CreateTableRespon
 }
 
 // partitionStarts returns the sorted bounds of the ranges, without infinities.
-func partitionStarts(ranges []*pb.PartitionRange) ([]plainbuffer.Value, error) {
+func partitionStarts(ranges []*pb.PartitionRange, key []store.KeyColumn) ([]plainbuffer.Value, error) {
+	if len(ranges) > maxPartitions {
+		return nil, wire.Invalid("The count of partitions cannot be greater than %d", maxPartitions)
+	}
 	var starts []plainbuffer.Value
 	for _, r := range ranges {
 		for _, b := range [][]byte{r.GetBegin(), r.GetEnd()} {
@@ -74,13 +91,39 @@ func partitionStarts(ranges []*pb.PartitionRange) ([]plainbuffer.Value, error) {
 			if err != nil {
 				return nil, wire.Invalid("Invalid partition range: %v.", err)
 			}
-			if v.Kind() != plainbuffer.InfMin && v.Kind() != plainbuffer.InfMax {
-				starts = append(starts, v)
+			if v.Kind() == plainbuffer.InfMin || v.Kind() == plainbuffer.InfMax {
+				continue
 			}
+			if err := checkPartitionValue(v, key); err != nil {
+				return nil, err
+			}
+			starts = append(starts, v)
 		}
 	}
 	slices.SortFunc(starts, plainbuffer.Value.Compare)
 	return slices.CompactFunc(starts, plainbuffer.Value.Equal), nil
+}
+
+func checkPartitionValue(v plainbuffer.Value, key []store.KeyColumn) error {
+	if len(key) > 0 && v.Kind() != key[0].Kind {
+		return wire.Invalid("The value type of partition does not match with primary key.")
+	}
+	switch v.Kind() {
+	case plainbuffer.Integer:
+		if v.Integer() == math.MinInt64 || v.Integer() == math.MaxInt64 {
+			return wire.Invalid("The value of partition range can not be INT64_MIN or INT64_MAX.")
+		}
+	case plainbuffer.String, plainbuffer.Binary:
+		switch n := len(v.Str()); {
+		case n == 0 && v.Kind() == plainbuffer.String:
+			return wire.Invalid("The value of partition range can not be empty string.")
+		case n == 0:
+			return wire.Invalid("The value of partition range can not be empty binary.")
+		case n > maxPartitionValue:
+			return wire.Invalid("The value of partition range exceeds the MaxLength:%d with CurrentLength:%d.", maxPartitionValue, n)
+		}
+	}
+	return nil
 }
 
 func applyOptions(o store.Options, msg *pb.TableOptions) store.Options {
@@ -262,10 +305,11 @@ func (s *Service) computeSplitPointsBySize(req *pb.ComputeSplitPointsBySizeReque
 	switch {
 	case req.GetSplitSize() < 1:
 		return nil, wire.Invalid("The split_size should be greater than 0.")
-	case unit < minSplitUnit || req.GetSplitSize() > (1<<62)/unit:
-		return nil, wire.Invalid("The split size unit must be at least %d bytes, got %d units of %d bytes.", minSplitUnit, req.GetSplitSize(), unit)
+	case unit < minSplitUnit:
+		return nil, wire.Invalid("The split_size_unit_in_byte should be greater equal than: %d", minSplitUnit)
 	}
-	points, err := t.SplitPoints(req.GetSplitSize()*unit, int(req.GetSplitPointLimit()))
+	size := min(req.GetSplitSize(), math.MaxInt64/unit) * unit
+	points, err := t.SplitPoints(size, int(req.GetSplitPointLimit()))
 	if err != nil {
 		return nil, err
 	}
@@ -273,7 +317,7 @@ func (s *Service) computeSplitPointsBySize(req *pb.ComputeSplitPointsBySizeReque
 		Consumed:    consumed(1, 0),
 		SplitPoints: points,
 		Locations: []*pb.ComputeSplitPointsBySizeResponse_SplitLocation{
-			{Location: pointer(""), Repeat: pointer(int64(len(points) + 1))},
+			{Location: pointer(location), Repeat: pointer(int64(len(points) + 1))},
 		},
 	}
 	for _, c := range t.Schema().Key {
