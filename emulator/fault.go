@@ -89,7 +89,7 @@ func (e *Emulator) inject(f Fault, field func(string) string) error {
 // operationNames are all operations that Fault.Operation can name.
 func operationNames() []string {
 	names := tables.Names()
-	for _, op := range tunnels.Operations() {
+	for _, op := range append(tunnels.Operations(), tunnels.Missing()...) {
 		names = append(names, tunnelPrefix+op)
 	}
 	return names

@@ -12,7 +12,8 @@
 //	 ├── owner reports CLOSE ────┴────────────────────────────┤
 //	 ├── owner is silent for its timeout, or shuts down ──────┤
 //	 │                                                        │
-//	 └────── the owner reports TERMINATED ──▶ TERMINATED ◀────┘
+//	 └────── the owner reports TERMINATED, ─▶ TERMINATED ◀────┘
+//	         or has stored the finish token
 //
 // A channel is assigned only once everything before it has ended: a stream
 // channel after its parents (a shard's split or merge) and, in a BaseAndStream
@@ -39,6 +40,9 @@
 //     the last checkpoint, so an older one is not a reason for doubt.) Any
 //     other TERMINATED counts as CLOSE: the channel is opened again at its
 //     checkpoint.
+//   - A stored finish token ends the channel with the next heartbeat of any
+//     client, or with the owner's shutdown or timeout. Until then the owner may
+//     still read the checkpoint: the test of ex_aliyun_ots (Elixir) does.
 //   - A client takes part in the balance once it has sent a heartbeat.
 //   - Channels are assigned to the client whose heartbeat is being answered, up
 //     to its fair share; none is reserved for a client in advance.

@@ -29,6 +29,10 @@ var operations = map[string]operation{
 	"schedule":       messages[protocol.ScheduleRequest]((*Service).schedule),
 }
 
+// missing are operations of the service that the emulator lacks. The Go SDK says
+// that switch is for internal use only.
+var missing = []string{"switch"}
+
 // messages turns a function on protobuf messages into an operation. Unknown
 // fields are ignored, since newer SDKs send some; a missing required field is
 // an error of the client's. A nil response has an empty body.

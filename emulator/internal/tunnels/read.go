@@ -1,6 +1,7 @@
 package tunnels
 
 import (
+	"net/http"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -66,6 +67,9 @@ func (s *Service) readRecords(body, dst []byte) ([]byte, error) {
 		return err
 	})
 	if err != nil {
+		if s.trimmedAt(t, req) {
+			return nil, trimmed(t.ID)
+		}
 		return nil, err
 	}
 	if string(req.token) == finishToken {
@@ -144,11 +148,39 @@ func (s *Service) readShard(t *tunnel, ch *channelRecord, p position, dst []byte
 		if err := s.update(t, func(time.Time) error { t.expire(); return nil }); err != nil {
 			return page{}, err
 		}
-		return page{}, expired(t.ID)
+		return page{}, trimmed(t.ID)
 	}
 	next := position{shard: ch.ID, offset: b.Next, time: p.time, count: p.count + int64(b.Records)}
 	if !b.Known.IsZero() {
 		next.time = max(next.time, b.Known.UnixNano())
 	}
 	return page{data: b.Data, records: b.Records, next: next, more: b.More, end: b.End}, nil
+}
+
+// trimmed is the documented answer to a read of records that the log has dropped.
+// The code is that of a fault of the service, but the status is not: the same
+// call never succeeds. ex_aliyun_ots (Elixir) looks for the text.
+func trimmed(tunnelID string) error {
+	e := wire.TunnelErrorf(wire.CodeTunnelServerUnavailable, tunnelID, "%s Requested stream data is already trimmed or does not exist", wire.CodeTrimmedDataAccess)
+	e.Status = http.StatusBadRequest
+	return e
+}
+
+// trimmedAt reports whether the tunnel has expired and the log has dropped the
+// record that the request is to begin with. So each channel's reader gets the
+// same answer, whichever call has found the tunnel expired.
+func (s *Service) trimmedAt(t *tunnel, req readRequest) bool {
+	t.mu.Lock()
+	ch := t.byID[string(req.channelID)]
+	if !t.Expired || ch == nil || ch.Base || ch.Owner != string(req.clientID) {
+		t.mu.Unlock()
+		return false
+	}
+	p, err := positionIn(&ch.channelRecord, req.token)
+	t.mu.Unlock()
+	if err != nil {
+		return false
+	}
+	oldest, _, err := s.src.SeekShard(t.TableID, string(req.channelID), time.Time{})
+	return err == nil && p.offset < oldest
 }

@@ -168,8 +168,12 @@ func (s *Service) handle(op string, body, dst []byte) ([]byte, error) {
 		return s.readRecords(body, dst)
 	}
 	h, ok := operations[op]
-	if !ok {
-		return nil, wire.Errorf(wire.CodeUnsupportOperation, "unsupported operation: tunnel/%.100s", op)
+	switch {
+	case ok:
+	case slices.Contains(missing, op):
+		return nil, wire.Errorf(wire.CodeUnsupportOperation, "Unsupported operation: 'tunnel/%s': this emulator does not switch tunnels.", op)
+	default:
+		return nil, wire.Invalid("Unsupported operation: 'tunnel/%.64s'.", op)
 	}
 	return h(s, body, dst)
 }
@@ -183,6 +187,10 @@ func Operations() []string {
 	slices.Sort(ops)
 	return ops
 }
+
+// Missing lists the operations of the service that are answered with
+// OTSUnsupportOperation, sorted.
+func Missing() []string { return slices.Clone(missing) }
 
 // Close makes every later Handle fail. It returns once all state is saved.
 func (s *Service) Close() error {

@@ -113,6 +113,7 @@ func (s *Service) heartbeat(req *protocol.HeartbeatRequest) (protoadapt.MessageV
 		for _, r := range req.Channels {
 			t.report(c, r)
 		}
+		t.endFinished(req.Channels)
 		t.balance()
 		t.handOut(c, req.Channels)
 		for _, ch := range t.channels {
@@ -132,9 +133,15 @@ func (t *tunnel) liveClient(id string) (*client, error) {
 	}
 	c := t.clients[id]
 	if c == nil {
-		return nil, wire.ResourceGone(t.ID, "client %q is not connected, or was silent for longer than its timeout", id)
+		return nil, unknownClient(t.ID)
 	}
 	return c, nil
+}
+
+// unknownClient is the error for a client that is not connected, or was silent for
+// longer than its timeout. The text is the service's: broadway_ots compares all of it.
+func unknownClient(tunnelID string) error {
+	return wire.ResourceGone(tunnelID, "[tunnelservice] client not exist")
 }
 
 // report applies one entry of a heartbeat if it is new information about a
@@ -166,6 +173,17 @@ func (t *tunnel) report(c *client, r *protocol.Channel) {
 	}
 }
 
+// endFinished ends the channels whose finish token is stored. It needs no
+// report: ex_aliyun_ots (Elixir) reports OPEN only. reported are the entries of
+// the heartbeat that is being answered.
+func (t *tunnel) endFinished(reported []*protocol.Channel) {
+	for _, ch := range t.channels {
+		if ch.Token == finishToken && ch.Status != StatusTerminated {
+			t.move(ch, StatusTerminated, "", max(ch.Version, reportedVersion(reported, ch.ID))+1)
+		}
+	}
+}
+
 // entry is the channel's entry in the response to a heartbeat. Only owned
 // channels are listed, so there is no WAIT or TERMINATED to translate.
 func (c *channel) entry() *protocol.Channel {
@@ -185,7 +203,7 @@ func (s *Service) shutdown(req *protocol.ShutdownRequest) (protoadapt.MessageV1,
 	err = s.update(t, func(time.Time) error {
 		c := t.clients[req.GetClientId()]
 		if c == nil {
-			return wire.ResourceGone(t.ID, "client %q is not connected", req.GetClientId())
+			return unknownClient(t.ID)
 		}
 		t.removeClient(c)
 		return nil

@@ -1,6 +1,7 @@
 package tunnels
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -136,6 +137,53 @@ func TestHeartbeat(t *testing.T) {
 		c.set("shard-0", statusTerminated)
 		c.wantHeartbeat("shard-0:OPEN:3")
 	})
+	t.Run("a stored finish token ends the channel without a report", func(t *testing.T) {
+		// ex_aliyun_ots (Elixir) reports OPEN only, and test/tunnel/client_test.exs asks for the
+		// checkpoint once more after it has stored the token.
+		b, id := streamBench(t, 1)
+		c := b.connect(id)
+		c.heartbeat()
+		b.src.split("tbl", "shard-0", "m")
+		c.drain("shard-0")
+		b.wantStatuses("shard-0:OPEN shard-1:WAIT shard-2:WAIT")
+		if token, sequence, err := c.getCheckpoint("shard-0"); err != nil || token != finishToken || sequence != 1 {
+			t.Errorf("the checkpoint is %q, %d, %v", token, sequence, err)
+		}
+		c.wantHeartbeat("shard-1:OPEN:1 shard-2:OPEN:1")
+		b.wantStatuses("shard-0:TERMINATED shard-1:OPEN shard-2:OPEN")
+		_, _, err := c.getCheckpoint("shard-0")
+		b.wantCode(err, wire.CodeResourceGone)
+	})
+	t.Run("a stored finish token ends the channel with another client's heartbeat, shutdown or timeout", func(t *testing.T) {
+		for name, end := range map[string]func(b *bench, owner *apiClient){
+			"heartbeat": func(*bench, *apiClient) {},
+			"shutdown":  func(b *bench, owner *apiClient) { b.must(owner.shutdown()) },
+			"timeout":   func(b *bench, _ *apiClient) { b.clock.advance(301 * time.Second) },
+		} {
+			b, id := streamBench(t, 1)
+			c1 := b.connect(id)
+			c1.heartbeat()
+			b.src.split("tbl", "shard-0", "m")
+			c1.drain("shard-0")
+			end(b, c1)
+			if name != "heartbeat" {
+				b.wantStatuses("shard-0:TERMINATED shard-1:WAIT shard-2:WAIT")
+			}
+			c2 := b.connect(id)
+			c2.heartbeat()
+			if got := b.describe().Channels[0].GetChannelStatus(); got != "TERMINATED" {
+				t.Errorf("%s: %s", name, got)
+			}
+		}
+	})
+	t.Run("a finish token that only a client without the channel sends ends nothing", func(t *testing.T) {
+		b, id := streamBench(t, 1)
+		c1, c2 := b.connect(id), b.connect(id)
+		c1.wantHeartbeat("shard-0:OPEN:1")
+		b.wantCode(c2.checkpoint("shard-0", finishToken, 1), wire.CodeResourceGone)
+		c2.wantHeartbeat("")
+		c1.wantHeartbeat("shard-0:OPEN:1")
+	})
 	t.Run("versions out of range are refused", func(t *testing.T) {
 		b, id := streamBench(t, 1)
 		c := b.connect(id)
@@ -166,6 +214,24 @@ func TestClients(t *testing.T) {
 		b.wantCode(c1.checkpoint("shard-0", "x", 1), wire.CodeResourceGone)
 		_, _, _, err = c1.read("shard-0", "x")
 		b.wantCode(err, wire.CodeResourceGone)
+	})
+	t.Run("one that is not connected is told so in the service's words", func(t *testing.T) {
+		// broadway_ots compares the whole text.
+		b, id := streamBench(t, 1)
+		c := b.connect(id)
+		b.must(c.shutdown())
+		calls := everyClientCall(c)
+		calls["shutdown"] = c.shutdown()
+		for op, err := range calls {
+			if op == "connect" {
+				continue
+			}
+			b.wantCode(err, wire.CodeResourceGone)
+			var e *wire.Error
+			if !errors.As(err, &e) || e.Message != "[tunnelservice] client not exist" {
+				t.Errorf("%s: %v", op, err)
+			}
+		}
 	})
 	t.Run("shutdown frees the channels at once", func(t *testing.T) {
 		b, id := streamBench(t, 1)

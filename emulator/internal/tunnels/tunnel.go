@@ -164,13 +164,18 @@ func (t *tunnel) dropSilent(now time.Time) {
 	}
 }
 
-// removeClient removes a client and frees its channels.
+// removeClient removes a client. Its channels are free, except those whose finish
+// token it has stored: they have ended.
 func (t *tunnel) removeClient(c *client) {
 	delete(t.clients, c.ID)
 	t.changed[clientKey(t.ID, c.ID)] = nil
 	for _, ch := range t.channels {
 		if ch.Owner == c.ID {
-			t.move(ch, StatusWait, "", ch.Version+1)
+			to := StatusWait
+			if ch.Token == finishToken {
+				to = StatusTerminated
+			}
+			t.move(ch, to, "", ch.Version+1)
 		}
 	}
 }
