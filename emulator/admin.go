@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
@@ -192,13 +193,24 @@ func (e *Emulator) adminClock(r *http.Request) (any, error) {
 	return nil, nil
 }
 
+// jsonKinds are the JSON names of the types that requests have.
+var jsonKinds = map[reflect.Kind]string{
+	reflect.String: "string", reflect.Bool: "boolean", reflect.Int: "whole number", reflect.Float64: "number", reflect.Slice: "list",
+}
+
 // decodeAdmin decodes a JSON body. A misspelt key is an error, and so is anything
 // behind the first value.
 func decodeAdmin(r *http.Request, v any) error {
 	decoder := json.NewDecoder(r.Body)
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(v); err != nil {
-		return fmt.Errorf("reading the request: %w", err)
+	var wrong *json.UnmarshalTypeError
+	switch err := decoder.Decode(v); {
+	case err == io.EOF:
+		return errors.New("reading the request: the body is empty; it must be a JSON object")
+	case errors.As(err, &wrong) && wrong.Field != "":
+		return fmt.Errorf("reading the request: %s is a JSON %s; it must be a %s", wrong.Field, wrong.Value, jsonKinds[wrong.Type.Kind()])
+	case err != nil:
+		return fmt.Errorf("reading the request: the body must be a JSON object: %w", err)
 	}
 	if _, err := decoder.Token(); err != io.EOF {
 		return errors.New("reading the request: something follows its JSON value")

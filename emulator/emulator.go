@@ -211,7 +211,11 @@ func (e *Emulator) Close() error {
 		<-e.serving
 		e.conns.Wait()
 		e.closeErr = errors.Join(err, e.tunnels.Close(), e.store.Close())
-		e.log.Info("emulator closed", "error", e.closeErr)
+		if e.closeErr != nil {
+			e.log.Error("emulator closed", "error", e.closeErr)
+		} else {
+			e.log.Info("emulator closed")
+		}
 		close(e.closed)
 	})
 	<-e.closed

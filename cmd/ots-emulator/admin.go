@@ -19,6 +19,9 @@ func serveAdmin(e *emulator.Emulator, addr, token string, log *slog.Logger) (sto
 	if addr == "" {
 		return func() error { return nil }, nil
 	}
+	if "http://"+addr == e.Endpoint() {
+		return nil, fmt.Errorf("--admin-addr %s: the emulator itself listens there (--addr); choose another port (port 0 picks a free one)", addr)
+	}
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, explainAddress("--admin-addr", addr, fmt.Errorf("the admin API: %w", err))

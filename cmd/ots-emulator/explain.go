@@ -32,7 +32,10 @@ func explainAddress(flag, addr string, err error) error {
 	}
 	advice := ""
 	var errno syscall.Errno
+	var form *net.AddrError
 	switch errors.As(err, &errno); {
+	case errors.As(err, &form):
+		advice = "write HOST:PORT, such as 127.0.0.1:8087: "
 	case errno == syscall.EADDRINUSE || runtime.GOOS == "windows" && errno == wsaEADDRINUSE:
 		advice = "another program, perhaps another ots-emulator, listens there already; end it, or choose another port (port 0 picks a free one): "
 	case errors.Is(err, fs.ErrPermission):

@@ -57,6 +57,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // serve serves both APIs until ctx ends. It prints the address once everything
 // is ready.
 func (s *settings) serve(ctx context.Context, stdout io.Writer) (err error) {
+	var seed []byte
+	if s.seedFile != "" { // before anything is made in the data directory
+		if seed, err = os.ReadFile(s.seedFile); err != nil {
+			return explainSeedFile(s.seedFile, err)
+		}
+	}
 	e, err := emulator.Start(s.options)
 	if err != nil {
 		return s.explainStart(err)
@@ -67,11 +73,7 @@ func (s *settings) serve(ctx context.Context, stdout io.Writer) (err error) {
 		}
 	}()
 	if s.seedFile != "" {
-		data, err := os.ReadFile(s.seedFile)
-		if err != nil {
-			return explainSeedFile(s.seedFile, err)
-		}
-		if err := e.LoadSeed(s.seedFile, data); err != nil {
+		if err := e.LoadSeed(s.seedFile, seed); err != nil {
 			return fmt.Errorf("--seed: %w", err)
 		}
 	}

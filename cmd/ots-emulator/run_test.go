@@ -37,11 +37,14 @@ func TestRun_names_the_flag_that_is_wrong_and_what_to_do(t *testing.T) {
 		code int
 		says []string
 	}{
-		{"an unknown flag", []string{"--adress", "x"}, 2, []string{"--adress", "--help"}},
+		{"an unknown flag", []string{"--adress", "x"}, 2, []string{"--adress", "--addr", "--help"}},
 		{"a flag without its value", []string{"--data-dir"}, 2, []string{"--data-dir"}},
 		{"an invalid number", []string{"--fault-seed", "x"}, 2, []string{"--fault-seed", `"x"`}},
 		{"an argument", []string{"serve"}, 2, []string{`unexpected argument "serve"`}},
-		{"a bad address", []string{"--addr", "nowhere"}, 1, []string{"--addr nowhere:"}},
+		{"a bad address", []string{"--addr", "nowhere"}, 1, []string{"--addr nowhere:", "write HOST:PORT, such as 127.0.0.1:8087"}},
+		{"a port alone", []string{"--addr", "8087"}, 1, []string{"--addr 8087:", "write HOST:PORT"}},
+		{"a flush of nothing", []string{"--sync"}, 2, []string{"--sync", "--data-dir"}},
+		{"a token of no admin API", []string{"--admin-token", "x"}, 2, []string{"--admin-token", "--admin-addr"}},
 		{"an address in use", []string{"--addr", taken}, 1, []string{"--addr " + taken, "another program", "port 0 picks a free one"}},
 		{"an address of another machine", []string{"--addr", "192.0.2.1:8087"}, 1, []string{"--addr 192.0.2.1:8087"}},
 		{"half of the credentials", []string{"--access-key-id", "ak"}, 1, []string{"--access-key-secret"}},
@@ -70,6 +73,30 @@ func TestRun_names_the_flag_that_is_wrong_and_what_to_do(t *testing.T) {
 				t.Errorf("stdout: %s", &stdout)
 			}
 		})
+	}
+}
+
+func TestRun_leaves_no_data_directory_when_the_seed_file_is_missing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"--addr", "127.0.0.1:0", "--data-dir", dir, "--seed", dir + "/none"}, &stdout, &stderr); code != 1 {
+		t.Errorf("exit code %d; stderr: %s", code, &stderr)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("the data directory is there")
+	}
+}
+
+func TestRun_says_that_both_of_its_addresses_are_the_same(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), []string{"--addr", addr, "--admin-addr", addr}, &stdout, &stderr); code != 1 || !strings.Contains(stderr.String(), "the emulator itself listens there") {
+		t.Errorf("exit code %d; stderr: %s", code, &stderr)
 	}
 }
 

@@ -62,12 +62,37 @@ func (s *settings) parse(args []string) error {
 		if errors.Is(err, flag.ErrHelp) {
 			return errHelp
 		}
-		return errors.New(oneDash.ReplaceAllString(err.Error(), " --$1"))
+		text := oneDash.ReplaceAllString(err.Error(), " --$1")
+		if strings.Contains(text, "not defined") {
+			text += "; the flags are " + strings.Join(s.names(), " ")
+		}
+		return errors.New(text)
 	}
 	if s.flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q; all settings are flags", s.flags.Arg(0))
 	}
+	if s.options.Sync && s.options.DataDir == "" {
+		return errors.New("--sync flushes what --data-dir keeps, which is not set")
+	}
+	if s.options.AdminToken != "" && s.adminAddr == "" {
+		return errors.New("--admin-token is of the admin API, which --admin-addr turns on and which is not set")
+	}
 	return nil
+}
+
+// names returns the flags as they are written, sorted.
+func (s *settings) names() []string {
+	var names []string
+	s.flags.VisitAll(func(f *flag.Flag) { names = append(names, dashed(f.Name)) })
+	return names
+}
+
+// dashed is a flag's name with the dashes that help shows.
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
 }
 
 const (
@@ -97,12 +122,8 @@ func (s *settings) writeHelp(w io.Writer) {
 	var b strings.Builder
 	b.WriteString(purpose)
 	s.flags.VisitAll(func(f *flag.Flag) {
-		dashes := "--"
-		if len(f.Name) == 1 {
-			dashes = "-"
-		}
 		value, usage := flag.UnquoteUsage(f)
-		fmt.Fprintf(&b, "%s\n      %s", strings.TrimRight("  "+dashes+f.Name+" "+value, " "), usage)
+		fmt.Fprintf(&b, "%s\n      %s", strings.TrimRight("  "+dashed(f.Name)+" "+value, " "), usage)
 		if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0" {
 			fmt.Fprintf(&b, " (default %s)", f.DefValue)
 		}

@@ -30,7 +30,7 @@ func (s *Store) SplitAt(table string, keys ...plainbuffer.Value) error {
 		slices.SortFunc(keys, plainbuffer.Value.Compare)
 		for i, key := range keys {
 			if key.Kind() != t.schema.Key[0].Kind {
-				return wire.Invalid("A partition of table '%s' can't begin at a value of type %#02x.", table, uint8(key.Kind()))
+				return wire.Invalid("A partition of table '%s' can't begin at a value of type %s: the partition key is %s.", table, kindNames[key.Kind()], kindNames[t.schema.Key[0].Kind])
 			}
 			if low := t.partitions[t.findValue(key)].low; low != nil && low.Equal(key) || i > 0 && key.Equal(keys[i-1]) {
 				return wire.Invalid("A partition of table '%s' begins at key %d of the list already.", table, i)
