@@ -347,6 +347,20 @@ func TestStrictBatches(t *testing.T) {
 		table := &pb.TableInBatchGetRowRequest{TableName: ptr("t"), MaxVersions: ptr(int32(1)), PrimaryKey: [][]byte{row("a")}}
 		expect(t, "answer", b.outcome("/BatchGetRow", &pb.BatchGetRowRequest{Tables: []*pb.TableInBatchGetRowRequest{table, table}}), invalid+"Duplicated table name: 't'.")
 	})
+	t.Run("BatchGetRow answers by row for a key that is not the table's", func(t *testing.T) {
+		// [pyrow] _check_all_row_op_with_exception_meta_not_match
+		b := newStrictBed(t, emulator.Options{})
+		b.putRow(row("a", number("n", 1)))
+		var resp pb.BatchGetRowResponse
+		b.must("/BatchGetRow", &pb.BatchGetRowRequest{Tables: []*pb.TableInBatchGetRowRequest{{
+			TableName: ptr("t"), MaxVersions: ptr(int32(1)), PrimaryKey: [][]byte{row("a"), rowOf([]plainbuffer.Cell{text("p", "a")})},
+		}}}, &resp)
+		rows := resp.GetTables()[0].GetRows()
+		if len(rows) != 2 || !rows[0].GetIsOk() || len(rows[0].GetRow()) == 0 || rows[1].GetIsOk() {
+			t.Fatalf("the rows are %v", rows)
+		}
+		expect(t, "error", rows[1].GetError().GetCode()+": "+rows[1].GetError().GetMessage(), "OTSInvalidPK: Validate PK size fail. Input: 1, Meta: 2.")
+	})
 	t.Run("BatchGetRow fails without a table", func(t *testing.T) {
 		// [pyrow] test_no_table_in_batch_ops
 		expect(t, "answer", newStrictBed(t, emulator.Options{}).outcome("/BatchGetRow", &pb.BatchGetRowRequest{}), invalid+"No row specified in the request of BatchGetRow.")
