@@ -33,12 +33,14 @@ const (
 // Messages filled in: Fail and Err work.
 type Batch struct {
 	Batcher  string             // the batcher's name
+	Scope    string             // Config.Scope of all messages
 	Key      string             // the batch key that all messages share
 	Messages []*message.Message // at least one, in the order in which they joined
 	Trigger  Trigger            // why it became due
 
-	// Partition numbers the batches of a batcher that run at once: it is at
-	// least 0, below Concurrency, and not shared by two running batches of a batcher.
+	// Partition numbers the batches of a batcher that run at once, in all scopes: it
+	// is at least 0, and not shared by two running batches of a batcher. It is below
+	// Concurrency times the largest number of scopes that ran batches at once.
 	// Handlers may keep state per Partition, such as a connection, without a lock.
 	Partition int
 

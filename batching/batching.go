@@ -43,7 +43,8 @@ type Batching struct {
 	onBatch      func(Handled)                 // nil: not set
 	nameOf       func(*message.Message) string
 	closeTimeout time.Duration
-	batchers     map[string]*batcher // not changed after New
+	scope        func(*message.Message) string // nil: one scope
+	batchers     map[string]*shared            // not changed after New
 
 	ctx    context.Context // parent of every batch handler's; ends after CloseTimeout
 	cancel context.CancelCauseFunc
@@ -72,7 +73,8 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Batching, error) {
 		onBatch:      cfg.OnBatch,
 		nameOf:       cfg.NameOf,
 		closeTimeout: cfg.CloseTimeout,
-		batchers:     make(map[string]*batcher, len(cfg.Batchers)),
+		scope:        cfg.Scope,
+		batchers:     make(map[string]*shared, len(cfg.Batchers)),
 		ended:        make(chan struct{}),
 		schedule:     newSchedule(),
 	}
@@ -81,7 +83,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Batching, error) {
 	}
 	b.ctx, b.cancel = context.WithCancelCause(context.Background())
 	for name, c := range cfg.Batchers {
-		b.batchers[name] = newBatcher(name, c)
+		b.batchers[name] = newShared(name, c, cfg.Scope != nil)
 		if cfg.MaxInFlight > 0 && c.Size > cfg.MaxInFlight {
 			logger.Info("Batches of this batcher can never be full: Size exceeds the messages in flight", watermill.LogFields{
 				"batcher": name, "size": c.Size, "max_in_flight": cfg.MaxInFlight,
@@ -119,14 +121,14 @@ func (b *Batching) handle(it *item, h message.HandlerFunc) ([]*message.Message, 
 	if it.gone() { // ended before its handler ran: the step's result would be discarded
 		return nil, it.goneError()
 	}
-	produced, err := b.process(it, h)
+	produced, scope, err := b.process(it, h)
 	if it.calledBack() {
 		return nil, errCalledBack
 	}
 	var at spot
 	if err == nil {
 		it.listens()
-		at, err = b.join(it)
+		at, err = b.join(it, scope)
 	}
 	if err != nil {
 		it.callBack(err)
@@ -140,8 +142,8 @@ func (b *Batching) handle(it *item, h message.HandlerFunc) ([]*message.Message, 
 }
 
 // process calls the processing step and the user's functions that describe the
-// message (prepare).
-func (b *Batching) process(it *item, h message.HandlerFunc) ([]*message.Message, error) {
+// message (prepare). It also returns the message's scope.
+func (b *Batching) process(it *item, h message.HandlerFunc) (produced []*message.Message, scope string, err error) {
 	finished := false
 	defer func() {
 		// The panic propagates to a Recoverer outside. The later messages of the
@@ -153,7 +155,7 @@ func (b *Batching) process(it *item, h message.HandlerFunc) ([]*message.Message,
 	}()
 
 	it.msg.SetContext(it)
-	produced, err := h(it.msg)
+	produced, err = h(it.msg)
 	if after := it.msg.Context(); after != context.Context(it) {
 		if r := lookupRoute(it.msg); r != nil && r != &it.route {
 			it.route = *r
@@ -162,18 +164,19 @@ func (b *Batching) process(it *item, h message.HandlerFunc) ([]*message.Message,
 	}
 	switch {
 	case err == nil:
-		err = b.prepare(it)
+		scope, err = b.prepare(it)
 	case errors.Is(err, context.Canceled) && it.Err() == nil: // a call of the step's own
 		err = &stepError{err}
 	}
 	finished = true
-	return produced, err
+	return produced, scope, err
 }
 
-// prepare sets the item's batcher, ordering key and weight, which join needs.
-func (b *Batching) prepare(it *item) error {
+// prepare sets the item's batcher, ordering key and weight, and returns its scope.
+// join needs them all.
+func (b *Batching) prepare(it *item) (scope string, err error) {
 	if it.gone() {
-		return it.goneError()
+		return "", it.goneError()
 	}
 	name := it.route.batcher
 	if name == "" {
@@ -181,9 +184,9 @@ func (b *Batching) prepare(it *item) error {
 	}
 	bt := b.batchers[name]
 	if bt == nil {
-		return &UnknownBatcherError{Batcher: name}
+		return "", &UnknownBatcherError{Batcher: name}
 	}
-	it.to = bt
+	it.to = bt.whole
 	switch {
 	case it.delivery != nil:
 		it.orderKey = it.delivery.Key()
@@ -193,7 +196,10 @@ func (b *Batching) prepare(it *item) error {
 	if bt.MaxBytes > 0 {
 		it.weight = max(0, bt.SizeBy(it.msg))
 	}
-	return nil
+	if b.scope != nil {
+		scope = b.scope(it.msg)
+	}
+	return scope, nil
 }
 
 // wait blocks until the item's batch is done and its turn has come, or the item

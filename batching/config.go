@@ -59,6 +59,17 @@ type Config struct {
 	// goroutines at once. Nil: no order.
 	OrderingKey func(msg *message.Message) string
 
+	// Scope names the scope of a message, such as the shard that it comes from. Each
+	// scope has batches and a Concurrency of its own: a batch holds messages of one
+	// scope, and each scope may run Concurrency batches of a batcher at once. What is
+	// not divided: the order of an ordering key holds across scopes, an outage
+	// (Batcher.Probe) is one of the whole batcher, and Stats counts all scopes
+	// together. A scope takes memory only while it has messages.
+	//
+	// It is called once a message, after the processing step, by many goroutines at
+	// once. Nil: all messages are in one scope.
+	Scope func(msg *message.Message) string
+
 	// MaxInFlight is how many unacked messages the subscriber delivers at once,
 	// if known. A batcher with a larger Size can only be triggered by time; New
 	// logs that. Zero: unknown.
@@ -110,8 +121,9 @@ type Batcher struct {
 	// Defaults say.
 	Idle time.Duration
 
-	// Concurrency is how many batches of this batcher are handled at once.
-	// Batches that share an ordering key run one at a time at any Concurrency. [1]
+	// Concurrency is how many batches of this batcher are handled at once, in each
+	// scope if Config.Scope is set. Batches that share an ordering key run one at a
+	// time at any Concurrency. [1]
 	Concurrency int
 
 	// Isolate finds the messages that make a batch fail: those that fail alone

@@ -14,6 +14,7 @@ func (b *Batching) retire(ob *openBatch) {
 		}
 	}
 	b.unfinished--
+	ob.batcher.dismiss(ob.present)
 	for _, it := range items {
 		if it.turn != nil && it.turn.next != nil {
 			b.unpark(it.turn.next)
@@ -71,9 +72,14 @@ func (b *Batching) finish(ob *openBatch) {
 	bt.count(ob)
 	serial := bt.serial.left(ob)
 	b.retire(ob)
-	bt.free = append(bt.free, ob.partition)
+	bt.givePartition(ob.partition)
+	down := bt.down != nil
 	event := b.learn(ob)
-	b.dispatch(bt)
+	if down { // batches of all scopes wait for its end
+		b.dispatchAll(bt.shared)
+	} else {
+		b.dispatch(bt)
+	}
 	b.mu.Unlock()
 	close(ob.done) // wakes all its messages, therefore not under the lock
 	b.logOutcome(ob, event, serial)
@@ -87,6 +93,7 @@ func (b *Batching) leave(it *item) {
 	}
 	it.left = true
 	it.to.stats.Waiting--
+	it.to.dismiss(1)
 	if ob := it.batch; ob == nil {
 		b.unparks(it)
 	} else {
@@ -167,12 +174,14 @@ func (b *Batching) shut() (first bool) {
 		return false
 	}
 	b.closed = true
-	for _, bt := range b.batchers {
-		for _, ob := range bt.open {
-			b.makeDue(ob, TriggerClose)
+	for _, s := range b.batchers {
+		for _, bt := range s.scopes {
+			for _, ob := range bt.open {
+				b.makeDue(ob, TriggerClose)
+			}
 		}
-		if bt.down != nil {
-			b.dispatch(bt) // ready batches are given back
+		if s.down != nil {
+			b.dispatchDown(s) // ready batches are given back
 		}
 	}
 	b.signalIdle()

@@ -42,6 +42,7 @@ type plannedRecord struct {
 	key      string        // ordering key
 	batcher  string
 	batchKey string
+	scope    string
 	flush    bool
 	weight   int64
 	step     time.Duration // how long the processing step takes
@@ -54,6 +55,7 @@ type plan struct {
 	batchers map[string]Batcher
 	records  []plannedRecord
 	window   int
+	scopes   int  // 0: no Config.Scope
 	plain    bool // a subscriber without Delivery; the ordering key comes from the config
 	ending   int
 	endAt    time.Duration
@@ -66,6 +68,7 @@ func drawPlan(t *rapid.T) plan {
 	p := plan{
 		batchers: map[string]Batcher{},
 		window:   rapid.IntRange(1, 50).Draw(t, "window"),
+		scopes:   max(0, rapid.IntRange(-2, 3).Draw(t, "scopes")),
 		plain:    rapid.Bool().Draw(t, "plain"),
 		ending:   rapid.IntRange(0, endings-1).Draw(t, "ending"),
 		endAt:    ms("end at", 0, 500),
@@ -94,6 +97,7 @@ func drawPlan(t *rapid.T) plan {
 			key:      rapid.SampledFrom([]string{"", "k", "j", "i"}).Draw(t, "key"),
 			batcher:  rapid.SampledFrom(names).Draw(t, "batcher"),
 			batchKey: rapid.SampledFrom([]string{"", "x"}).Draw(t, "batch key"),
+			scope:    fmt.Sprint("s", rapid.IntRange(0, max(0, p.scopes-1)).Draw(t, "scope")),
 			flush:    rapid.IntRange(0, 9).Draw(t, "flush") == 0,
 			weight:   int64(rapid.IntRange(0, 5).Draw(t, "weight")),
 			step:     ms("step", 0, 5),
@@ -115,7 +119,7 @@ func TestModel(t *testing.T) {
 		// rapid must not end the bubble's own goroutine: faults are collected, and
 		// reported outside.
 		synctest.Test(t, func(t *testing.T) {
-			m := &model{plan: p, ledger: newLedger(), attempts: map[string]bool{}, partitions: map[string]bool{}, observed: map[string]int{}}
+			m := &model{plan: p, ledger: newLedger(), attempts: map[string]bool{}, partitions: map[string]bool{}, running: map[string]int{}, observed: map[string]int{}}
 			err = m.run()
 		})
 		if err != nil {
@@ -132,6 +136,7 @@ type model struct {
 
 	attempts   map[string]bool // "id attempt" that a batch has held
 	partitions map[string]bool // "batcher partition" in use
+	running    map[string]int  // batches, by "batcher scope"
 	observed   map[string]int  // messages in the calls of OnBatch, by batcher
 }
 
@@ -187,6 +192,7 @@ func (m *model) handle(_ context.Context, b *Batch) (err error) {
 	})
 	m.mu.Lock()
 	delete(m.partitions, fmt.Sprint(b.Batcher, b.Partition))
+	m.running[b.Batcher+" "+b.Scope]--
 	m.mu.Unlock()
 	if panics {
 		panic(errBoom)
@@ -206,7 +212,7 @@ func (m *model) check(b *Batch) {
 	for _, msg := range b.Messages {
 		r := m.planned(msg)
 		weight += r.weight
-		if r.batcher != b.Batcher || r.batchKey != b.Key {
+		if r.batcher != b.Batcher || r.batchKey != b.Key || m.scopes > 0 && r.scope != b.Scope {
 			fault("%s does not belong here", msg.UUID)
 		}
 		id := msg.UUID + " " + msg.Metadata.Get("attempt")
@@ -226,10 +232,14 @@ func (m *model) check(b *Batch) {
 		fault("has %d bytes", weight)
 	}
 	slot := fmt.Sprint(b.Batcher, b.Partition)
-	if m.partitions[slot] || b.Partition < 0 || b.Partition >= c.Concurrency {
+	if m.partitions[slot] || b.Partition < 0 || b.Partition >= c.Concurrency*max(1, m.scopes) {
 		fault("partition %d is not free", b.Partition)
 	}
 	m.partitions[slot] = true
+	scope := b.Batcher + " " + b.Scope
+	if m.running[scope]++; m.running[scope] > c.Concurrency {
+		fault("%d batches run in scope %q", m.running[scope], b.Scope)
+	}
 
 	age := time.Since(b.Oldest)
 	switch b.Trigger {
@@ -318,6 +328,9 @@ func (m *model) run() error {
 		b.SizeBy = func(msg *message.Message) int64 { return m.planned(msg).weight }
 		cfg.Batchers[name] = b
 	}
+	if m.scopes > 0 {
+		cfg.Scope = func(msg *message.Message) string { return m.planned(msg).scope }
+	}
 	if m.plain {
 		cfg.OrderingKey = func(msg *message.Message) string { return msg.Metadata.Get("key") }
 	}
@@ -355,7 +368,7 @@ func (m *model) run() error {
 		faults = append(faults, fmt.Errorf("%d turns, %d batches, %d parked messages are left", n, b.unfinished, b.parked))
 	}
 	for _, st := range b.Stats() {
-		if st.Waiting != 0 || st.Running != 0 || st.Handling != 0 || st.Ready != 0 {
+		if st.Waiting != 0 || st.Running != 0 || st.Handling != 0 || st.Ready != 0 || st.Scopes != 0 {
 			faults = append(faults, fmt.Errorf("at the end something is still waiting or running: %+v", st))
 		}
 		if n := st.Succeeded + st.Failed + st.CalledBack; n != uint64(m.observed[st.Batcher]) {

@@ -138,13 +138,13 @@ func (b *Batching) seal(ob *openBatch, trigger Trigger) {
 	b.makeDue(ob, trigger)
 }
 
-// dispatch starts ready batches while there are free partitions.
+// dispatch starts ready batches of a scope while fewer than Concurrency run there.
 func (b *Batching) dispatch(bt *batcher) {
 	if bt.down != nil {
-		b.dispatchDown(bt)
+		b.dispatchDown(bt.shared)
 		return
 	}
-	for len(bt.ready) > 0 && len(bt.free) > 0 {
+	for len(bt.ready) > 0 && bt.hasRoom() {
 		ob := bt.ready[0]
 		bt.ready[0] = nil
 		bt.ready = bt.ready[1:]
@@ -160,8 +160,7 @@ func (b *Batching) launch(ob *openBatch) {
 	bt := ob.batcher
 	b.seal(ob, ob.trigger)
 	ob.phase = starting
-	n := len(bt.free) - 1
-	ob.partition, bt.free = bt.free[n], bt.free[:n]
+	ob.partition = bt.takePartition()
 	bt.prior = ob.present
 	// Owner: Close, which waits for runs. The goroutine ends with its batch.
 	b.runs.Go(func() { b.run(ob) })

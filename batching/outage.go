@@ -57,7 +57,7 @@ func (b *Batching) learn(ob *openBatch) outageEvent {
 	d := bt.down
 	if d == nil {
 		if bt.Probe && !succeeded && (r.outage != nil || r.own >= failuresInARow || bt.failedInARow >= failuresInARow) && !b.closed {
-			b.goDown(bt, r.err)
+			b.goDown(bt.shared, r.err)
 		}
 		return noEvent
 	}
@@ -74,11 +74,11 @@ func (b *Batching) learn(ob *openBatch) outageEvent {
 			d.timer.Reset(d.pause)
 		}
 	}
-	return b.judge(bt)
+	return b.judge(bt.shared)
 }
 
 // judge ends the outage if a message has succeeded.
-func (b *Batching) judge(bt *batcher) outageEvent {
+func (b *Batching) judge(bt *shared) outageEvent {
 	d := bt.down
 	now := time.Now()
 	switch {
@@ -102,7 +102,7 @@ func (b *Batching) judge(bt *batcher) outageEvent {
 }
 
 // goDown begins an outage.
-func (b *Batching) goDown(bt *batcher, err error) {
+func (b *Batching) goDown(bt *shared, err error) {
 	d := &outage{Outage: Outage{Since: time.Now(), Err: err}, pause: probe.FirstPause}
 	d.timer = time.AfterFunc(d.pause, func() {
 		if b.probeIsDue(bt, d) {
@@ -115,41 +115,45 @@ func (b *Batching) goDown(bt *batcher, err error) {
 // probeIsDue is called by the outage's timer: before each probe, and after
 // probe.IdleAfter without a message to probe with. It reports whether the outage was
 // dropped and this must be logged.
-func (b *Batching) probeIsDue(bt *batcher, d *outage) (dropped bool) {
+func (b *Batching) probeIsDue(bt *shared, d *outage) (dropped bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if bt.down != d {
 		return false
 	}
-	if d.due && !d.probing && len(bt.ready) == 0 {
+	if d.due && !d.probing && !bt.hasReady() {
 		bt.down, bt.failedInARow, bt.last = nil, 0, *d
 		return !d.logged.IsZero()
 	}
 	d.due = true
 	d.timer.Reset(probe.IdleAfter)
-	b.dispatch(bt)
+	b.dispatchDown(bt)
 	return false
 }
 
 // dispatchDown starts the batches that may run during an outage: the next probe, and
 // batches that are given back.
-func (b *Batching) dispatchDown(bt *batcher) {
-	kept := bt.ready[:0]
-	for _, ob := range bt.ready {
-		switch {
-		case ob.phase == done: // all its messages left while it was ready
-		case len(bt.free) > 0 && (b.closed || ob.abandoned()):
-			ob.giveBack = true
-			b.launch(ob)
-		default:
-			kept = append(kept, ob)
+func (b *Batching) dispatchDown(s *shared) {
+	for _, bt := range s.scopes {
+		kept := bt.ready[:0]
+		for _, ob := range bt.ready {
+			switch {
+			case ob.phase == done: // all its messages left while it was ready
+			case bt.hasRoom() && (b.closed || ob.abandoned()):
+				ob.giveBack = true
+				b.launch(ob)
+			default:
+				kept = append(kept, ob)
+			}
 		}
+		clear(bt.ready[len(kept):])
+		bt.ready = kept
 	}
-	clear(bt.ready[len(kept):])
-	bt.ready = kept
-	if d := bt.down; d.due && !d.probing && len(bt.free) > 0 && len(bt.ready) > 0 {
-		d.due, d.probing = false, true
-		b.probe(bt)
+	if d := s.down; d.due && !d.probing {
+		if bt := s.toProbe(); bt != nil {
+			d.due, d.probing = false, true
+			b.probe(bt)
+		}
 	}
 }
 
@@ -224,6 +228,9 @@ func (b *Batching) logOutcome(ob *openBatch, event outageEvent, serial bool) {
 		if ob.key != "" {
 			f["batch_key"] = ob.key
 		}
+		if bt.scope != "" {
+			f["scope"] = bt.scope
+		}
 		if r.stack != "" {
 			f["stack"] = r.stack
 		}
@@ -235,7 +242,7 @@ func (b *Batching) logOutcome(ob *openBatch, event outageEvent, serial bool) {
 		}
 	}
 	if event != noEvent {
-		b.logOutage(bt, event)
+		b.logOutage(bt.shared, event)
 	}
 	if serial {
 		f := fields()
@@ -244,14 +251,14 @@ func (b *Batching) logOutcome(ob *openBatch, event outageEvent, serial bool) {
 	}
 }
 
-func (b *Batching) logOutage(bt *batcher, event outageEvent) {
+func (b *Batching) logOutage(bt *shared, event outageEvent) {
 	fields := watermill.LogFields{"batcher": bt.name}
 	b.mu.Lock()
 	o := bt.last
 	if bt.down != nil {
 		o = *bt.down
 	}
-	fields["ready_batches"], fields["waiting"] = len(bt.ready), bt.stats.Waiting
+	fields["ready_batches"], fields["waiting"] = bt.readyBatches(), bt.stats.Waiting
 	b.mu.Unlock()
 	fields["since"], fields["probes"] = o.Since.UTC().Format(time.RFC3339), o.Probes
 	switch event {

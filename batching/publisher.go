@@ -21,7 +21,7 @@ import (
 type Publisher struct {
 	next     message.Publisher
 	batching *Batching
-	batcher  *batcher
+	batcher  *batcher // its only one
 }
 
 var _ message.Publisher = (*Publisher)(nil)
@@ -44,7 +44,7 @@ func NewPublisher(pub message.Publisher, cfg Batcher, logger watermill.LoggerAda
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
 	}
-	return &Publisher{next: pub, batching: b, batcher: b.batchers[publisherBatcher]}, nil
+	return &Publisher{next: pub, batching: b, batcher: b.batchers[publisherBatcher].whole}, nil
 }
 
 // publisherBatcher is the name of a Publisher's only batcher, as error texts
@@ -64,7 +64,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 		if p.batcher.MaxBytes > 0 {
 			it.weight = max(0, p.batcher.SizeBy(msg))
 		}
-		at, err := p.batching.join(it)
+		at, err := p.batching.join(it, "")
 		if err != nil {
 			faults = append(faults, err)
 			break // a later one must not be published without this one

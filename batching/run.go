@@ -135,6 +135,7 @@ func (b *Batching) isRevoked(it *item) bool {
 func (ob *openBatch) batchOf(items []*item) *Batch {
 	batch := &Batch{
 		Batcher:   ob.batcher.name,
+		Scope:     ob.batcher.scope,
 		Key:       ob.key,
 		Messages:  make([]*message.Message, len(items)),
 		Trigger:   ob.trigger,

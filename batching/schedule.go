@@ -16,7 +16,8 @@ import "sync/atomic"
 // messages can no longer leave it. done: all its messages have their outcome.
 //
 // Invariants:
-//   - A batcher has at most one batch that takes messages for each batch key.
+//   - A batcher has at most one batch that takes messages for each batch key, in
+//     each scope.
 //   - A message joins a batch only when the earlier messages of its ordering key
 //     are in the same batch or in batches that are done. Until then it is parked:
 //     it waits alone, outside of any batch. So a batch never waits for another one,
@@ -26,8 +27,8 @@ import "sync/atomic"
 //     before them is done they join in that order.
 //   - A parked message waits for handlers, and for other messages at most for its
 //     own batcher's Timeout: after that the batch before it is due.
-//   - At most Concurrency batches of a batcher run. If fewer run, none of its
-//     batches is ready, unless the batcher is down (see outage).
+//   - At most Concurrency batches of a batcher run in each scope. If fewer run, none
+//     of the scope's batches is ready, unless the batcher is down (see outage).
 type schedule struct {
 	turns
 	closed     bool
@@ -40,18 +41,19 @@ func newSchedule() schedule {
 	return schedule{turns: newTurns(), idle: make(chan struct{})}
 }
 
-// batcher is the state of one configured batcher.
-type batcher struct {
+// shared is the state of one configured batcher that all its scopes share (scope.go).
+type shared struct {
 	Batcher // as configured, with the defaults filled in; not changed
 	name    string
+	whole   *batcher // the only scope without Config.Scope; with it, what an item has before it joins. Not changed
 
 	succeeded atomic.Uint64 // messages, so far
 
 	// Guarded by Batching.mu.
-	open  map[string]*openBatch // by batch key: the batch that takes messages
-	ready []*openBatch          // due batches, in the order in which they became due
-	free  []int                 // partitions in which no batch runs
-	prior int                   // how many messages the latest batch had: a guess for the next one
+	scopes     map[string]*batcher // those that have messages; without Config.Scope only whole
+	free       []int               // partitions in which no batch runs
+	partitions int                 // how many there are: Concurrency, or more if the scopes needed more at once
+	prior      int                 // how many messages the latest batch had: a guess for the next one
 
 	serial serialDetector
 
@@ -64,18 +66,22 @@ type batcher struct {
 	batches [len(triggers)]uint64 // handled batches, by trigger
 }
 
-func newBatcher(name string, c Batcher) *batcher {
-	bt := &batcher{Batcher: c, name: name, open: make(map[string]*openBatch)}
-	for p := c.Concurrency - 1; p >= 0; p-- {
-		bt.free = append(bt.free, p)
-	}
-	return bt
+// batcher is a configured batcher at work in one scope.
+type batcher struct {
+	*shared
+	scope string // not changed
+
+	// Guarded by Batching.mu.
+	open    map[string]*openBatch // by batch key: the batch that takes messages
+	ready   []*openBatch          // due; in the order in which they became so
+	running int                   // batches that have a partition
+	items   int                   // messages that are parked or in a batch that is not done
 }
 
 // join gives the item its place among the messages of its ordering key. Then it puts
-// the item into the open batch of its batcher and batch key, opens a batch, or parks
-// the item.
-func (b *Batching) join(it *item) (spot, error) {
+// the item into the open batch of its batcher, scope and batch key, opens a batch, or
+// parks the item.
+func (b *Batching) join(it *item, scope string) (spot, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	key := b.hash(it.orderKey)
@@ -90,7 +96,11 @@ func (b *Batching) join(it *item) (spot, error) {
 	if it.orderKey != "" {
 		b.take(it, key)
 	}
-	it.to.serial.joined(it.to)
+	if b.scope != nil {
+		it.to = it.to.in(scope)
+	}
+	it.to.items++
+	it.to.serial.joined(it.to.shared)
 	if ahead := b.waitsFor(it); ahead != nil {
 		b.park(it, ahead)
 	} else {

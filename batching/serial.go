@@ -22,7 +22,7 @@ type serialDetector struct {
 const serialStreak = 5
 
 // joined is called before a message joins.
-func (d *serialDetector) joined(bt *batcher) {
+func (d *serialDetector) joined(bt *shared) {
 	switch {
 	case d.off:
 	case bt.stats.Waiting+bt.stats.Handling > 0:

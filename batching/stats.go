@@ -11,16 +11,17 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-// BatcherStats is a snapshot of one batcher. The counters start with New and
+// BatcherStats is a snapshot of one batcher, in all scopes. The counters start with New and
 // never go down. Durations are nanoseconds in JSON.
 type BatcherStats struct {
-	Batcher     string        `json:"batcher"`     // its name
-	Size        int           `json:"size"`        // as configured
-	Timeout     time.Duration `json:"timeout_ns"`  // as configured
-	Concurrency int           `json:"concurrency"` // as configured
+	Batcher     string        `json:"batcher"`          // its name
+	Size        int           `json:"size"`             // as configured
+	Timeout     time.Duration `json:"timeout_ns"`       // as configured
+	Concurrency int           `json:"concurrency"`      // as configured
+	Scopes      int           `json:"scopes,omitempty"` // that have messages at this moment; 0 without Config.Scope
 
 	Waiting  int `json:"waiting"`  // messages in batches that do not run yet
-	Running  int `json:"running"`  // batches, at most Concurrency
+	Running  int `json:"running"`  // batches, at most Concurrency in each scope
 	Handling int `json:"handling"` // messages in batches that run
 	Ready    int `json:"ready"`    // batches that wait only for Concurrency, or for the end of an outage
 
@@ -52,11 +53,10 @@ func (b *Batching) Stats() []BatcherStats {
 		bt := b.batchers[name]
 		st := bt.stats
 		st.Batcher, st.Size, st.Timeout, st.Concurrency = name, bt.Size, bt.Timeout, bt.Concurrency
-		st.Running = bt.Concurrency - len(bt.free)
-		for _, ob := range bt.ready {
-			if ob.phase != done {
-				st.Ready++
-			}
+		st.Running = bt.partitions - len(bt.free)
+		st.Ready = bt.readyBatches()
+		if b.scope != nil {
+			st.Scopes = len(bt.scopes)
 		}
 		if bt.down != nil {
 			st.DownSince, st.Probes = bt.down.Since, bt.down.Probes

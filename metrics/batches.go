@@ -42,7 +42,7 @@ var batcherFamilies = []family[batcher]{
 	batcherNumber("batch_messages_waiting", "Messages in batches that do not run yet.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Waiting) }),
 	batcherNumber("batch_messages_handling", "Messages in batches that run.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Handling) }),
 	batcherNumber("batches_running", "Batches that run.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Running) }),
-	batcherNumber("batches_running_limit", "Concurrency.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Concurrency) }),
+	batcherNumber("batches_running_limit", "Concurrency, times the scopes that have messages.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Concurrency * max(1, s.Scopes)) }),
 	batcherNumber("batches_ready", "Batches that wait only for others to end (Concurrency), or for the end of an outage.", prometheus.GaugeValue, func(s *batcher) float64 { return float64(s.Ready) }),
 	batcherNumber("batchers_down", "1 while the batcher's handler is down and only single messages probe it.", prometheus.GaugeValue, func(s *batcher) float64 {
 		if s.DownSince.IsZero() {

@@ -13,18 +13,18 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// assemble makes the pipelines of all tunnels.
+// assemble makes the pipelines of all tunnels that are enabled.
 func (r *Router) assemble() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var faults []Fault
-	for _, name := range names(r.cfg.Tunnels) {
+	for _, name := range r.cfg.enabled() {
 		faults = append(faults, r.missing(name)...)
 	}
 	if err := r.faulty(faults...); err != nil {
 		return err
 	}
-	for _, name := range names(r.cfg.Tunnels) {
+	for _, name := range r.cfg.enabled() {
 		if _, err := r.pipeline(name); err != nil {
 			return err
 		}

@@ -463,6 +463,41 @@ ots.yaml:34: tunnels.orders.tunnel.end: has no effect unless create is true`,
 		want: "ots.yaml:62: tunnels.audit.failure.dead_letter: is empty; fill it in or leave it out",
 	},
 	{
+		name: "unknown scope",
+		old:  "scope: channel",
+		new:  "scope: chanel",
+		want: `ots.yaml:68: tunnels.audit.scope: is "chanel"; did you mean "channel"?`,
+	},
+	{
+		name: "unknown scope like none",
+		old:  "scope: channel",
+		new:  "scope: 'per process'",
+		want: `ots.yaml:68: tunnels.audit.scope: is "per process"; possible values are: channel, tunnel, worker`,
+	},
+	{
+		name: "scope of nothing",
+		old: `    scope: channel
+    processors: {concurrency: 4}
+`,
+		new: `    scope: worker
+`,
+		want: "ots.yaml:68: tunnels.audit.scope: has no effect without batchers and processors.concurrency, which it is about; set one of them, or leave scope out",
+	},
+	{
+		name: "enabled that is neither true nor false",
+		old:  "enabled: true",
+		new:  "enabled: no",
+		want: `ots.yaml:67: tunnels.audit.enabled: is "no"; it must be true or false`,
+	},
+	{
+		name: "fault of a disabled tunnel",
+		old: `    enabled: true
+    scope: channel`,
+		new: `    enabled: false
+    scope: chanel`,
+		want: `ots.yaml:68: tunnels.audit.scope: is "chanel"; did you mean "channel"?`,
+	},
+	{
 		name: "merge of a text",
 		old:  "        stages: 2",
 		new:  "        <<: 2",

@@ -163,16 +163,20 @@ func (c *checker) tunnel(path, name string, t Tunnel) {
 			c.because(join(path, "max_in_flight"))
 		}
 	}
+	if at := join(path, "scope"); divides(t.Scope) && len(t.Batchers) == 0 && t.Processors.Concurrency == 0 {
+		c.fault(at, "has no effect without batchers and processors.concurrency, which it is about; set one of them, or leave scope out")
+		c.because(join(path, "batchers"), join(join(path, "processors"), "concurrency"))
+	}
 	if t.Forward != nil && len(t.Batchers) > 0 {
 		c.fault(join(path, "forward"), "excludes batchers; put forward into each batcher that should publish")
 	}
 	c.failure(join(path, "failure"), t)
 }
 
-// consumer checks that no two pipelines consume one tunnel. It is called in the
-// order of names.
+// consumer checks that no two enabled pipelines consume one tunnel. It is called in
+// the order of names.
 func (c *checker) consumer(path, name string, t Tunnel) {
-	if t.TableName == "" || t.TunnelName == "" {
+	if t.TableName == "" || t.TunnelName == "" || t.Disabled {
 		return
 	}
 	key := consumed{c.atService(t.Instance), t.topic()}

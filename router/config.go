@@ -85,6 +85,12 @@ type Tunnel struct {
 	// The tunnel's name at the service.
 	TunnelName string `yaml:"tunnel_name" required:"true"`
 
+	// false: the pipeline does not run; Config.Only chooses in code. It is checked all the same.
+	Enabled bool `yaml:"enabled" zero:"Disabled" default:"true"`
+
+	// Disabled is what enabled: false is in code.
+	Disabled bool `yaml:"-"`
+
 	// Tunnel clients that this pipeline connects; the service spreads channels over all clients.
 	WorkerSize int `yaml:"worker_size" min:"1" default:"1"`
 
@@ -139,6 +145,9 @@ type Tunnel struct {
 	// Payload format: json, cloudevents, debezium, raw, none, or a name registered with RegisterPayload.
 	Payload string `yaml:"payload" default:"json"`
 
+	// What has processors.concurrency and batchers of its own: the whole tunnel in this process, each of its worker_size workers, or each channel. A batch never holds messages of two scopes.
+	Scope string `yaml:"scope" enum:"tunnel,worker,channel" default:"tunnel"`
+
 	// The processing step.
 	Processors Processors `yaml:"processors"`
 
@@ -175,13 +184,13 @@ const (
 
 // Processors bounds the processing step.
 type Processors struct {
-	// Process calls at once; 0: as many as messages are in flight.
+	// Process calls at once, in each scope; 0: as many as messages are in flight.
 	Concurrency int `yaml:"concurrency" alias:"stages" min:"0" default:"0"`
 }
 
 // Batcher says how messages become batches.
 type Batcher struct {
-	// Batches of this batcher handled at once; those that share a primary key run one after the other.
+	// Batches of this batcher handled at once, in each scope; those that share a primary key run one after the other.
 	Concurrency int `yaml:"concurrency" alias:"stages" min:"1" default:"1"`
 
 	// Messages that make a batch full.

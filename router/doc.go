@@ -32,6 +32,13 @@
 // A shutdown, a lost channel, a cancelled context and a call-back (an earlier change of the
 // key failed) are no failures: they are not counted, and nobody is told.
 //
+// # Scopes
+//
+// By default processors.concurrency and the batchers belong to the whole pipeline. With scope: worker or
+// channel, each tunnel client or each channel has them for itself. The order of a primary key holds across
+// scopes, and failures, outages and statistics are those of the pipeline. What a scope has is freed when its
+// last message is done.
+//
 // # Ends
 //
 // A pipeline whose tunnel is gone or expired ends alone, at the start or later, and so does one that

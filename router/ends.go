@@ -119,7 +119,7 @@ func (r *Router) othersOf(name string) watermill.LogFields {
 	defer r.mu.Unlock()
 	others := 0
 	for other, p := range r.pipelines {
-		if other != name && p.ended() == nil {
+		if other != name && !r.cfg.Tunnels[other].Disabled && p.ended() == nil {
 			others++
 		}
 	}

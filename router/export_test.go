@@ -1,6 +1,7 @@
 package router
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -43,3 +44,6 @@ func (p *PanicLog) Contain(logger watermill.LoggerAdapter, name string) {
 		panic(v)
 	}
 }
+
+// SetTransport sets what carries the calls to an instance.
+func SetTransport(r *Router, instance string, rt http.RoundTripper) { r.transports[instance] = rt }

@@ -28,7 +28,7 @@ import (
 //		return nil
 //	}})
 type Observers struct {
-	// Start is called by Run once, with all pipelines sorted by name, before
+	// Start is called by Run once, with all pipelines that run, sorted by name, before
 	// anything is connected. An error ends Run with it, and so does a panic, as an
 	// *ack.PanicError.
 	Start func(pipelines []Observed) error
@@ -75,7 +75,7 @@ func (o Observed) Ready() error {
 // through a pipeline is not observed.
 func (r *Router) Observe(o Observers) error {
 	onBatch := make(map[string]func(batching.Handled))
-	for _, name := range names(r.cfg.Tunnels) {
+	for _, name := range r.cfg.enabled() {
 		if o.OnBatch == nil || len(r.cfg.Tunnels[name].Batchers) == 0 {
 			continue
 		}
@@ -101,7 +101,8 @@ func (r *Router) Observe(o Observers) error {
 
 // Subscriber returns the subscriber of a tunnel's pipeline, to ask it for Status or
 // RPO; the Router closes it. It is there from when Running is closed on, after the end of
-// Run too, and false before and for a name that the configuration does not have.
+// Run too, and false before, for a name that the configuration does not have, and for a
+// pipeline that is disabled.
 // Observe shows it earlier, before anything is connected.
 func (r *Router) Subscriber(tunnel string) (*subscriber.Subscriber, bool) {
 	select {

@@ -81,6 +81,9 @@ tunnels:
     client_tag: audit-0
     expected_clients: 3
     tunnel_view_interval: 30s
+    enabled: true
+    scope: channel
+    processors: {concurrency: 4}
 `
 
 func setEnv(t *testing.T) {
@@ -144,6 +147,7 @@ func TestParse(t *testing.T) {
 			Forward: &router.Target{Topic: "audit"},
 			Failure: router.Failure{DeadLetter: &router.DeadLetterTarget{Publisher: "kafka", Topic: "dead"}},
 			Preset:  "fleet", ClientTag: "audit-0", ExpectedClients: 3, TunnelViewInterval: 30 * time.Second,
+			Enabled: true, Scope: "channel", Processors: router.Processors{Concurrency: 4},
 		}
 		if !reflect.DeepEqual(got.Tunnels["audit"], wantAudit) {
 			t.Errorf("audit\n got %+v\nwant %+v", got.Tunnels["audit"], wantAudit)

@@ -67,7 +67,7 @@ func newPipeline(p parts) (*pipeline, error) {
 		policy: newPolicy(p, stops.Done()),
 		stop:   stop,
 	}
-	h := withSlots(processing(p.handlers.Process), p.cfg.Processors.Concurrency, stops.Done())
+	h := withScopedSlots(processing(p.handlers.Process), p.cfg.Processors.Concurrency, p.cfg.scopeOf(), stops.Done())
 	if to := p.cfg.Forward; to != nil {
 		h = forwarding(h, p.publishers[to.publisher()], to.Topic)
 	}
@@ -108,6 +108,7 @@ func (p parts) batching() batching.Config {
 	cfg := batching.Config{
 		Batchers:    make(map[string]batching.Batcher, len(p.cfg.Batchers)),
 		MaxInFlight: p.cfg.MaxInFlight,
+		Scope:       p.cfg.scopeOf(),
 		OnBatch:     p.onBatch,
 		NameOf:      nameOf,
 		// The Router closes the batches when no handler waits for them any

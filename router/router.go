@@ -87,13 +87,16 @@ type Router struct {
 }
 
 // New checks cfg and returns a Router for it. It neither connects nor starts
-// anything. The error is a *ConfigError with all faults. A nil logger logs
-// nothing.
+// anything. The error is a *ConfigError with all faults; one is that all pipelines
+// are disabled. A nil logger logs nothing.
 func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 	if logger == nil {
 		logger = watermill.NopLogger{}
 	}
 	faults := check(cfg)
+	if len(cfg.Tunnels) > 0 && len(cfg.enabled()) == 0 {
+		faults = append(faults, Fault{Path: "tunnels", Text: allDisabled})
+	}
 	for i, f := range faults {
 		faults[i] = cfg.source.locate(f)
 	}
@@ -101,8 +104,8 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 		return nil, err
 	}
 	var closeTimeout time.Duration
-	for _, t := range cfg.Tunnels {
-		closeTimeout = max(closeTimeout, cmp.Or(t.CloseTimeout, subscriber.DefaultCloseTimeout))
+	for _, name := range cfg.enabled() {
+		closeTimeout = max(closeTimeout, cmp.Or(cfg.Tunnels[name].CloseTimeout, subscriber.DefaultCloseTimeout))
 	}
 	wm, err := message.NewRouter(message.RouterConfig{CloseTimeout: closeTimeout + lastCalls}, logger)
 	if err != nil {
@@ -135,7 +138,8 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 
 // Handle sets the code of a pipeline. Every pipeline needs it, once, except one whose
 // messages go to a publisher anyway. The error, a *ConfigError, says which
-// names of handlers and batchers do not match.
+// names of handlers and batchers do not match. A pipeline that is disabled may have its
+// code too: Run does not use it, Test and Replay do.
 func (r *Router) Handle(tunnel string, h Handlers) error {
 	t, ok := r.cfg.Tunnels[tunnel]
 	if !ok {
@@ -259,7 +263,7 @@ func (r *Router) Watermill() *message.Router {
 	return r.watermill
 }
 
-// Run connects all pipelines and handles their messages until ctx ends or
+// Run connects all pipelines that are not disabled and handles their messages until ctx ends or
 // Close is called; then it drains: nothing more is read, open batches are
 // handled at once, what is out may finish for close_timeout, what was acked is committed,
 // and the service is told that the clients end.
@@ -307,6 +311,9 @@ func (r *Router) run(ctx context.Context) (err error) {
 	defer cancel()
 
 	defer func() { err = errors.Join(err, r.release()) }()
+	if off := r.cfg.disabled(); len(off) > 0 {
+		r.logger.Info("Some pipelines are disabled; they do not run", watermill.LogFields{"tunnels": off})
+	}
 	if err := r.assemble(); err != nil {
 		return err
 	}

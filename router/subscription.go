@@ -155,7 +155,7 @@ func (r *Router) relay(s *subscription, messages <-chan *message.Message) {
 	}
 }
 
-// subscriptions makes the subscriptions of all tunnels, sorted by name, shows them to the
+// subscriptions makes the subscriptions of all tunnels that are enabled, sorted by name, shows them to the
 // observers, and connects nothing. On an error those that were made are returned too, to be ended.
 func (r *Router) subscriptions(start starter) ([]*subscription, error) {
 	subs, err := r.newSubscriptions(start)
@@ -170,7 +170,7 @@ func (r *Router) newSubscriptions(start starter) ([]*subscription, error) {
 	defer r.mu.Unlock()
 	var subs []*subscription
 	r.subscribers = make(map[string]*subscriber.Subscriber, len(r.cfg.Tunnels))
-	for _, name := range names(r.cfg.Tunnels) {
+	for _, name := range r.cfg.enabled() {
 		sub, err := subscriber.New(r.subscriberConfig(name), r.logger)
 		if err != nil {
 			return subs, fmt.Errorf("%s: %w", join("tunnels", name), err)

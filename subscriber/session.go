@@ -29,6 +29,7 @@ import (
 type session struct {
 	sub    *subscription
 	logger watermill.LoggerAdapter
+	worker int // which of the subscription's clients it is of; set before run
 
 	transport   *workerTransport
 	lastFailure atomic.Pointer[Failure] // of a heartbeat

@@ -216,6 +216,7 @@ func (s *subscription) client(n int) {
 	for {
 		started := time.Now()
 		ses := newSession(s, logger)
+		ses.worker = n
 		ses.transport.noteConnected = func() { s.noteConnected(n, ses) }
 		s.sessionBegins(n, ses)
 		err := ses.run()

@@ -1,0 +1,44 @@
+package router
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+const allDisabled = "all are disabled, so that nothing would run; remove enabled: false from one, or name those that are to run with Config.Only"
+
+// enabled returns the names of the pipelines that run, sorted.
+func (c Config) enabled() []string {
+	return slices.DeleteFunc(names(c.Tunnels), func(name string) bool { return c.Tunnels[name].Disabled })
+}
+
+// disabled returns the names of the others, sorted.
+func (c Config) disabled() []string {
+	return slices.DeleteFunc(names(c.Tunnels), func(name string) bool { return !c.Tunnels[name].Disabled })
+}
+
+// Only returns the configuration with exactly these pipelines enabled, whatever enabled
+// says in the file: a program may run a part of a file that other programs run the rest of. c is not
+// changed. The error, a *ConfigError, is about names that the configuration does not have.
+//
+//	cfg, err := router.Load("pipelines.yaml")
+//	cfg, err = cfg.Only("orders", "audit")
+func (c Config) Only(tunnels ...string) (Config, error) {
+	var faults []Fault
+	for _, name := range tunnels {
+		if _, ok := c.Tunnels[name]; !ok {
+			faults = append(faults, c.source.locate(Fault{Path: "tunnels", Text: fmt.Sprintf("Only is called for %q, but no tunnel is called so%s", name, suggest(name, names(c.Tunnels), "tunnels"))}))
+		}
+	}
+	if err := configError(faults); err != nil {
+		return Config{}, err
+	}
+	c.Tunnels = maps.Clone(c.Tunnels)
+	for name, t := range c.Tunnels {
+		t.Enabled = slices.Contains(tunnels, name)
+		t.Disabled = !t.Enabled
+		c.Tunnels[name] = t
+	}
+	return c, nil
+}
