@@ -28,8 +28,9 @@ type scopeBed struct {
 	r  *router.Router
 }
 
-// inScope runs f on a pipeline with this scope. batchers are its batchers, in YAML.
-func inScope(t *testing.T, scope, batchers string, h router.Handlers, f func(*scopeBed)) {
+// inScope runs f on a pipeline with this scope. batchers are its batchers, in YAML, and h, which is called
+// in the bubble, its handlers.
+func inScope(t *testing.T, scope, batchers string, h func() router.Handlers, f func(*scopeBed)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		em, err := emulator.Start(emulator.Options{InMemory: true, Instance: testbed.Instance, AccessKeyID: testbed.KeyID, AccessKeySecret: testbed.KeySecret})
@@ -58,7 +59,7 @@ tunnels:
 `, testbed.Instance, em.Endpoint(), testbed.KeyID, testbed.KeySecret, testbed.Table, testbed.Tunnel, scope, batchers))
 		transport := em.Transport()
 		router.SetTransport(r, "main", transport)
-		if err := r.Handle("numbers", h); err != nil {
+		if err := r.Handle("numbers", h()); err != nil {
 			t.Fatal(err)
 		}
 		ended := make(chan error, 1)
@@ -121,6 +122,11 @@ func (b *scopeBed) stats() map[string]batching.BatcherStats {
 	return all
 }
 
+// handling returns the handlers of a pipeline with one batcher.
+func handling(batch func(context.Context, *batching.Batch) error) func() router.Handlers {
+	return func() router.Handlers { return router.Handlers{Batches: batchHandlers{"default": batch}} }
+}
+
 // calls counts calls that do not end before they are let go.
 type calls struct {
 	let chan struct{}
@@ -139,6 +145,13 @@ func (c *calls) hold(what string, msg *message.Message) {
 	c.running[what+" of channel "+source.Channel]++
 	c.mu.Unlock()
 	<-c.let
+}
+
+// all returns how many calls run.
+func (c *calls) all(what string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.running[what]
 }
 
 // each returns how many calls run in each scope that a prefix names, such as "sqs of channel ".
@@ -161,31 +174,34 @@ func TestScope_says_what_runs_at_once(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		scope             string
-		process, sqs, s3  int
-		perScope          string // of what each is
-		processes, scopes int
+		scope            string
+		process, sqs, s3 int
+		perScope         string // of what each is
+		scopes           int
 	}{
 		{scope: "tunnel", process: 2, sqs: 2, s3: 1, perScope: "", scopes: 0},
 		{scope: "worker", process: 4, sqs: 4, s3: 2, perScope: " of worker ", scopes: 2},
 		{scope: "channel", process: 8, sqs: 8, s3: 4, perScope: " of channel ", scopes: 4},
 	} {
 		t.Run(c.scope, func(t *testing.T) {
-			process, batches := newCalls(), newCalls()
+			var process, batches *calls
 			inBatch := func(_ context.Context, b *batching.Batch) error {
 				batches.hold(b.Batcher, b.Messages[0])
 				return nil
 			}
-			h := router.Handlers{
-				Process: func(msg *message.Message) error {
-					process.hold("process", msg)
-					batching.SetBatcher(msg, "s3")
-					if version(msg) == 1 {
-						batching.SetBatcher(msg, "sqs")
-					}
-					return nil
-				},
-				Batches: batchHandlers{"sqs": inBatch, "s3": inBatch},
+			h := func() router.Handlers {
+				process, batches = newCalls(), newCalls() // channels of the bubble
+				return router.Handlers{
+					Process: func(msg *message.Message) error {
+						process.hold("process", msg)
+						batching.SetBatcher(msg, "s3")
+						if version(msg) == 1 {
+							batching.SetBatcher(msg, "sqs")
+						}
+						return nil
+					},
+					Batches: batchHandlers{"sqs": inBatch, "s3": inBatch},
+				}
 			}
 			inScope(t, c.scope, "{sqs: {stages: 2, batch_size: 1}, s3: {stages: 1, batch_size: 1}}", h, func(b *scopeBed) {
 				b.put(10, 1)
@@ -199,8 +215,8 @@ func TestScope_says_what_runs_at_once(t *testing.T) {
 				time.Sleep(time.Minute)
 				want := func(calls *calls, what string, n, perScope int) {
 					t.Helper()
-					if got := calls.each(what); !slices.Contains(got, n) || calls.running[what] != n {
-						t.Errorf("%s: %d run at once, want %d", what, calls.running[what], n)
+					if got := calls.all(what); got != n {
+						t.Errorf("%s: %d run at once, want %d", what, got, n)
 					}
 					if c.perScope == "" {
 						return
@@ -238,10 +254,10 @@ func TestScope_batches_do_not_mix(t *testing.T) {
 			var mu sync.Mutex
 			mixed := map[string]bool{}
 			full := false
-			h := router.Handlers{Batches: batchHandlers{"default": func(_ context.Context, b *batching.Batch) error {
+			h := handling(func(_ context.Context, b *batching.Batch) error {
 				mu.Lock()
 				defer mu.Unlock()
-				full = full || len(b.Messages) == 10
+				full = full || len(b.Messages) == 15
 				first, _ := subscriber.SourceFromMessage(b.Messages[0])
 				for _, msg := range b.Messages {
 					source, ok := subscriber.SourceFromMessage(msg)
@@ -256,12 +272,14 @@ func TestScope_batches_do_not_mix(t *testing.T) {
 					t.Errorf("a batch of %+v is in scope %q", first, b.Scope)
 				}
 				return nil
-			}}}
-			inScope(t, scope, "{default: {batch_size: 10, batch_timeout: 5s}}", h, func(b *scopeBed) {
-				b.put(25, 1)
+			})
+			inScope(t, scope, "{default: {batch_size: 15, batch_timeout: 5s}}", h, func(b *scopeBed) {
+				b.put(5, 1) // a full batch needs three of the channels
 				time.Sleep(time.Minute)
-				if n := b.stats()["default"].Succeeded; n != 100 {
-					t.Errorf("%d messages succeeded, want 100", n)
+				b.put(30, 2)
+				time.Sleep(time.Minute)
+				if n := b.stats()["default"].Succeeded; n != 140 {
+					t.Errorf("%d messages succeeded, want 140", n)
 				}
 			})
 			want := map[string]bool{"workers": scope == "tunnel", "channels": scope != "channel"}
@@ -301,12 +319,12 @@ func TestL3_order_holds_across_splits_with_batches_for_each_channel(t *testing.T
 			delete(busy, key)
 		}
 	}
-	h := router.Handlers{Batches: batchHandlers{"default": func(_ context.Context, b *batching.Batch) error {
+	h := handling(func(_ context.Context, b *batching.Batch) error {
 		begin(b)
 		time.Sleep(300 * time.Millisecond)
 		end(b)
 		return nil
-	}}}
+	})
 	const splits, keys = 12, 10
 	inScope(t, "channel", "{default: {batch_size: 7, batch_timeout: 1s, concurrency: 2}}", h, func(b *scopeBed) {
 		for v := 1; v <= splits; v++ {
@@ -334,7 +352,7 @@ func TestL3_order_holds_across_splits_with_batches_for_each_channel(t *testing.T
 func TestScope_a_drain_handles_what_waits_in_all(t *testing.T) {
 	var mu sync.Mutex
 	drained := map[string]int{}
-	h := router.Handlers{Batches: batchHandlers{"default": func(_ context.Context, b *batching.Batch) error {
+	h := handling(func(_ context.Context, b *batching.Batch) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if b.Trigger != batching.TriggerDrain {
@@ -342,7 +360,7 @@ func TestScope_a_drain_handles_what_waits_in_all(t *testing.T) {
 		}
 		drained[b.Scope] += len(b.Messages)
 		return nil
-	}}}
+	})
 	inScope(t, "channel", "{default: {batch_size: 100, batch_timeout: 1h}}", h, func(b *scopeBed) {
 		b.put(3, 1)
 		time.Sleep(time.Minute)
