@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -246,6 +247,46 @@ func TestMetrics_without_hooks_have_no_histograms(t *testing.T) {
 	if len(families) == 0 {
 		t.Error("nothing is there")
 	}
+}
+
+// Scopes of a batcher share its series, and each adds its Concurrency to what may run.
+func TestMetrics_of_batches_count_all_scopes_together(t *testing.T) {
+	w := &watched{T: t, registry: prometheus.NewPedanticRegistry()}
+	m, err := metrics.New(metrics.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.registry.MustRegister(m)
+	let, held := make(chan struct{}), make(chan struct{}, 3)
+	b, err := batching.New(batching.Config{
+		Scope: func(msg *message.Message) string { return msg.UUID },
+		Batchers: map[string]batching.Batcher{"default": {Size: 1, Concurrency: 2, Handler: func(context.Context, *batching.Batch) error {
+			held <- struct{}{}
+			<-let
+			return nil
+		}}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.AddBatching("orders", b)
+	w.want("batches_running_limit", 2)
+	h := b.Middleware(func(*message.Message) ([]*message.Message, error) { return nil, nil })
+	var handlers sync.WaitGroup
+	for _, scope := range []string{"a", "b", "c"} {
+		handlers.Go(func() {
+			if _, err := h(message.NewMessage(scope, nil)); err != nil {
+				t.Error(err)
+			}
+		})
+		<-held
+	}
+	w.want("batches_running", 3)
+	w.want("batches_running_limit", 6)
+	close(let)
+	handlers.Wait()
+	w.want("batches_running_limit", 2)
+	w.want("batch_messages_total", 3, "outcome=succeeded")
 }
 
 // fixed is a Source whose status does not change.

@@ -337,7 +337,7 @@ func TestL3_order_holds_across_splits_with_batches_for_each_channel(t *testing.T
 			}
 		}
 		b.put(keys, splits+1)
-		time.Sleep(10 * time.Minute)
+		time.Sleep(3 * time.Minute)
 		st := b.stats()["default"]
 		if st.Succeeded != 4*keys*(splits+1) || st.Scopes != 0 {
 			t.Errorf("stats: %+v", st)
