@@ -60,11 +60,11 @@ type Config struct {
 	OrderingKey func(msg *message.Message) string
 
 	// Scope names the scope of a message, such as the shard that it comes from. Each
-	// scope has batches and a Concurrency of its own: a batch holds messages of one
-	// scope, and each scope may run Concurrency batches of a batcher at once. What is
-	// not divided: the order of an ordering key holds across scopes, an outage
-	// (Batcher.Probe) is one of the whole batcher, and Stats counts all scopes
-	// together. A scope takes memory only while it has messages.
+	// scope has its own batches and its own Concurrency: a batch has messages of one
+	// scope only, and each scope may run Concurrency batches of a batcher at once. All
+	// scopes share the rest: the order of an ordering key holds across scopes, an
+	// outage (Batcher.Probe) concerns the whole batcher, and Stats adds up all scopes.
+	// A scope takes memory only while it has messages.
 	//
 	// It is called once a message, after the processing step, by many goroutines at
 	// once. Nil: all messages are in one scope.

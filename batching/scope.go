@@ -2,12 +2,13 @@ package batching
 
 import "math/rand/v2"
 
-// A scope (Config.Scope) is a batcher value that exists while it has messages: the
-// first one that joins makes it, and the last one that leaves removes it. It loses
-// nothing by that, since all that outlasts a message is in shared: counters, the outage,
-// the guess at the next batch's size. Without Config.Scope there is one scope, which stays.
+// Scopes of a batcher (Config.Scope). A scope is a batcher value. The first message that
+// joins creates it, and it is removed with its last message, so the number of scopes is
+// bounded by the messages in flight. State that outlives messages is in shared: counters,
+// the outage, the partitions. Without Config.Scope there is one scope, which is never
+// removed.
 //
-// Batching.mu guards all of it.
+// Batching.mu guards all state in this file.
 
 func newShared(name string, c Batcher, scoped bool) *shared {
 	s := &shared{Batcher: c, name: name, scopes: make(map[string]*batcher), partitions: c.Concurrency}
@@ -35,14 +36,14 @@ func (s *shared) in(scope string) *batcher {
 	return bt
 }
 
-// dismiss counts messages out that have left, or whose batch is done.
+// dismiss subtracts messages that have left, or whose batch is done.
 func (bt *batcher) dismiss(messages int) {
 	bt.items -= messages
 	bt.forget()
 }
 
-// forget removes the scope if it has no messages. A batch whose messages have all left may still
-// have a partition, which counts until it is given back.
+// forget removes the scope if it has no messages and no batch with a partition. A batch
+// keeps its partition until it is done, even when all its messages have left.
 func (bt *batcher) forget() {
 	if bt.items == 0 && bt.running == 0 && bt != bt.whole {
 		delete(bt.scopes, bt.scope)
@@ -52,7 +53,8 @@ func (bt *batcher) forget() {
 // hasRoom reports whether one more batch may run in the scope.
 func (bt *batcher) hasRoom() bool { return bt.running < bt.Concurrency }
 
-// takePartition returns a partition in which no batch of any scope runs.
+// takePartition returns a partition in which no batch of any scope runs. Partitions are
+// numbered over all scopes, because handlers keep state by these numbers.
 func (bt *batcher) takePartition() int {
 	bt.running++
 	if n := len(bt.free) - 1; n >= 0 {

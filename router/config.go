@@ -85,7 +85,7 @@ type Tunnel struct {
 	// The tunnel's name at the service.
 	TunnelName string `yaml:"tunnel_name" required:"true"`
 
-	// false: the pipeline does not run; Config.Only chooses in code. It is checked all the same.
+	// With false the pipeline does not run, but is checked all the same; in code Config.Only chooses.
 	Enabled bool `yaml:"enabled" zero:"Disabled" default:"true"`
 
 	// Disabled is what enabled: false is in code.
@@ -145,7 +145,7 @@ type Tunnel struct {
 	// Payload format: json, cloudevents, debezium, raw, none, or a name registered with RegisterPayload.
 	Payload string `yaml:"payload" default:"json"`
 
-	// What has processors.concurrency and batchers of its own: the whole tunnel in this process, each of its worker_size workers, or each channel. A batch never holds messages of two scopes.
+	// What has its own processors.concurrency and batchers: the whole tunnel in this process, each of its worker_size workers, or each channel. A batch has messages of one scope only.
 	Scope string `yaml:"scope" enum:"tunnel,worker,channel" default:"tunnel"`
 
 	// The processing step.

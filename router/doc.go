@@ -35,9 +35,9 @@
 // # Scopes
 //
 // By default processors.concurrency and the batchers belong to the whole pipeline. With scope: worker or
-// channel, each tunnel client or each channel has them for itself. The order of a primary key holds across
-// scopes, and failures, outages and statistics are those of the pipeline. What a scope has is freed when its
-// last message is done.
+// channel, each tunnel client or each channel has its own. The order of a primary key holds across
+// scopes; failures, outages and statistics concern the whole pipeline. The state of a scope is freed
+// with its last message.
 //
 // # Ends
 //

@@ -13,14 +13,14 @@ func (c Config) enabled() []string {
 	return slices.DeleteFunc(names(c.Tunnels), func(name string) bool { return c.Tunnels[name].Disabled })
 }
 
-// disabled returns the names of the others, sorted.
+// disabled returns the names of the pipelines that do not run, sorted.
 func (c Config) disabled() []string {
 	return slices.DeleteFunc(names(c.Tunnels), func(name string) bool { return !c.Tunnels[name].Disabled })
 }
 
-// Only returns the configuration with exactly these pipelines enabled, whatever enabled
-// says in the file: a program may run a part of a file that other programs run the rest of. c is not
-// changed. The error, a *ConfigError, is about names that the configuration does not have.
+// Only returns a copy of the configuration with exactly these pipelines enabled, whatever
+// enabled says in the file. So several programs can share one file. The error, a
+// *ConfigError, is about names that the configuration does not have.
 //
 //	cfg, err := router.Load("pipelines.yaml")
 //	cfg, err = cfg.Only("orders", "audit")

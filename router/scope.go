@@ -31,15 +31,15 @@ func (t Tunnel) scopeOf() func(*message.Message) string {
 	return nil
 }
 
-// workerOf returns the number of the worker that a message came by. Messages of Test and
-// Replay come by none, and count as the first one's.
+// workerOf returns the number of the worker that delivered a message. Messages of Test and
+// Replay have no worker and belong to the first one.
 func workerOf(msg *message.Message) string {
 	source, _ := subscriber.SourceFromMessage(msg)
 	return strconv.Itoa(source.Worker)
 }
 
-// channelOf returns the channel that a message came by: in Replay that of the record, in Test
-// what the message says.
+// channelOf returns the channel of a message. Messages of Replay and Test have no
+// subscription: their records or their metadata name the channel.
 func channelOf(msg *message.Message) string {
 	if source, ok := subscriber.SourceFromMessage(msg); ok {
 		return source.Channel

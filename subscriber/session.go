@@ -29,7 +29,7 @@ import (
 type session struct {
 	sub    *subscription
 	logger watermill.LoggerAdapter
-	worker int // which of the subscription's clients it is of; set before run
+	worker int // number of the subscription's client that it belongs to; set before run
 
 	transport   *workerTransport
 	lastFailure atomic.Pointer[Failure] // of a heartbeat

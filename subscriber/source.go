@@ -6,10 +6,10 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-// Source says by which way a message came to its subscription.
+// Source is where a message came from: a tunnel channel and the tunnel client that owns it.
 type Source struct {
 	// Channel is the id of the tunnel channel. The record and the metadata of most
-	// formats have it too; here it costs nothing to ask for.
+	// payload formats have it too, but the record must be decoded first.
 	Channel string
 
 	// Worker is the number of the tunnel client that owns the channel, from 0 to
@@ -18,9 +18,9 @@ type Source struct {
 	Worker int
 }
 
-// SourceFromMessage returns the source of a message that a Subscriber has delivered, as
-// long as the message has the context with which it came, or one derived of that. It
-// decodes nothing.
+// SourceFromMessage returns the source of a message that a Subscriber has delivered. The
+// message must still have the context that it was delivered with, or one derived from it.
+// It does not decode the record.
 func SourceFromMessage(msg *message.Message) (Source, bool) {
 	from, _ := ack.FromContext(msg.Context())
 	d, ok := from.(*delivery)
