@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -223,9 +224,10 @@ func TestScope_is_forgotten_with_its_last_message(t *testing.T) {
 func TestScope_an_outage_is_that_of_the_whole_batcher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRecorder()
-		var failing = true
+		var failing atomic.Bool
+		failing.Store(true)
 		r.after = func(context.Context, *Batch) error {
-			if failing {
+			if failing.Load() {
 				return errBoom
 			}
 			return nil
@@ -243,7 +245,7 @@ func TestScope_an_outage_is_that_of_the_whole_batcher(t *testing.T) {
 		equal(t, "all wait", len(r.seen()), 3)
 		st := b.Stats()[0]
 		equal(t, "stats", fmt.Sprint(st.Running, st.Ready, st.Scopes), "0 4 4")
-		failing = false
+		failing.Store(false)
 		time.Sleep(150 * time.Millisecond) // one probe, which ends it for all
 		wait(passes)
 		for _, p := range passes {

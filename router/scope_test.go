@@ -342,6 +342,8 @@ func TestL3_order_holds_across_splits_with_batches_for_each_channel(t *testing.T
 		if st.Succeeded != 4*keys*(splits+1) || st.Scopes != 0 {
 			t.Errorf("stats: %+v", st)
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		if len(channels) < 4+splits {
 			t.Errorf("%d channels had batches, which is no test", len(channels))
 		}
