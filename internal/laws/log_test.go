@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,14 +43,22 @@ func (c consumer) handledOf(msg *message.Message) (handled, error) {
 // changed returns when the record was written to the table.
 func (h handled) changed() time.Time { return time.UnixMicro(h.sequence.Timestamp) }
 
-const lineFormat = "%d %d %t %s %d %d %d %s %s %d %d\n"
+// lineStart begins each line and occurs nowhere else in it.
+const lineStart = "@"
+
+const lineFormat = lineStart + "%d %d %t %s %d %d %d %s %s %d %d\n"
 
 func (h handled) line() string {
 	s := h.sequence
 	return fmt.Sprintf(lineFormat, h.at.UnixMicro(), h.process, h.fenced, h.channel, s.Epoch, s.Timestamp, s.RowIndex, h.uuid, h.key, h.version, h.attempt)
 }
 
+// parseHandled parses a line. A process that is killed while it writes may leave a part of
+// a line, which the next line follows: the part is dropped. Its record was not acked yet.
 func parseHandled(line string) (h handled, err error) {
+	if start := strings.LastIndex(line, lineStart); start > 0 {
+		line = line[start:]
+	}
 	var at int64
 	s := &h.sequence
 	_, err = fmt.Sscanf(line, lineFormat, &at, &h.process, &h.fenced, &h.channel, &s.Epoch, &s.Timestamp, &s.RowIndex, &h.uuid, &h.key, &h.version, &h.attempt)
@@ -101,5 +110,15 @@ func (l *commonLog) next(f func(handled)) {
 			f(h)
 		}
 		l.rest = append(l.rest[:0], l.rest[len(whole):]...)
+	}
+}
+
+func TestLog_part_of_a_line_that_a_killed_process_left_is_dropped(t *testing.T) {
+	want := handled{at: time.UnixMicro(5), process: 3, channel: "c", uuid: "u", key: "k", version: 2, attempt: 1}
+	for _, cut := range []int{1, 2, 10, len(want.line()) - 1} {
+		got, err := parseHandled(want.line()[:cut] + want.line())
+		if err != nil || got != want {
+			t.Errorf("cut after %d bytes: %+v, %v", cut, got, err)
+		}
 	}
 }
