@@ -261,6 +261,9 @@ func TestReadme_program_ends_with_an_error_when_its_tunnel_is_deleted(t *testing
 // the next process, which starts with the signal or when the first one has ended,
 // handles the next change within two seconds, and no change is lost or comes twice.
 func TestReadme_program_that_SIGTERM_ends_hands_over_at_once(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds programs and ends them many times; -short leaves it out")
+	}
 	program := build(t)
 	em, client := shop(t, subscriber.Stream)
 	seed := uint64(time.Now().UnixNano())

@@ -51,6 +51,9 @@ async function attempt(name, f) {
 // emulator by its address, and by a name of the page's owner that resolves to
 // it.
 func TestBrowser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs seconds for a browser; -short leaves it out")
+	}
 	browser := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
 		if path, err := exec.LookPath(name); err == nil {

@@ -21,6 +21,9 @@ import (
 // browser returns the path of a chromium, or skips the test.
 func browser(t *testing.T) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("it needs seconds for a browser; -short leaves it out")
+	}
 	names := []string{"chromium", "chromium-browser", "google-chrome"}
 	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {

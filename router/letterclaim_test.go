@@ -201,6 +201,9 @@ func TestReplay_survives_lost_answers(t *testing.T) {
 
 // Wherever the end of a Replay is cut off, no letter is lost and none is left half.
 func TestReplay_a_cut_end_loses_no_letter(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it cuts a replay of large letters at each call; -short leaves it out")
+	}
 	h := new(handled)
 	b := newLettersBed(t, h.process)
 	l := letterOfRow("a", 1, blob(1, 3<<20))

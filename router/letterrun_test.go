@@ -102,6 +102,9 @@ func letterFile(bed *testbed.Bed, more string) string {
 
 // Whatever a row is, its letter is written, and read back whole.
 func TestDeadLetters_of_any_row_are_kept_and_replayed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it writes the largest rows; -short leaves it out")
+	}
 	bed := testbed.New(t, emulator.Options{})
 	random := func(n int) []byte { // does not compress
 		b, state := make([]byte, n), uint64(n)

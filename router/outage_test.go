@@ -96,6 +96,7 @@ func (l *lines) of(part string) (n int) {
 func TestL8_one_bad_row_of_100_makes_one_letter_and_99_handled_rows(t *testing.T) {
 	for _, bad := range []int{0, 50, 99} {
 		t.Run(fmt.Sprint("row ", bad), func(t *testing.T) {
+			t.Parallel()
 			bed := testbed.New(t, emulator.Options{})
 			s := newSink(testbed.Key(bad))
 			r := build(t, fileFor(bed, readme))
@@ -120,6 +121,7 @@ func TestL9_an_outage_makes_no_letters_and_ends_by_itself(t *testing.T) {
 		"process": "    failure: {attempts: 2, backoff_initial: 20ms, backoff_max: 200ms, dead_letter: {table: dead_letters}}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			const rows = 500
 			inLog := map[string]string{"batches": "The batcher's handler is down", "process": "Nothing succeeds in Process"}[name]
 			bed := testbed.New(t, emulator.Options{})

@@ -9,6 +9,7 @@ import (
 )
 
 func TestL7_Close_is_bounded_although_OnAck_hangs(t *testing.T) {
+	t.Parallel() // it waits in real time
 	for _, way := range []string{"Subscribe", "Handle"} {
 		t.Run(way, func(t *testing.T) {
 			release, entered := make(chan struct{}), make(chan struct{}, 100)
@@ -61,6 +62,7 @@ func TestOnAck_may_call_Close(t *testing.T) {
 }
 
 func TestL7_Close_is_bounded_although_NackBackoff_hangs(t *testing.T) {
+	t.Parallel() // it waits in real time
 	release, entered := make(chan struct{}), make(chan struct{}, 100)
 	s := fakeSubscriber(t, fakeTunnel(1), func(c *Config) {
 		c.CloseTimeout = time.Second

@@ -133,6 +133,7 @@ func TestMessage_carries_record_payload_and_metadata(t *testing.T) {
 }
 
 func TestL2_uuid_is_the_same_on_every_delivery_and_differs_between_records(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	s, messages := subscribe(t, b, nil)

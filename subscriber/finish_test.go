@@ -82,6 +82,7 @@ func TestFinish_base_data_that_are_read_end_the_subscription_of_every_process(t 
 }
 
 func TestFinish_process_without_a_channel_ends_too_and_none_before_the_last_ack(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.PutAll(3, 1)
 	b.CreateTunnel(tunnel.TunnelTypeBaseData)
@@ -100,6 +101,9 @@ func TestFinish_process_without_a_channel_ends_too_and_none_before_the_last_ack(
 }
 
 func TestFinish_tunnel_with_an_end_ends_after_it_although_a_partition_splits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for heartbeats, in real time; -short leaves it out")
+	}
 	t.Parallel() // it waits for heartbeats, in real time
 	b := testbed.New(t, emulator.Options{})
 	cfg := testbed.Config(b.Emulator.Endpoint())

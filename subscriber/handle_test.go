@@ -114,6 +114,7 @@ func TestHandle_keeps_an_Ack_that_the_handler_gave_before_it_failed(t *testing.T
 }
 
 func TestHandle_lets_handlers_finish_when_its_context_ends(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	release := make(chan struct{})
@@ -212,6 +213,7 @@ func TestHandle_handler_that_turns_slow_holds_nobody_up(t *testing.T) {
 }
 
 func TestHandle_slow_handler_does_not_keep_the_channel_from_draining(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	h := handle(t, b, nil, func(msg *message.Message) error {

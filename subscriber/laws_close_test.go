@@ -61,6 +61,7 @@ func TestL7_Close_counts_the_unsettled_messages_of_all_channels(t *testing.T) {
 }
 
 func TestL7_Close_counts_unsettled_messages_when_a_commit_hangs(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	b.Emulator.Inject(emulator.Fault{Operation: "tunnel/checkpoint", Hang: true, Times: -1})

@@ -75,6 +75,7 @@ func TestCredentials_that_are_rotated_while_running_are_asked_for_again(t *testi
 }
 
 func TestEndpoint_that_is_gone_for_longer_than_the_heartbeat_timeout_is_connected_again(t *testing.T) {
+	t.Parallel() // it waits in real time
 	dir := t.TempDir()
 	opts := emulator.Options{DataDir: dir, Instance: testbed.Instance, AccessKeyID: testbed.KeyID, AccessKeySecret: testbed.KeySecret}
 	b := testbed.New(t, opts)
@@ -152,6 +153,7 @@ func TestClock_that_is_wrong_is_named_in_the_log_and_survived(t *testing.T) {
 }
 
 func TestChannel_that_cannot_be_read_is_opened_ever_less_often_and_recovers(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	b.Emulator.Inject(emulator.Fault{Operation: "tunnel/readrecords", Code: "OTSParameterInvalid", Times: -1})

@@ -24,6 +24,9 @@ import (
 //   - L3: versions of a key are handled in order, each only after the previous
 //     one was handled.
 func TestL1_L2_L3_consumer_killed_ten_times(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it kills processes, for ten seconds; -short leaves it out")
+	}
 	needsSignals(t)
 	const keys, kills = 40, 10
 	seed := uint64(time.Now().UnixNano())

@@ -39,6 +39,9 @@ func TestPubSub(t *testing.T) {
 
 // TestPubSubStress runs several suites side by side with one emulator.
 func TestPubSubStress(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it repeats TestPubSub side by side; -short leaves it out")
+	}
 	for _, o := range orderings {
 		t.Run(o.name, func(t *testing.T) {
 			f := newFixture(t, o.ordering)
