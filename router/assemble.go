@@ -10,6 +10,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
+	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -34,22 +36,22 @@ func (r *Router) assemble() error {
 
 // missing needs mu. It returns what the tunnel's pipeline still lacks.
 func (r *Router) missing(name string) []Fault {
-	t, path := r.cfg.Tunnels[name], join("tunnels", name)
+	t, path := r.cfg.Tunnels[name], keypath.Join("tunnels", name)
 	var faults []Fault
 	lacks := func(at, kind, missing string, registered []string, register string) {
-		faults = append(faults, Fault{Path: at, Text: fmt.Sprintf("no %s called %s is registered (%s)%s", kind, r.cfg.source.show(at, missing), register, suggest(missing, registered, "registered names"))})
+		faults = append(faults, Fault{Path: at, Text: fmt.Sprintf("no %s called %s is registered (%s)%s", kind, r.cfg.source.Show(at, missing), register, strictyaml.Suggest(missing, registered, "registered names"))})
 	}
 	if h, ok := r.handlers[name]; !ok && len(h.check(name, t)) > 0 {
 		faults = append(faults, Fault{Path: path, Text: fmt.Sprintf("has no handlers; call Handle(%q, ...) before Run", name)})
 	}
 	for _, to := range t.targets() {
 		if r.publishers[to.publisher] == nil {
-			lacks(joinPath(path, to.path), "publisher", to.publisher, names(r.publishers), "RegisterPublisher")
+			lacks(keypath.Join(path, to.keys...), "publisher", to.publisher, names(r.publishers), "RegisterPublisher")
 		}
 	}
 	faults = append(faults, r.limitedLetters(name)...)
 	if format := cmp.Or(t.Payload, DefaultPayload); r.payloads[format] == nil {
-		lacks(join(path, "payload"), "payload format", format, names(r.payloads), "RegisterPayload")
+		lacks(keypath.Join(path, "payload"), "payload format", format, names(r.payloads), "RegisterPayload")
 	}
 	instances := []string{t.Instance}
 	if dl := t.Failure.DeadLetter; dl != nil && dl.Instance != "" && dl.Instance != t.Instance {
@@ -57,7 +59,7 @@ func (r *Router) missing(name string) []Fault {
 	}
 	for _, in := range instances {
 		if provider := r.cfg.Instances[in].Credentials; provider != "" && r.credentials[provider] == nil {
-			lacks(join(join("instances", in), "credentials"), "credentials provider", provider, names(r.credentials), "RegisterCredentials")
+			lacks(keypath.Join("instances", in, "credentials"), "credentials provider", provider, names(r.credentials), "RegisterCredentials")
 		}
 	}
 	return faults
@@ -141,7 +143,7 @@ func (r *Router) prepareLetters(ctx context.Context) error {
 	for _, name := range names(r.pipelines) {
 		if table, ok := r.pipelines[name].policy.letters.(*tableLetters); ok {
 			if err := r.unlessStopping(table.prepare(ctx)); err != nil {
-				errs = append(errs, fmt.Errorf("%s.failure.dead_letter: %w", join("tunnels", name), err))
+				errs = append(errs, fmt.Errorf("%s.failure.dead_letter: %w", keypath.Join("tunnels", name), err))
 			}
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 )
 
 const (
@@ -56,7 +58,7 @@ func (r *Router) subscribe(ctx context.Context, subs []*subscription) (b beginni
 			case isGone(a.err):
 				r.pipelineEnded(a.subscription, a.err)
 			case a.err != nil:
-				errs = append(errs, fmt.Errorf("%s: %w", join("tunnels", a.name), a.err))
+				errs = append(errs, fmt.Errorf("%s: %w", keypath.Join("tunnels", a.name), a.err))
 				failing = time.After(faultPatience)
 			case a.done != nil: // nil: the Router stops
 				b.alive = append(b.alive, a.subscription)

@@ -102,13 +102,13 @@ var brokenMeanings = []brokenConfig{
 		name: "malformed variable",
 		old:  "${OTS_ID}",
 		new:  "${OTS ID}",
-		want: "ots.yaml:5: instances.main.access_key_id: has a ${ that begins no ${VARIABLE} or ${VARIABLE:-default}; write $${ for a plain ${",
+		want: "ots.yaml:5: instances.main.access_key_id: has a ${ that does not begin a ${VARIABLE} or ${VARIABLE:-default}; write $${ for a plain ${",
 	},
 	{
 		name: "open variable",
 		old:  "${OTS_SECRET}",
 		new:  "${OTS_SECRET",
-		want: "ots.yaml:6: instances.main.access_key_secret: has a ${ that begins no ${VARIABLE} or ${VARIABLE:-default}; write $${ for a plain ${",
+		want: "ots.yaml:6: instances.main.access_key_secret: has a ${ that does not begin a ${VARIABLE} or ${VARIABLE:-default}; write $${ for a plain ${",
 	},
 	{
 		name: "empty secret",

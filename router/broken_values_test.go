@@ -19,7 +19,7 @@ var brokenValues = []brokenConfig{
 		name: "malformed reference in a default that is not used",
 		old:  "topic: bucket",
 		new:  `topic: "${TWO:-${WORD-x}}"`,
-		want: "ots.yaml:49: tunnels.orders.batchers.s3.forward.topic: has a ${ that begins no ${VARIABLE} or ${VARIABLE:-default}; write $${ for a plain ${",
+		want: "ots.yaml:49: tunnels.orders.batchers.s3.forward.topic: has a ${ that does not begin a ${VARIABLE} or ${VARIABLE:-default}; write $${ for a plain ${",
 	},
 	{
 		name: "missing variable in a default",
@@ -31,7 +31,7 @@ var brokenValues = []brokenConfig{
 		name: "defaults in defaults without end",
 		old:  "topic: bucket",
 		new:  `topic: "${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-x}}}}}}}}}}}}}}}}}"`,
-		want: "ots.yaml:49: tunnels.orders.batchers.s3.forward.topic: has more than 16 defaults inside of each other",
+		want: "ots.yaml:49: tunnels.orders.batchers.s3.forward.topic: has more than 16 nested defaults",
 	},
 	{
 		name: "variable in braces without quotes",

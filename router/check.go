@@ -3,12 +3,13 @@ package router
 import (
 	"cmp"
 	"fmt"
-	"reflect"
 	"strings"
 	"time"
 
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
+	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -17,12 +18,14 @@ import (
 // in no particular order, without file and line.
 func check(cfg Config) []Fault {
 	c := checker{cfg: cfg, instances: names(cfg.Instances), consumers: make(map[consumed]string)}
-	c.bounds(reflect.ValueOf(cfg), "")
+	for _, f := range strictyaml.Check(cfg) {
+		c.fault(f.Path, "%s", f.Text)
+	}
 	for _, name := range c.instances {
-		c.instance(join("instances", name), cfg.Instances[name])
+		c.instance(keypath.Join("instances", name), cfg.Instances[name])
 	}
 	for _, name := range names(cfg.Tunnels) {
-		c.tunnel(join("tunnels", name), name, cfg.Tunnels[name])
+		c.tunnel(keypath.Join("tunnels", name), name, cfg.Tunnels[name])
 	}
 	c.letters()
 	return c.faults
@@ -56,62 +59,23 @@ func (c *checker) because(paths ...string) {
 	c.faults[len(c.faults)-1].because = paths
 }
 
-// bounds checks what the field tags say. A zero value is an absent one.
-func (c *checker) bounds(v reflect.Value, path string) {
-	switch v.Kind() {
-	case reflect.Map:
-		for _, name := range v.MapKeys() {
-			c.bounds(v.MapIndex(name), join(path, name.String()))
-		}
-		return
-	case reflect.Pointer:
-		if !v.IsNil() {
-			c.bounds(v.Elem(), path)
-		}
-		return
-	case reflect.Struct:
-	default:
-		return
-	}
-	for i := range v.NumField() {
-		f, field := v.Type().Field(i), v.Field(i)
-		if !f.IsExported() || f.Tag.Get("yaml") == "-" {
-			continue
-		}
-		at := join(path, f.Tag.Get("yaml"))
-		switch {
-		case field.Kind() == reflect.Map && f.Tag.Get("required") != "" && field.Len() == 0:
-			c.fault(at, "is missing or empty; at least one is needed")
-		case field.IsZero() && f.Tag.Get("required") != "":
-			c.fault(at, "is missing")
-		case field.IsZero():
-		case field.Type() == timeType:
-		default:
-			if text := outOfBounds(field, f.Tag); text != "" {
-				c.fault(at, "is %v; %s", field, text)
-			}
-			c.bounds(field, at)
-		}
-	}
-}
-
 func (c *checker) instance(path string, in Instance) {
 	if in.Endpoint != "" {
-		c.endpoint(join(path, "endpoint"), in)
+		c.endpoint(keypath.Join(path, "endpoint"), in)
 	}
 	switch keys := in.AccessKeyID != "" || in.AccessKeySecret != "" || in.SecurityToken != ""; {
 	case in.Credentials != "" && keys:
-		c.fault(join(path, "credentials"), "excludes access_key_id, access_key_secret and security_token; keep one or the other")
+		c.fault(keypath.Join(path, "credentials"), "excludes access_key_id, access_key_secret and security_token; keep one or the other")
 	case in.Credentials == "" && in.AccessKeyID == "":
-		c.fault(join(path, "access_key_id"), "is missing; set it, or name a provider in credentials")
+		c.fault(keypath.Join(path, "access_key_id"), "is missing; set it, or name a provider in credentials")
 	}
 	if in.Credentials == "" && in.AccessKeySecret == "" {
-		c.fault(join(path, "access_key_secret"), "is missing; set it, or name a provider in credentials")
+		c.fault(keypath.Join(path, "access_key_secret"), "is missing; set it, or name a provider in credentials")
 	}
 	c.signature(path, in)
 	if in.PoolMaxOverflow > 0 && in.PoolSize == 0 {
-		c.fault(join(path, "pool_max_overflow"), "has no effect without pool_size; set that too")
-		c.because(join(path, "pool_size"))
+		c.fault(keypath.Join(path, "pool_max_overflow"), "has no effect without pool_size; set that too")
+		c.because(keypath.Join(path, "pool_size"))
 	}
 }
 
@@ -132,15 +96,15 @@ const (
 )
 
 func (c *checker) tunnel(path, name string, t Tunnel) {
-	c.reference(join(path, "instance"), t.Instance)
+	c.reference(keypath.Join(path, "instance"), t.Instance)
 	if t.TableName != "" && !service.IsTableName(t.TableName) {
-		c.fault(join(path, "table_name"), tableNameRule, c.cfg.source.show(join(path, "table_name"), t.TableName))
+		c.fault(keypath.Join(path, "table_name"), tableNameRule, c.cfg.source.Show(keypath.Join(path, "table_name"), t.TableName))
 	}
-	if at := join(path, "tunnel_name"); t.TunnelName != "" && !service.IsTunnelName(t.TunnelName) {
-		c.fault(at, tunnelNameRule, c.cfg.source.show(at, t.TunnelName))
+	if at := keypath.Join(path, "tunnel_name"); t.TunnelName != "" && !service.IsTunnelName(t.TunnelName) {
+		c.fault(at, tunnelNameRule, c.cfg.source.Show(at, t.TunnelName))
 	}
-	if at := join(path, "client_tag"); !subscriber.ValidClientTag(t.ClientTag) {
-		c.fault(at, "is %s; take at most %d printable ASCII characters", c.cfg.source.show(at, t.ClientTag), subscriber.MaxClientTag)
+	if at := keypath.Join(path, "client_tag"); !subscriber.ValidClientTag(t.ClientTag) {
+		c.fault(at, "is %s; take at most %d printable ASCII characters", c.cfg.source.Show(at, t.ClientTag), subscriber.MaxClientTag)
 	}
 	c.consumer(path, name, t)
 	interval, timeout := subscriber.Config{Preset: subscriber.Preset(t.Preset), HeartbeatInterval: t.HeartbeatInterval, HeartbeatTimeout: t.HeartbeatTimeout}.Heartbeats()
@@ -149,18 +113,18 @@ func (c *checker) tunnel(path, name string, t Tunnel) {
 		if t.HeartbeatTimeout == 0 {
 			at = "heartbeat_interval"
 		}
-		c.fault(join(path, at), "heartbeat_timeout is %v and heartbeat_interval %v: the timeout, in whole seconds, must be at least %v, or one heartbeat that gets no answer costs the channels; three times the interval is a good choice", timeout, interval, least)
-		c.because(join(path, "heartbeat_timeout"), join(path, "heartbeat_interval"))
+		c.fault(keypath.Join(path, at), "heartbeat_timeout is %v and heartbeat_interval %v: the timeout, in whole seconds, must be at least %v, or one heartbeat that gets no answer costs the channels; three times the interval is a good choice", timeout, interval, least)
+		c.because(keypath.Join(path, "heartbeat_timeout"), keypath.Join(path, "heartbeat_interval"))
 	}
 	c.polls(path, t)
-	c.spec(join(path, "tunnel"), t.Tunnel)
+	c.spec(keypath.Join(path, "tunnel"), t.Tunnel)
 	inFlight := cmp.Or(t.MaxInFlight, subscriber.DefaultMaxInFlight)
 	for _, b := range names(t.Batchers) {
-		at := join(join(path, "batchers"), b)
+		at := keypath.Join(path, "batchers", b)
 		c.batcher(at, t.Batchers[b])
 		if size := cmp.Or(t.Batchers[b].BatchSize, batching.DefaultSize); size > inFlight {
-			c.fault(join(at, "batch_size"), "is %d, but max_in_flight is %d: no batch would ever be full; raise max_in_flight or lower batch_size", size, inFlight)
-			c.because(join(path, "max_in_flight"))
+			c.fault(keypath.Join(at, "batch_size"), "is %d, but max_in_flight is %d: no batch would ever be full; raise max_in_flight or lower batch_size", size, inFlight)
+			c.because(keypath.Join(path, "max_in_flight"))
 		}
 	}
 	if at := join(path, "scope"); divides(t.Scope) && len(t.Batchers) == 0 && t.Processors.Concurrency == 0 {
@@ -168,9 +132,9 @@ func (c *checker) tunnel(path, name string, t Tunnel) {
 		c.because(join(path, "batchers"), join(join(path, "processors"), "concurrency"))
 	}
 	if t.Forward != nil && len(t.Batchers) > 0 {
-		c.fault(join(path, "forward"), "excludes batchers; put forward into each batcher that should publish")
+		c.fault(keypath.Join(path, "forward"), "excludes batchers; put forward into each batcher that should publish")
 	}
-	c.failure(join(path, "failure"), t)
+	c.failure(keypath.Join(path, "failure"), t)
 }
 
 // consumer checks that no two enabled pipelines consume one tunnel. It is called in
@@ -181,7 +145,7 @@ func (c *checker) consumer(path, name string, t Tunnel) {
 	}
 	key := consumed{c.atService(t.Instance), t.topic()}
 	if first, ok := c.consumers[key]; ok {
-		c.fault(join(path, "tunnel_name"), "is the tunnel of %s too: each would get a part of the records; give them tunnels of their own", join("tunnels", first))
+		c.fault(keypath.Join(path, "tunnel_name"), "is the tunnel of %s too: each would get a part of the records; give them tunnels of their own", keypath.Join("tunnels", first))
 		return
 	}
 	c.consumers[key] = name
@@ -189,7 +153,7 @@ func (c *checker) consumer(path, name string, t Tunnel) {
 
 func (c *checker) reference(path, instance string) {
 	if _, ok := c.cfg.Instances[instance]; !ok && instance != "" && len(c.cfg.Instances) > 0 {
-		c.fault(path, "no instance is called %s%s", c.cfg.source.show(path, instance), suggest(instance, c.instances, "instances"))
+		c.fault(path, "no instance is called %s%s", c.cfg.source.Show(path, instance), strictyaml.Suggest(instance, c.instances, "instances"))
 		c.because("instances")
 	}
 }
@@ -201,28 +165,28 @@ func (c *checker) spec(path string, s TunnelSpec) {
 			set bool
 		}{{"type", s.Type != ""}, {"start", s.Start != ""}, {"end", !s.End.IsZero()}} {
 			if k.set {
-				c.fault(join(path, k.key), "has no effect unless create is true")
-				c.because(join(path, "create"))
+				c.fault(keypath.Join(path, k.key), "has no effect unless create is true")
+				c.because(keypath.Join(path, "create"))
 			}
 		}
 		return
 	}
 	start, _, err := s.start()
 	if err != nil {
-		at := join(path, "start")
-		c.fault(at, "is %s; it must be latest, earliest or a time such as 2026-01-31T00:00:00Z", c.cfg.source.show(at, s.Start))
+		at := keypath.Join(path, "start")
+		c.fault(at, "is %s; it must be latest, earliest or a time such as 2026-01-31T00:00:00Z", c.cfg.source.Show(at, s.Start))
 	}
 	for _, k := range []struct {
 		key string
 		at  time.Time
 	}{{"start", start}, {"end", s.End}} {
 		if !k.at.IsZero() && (!k.at.After(time.Unix(0, 0)) || k.at.Year() > lastYear) {
-			c.fault(join(path, k.key), "is %v; it must be after the beginning of 1970, from which the service counts, and before the end of %d", k.at.Format(time.RFC3339), lastYear)
+			c.fault(keypath.Join(path, k.key), "is %v; it must be after the beginning of 1970, from which the service counts, and before the end of %d", k.at.Format(time.RFC3339), lastYear)
 		}
 	}
 	if !s.End.IsZero() && !s.End.After(start) {
-		c.fault(join(path, "end"), "must be after start")
-		c.because(join(path, "start"))
+		c.fault(keypath.Join(path, "end"), "must be after start")
+		c.because(keypath.Join(path, "start"))
 	}
 }
 
@@ -233,15 +197,15 @@ const lastYear = 2261
 func (c *checker) polls(path string, t Tunnel) {
 	longest := cmp.Or(t.MaxPollInterval, subscriber.DefaultMaxPollInterval)
 	if t.MinPollInterval > longest {
-		c.fault(join(path, "min_poll_interval"), "is %v; it must not exceed max_poll_interval, which is %v", t.MinPollInterval, longest)
-		c.because(join(path, "max_poll_interval"))
+		c.fault(keypath.Join(path, "min_poll_interval"), "is %v; it must not exceed max_poll_interval, which is %v", t.MinPollInterval, longest)
+		c.because(keypath.Join(path, "max_poll_interval"))
 	}
 }
 
 func (c *checker) batcher(path string, b Batcher) {
 	if timeout := cmp.Or(b.BatchTimeout, batching.DefaultTimeout); b.BatchIdle >= timeout {
-		c.fault(join(path, "batch_idle"), "is %v; it must be below batch_timeout, which is %v", b.BatchIdle, timeout)
-		c.because(join(path, "batch_timeout"))
+		c.fault(keypath.Join(path, "batch_idle"), "is %v; it must be below batch_timeout, which is %v", b.BatchIdle, timeout)
+		c.because(keypath.Join(path, "batch_timeout"))
 	}
 }
 
@@ -253,8 +217,8 @@ func (c *checker) failure(path string, t Tunnel) {
 		if f.BackoffInitial == 0 {
 			at = "backoff_max"
 		}
-		c.fault(join(path, at), "backoff_initial (%v) must not be more than backoff_max (%v)", initial, longest)
-		c.because(join(path, "backoff_initial"), join(path, "backoff_max"))
+		c.fault(keypath.Join(path, at), "backoff_initial (%v) must not be more than backoff_max (%v)", initial, longest)
+		c.because(keypath.Join(path, "backoff_initial"), keypath.Join(path, "backoff_max"))
 	}
 	dl := f.DeadLetter
 	if dl == nil {
@@ -263,43 +227,43 @@ func (c *checker) failure(path string, t Tunnel) {
 			set bool
 		}{{"attempts", f.Attempts != 0}, {"give_up_after", f.GiveUpAfter != 0}, {"stop_after", f.StopAfter != nil}} {
 			if k.set {
-				c.fault(join(path, k.key), "has no effect without dead_letter: messages are tried again for ever; add dead_letter")
-				c.because(join(path, "dead_letter"))
+				c.fault(keypath.Join(path, k.key), "has no effect without dead_letter: messages are tried again for ever; add dead_letter")
+				c.because(keypath.Join(path, "dead_letter"))
 			}
 		}
 		return
 	}
 	if f.GiveUpAfter > 0 && f.GiveUpAfter < initial {
-		c.fault(join(path, "give_up_after"), "is %v, shorter than the pause before the second attempt (backoff_initial, %v): no message would get one in time; raise it, or lower backoff_initial", f.GiveUpAfter, initial)
-		c.because(join(path, "backoff_initial"))
+		c.fault(keypath.Join(path, "give_up_after"), "is %v, shorter than the pause before the second attempt (backoff_initial, %v): no message would get one in time; raise it, or lower backoff_initial", f.GiveUpAfter, initial)
+		c.because(keypath.Join(path, "backoff_initial"))
 	}
 	if s := f.StopAfter; s != nil && s.Of > 0 && s.Letters >= s.Of {
-		c.fault(join(join(path, "stop_after"), "letters"), "is %d among %d messages: it would never be exceeded; make it less than of", s.Letters, s.Of)
-		c.because(join(join(path, "stop_after"), "of"))
+		c.fault(keypath.Join(path, "stop_after", "letters"), "is %d among %d messages: it would never be exceeded; make it less than of", s.Letters, s.Of)
+		c.because(keypath.Join(path, "stop_after", "of"))
 	}
-	path = join(path, "dead_letter")
+	path = keypath.Join(path, "dead_letter")
 	switch {
 	case dl.Topic == "" && dl.Table == "":
 		c.fault(path, "needs a topic to publish to or a table to write to")
-		c.because(join(path, "topic"), join(path, "table"))
+		c.because(keypath.Join(path, "topic"), keypath.Join(path, "table"))
 		return
 	case dl.Topic != "" && dl.Table != "":
 		c.fault(path, "has both a topic and a table; keep one of them")
 		return
 	case dl.Topic != "":
 		if dl.Instance != "" {
-			c.fault(join(path, "instance"), "has no effect with topic; it says where a table is")
+			c.fault(keypath.Join(path, "instance"), "has no effect with topic; it says where a table is")
 		}
 		return
 	}
 	if dl.Publisher != "" {
-		c.fault(join(path, "publisher"), "has no effect with table; it says whose topic it is")
+		c.fault(keypath.Join(path, "publisher"), "has no effect with table; it says whose topic it is")
 	}
-	c.reference(join(path, "instance"), dl.Instance)
+	c.reference(keypath.Join(path, "instance"), dl.Instance)
 	if !service.IsTableName(dl.Table) {
-		c.fault(join(path, "table"), tableNameRule, c.cfg.source.show(join(path, "table"), dl.Table))
+		c.fault(keypath.Join(path, "table"), tableNameRule, c.cfg.source.Show(keypath.Join(path, "table"), dl.Table))
 	}
 	if dl.Table == t.TableName && c.atService(cmp.Or(dl.Instance, t.Instance)) == c.atService(t.Instance) {
-		c.fault(join(path, "table"), "is the table whose changes are handled: its dead letters would come back as changes; take another one")
+		c.fault(keypath.Join(path, "table"), "is the table whose changes are handled: its dead letters would come back as changes; take another one")
 	}
 }

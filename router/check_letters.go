@@ -3,6 +3,8 @@ package router
 import (
 	"cmp"
 	"unicode/utf8"
+
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 )
 
 // table identifies a table at the service.
@@ -25,7 +27,7 @@ func (c *checker) letters() {
 		t := c.cfg.Tunnels[name]
 		if dl := t.Failure.DeadLetter; dl != nil && dl.Table != "" {
 			if len(name) > maxPipeline || !utf8.ValidString(name) {
-				c.fault(join("tunnels", name), "dead letters are kept under the pipeline's name, which has %d bytes; a key column of their table takes up to %d, in UTF-8", len(name), maxPipeline)
+				c.fault(keypath.Join("tunnels", name), "dead letters are kept under the pipeline's name, which has %d bytes; a key column of their table takes up to %d, in UTF-8", len(name), maxPipeline)
 			}
 			from := table{c.atService(t.Instance), t.TableName}
 			to := table{c.atService(cmp.Or(dl.Instance, t.Instance)), dl.Table}
@@ -37,7 +39,7 @@ func (c *checker) letters() {
 	for from, leading := range ways {
 		for _, way := range leading {
 			if by := back(ways, way.to, from, make(map[table]bool)); by != "" {
-				c.fault(joinPath(join("tunnels", way.pipeline), "failure.dead_letter.table"), "is the table that %s handles, whose own dead letters lead back to the table handled here: they would go round for ever; take another one", join("tunnels", by))
+				c.fault(keypath.Join("tunnels", way.pipeline, "failure", "dead_letter", "table"), "is the table that %s handles, whose own dead letters lead back to the table handled here: they would go round for ever; take another one", keypath.Join("tunnels", by))
 			}
 		}
 	}

@@ -2,9 +2,12 @@ package router
 
 import (
 	"cmp"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -12,11 +15,11 @@ import (
 // their tunnels are handled how. Load and Parse read it from YAML; it may as
 // well be made in code. A zero field means its default.
 //
-// The field tags are what the file format is made of: yaml is the key, alias
-// another key with the same meaning, required, min and enum bound the value,
-// default is what an absent key means, unit tells byte counts from other
-// integers, and a secret value is never quoted in an error. The JSON schema and
-// the check of docs/config.md read them too.
+// The field tags define the file format: yaml is the key, alias another key with the
+// same meaning, required, min and enum bound the value, default is what an absent key
+// means, unit tells byte counts from other integers, and a secret value is never
+// shown in an error. The JSON schema and the tables of docs/config.md are generated
+// from them.
 type Config struct {
 	// Tablestore instances by a name of your choice.
 	Instances map[string]Instance `yaml:"instances" required:"true"`
@@ -24,15 +27,9 @@ type Config struct {
 	// Pipelines by a name of your choice: it names the pipeline in code (Handle), logs and dead letters.
 	Tunnels map[string]Tunnel `yaml:"tunnels" required:"true"`
 
-	source *source // where it was read from; nil for a configuration made in code
-}
-
-// source is the file behind a Config, so that faults that only show later, when
-// handlers and publishers come in, can name its lines too.
-type source struct {
-	file      string
-	lines     map[string]int    // by path
-	templates map[string]string // the text of values that the environment had a part in, by path
+	// source is the file, so that faults that are found later, when handlers and
+	// publishers are registered, have lines too; nil for a configuration made in code.
+	source *strictyaml.Document
 }
 
 // Instance is a Tablestore instance and how to reach it.
@@ -325,24 +322,30 @@ func (b Batcher) settings(isolate bool) batching.Batcher {
 	}
 }
 
+// names returns the keys of m, sorted.
+func names[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
 func (t Target) publisher() string { return cmp.Or(t.Publisher, DefaultPublisher) }
 
 // targetRef is a place in a tunnel's configuration that names a publisher.
-type targetRef struct{ path, publisher string }
+type targetRef struct {
+	keys      []string // of the place, from the tunnel
+	publisher string
+}
 
 // targets returns all places that name a publisher.
 func (t Tunnel) targets() []targetRef {
 	var refs []targetRef
 	if t.Forward != nil {
-		refs = append(refs, targetRef{"forward", t.Forward.publisher()})
+		refs = append(refs, targetRef{[]string{"forward"}, t.Forward.publisher()})
 	}
 	for _, b := range names(t.Batchers) {
 		if to := t.Batchers[b].Forward; to != nil {
-			refs = append(refs, targetRef{join(join("batchers", b), "forward"), to.publisher()})
+			refs = append(refs, targetRef{[]string{"batchers", b, "forward"}, to.publisher()})
 		}
 	}
 	if dl := t.Failure.DeadLetter; dl != nil && dl.Topic != "" {
-		refs = append(refs, targetRef{"failure.dead_letter", cmp.Or(dl.Publisher, DefaultPublisher)})
+		refs = append(refs, targetRef{[]string{"failure", "dead_letter"}, cmp.Or(dl.Publisher, DefaultPublisher)})
 	}
 	return refs
 }

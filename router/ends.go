@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/watermill-ots/watermill-ots/ots"
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -146,7 +147,7 @@ func (r *Router) end(subs []*subscription) error {
 			<-s.done
 		}
 		if err := errors.Join(closed[i], s.pipeline.ended()); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", join("tunnels", s.name), err))
+			errs = append(errs, fmt.Errorf("%s: %w", keypath.Join("tunnels", s.name), err))
 		}
 	}
 	return errors.Join(errs...)

@@ -28,12 +28,6 @@ func Stopping(r *Router) bool {
 	}
 }
 
-// Join and Parent are the functions on paths.
-var (
-	Join   = join
-	Parent = parent
-)
-
 // PanicLog is panicLog.
 type PanicLog struct{ log panicLog }
 

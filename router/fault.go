@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/watermill-ots/watermill-ots/internal/oneline"
 )
 
 var (
@@ -26,7 +24,7 @@ type Fault struct {
 	Path string // keys from the top, joined by dots, such as tunnels.orders.batchers.s3, and quoted where a name has a dot itself; empty for the whole file
 	Text string // what is wrong, and what to do
 
-	because []string // other paths that this follows from: when they are faulty themselves, this is not reported
+	because []string // other paths that this follows from: if one of them is faulty itself, this is not reported
 }
 
 // String returns "file:line: path: text", without the parts that are missing.
@@ -66,33 +64,14 @@ func (e *ConfigError) Error() string {
 // Unwrap returns ErrInvalidConfig.
 func (e *ConfigError) Unwrap() error { return ErrInvalidConfig }
 
-// locate adds file and line to a fault: those of its path, or of the nearest
-// thing around it that is in the file.
-func (s *source) locate(f Fault) Fault {
-	if s == nil {
-		return f
-	}
-	f.File = s.file
-	for path := f.Path; ; path = parent(path) {
-		if line, ok := s.lines[path]; ok || path == "" {
-			f.Line = line
-			return f
-		}
-	}
+// locate adds file and line to a fault: the line of its path, or of the closest
+// mapping around it that is in the file.
+func (c Config) locate(f Fault) Fault {
+	f.File, f.Line = c.source.File(), c.source.Line(f.Path)
+	return f
 }
 
-// show returns a value as an error shows it. What a variable of the environment
-// contains may be a secret in the wrong place: its name is shown instead.
-func (s *source) show(path, value string) string {
-	if s != nil {
-		if template, ok := s.templates[path]; ok {
-			return oneline.Text(template, maxShown) + ", whose value is not shown"
-		}
-	}
-	return strconv.Quote(shorten(value))
-}
-
-// configError makes an error of faults, nil if there are none.
+// configError returns an error with the faults, nil if there are none.
 func configError(faults []Fault) error {
 	if len(faults) == 0 {
 		return nil

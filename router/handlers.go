@@ -8,6 +8,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
+	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
 )
 
 // ErrDrop, returned by Process (wrapped or not), acks the message without any
@@ -43,25 +45,25 @@ type Handlers struct {
 // check returns what keeps h from serving the tunnel.
 func (h Handlers) check(name string, t Tunnel) []Fault {
 	var faults []Fault
-	path := join("tunnels", name)
+	path := keypath.Join("tunnels", name)
 	fault := func(at, format string, args ...any) {
 		faults = append(faults, Fault{Path: at, Text: fmt.Sprintf(format, args...)})
 	}
-	batchers := join(path, "batchers")
+	batchers := keypath.Join(path, "batchers")
 	for _, b := range names(h.Batches) {
 		cfg, ok := t.Batchers[b]
 		switch {
 		case !ok:
-			fault(batchers, "Handlers.Batches has a handler for %q, but no batcher is called so%s", b, suggest(b, names(t.Batchers), "batchers"))
+			fault(batchers, "Handlers.Batches has a handler for %q, but no batcher is called so%s", b, strictyaml.Suggest(b, names(t.Batchers), "batchers"))
 		case cfg.Forward != nil:
-			fault(join(batchers, b), "forward publishes its batches, but Handlers.Batches has a handler too; keep one of them")
+			fault(keypath.Join(batchers, b), "forward publishes its batches, but Handlers.Batches has a handler too; keep one of them")
 		case h.Batches[b] == nil:
-			fault(join(batchers, b), "its handler in Handlers.Batches is nil")
+			fault(keypath.Join(batchers, b), "its handler in Handlers.Batches is nil")
 		}
 	}
 	for _, b := range names(t.Batchers) {
 		if _, ok := h.Batches[b]; !ok && t.Batchers[b].Forward == nil {
-			fault(join(batchers, b), "has no handler: add one to Handlers.Batches, or forward its batches to a publisher")
+			fault(keypath.Join(batchers, b), "has no handler: add one to Handlers.Batches, or forward its batches to a publisher")
 		}
 	}
 	_, hasDefault := t.Batchers[batching.DefaultBatcher]

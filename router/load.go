@@ -1,15 +1,11 @@
 package router
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"os"
-	"reflect"
 	"slices"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
 )
 
 // Load reads a configuration from a YAML file. See Parse.
@@ -21,55 +17,33 @@ func Load(path string) (Config, error) {
 	return Parse(path, data)
 }
 
-// Parse reads a configuration from YAML; name stands for the file in errors.
+// Parse reads a configuration from YAML; name names the file in errors.
 //
 // ${VAR} in a value becomes the environment variable VAR, ${VAR:-text} becomes
 // text when VAR is unset or empty, and $${ a plain ${. A default may have
-// references of its own, and braces if they balance. Variables are put in
-// after the YAML is read, so that their content cannot change its structure; and
-// what they contain is not shown in errors, as it may be a secret.
+// references of its own, and braces if they balance. Variables are replaced
+// after the YAML is parsed, so their content cannot change its structure. Errors do
+// not show their content, which may be a secret.
 //
-// It is strict: an unknown key, a value of a wrong type or outside its bounds,
-// a reference to something that is not there and a missing environment
+// Parse is strict: an unknown key, a value of a wrong type or outside its bounds,
+// a reference to something that does not exist and a missing environment
 // variable are all reported, in one *ConfigError, with file and line. Only keys at
-// the top that begin with x- are not looked at: they hold what anchors share.
+// the top that begin with x- are ignored: they hold what anchors share.
 func Parse(name string, data []byte) (Config, error) {
-	root, fault := document(data)
-	if fault != nil {
-		fault.File = name
-		return Config{}, configError([]Fault{*fault})
+	cfg, source := strictyaml.Read[Config](name, data, os.LookupEnv)
+	cfg.source = source
+	var faults []Fault
+	for _, f := range source.Faults() {
+		faults = append(faults, Fault{File: name, Line: f.Line, Path: f.Path, Text: f.Text})
 	}
-	d := newDecoder(name, os.LookupEnv)
-	cfg := Config{source: d.source}
-	d.value(root, reflect.ValueOf(&cfg).Elem(), "", "")
-	// A second look, at how the values fit together. What is wrong by itself
-	// is not reported twice.
+	// Then how the values fit together, except what follows from the faults above.
 	for _, f := range check(cfg) {
-		if !slices.ContainsFunc(append(f.because, f.Path), d.known) {
-			d.faults = append(d.faults, d.source.locate(f))
+		if !slices.ContainsFunc(append(f.because, f.Path), source.Faulty) {
+			faults = append(faults, cfg.locate(f))
 		}
 	}
-	if err := configError(d.faults); err != nil {
+	if err := configError(faults); err != nil {
 		return Config{}, err
 	}
 	return cfg, nil
-}
-
-// document returns the root of the only YAML document in data.
-func document(data []byte) (*yaml.Node, *Fault) {
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	var doc, second yaml.Node
-	if err := dec.Decode(&doc); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, &Fault{Text: "the file is empty; it needs instances and tunnels"}
-		}
-		return nil, syntaxFault(data, err)
-	}
-	switch err := dec.Decode(&second); {
-	case err == nil:
-		return nil, &Fault{Line: second.Line, Text: "a second document begins here; put everything into one"}
-	case !errors.Is(err, io.EOF):
-		return nil, syntaxFault(data, err)
-	}
-	return doc.Content[0], nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -84,7 +85,7 @@ func (r *Router) Observe(o Observers) error {
 			return nil
 		})
 		if err != nil {
-			return fmt.Errorf("observing the batches of %s: %w", join("tunnels", name), err)
+			return fmt.Errorf("observing the batches of %s: %w", keypath.Join("tunnels", name), err)
 		}
 	}
 	r.mu.Lock()

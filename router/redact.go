@@ -3,22 +3,15 @@ package router
 import (
 	"encoding/json"
 	"fmt"
-	"reflect"
+
+	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
 )
 
 // shownInstance is an Instance without its methods.
 type shownInstance Instance
 
 // redacted returns in with other texts for its secrets.
-func (in Instance) redacted() shownInstance {
-	v := reflect.ValueOf(&in).Elem()
-	for i := range v.NumField() {
-		if f := v.Field(i); v.Type().Field(i).Tag.Get("secret") != "" && f.String() != "" {
-			f.SetString("REDACTED")
-		}
-	}
-	return shownInstance(in)
-}
+func (in Instance) redacted() shownInstance { return shownInstance(strictyaml.Redacted(in)) }
 
 // String returns the settings without the secrets, so that a Config can be logged.
 func (in Instance) String() string { return fmt.Sprintf("%+v", in.redacted()) }

@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -55,7 +56,7 @@ func (r *Router) Replay(ctx context.Context, tunnel string) (Replayed, error) {
 		return Replayed{}, r.unknownTunnel("Replay", tunnel)
 	}
 	if dl := t.Failure.DeadLetter; dl == nil || dl.Table == "" {
-		return Replayed{}, r.faulty(Fault{Path: join(join("tunnels", tunnel), "failure"), Text: "Replay reads a dead-letter table, but dead_letter has none; give it a table, or use ReplayMessage for a topic"})
+		return Replayed{}, r.faulty(Fault{Path: keypath.Join("tunnels", tunnel, "failure"), Text: "Replay reads a dead-letter table, but dead_letter has none; give it a table, or use ReplayMessage for a topic"})
 	}
 	done, err := r.use("replay")
 	if err != nil {
@@ -72,7 +73,7 @@ func (r *Router) Replay(ctx context.Context, tunnel string) (Replayed, error) {
 	rp := newReplay(p, r.letterTable(tunnel), t)
 	r.mu.Unlock()
 	if err := rp.run(ctx); err != nil {
-		return rp.count, fmt.Errorf("replay %s: %w", join("tunnels", tunnel), err)
+		return rp.count, fmt.Errorf("replay %s: %w", keypath.Join("tunnels", tunnel), err)
 	}
 	return rp.count, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/ots"
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -98,7 +99,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 		faults = append(faults, Fault{Path: "tunnels", Text: allDisabled})
 	}
 	for i, f := range faults {
-		faults[i] = cfg.source.locate(f)
+		faults[i] = cfg.locate(f)
 	}
 	if err := configError(faults); err != nil {
 		return nil, err
@@ -154,7 +155,7 @@ func (r *Router) Handle(tunnel string, h Handlers) error {
 		return err
 	}
 	if _, twice := r.handlers[tunnel]; twice {
-		return r.faulty(Fault{Path: join("tunnels", tunnel), Text: "Handle is called twice for this tunnel"})
+		return r.faulty(Fault{Path: keypath.Join("tunnels", tunnel), Text: "Handle is called twice for this tunnel"})
 	}
 	r.handlers[tunnel] = h
 	return nil
@@ -239,7 +240,7 @@ func (r *Router) configurable(what string) error {
 // faulty makes an error of faults, with their lines.
 func (r *Router) faulty(faults ...Fault) error {
 	for i, f := range faults {
-		faults[i] = r.cfg.source.locate(f)
+		faults[i] = r.cfg.locate(f)
 	}
 	return configError(faults)
 }

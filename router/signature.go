@@ -3,6 +3,7 @@ package router
 import (
 	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/ots"
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 )
 
 // signatureV4 is the value of signature_version that needs a region.
@@ -18,14 +19,15 @@ func (in Instance) signatureVersion() ots.SignatureVersion {
 
 // signature checks signature_version and region together.
 func (c *checker) signature(path string, in Instance) {
-	at := join(path, "region")
+	at := keypath.Join(path, "region")
 	switch service.CheckSignature(in.signatureVersion(), in.Region) {
 	case service.RegionMissing:
 		c.fault(at, "is missing; signature_version: v4 needs the region of the instance, such as cn-hangzhou")
 	case service.RegionMalformed:
-		c.fault(at, "is %s; a region is written as in cn-hangzhou, in lower case and without the rest of the endpoint", c.cfg.source.show(at, in.Region))
+		c.fault(at, "is %s; a region is written as in cn-hangzhou, in lower case and without the rest of the endpoint", c.cfg.source.Show(at, in.Region))
 	case service.RegionUnused:
+
 		c.fault(at, "has no effect without signature_version: v4; set that too, or remove it")
-		c.because(join(path, "signature_version"))
+		c.because(keypath.Join(path, "signature_version"))
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -173,7 +174,7 @@ func (r *Router) newSubscriptions(start starter) ([]*subscription, error) {
 	for _, name := range r.cfg.enabled() {
 		sub, err := subscriber.New(r.subscriberConfig(name), r.logger)
 		if err != nil {
-			return subs, fmt.Errorf("%s: %w", join("tunnels", name), err)
+			return subs, fmt.Errorf("%s: %w", keypath.Join("tunnels", name), err)
 		}
 		r.subscribers[name] = sub
 		subs = append(subs, &subscription{

@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 )
 
 // topicLetters publishes dead letters.
@@ -48,7 +50,7 @@ func (r *Router) limitedLetters(name string) []Fault {
 	if !ok || limited.MaxPayloadBytes() == 0 {
 		return nil
 	}
-	at := joinPath(join("tunnels", name), "failure.dead_letter")
+	at := keypath.Join("tunnels", name, "failure", "dead_letter")
 	return []Fault{{Path: at, Text: fmt.Sprintf("the publisher called %s takes messages of at most %d bytes, but a dead letter holds a whole row and may be larger: it could never be kept; use dead_letter.table, which keeps letters of any size",
-		r.cfg.source.show(join(at, "publisher"), pub), limited.MaxPayloadBytes())}}
+		r.cfg.source.Show(keypath.Join(at, "publisher"), pub), limited.MaxPayloadBytes())}}
 }

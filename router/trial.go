@@ -11,6 +11,8 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/ots"
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
+	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -46,7 +48,7 @@ func (r *Router) TestRecords(ctx context.Context, tunnel string, records ...*ots
 	unmarshaler, ok := r.payloads[format]
 	r.mu.Unlock()
 	if !ok {
-		return nil, fmt.Errorf("test %s: %w: no payload format called %q is registered", join("tunnels", tunnel), ErrInvalidConfig, format)
+		return nil, fmt.Errorf("test %s: %w: no payload format called %q is registered", keypath.Join("tunnels", tunnel), ErrInvalidConfig, format)
 	}
 	outcomes := make([]Outcome, len(records))
 	var messages []*message.Message
@@ -65,7 +67,7 @@ func (r *Router) TestRecords(ctx context.Context, tunnel string, records ...*ots
 			outcomes[i].Dropped = true
 			continue
 		case err != nil:
-			return nil, fmt.Errorf("test %s: record %d: %w", join("tunnels", tunnel), i+1, err)
+			return nil, fmt.Errorf("test %s: record %d: %w", keypath.Join("tunnels", tunnel), i+1, err)
 		}
 		msg.UUID = cmp.Or(msg.UUID, filled.UUID)
 		ots.WithRecord(msg, &filled)
@@ -127,7 +129,7 @@ func (r *Router) Test(ctx context.Context, tunnel string, messages ...*message.M
 	outcomes, keys := make([]Outcome, len(messages)), make([]string, len(messages))
 	for i, msg := range messages {
 		if found[msg] != nil {
-			return nil, fmt.Errorf("test %s: message %d is given twice", join("tunnels", tunnel), i+1)
+			return nil, fmt.Errorf("test %s: message %d is given twice", keypath.Join("tunnels", tunnel), i+1)
 		}
 		outcomes[i].Message, keys[i] = msg, orderingKey(msg, r.cfg.Tunnels[tunnel])
 		found[msg] = &outcomes[i]
@@ -157,7 +159,7 @@ func (r *Router) trialPipeline(tunnel string, w watch) (*pipeline, error) {
 // unknownTunnel is the error of a method that was called for a tunnel that is
 // not in the configuration.
 func (r *Router) unknownTunnel(method, tunnel string) error {
-	return r.faulty(Fault{Path: "tunnels", Text: fmt.Sprintf("%s is called for %q, but no tunnel is called so%s", method, tunnel, suggest(tunnel, names(r.cfg.Tunnels), "tunnels"))})
+	return r.faulty(Fault{Path: "tunnels", Text: fmt.Sprintf("%s is called for %q, but no tunnel is called so%s", method, tunnel, strictyaml.Suggest(tunnel, names(r.cfg.Tunnels), "tunnels"))})
 }
 
 // orderingKey is the key by which the subscriber would order msg.

@@ -1,7 +1,6 @@
-package router
+package strictyaml
 
 import (
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,9 +8,9 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/oneline"
 )
 
-// suggest ends an error text about a name that is not among known ones: with
-// the one that was probably meant, or with all of them.
-func suggest(name string, known []string, kind string) string {
+// Suggest returns the end of an error text about a name that is not among the known
+// ones: the name that was probably meant, or all of them.
+func Suggest(name string, known []string, kind string) string {
 	if best := nearest(name, known); best != "" {
 		return "; did you mean " + strconv.Quote(best) + "?"
 	}
@@ -31,14 +30,14 @@ const (
 	// maxListed bounds the names that an error lists.
 	maxListed = 30
 
-	// maxCompared bounds the names that are compared with one that is wrong, and
-	// maxComparedLen their length: a file with thousands of wrong names is read
-	// in no time, too.
+	// maxCompared bounds the names that are compared with a wrong one, and
+	// maxComparedLen their length, so that a file with thousands of wrong names is
+	// read quickly too.
 	maxCompared    = 300
 	maxComparedLen = 64
 )
 
-// nearest returns the known name that is few typing errors away from name, or "".
+// nearest returns the known name that differs from name by few typing errors, or "".
 func nearest(name string, known []string) string {
 	if len(name) > maxComparedLen || len(known) > maxCompared {
 		return ""
@@ -46,7 +45,7 @@ func nearest(name string, known []string) string {
 	best, least := "", max(1, len(name)/3)+1
 	for _, k := range sorted(known) {
 		if len(k)-len(name) >= least || len(name)-len(k) >= least {
-			continue // so many letters are missing at least
+			continue // too many letters are missing
 		}
 		if d := distance(strings.ToLower(name), strings.ToLower(k)); d < least {
 			best, least = k, d
@@ -55,7 +54,7 @@ func nearest(name string, known []string) string {
 	return best
 }
 
-// sorted returns all in order, and all themselves if they are so already.
+// sorted returns all in order: all itself if it is sorted already.
 func sorted(all []string) []string {
 	if slices.IsSorted(all) {
 		return all
@@ -75,7 +74,7 @@ func shorten(text string) string {
 }
 
 // distance counts the letters to insert, delete, replace or swap with their
-// neighbour to make b of a (optimal string alignment).
+// neighbour to turn a into b (optimal string alignment).
 func distance(a, b string) int {
 	before, above, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range above {
@@ -97,6 +96,3 @@ func distance(a, b string) int {
 	}
 	return above[len(b)]
 }
-
-// names returns the keys of m.
-func names[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

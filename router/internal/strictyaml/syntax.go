@@ -1,4 +1,4 @@
-package router
+package strictyaml
 
 import (
 	"bytes"
@@ -10,15 +10,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxLocating bounds the bytes that are parsed to find a syntax error: enough for
-// some hundred lines to be looked through from the end to the beginning.
+// maxLocating bounds the bytes that are parsed to find a syntax error: enough to try
+// some hundred lines, from the end of the file to its beginning.
 const maxLocating = 4 << 20
 
 // syntaxFault turns an error of the YAML parser into a fault.
 //
-// The parser's line is often that of the mapping around the error. The line
-// that a person has to look at is the one behind the longest beginning of the
-// file that can be parsed.
+// The parser's line is often that of the mapping around the error. The line to
+// look at is the one after the longest beginning of the file that can be parsed.
 func syntaxFault(data []byte, err error) *Fault {
 	line, from := 0, 0
 	for end, left := len(data), maxLocating; end > 0 && left > 0; {
@@ -52,8 +51,8 @@ func syntaxFault(data []byte, err error) *Fault {
 	return &Fault{Line: line, Text: "not valid YAML: " + advise(text)}
 }
 
-// advise adds to the parser's text what to do about values that are not in quotes. An
-// anchor's name is left out: it may be a secret that begins with an asterisk.
+// advise adds to the parser's text what to do about a value that is not in quotes. It
+// leaves out an anchor's name: it may be a secret that begins with an asterisk.
 func advise(text string) string {
 	switch {
 	case strings.HasPrefix(text, "unknown anchor"):
@@ -67,8 +66,8 @@ func advise(text string) string {
 }
 
 // flowReference finds the first ${ that is not in quotes inside of { } or [ ], where
-// YAML takes its { for a mapping. It returns its offset and the variable's name. The
-// data, which are not valid, begin with a line that is outside of all braces.
+// YAML reads its { as a mapping. It returns the offset and the variable's name. data,
+// which is not valid, begins with a line outside of all braces.
 func flowReference(data []byte) (offset int, name string, found bool) {
 	depth := 0 // of { and [
 	for at := 0; at < len(data); at++ {
@@ -90,7 +89,7 @@ func flowReference(data []byte) (offset int, name string, found bool) {
 	return 0, "", false
 }
 
-// lineLength returns the length of the line that text begins with, without its end.
+// lineLength returns the length of the first line of text, without its line break.
 func lineLength(text []byte) int {
 	if i := bytes.IndexByte(text, '\n'); i >= 0 {
 		return i
@@ -98,8 +97,8 @@ func lineLength(text []byte) int {
 	return len(text)
 }
 
-// quotedLength returns the length of what is in quotes at the beginning of text,
-// with them. An open quote ends with the line.
+// quotedLength returns the length of the quoted string at the beginning of text,
+// including its quotes. An open quote ends with the line.
 func quotedLength(text []byte) int {
 	for at := 1; at < lineLength(text); at++ {
 		switch {

@@ -1,4 +1,4 @@
-package router
+package strictyaml
 
 import (
 	"errors"
@@ -6,28 +6,28 @@ import (
 	"strings"
 )
 
-// maxDefaults bounds how deep defaults stand in defaults.
+// maxDefaults bounds how deep defaults are nested.
 const maxDefaults = 16
 
 var (
-	errNoReference = errors.New("has a ${ that begins no ${VARIABLE} or ${VARIABLE:-default}; write $${ for a plain ${")
+	errNoReference = errors.New("has a ${ that does not begin a ${VARIABLE} or ${VARIABLE:-default}; write $${ for a plain ${")
 	errUnclosed    = errors.New("has a ${VARIABLE:-default} without its }: each { in a default needs a }; if the value has a # or a comma, put it in quotes")
-	errTooDeep     = fmt.Errorf("has more than %d defaults inside of each other", maxDefaults)
+	errTooDeep     = fmt.Errorf("has more than %d nested defaults", maxDefaults)
 )
 
 // expansion is a value with its references to the environment replaced.
 type expansion struct {
 	text    string
-	changed bool // there was something to replace
-	fromEnv bool // text has the content of a variable, which may be a secret
+	changed bool // text had references
+	fromEnv bool // text contains the content of a variable, which may be a secret
 }
 
-// expand replaces the references to the environment in text. The errors name variables
-// and never their content.
+// expand replaces the references to the environment in text. Its errors name variables
+// and never show their content.
 //
-// A default goes on to the } that belongs to its ${, so that it may have braces and
-// references itself. What variables contain is not looked at again. The syntax of
-// a default counts also if it is not used; the variables in it need not be set then.
+// A default ends at the } that belongs to its ${, so it may have braces and references
+// itself. The content of variables is not expanded. A default must be well-formed
+// even if it is not used, but the variables in it need not be set then.
 func expand(text string, lookup func(string) (string, bool)) (expansion, error) {
 	if !strings.Contains(text, "${") {
 		return expansion{text: text}, nil
@@ -37,7 +37,7 @@ func expand(text string, lookup func(string) (string, bool)) (expansion, error) 
 	return expansion{text: x.out.String(), changed: true, fromEnv: x.fromEnv}, err
 }
 
-// expander reads in from at on, and writes out.
+// expander reads in, starting at at, and writes to out.
 type expander struct {
 	in      string
 	at      int
@@ -47,12 +47,12 @@ type expander struct {
 }
 
 // literal reads up to the } that ends the default around it, or at depth 0 to the end of
-// the text. Nothing is written unless used.
+// the text. It writes only if used.
 func (x *expander) literal(depth int, used bool) error {
 	if depth > maxDefaults {
 		return errTooDeep
 	}
-	braces := 0 // open ones of the default's own
+	braces := 0 // open braces of the default's own
 	for x.at < len(x.in) {
 		rest := x.in[x.at:]
 		switch {
@@ -110,7 +110,7 @@ func (x *expander) reference(depth int, used bool) error {
 	return nil
 }
 
-// content writes what a variable contains.
+// content writes the content of a variable.
 func (x *expander) content(value string, used bool) {
 	x.write(value, used)
 	x.fromEnv = x.fromEnv || used && value != ""
@@ -122,7 +122,7 @@ func (x *expander) write(text string, used bool) {
 	}
 }
 
-// variableName returns the name that text begins with, or "".
+// variableName returns the variable name at the beginning of text, or "".
 func variableName(text string) string {
 	for i := range len(text) {
 		switch c := text[i]; {

@@ -1,46 +1,27 @@
-package router
+package strictyaml
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 )
 
-// decoder fills a Config from YAML nodes and collects all faults on the way.
-// The yaml package's own decoding gives neither lines for values nor all
-// faults at once.
-//
-// Invariants:
-//   - source.lines has every path that is in the file.
-//   - bad has every path with a fault, and the path that a misspelt key
-//     probably stands for: what follows from these faults is not reported.
+// decoder fills a struct from YAML nodes and its Document from what it finds on the way.
 type decoder struct {
+	*Document
 	lookup func(string) (string, bool) // environment
-	faults []Fault
-	source *source
-	bad    map[string]bool
-}
-
-func newDecoder(file string, lookup func(string) (string, bool)) *decoder {
-	return &decoder{lookup: lookup, source: &source{file: file, lines: make(map[string]int), templates: make(map[string]string)}, bad: make(map[string]bool)}
 }
 
 func (d *decoder) fault(line int, path, format string, args ...any) {
 	d.bad[path] = true
-	d.faults = append(d.faults, Fault{File: d.source.file, Line: line, Path: path, Text: fmt.Sprintf(format, args...)})
-}
-
-// known reports whether a fault at path, or around it, has been found before.
-func (d *decoder) known(path string) bool {
-	for ; path != ""; path = parent(path) {
-		if d.bad[path] {
-			return true
-		}
-	}
-	return d.bad[""]
+	d.faults = append(d.faults, Fault{Line: line, Path: path, Text: fmt.Sprintf(format, args...)})
 }
 
 var (
@@ -51,8 +32,8 @@ var (
 // value decodes node into v.
 func (d *decoder) value(node *yaml.Node, v reflect.Value, path string, tag reflect.StructTag) {
 	node = resolve(node)
-	if _, ok := d.source.lines[path]; !ok {
-		d.source.lines[path] = node.Line
+	if _, ok := d.lines[path]; !ok {
+		d.lines[path] = node.Line
 	}
 	switch t := v.Type(); {
 	case t == durationType, t == timeType:
@@ -83,7 +64,7 @@ func resolve(node *yaml.Node) *yaml.Node {
 
 func isNull(node *yaml.Node) bool { return node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" }
 
-// tagged reports a tag that is not one of YAML's own, and whether there is one.
+// tagged reports a tag that is not one of YAML's own as a fault, and returns whether there is one.
 // The tag is not shown: it may be a secret that begins with an exclamation mark.
 func (d *decoder) tagged(node *yaml.Node, path string) bool {
 	if node.Style&yaml.TaggedStyle == 0 || strings.HasPrefix(node.ShortTag(), "!!") {
@@ -93,8 +74,8 @@ func (d *decoder) tagged(node *yaml.Node, path string) bool {
 	return true
 }
 
-// hidden reports a key that has no value, in a mapping that has secrets: such a
-// key is what comes of a secret with a comma that is not in quotes.
+// hidden reports a key without a value, in a mapping that has secrets. Such a key
+// may be a part of a secret: one with a comma that is not in quotes.
 func (d *decoder) hidden(line int, path string) {
 	d.fault(line, path, "has an unknown key without a value, which is not shown; if it is a part of a secret, put that in quotes")
 }
@@ -109,8 +90,8 @@ func hasSecrets(t reflect.Type) bool {
 	return false
 }
 
-// isTemplate reports whether key, at the top of the file, is one that holds what
-// the file itself uses by way of anchors, and that nothing else looks at.
+// isTemplate reports whether key is at the top of the file and holds what anchors
+// share. It is not decoded.
 func isTemplate(path, key string) bool { return path == "" && strings.HasPrefix(key, "x-") }
 
 // structure decodes a mapping with fixed keys.
@@ -133,7 +114,7 @@ func (d *decoder) structure(node *yaml.Node, v reflect.Value, path string) {
 	given := make(map[string]*yaml.Node)
 	for _, e := range d.entries(node, path, v.Type()) {
 		name := e.key.Value
-		at := join(path, name)
+		at := keypath.Join(path, name)
 		t, ok := targets[name]
 		if !ok {
 			if isTemplate(path, name) {
@@ -143,13 +124,13 @@ func (d *decoder) structure(node *yaml.Node, v reflect.Value, path string) {
 				d.hidden(e.key.Line, path)
 				continue
 			}
-			kind := "keys here"
+			known, kind := slices.Sorted(maps.Keys(targets)), "keys here"
 			if path == "" {
 				kind = "keys here, besides x-...,"
 			}
-			d.fault(e.key.Line, join(path, shorten(name)), "unknown key%s", suggest(name, names(targets), kind))
-			if meant := nearest(name, names(targets)); meant != "" {
-				d.bad[join(path, targets[meant].field.Tag.Get("yaml"))] = true
+			d.fault(e.key.Line, keypath.Join(path, shorten(name)), "unknown key%s", Suggest(name, known, kind))
+			if meant := nearest(name, known); meant != "" {
+				d.bad[keypath.Join(path, targets[meant].field.Tag.Get("yaml"))] = true
 			}
 			continue
 		}
@@ -159,27 +140,27 @@ func (d *decoder) structure(node *yaml.Node, v reflect.Value, path string) {
 			continue
 		}
 		given[canonical] = e.key
-		d.source.lines[join(path, canonical)] = e.key.Line
-		d.source.lines[at] = e.key.Line
+		d.lines[keypath.Join(path, canonical)] = e.key.Line
+		d.lines[at] = e.key.Line
 		d.value(e.value, t.value, at, t.field.Tag)
 		if opposite := t.field.Tag.Get("zero"); t.value.Kind() == reflect.Bool && opposite != "" {
 			v.FieldByName(opposite).SetBool(!t.value.Bool())
 		}
 		if d.bad[at] {
-			d.bad[join(path, canonical)] = true
+			d.bad[keypath.Join(path, canonical)] = true
 		}
-		if text, ok := d.source.templates[at]; ok {
-			d.source.templates[join(path, canonical)] = text
+		if text, ok := d.templates[at]; ok {
+			d.templates[keypath.Join(path, canonical)] = text
 		}
 	}
 }
 
-// named decodes a mapping whose keys are names of the user's.
+// named decodes a mapping whose keys are names that the user chooses.
 func (d *decoder) named(node *yaml.Node, v reflect.Value, path string) {
 	v.Set(reflect.MakeMap(v.Type()))
 	for _, e := range d.entries(node, path, v.Type()) {
-		at := join(path, e.key.Value)
-		d.source.lines[at] = e.key.Line
+		at := keypath.Join(path, e.key.Value)
+		d.lines[at] = e.key.Line
 		element := reflect.New(v.Type().Elem()).Elem()
 		d.structure(resolve(e.value), element, at)
 		v.SetMapIndex(reflect.ValueOf(e.key.Value), element)

@@ -1,16 +1,18 @@
-package router
+package strictyaml
 
 import (
 	"reflect"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 )
 
 // entry is one key of a mapping with its value.
 type entry struct{ key, value *yaml.Node }
 
-// entries returns the keys of a mapping. It reports keys that come twice, and
-// puts in what "<<" merges, behind the mapping's own keys.
+// entries returns the keys of a mapping, followed by those that "<<" merges into it. It
+// reports keys that are given twice. The mapping is decoded into a t.
 func (d *decoder) entries(node *yaml.Node, path string, t reflect.Type) []entry {
 	switch {
 	case isNull(node), d.tagged(node, path):
@@ -41,7 +43,7 @@ const (
 	merged
 )
 
-// add adds the keys of mapping that are not there yet, and then what it merges.
+// add adds the keys of mapping that m does not have yet, and then those that it merges.
 func (m *merger) add(mapping *yaml.Node) {
 	m.state[mapping] = merging
 	lines := make(map[string]int)
@@ -57,7 +59,7 @@ func (m *merger) add(mapping *yaml.Node) {
 		case twice && m.guarded && isNull(value):
 			m.hidden(key.Line, m.path)
 		case twice:
-			m.fault(key.Line, join(m.path, name), "is given twice, first on line %d", first)
+			m.fault(key.Line, keypath.Join(m.path, name), "is given twice, first on line %d", first)
 		case !m.seen[name]:
 			m.seen[name] = true
 			m.entries = append(m.entries, entry{key, value})
@@ -84,7 +86,7 @@ func (m *merger) merge(value *yaml.Node) {
 			m.fault(source.Line, m.path, "merges %s; << takes mappings", describe(source))
 		case m.state[source] == merging:
 			m.fault(source.Line, m.path, "merges itself")
-		case m.state[source] == merged: // all of its keys are there
+		case m.state[source] == merged: // m has all of its keys
 		default:
 			m.add(source)
 		}

@@ -1,10 +1,9 @@
-package router
+package strictyaml
 
 import (
 	"errors"
 	"math"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,14 +36,14 @@ func (d *decoder) scalar(node *yaml.Node, v reflect.Value, path string, tag refl
 		return
 	}
 	if x.fromEnv {
-		d.source.templates[path] = node.Value
+		d.templates[path] = node.Value
 	}
 	quoted := "a text that is not shown"
 	if !secret {
 		quoted = d.quoted(node, path, x)
 	}
-	// What is in quotes is a text, unless it came out of the environment, where
-	// everything is one.
+	// A value in quotes is a text, unless it came from the environment, where all
+	// values are texts.
 	isText := node.ShortTag() == "!!str" || node.ShortTag() == "!!timestamp"
 	const marked = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
 	typed := !x.changed && (node.Style&marked != 0 || isText && node.Style&yaml.TaggedStyle != 0)
@@ -70,7 +69,7 @@ func (d *decoder) scalar(node *yaml.Node, v reflect.Value, path string, tag refl
 		}
 	}
 	if v.CanInt() && v.IsZero() && tag.Get("zero") != "" { // a meaning of its own, where an absent key means the default
-		v.SetInt(off)
+		v.SetInt(Off)
 		return
 	}
 	if text := outOfBounds(v, tag); text != "" {
@@ -78,10 +77,11 @@ func (d *decoder) scalar(node *yaml.Node, v reflect.Value, path string, tag refl
 	}
 }
 
-// off is what 0 in a file becomes where the field tag gives it a meaning.
-const off = -1
+// Off is what 0 in a file becomes where the field tag zero gives it a meaning.
+const Off = -1
 
-// parsed reports a value that is not what is wanted, or is so only as a text.
+// parsed reports a value that is not what is wanted, or only in quotes, as a fault, and
+// returns whether it is as wanted.
 func (d *decoder) parsed(node *yaml.Node, path string, err error, isText bool, quoted, want string) bool {
 	switch {
 	case err != nil:
@@ -92,7 +92,7 @@ func (d *decoder) parsed(node *yaml.Node, path string, err error, isText bool, q
 	return err == nil && !isText
 }
 
-// quoted returns a non-secret value as errors show it.
+// quoted returns a value that is not a secret as errors show it.
 func (d *decoder) quoted(node *yaml.Node, path string, x expansion) string {
 	switch {
 	case x.changed && x.text == "":
@@ -100,10 +100,10 @@ func (d *decoder) quoted(node *yaml.Node, path string, x expansion) string {
 	case x.changed && !x.fromEnv:
 		return strconv.Quote(shorten(x.text)) + " (" + oneline.Text(node.Value, maxShown) + ")"
 	}
-	return d.source.show(path, x.text)
+	return d.Show(path, x.text)
 }
 
-// expected says what values a field takes, for people.
+// expected describes the values that a field takes, for error texts.
 func expected(t reflect.Type, tag reflect.StructTag) string {
 	switch {
 	case t == durationType:
@@ -158,11 +158,11 @@ func parseNumber(text string, v reflect.Value, tag reflect.StructTag) error {
 	return err
 }
 
-// longestDuration bounds durations, so that sums of them do not overflow.
+// longestDuration bounds durations so that sums of them do not overflow.
 const longestDuration = 876000 * time.Hour // 100 years
 
-// parseDuration takes Go durations and bare numbers, which are seconds. The result is
-// somewhat more than longestDuration for all that is longer.
+// parseDuration takes Go durations, and plain numbers as seconds. The result for a longer
+// number than longestDuration is slightly above longestDuration.
 func parseDuration(text string) (time.Duration, error) {
 	if strings.ContainsAny(text, "_xXiI") { // forms of ParseFloat that no other number here has: 1_000, 0x1p4, Inf
 		return 0, errors.New("neither a duration nor a number")
@@ -199,43 +199,4 @@ func parseBytes(text string) (int64, error) {
 		return 0, errors.New("too large")
 	}
 	return n * factor, nil
-}
-
-// outOfBounds compares v with the bounds in its tag and returns what is wrong,
-// or "".
-func outOfBounds(v reflect.Value, tag reflect.StructTag) string {
-	if enum := tag.Get("enum"); enum != "" {
-		if all := strings.Split(enum, ","); !slices.Contains(all, v.String()) {
-			return strings.TrimPrefix(suggest(v.String(), all, "possible values"), "; ")
-		}
-	}
-	if v.Type() == durationType && v.Int() > int64(longestDuration) {
-		return "it must be at most 876000h, which is 100 years"
-	}
-	least := tag.Get("min")
-	if least == "" {
-		return ""
-	}
-	var low int64
-	if v.Type() == durationType {
-		d, err := time.ParseDuration(least)
-		if err != nil {
-			panic("router: malformed min tag " + least)
-		}
-		low = int64(d)
-	} else {
-		n, err := strconv.ParseInt(least, 10, 64)
-		if err != nil {
-			panic("router: malformed min tag " + least)
-		}
-		low = n
-	}
-	if v.Int() >= low || v.Int() == off && tag.Get("zero") != "" {
-		return ""
-	}
-	text := "it must be at least " + least
-	if def := tag.Get("default"); v.Int() == 0 && def != "" {
-		text += " (leave the key out for the default: " + def + ")"
-	}
-	return text
 }
