@@ -2,14 +2,11 @@ package router
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/cenkalti/backoff/v4"
 
-	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
 	"github.com/watermill-ots/watermill-ots/subscriber"
@@ -86,68 +83,12 @@ func (r *Router) parts(name string) parts {
 		handlers:    r.handlers[name],
 		middlewares: r.middlewares,
 		publishers:  r.publishers,
-		letters:     r.letters(name),
+		letters:     r.letterStore(name),
 		onBatch:     r.onBatch[name],
 		stops:       r.stops,
 		end:         func(err error) { r.brakePipeline(name, err) },
 		logger:      r.logger.With(watermill.LogFields{"tunnel": name}),
 	}
-}
-
-// letters needs mu. It returns where the tunnel's dead letters go, nil for nowhere.
-func (r *Router) letters(name string) letterbox {
-	dl := r.cfg.Tunnels[name].Failure.DeadLetter
-	switch {
-	case dl == nil:
-		return nil
-	case dl.Topic != "":
-		return &topicLetters{publisher: r.publishers[cmp.Or(dl.Publisher, DefaultPublisher)], topic: dl.Topic}
-	}
-	return r.letterTable(name)
-}
-
-// letterCredentials needs mu. It returns the cache that all letter tables of an instance
-// share. Run closes it.
-func (r *Router) letterCredentials(instance string) *service.CredentialsCache {
-	c := r.letterKeys[instance]
-	if c == nil {
-		c = service.NewCredentialsCache(r.cfg.Instances[instance].provider(r.credentials), r.logger)
-		if r.letterKeys == nil {
-			r.letterKeys = make(map[string]*service.CredentialsCache)
-		}
-		r.letterKeys[instance] = c
-	}
-	return c
-}
-
-// letterTable needs mu. The tunnel has a dead-letter table.
-func (r *Router) letterTable(name string) *tableLetters {
-	t := r.cfg.Tunnels[name]
-	at := t.deadLetterInstance()
-	in := r.cfg.Instances[at]
-	return &tableLetters{
-		client: &tableClient{service.TableClient{
-			Endpoint: in.Endpoint, Instance: in.Name, Region: in.Region,
-			Transport: r.transports[at], Credentials: r.letterCredentials(at), Timeout: tableCallTimeout,
-		}},
-		table:  t.Failure.DeadLetter.Table,
-		logger: r.logger.With(watermill.LogFields{"tunnel": name}),
-	}
-}
-
-// prepareLetters creates dead-letter tables that are missing, and refuses those that have another key. It does so before
-// anything runs: when a letter has to be written it would be too late to find out
-// that it cannot be done.
-func (r *Router) prepareLetters(ctx context.Context) error {
-	var errs []error
-	for _, name := range names(r.pipelines) {
-		if table, ok := r.pipelines[name].policy.letters.(*tableLetters); ok {
-			if err := r.unlessStopping(table.prepare(ctx)); err != nil {
-				errs = append(errs, fmt.Errorf("%s.failure.dead_letter: %w", keypath.Join("tunnels", name), err))
-			}
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // subscriberConfig needs mu. It is the subscriber's form of a tunnel's configuration.

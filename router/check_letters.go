@@ -5,6 +5,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
+	"github.com/watermill-ots/watermill-ots/router/internal/letters"
 )
 
 // table identifies a table at the service.
@@ -26,8 +27,8 @@ func (c *checker) letters() {
 	for _, name := range names(c.cfg.Tunnels) {
 		t := c.cfg.Tunnels[name]
 		if dl := t.Failure.DeadLetter; dl != nil && dl.Table != "" {
-			if len(name) > maxPipeline || !utf8.ValidString(name) {
-				c.fault(keypath.Join("tunnels", name), "dead letters are kept under the pipeline's name, which has %d bytes; a key column of their table takes up to %d, in UTF-8", len(name), maxPipeline)
+			if len(name) > letters.MaxPipeline || !utf8.ValidString(name) {
+				c.fault(keypath.Join("tunnels", name), "dead letters are kept under the pipeline's name, which has %d bytes; a key column of their table takes up to %d, in UTF-8", len(name), letters.MaxPipeline)
 			}
 			from := table{c.atService(t.Instance), t.TableName}
 			to := table{c.atService(cmp.Or(dl.Instance, t.Instance)), dl.Table}

@@ -43,7 +43,7 @@ type parts struct {
 	handlers    Handlers
 	middlewares []message.HandlerMiddleware // the router's
 	publishers  map[string]message.Publisher
-	letters     letterbox // nil: messages are tried again for ever
+	letters     letterStore // nil: messages are retried without limit
 	onBatch     func(batching.Handled)
 	stops       context.Context // ends when the Router stops
 	end         func(error)     // ends this pipeline alone

@@ -19,17 +19,9 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/ots"
+	"github.com/watermill-ots/watermill-ots/router/internal/letters"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
-
-// letterTimeout bounds the writing of one dead letter.
-const letterTimeout = 30 * time.Second
-
-// letterbox takes dead letters. put returns when the letter is kept. The same
-// letter may come twice.
-type letterbox interface {
-	put(ctx context.Context, letter *DeadLetter) error
-}
 
 // policy is a pipeline's failure policy, the outermost part of it. A failed
 // message is nacked, and the subscriber delivers it again, in order and with
@@ -41,7 +33,7 @@ type letterbox interface {
 // failure it is in another, attempts.
 type policy struct {
 	pipeline    string
-	letters     letterbox // nil: messages are tried again for ever
+	letters     letterStore // nil: messages are retried without limit
 	attempts    int
 	giveUpAfter time.Duration                 // 0: never
 	failed      func(*message.Message, error) // nil: not called
@@ -185,11 +177,11 @@ func (p *policy) failure(msg *message.Message, came arrival, err error) error {
 	if reason == "" || p.brake.holds() {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(came.ctx, letterTimeout)
+	ctx, cancel := context.WithTimeout(came.ctx, letters.Timeout)
 	defer cancel()
 	letter := p.letter(msg, came, err, max(1, j.attempts))
 	fields := watermill.LogFields{"message_uuid": letter.ID, "key": letter.Key, "attempts": letter.Attempts, "reason": reason}
-	if putErr := p.letters.put(ctx, letter); putErr != nil {
+	if putErr := p.letters.Put(ctx, letter); putErr != nil {
 		// The message stays: it is tried again, and so is the letter.
 		return fmt.Errorf("keeping a dead letter after %d attempts: %w; the message failed with: %w", letter.Attempts, putErr, err)
 	}
@@ -234,14 +226,14 @@ func (p *policy) reason(j judgement, err error) string {
 }
 
 // letter makes a dead letter of a message.
-func (p *policy) letter(msg *message.Message, came arrival, err error, attempts int) *DeadLetter {
-	l := &DeadLetter{
+func (p *policy) letter(msg *message.Message, came arrival, err error, attempts int) *letters.Letter {
+	l := &letters.Letter{
 		Pipeline: p.pipeline,
 		ID:       came.id,
 		Identity: came.identity(msg),
 		Error:    err.Error(),
 		Attempts: attempts,
-		FailedAt: now(),
+		FailedAt: letters.Now(),
 		Metadata: came.metadata,
 		Payload:  came.payload,
 		Table:    came.metadata[subscriber.MetadataTable],

@@ -15,6 +15,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/ots"
+	"github.com/watermill-ots/watermill-ots/router/internal/letters"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -58,13 +59,13 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// memoryLetters is a letterbox in memory.
+// memoryLetters is a letterStore in memory.
 type memoryLetters struct {
-	letters []*DeadLetter
+	letters []*letters.Letter
 	err     error
 }
 
-func (m *memoryLetters) put(_ context.Context, l *DeadLetter) error {
+func (m *memoryLetters) Put(_ context.Context, l *letters.Letter) error {
 	if m.err != nil {
 		return m.err
 	}

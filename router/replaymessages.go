@@ -8,30 +8,31 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/ots"
+	"github.com/watermill-ots/watermill-ots/router/internal/feed"
 )
 
-// ReplayMessage handles a published dead letter once more, through the pipeline that
+// ReplayMessage handles a published dead letter again, through the pipeline that
 // it came from. It is a handler for a subscription to the topic of the dead
 // letters, such as
 //
 //	r.Watermill().AddConsumerHandler("replay", "dead-letters", sub, r.ReplayMessage)
 //
-// and returns the error of the attempt. The letter does not wait in its batch for
-// others. Order and further attempts are those of that subscription. The
+// and returns the error of the attempt. The letter does not wait for others in its
+// batch. Order and further attempts are those of that subscription. The
 // message's context bounds the attempt.
 func (r *Router) ReplayMessage(msg *message.Message) error {
 	return r.replayMessages(msg.Context(), []*message.Message{msg})[0]
 }
 
-// ReplayMessages handles published dead letters once more, each once, through the
-// pipelines that they came from: those of one primary key in the given order, one after the
-// other, all others side by side, in batches. It returns what became of each, nil
-// for success; after a failure the later letters of that key are left alone, and
-// their errors wrap ack.ErrCalledBack. Messages are neither acked nor nacked, and their contexts
-// do not matter: many subscribers end them with the ack.
+// ReplayMessages handles published dead letters again, each once, through the
+// pipelines that they came from: those of one primary key one at a time, in the given
+// order, all others concurrently, in batches. It returns the outcome of each, nil
+// for success. After a failure it skips the later letters of that key, and their errors
+// wrap ack.ErrCalledBack. It neither acks nor nacks the messages, and ignores their
+// contexts: many subscribers end them with the ack.
 //
-// It needs no Run, and may be called while Run does its work. What is not done when ctx ends or
-// the Router is closed fails.
+// ReplayMessages does not need Run, and may be called while Run works. Letters that are
+// not done when ctx ends or the Router is closed fail.
 func (r *Router) ReplayMessages(ctx context.Context, messages ...*message.Message) []error {
 	done, err := r.use("replay messages")
 	if err != nil {
@@ -47,7 +48,7 @@ func (r *Router) ReplayMessages(ctx context.Context, messages ...*message.Messag
 	return r.replayMessages(ctx, messages)
 }
 
-// replayMessages handles dead letters in one feed for each pipeline.
+// replayMessages feeds dead letters to their pipelines, to all of them at once.
 func (r *Router) replayMessages(ctx context.Context, messages []*message.Message) []error {
 	errs := make([]error, len(messages))
 	type feeding struct {
@@ -78,8 +79,7 @@ func (r *Router) replayMessages(ctx context.Context, messages []*message.Message
 	var wg sync.WaitGroup
 	for _, f := range feedings {
 		wg.Go(func() { // ends with its attempts, which ctx bounds
-			feed := feed{handle: f.pipeline.attempt}
-			for i, err := range feed.run(ctx, f.messages, f.keys, false) {
+			for i, err := range feed.Run(ctx, f.pipeline.attempt, f.messages, f.keys) {
 				errs[f.places[i]] = err
 			}
 		})

@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"context"
@@ -12,11 +12,10 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
-// ErrLetterTable is wrapped by errors about a dead-letter table that is there
-// but is not one.
-var ErrLetterTable = errors.New("the table cannot hold dead letters")
+// ErrTable is wrapped by errors about an existing table that cannot hold letters.
+var ErrTable = errors.New("the table cannot hold dead letters")
 
-// Reasons to warn of a table.
+// Reasons to warn about a table.
 var (
 	errLettersExpire = errors.New("the table has a time to live: letters that are older vanish, replayed or not; set it to -1")
 	errNoUpdates     = errors.New("the table does not allow updates: Replay cannot claim letters in it; allow them")
@@ -25,9 +24,9 @@ var (
 // letterKey is the primary key of a dead-letter table.
 var letterKey = []string{columnPipeline, columnSequence, columnID}
 
-// prepare creates the table when it is missing, and refuses one that is
-// there with another primary key.
-func (t *tableLetters) prepare(ctx context.Context) error {
+// Prepare creates the table if it is missing. It returns an error that wraps ErrTable if
+// the table exists with another primary key.
+func (t *Table) Prepare(ctx context.Context) error {
 	err := t.verify(ctx)
 	if service.HasCode(err, service.CodeObjectNotExist) {
 		err = t.client.call(ctx, "CreateTable", t.create)
@@ -36,13 +35,13 @@ func (t *tableLetters) prepare(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("preparing the dead-letter table %s: %w", t.table, err)
+		return fmt.Errorf("preparing the dead-letter table %s: %w", t.name, err)
 	}
 	return nil
 }
 
-func (t *tableLetters) create(c *tablestore.TableStoreClient) error {
-	meta := &tablestore.TableMeta{TableName: t.table}
+func (t *Table) create(c *tablestore.TableStoreClient) error {
+	meta := &tablestore.TableMeta{TableName: t.name}
 	for _, name := range letterKey {
 		meta.AddPrimaryKeyColumn(name, tablestore.PrimaryKeyType_STRING)
 	}
@@ -54,12 +53,12 @@ func (t *tableLetters) create(c *tablestore.TableStoreClient) error {
 	return err
 }
 
-// verify checks the table as it is at the service, and warns of settings that
-// make it a bad place for letters.
-func (t *tableLetters) verify(ctx context.Context) error {
+// verify checks the primary key of the existing table, and logs settings that do not suit
+// letters.
+func (t *Table) verify(ctx context.Context) error {
 	var resp *tablestore.DescribeTableResponse
 	err := t.client.call(ctx, "DescribeTable", func(c *tablestore.TableStoreClient) (err error) {
-		resp, err = c.DescribeTable(&tablestore.DescribeTableRequest{TableName: t.table})
+		resp, err = c.DescribeTable(&tablestore.DescribeTableRequest{TableName: t.name})
 		return err
 	})
 	if err != nil {
@@ -70,12 +69,12 @@ func (t *tableLetters) verify(ctx context.Context) error {
 		wanted[i] = name + " STRING"
 	}
 	if has, want := strings.Join(keySchema(resp.TableMeta), ", "), strings.Join(wanted, ", "); has != want {
-		return fmt.Errorf("%w: its primary key is (%s), that of a dead-letter table is (%s); name another table in dead_letter.table, which is created if it is missing", ErrLetterTable, has, want)
+		return fmt.Errorf("%w: its primary key is (%s), that of a dead-letter table is (%s); name another table in dead_letter.table, which is created if it is missing", ErrTable, has, want)
 	}
 	if o := resp.TableOption; o != nil {
 		for warning, is := range map[error]bool{errLettersExpire: o.TimeToAlive > 0, errNoUpdates: o.AllowUpdate != nil && !*o.AllowUpdate} {
 			if is {
-				t.logger.Error("The dead-letter table has a setting that does not suit it", warning, watermill.LogFields{"table": t.table})
+				t.logger.Error("The dead-letter table has a setting that does not suit it", warning, watermill.LogFields{"table": t.name})
 			}
 		}
 	}

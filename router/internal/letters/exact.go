@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"cmp"
@@ -7,9 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// exactText holds the texts of a dead letter that JSON and string columns cannot hold: those that
-// are not UTF-8, and those that are too long for a column. What is
-// shown in their place is readable, and restore puts the exact ones back.
+// exactText holds the texts of a letter that JSON and string columns cannot hold: those
+// that are not UTF-8, and those that are too long for a column. The letter has a
+// readable text in their place, and restore puts the exact ones back.
 type exactText struct {
 	Fields   map[string][]byte `json:"fields,omitempty"` // by the name in JSON
 	Metadata []exactEntry      `json:"metadata,omitempty"`
@@ -21,8 +21,8 @@ type exactEntry struct {
 }
 
 // texts returns the fields of l that are text, by their names in JSON. Error is
-// not among them: its text is for people, and may be changed to be shown.
-func (l *DeadLetter) texts() map[string]*string {
+// not among them: it is only shown, and may be changed for that.
+func (l *Letter) texts() map[string]*string {
 	return map[string]*string{
 		columnID: &l.ID, columnIdentity: &l.Identity, columnTable: &l.Table, columnTunnel: &l.Tunnel,
 		columnChannel: &l.Channel, columnType: &l.Type, columnKey: &l.Key,
@@ -30,8 +30,8 @@ func (l *DeadLetter) texts() map[string]*string {
 }
 
 // exactOf returns a copy of l whose texts are UTF-8 of at most limit bytes each,
-// and what the copy lacks: nil if it lacks nothing.
-func exactOf(l *DeadLetter, limit int) (readable *DeadLetter, exact *exactText) {
+// and the texts that the copy lacks: nil if it lacks none.
+func exactOf(l *Letter, limit int) (readable *Letter, exact *exactText) {
 	fields := *l
 	x := exactText{Fields: make(map[string][]byte)}
 	for name, text := range fields.texts() {
@@ -46,7 +46,7 @@ func exactOf(l *DeadLetter, limit int) (readable *DeadLetter, exact *exactText) 
 	return &fields, &x
 }
 
-// splitMetadata takes the entries out of m that are not UTF-8.
+// splitMetadata separates the entries of m that are not UTF-8 from the others.
 func splitMetadata(m map[string]string) (plain map[string]string, exact []exactEntry) {
 	for k, v := range m {
 		if !utf8.ValidString(k) || !utf8.ValidString(v) {
@@ -67,7 +67,7 @@ func splitMetadata(m map[string]string) (plain map[string]string, exact []exactE
 }
 
 // restore puts the exact texts into l. It does nothing for nil.
-func (x *exactText) restore(l *DeadLetter) {
+func (x *exactText) restore(l *Letter) {
 	if x == nil {
 		return
 	}
@@ -84,8 +84,8 @@ func (x *exactText) restore(l *DeadLetter) {
 	}
 }
 
-// clip shortens text to n bytes at most, between two characters, and makes it
-// UTF-8, since the service takes nothing else as a string.
+// clip shortens text to at most n bytes, between two characters, and turns it into
+// UTF-8: the service takes no other strings.
 func clip(text string, n int) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	if len(text) <= n {

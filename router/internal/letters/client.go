@@ -1,7 +1,6 @@
-package router
+package letters
 
 import (
-	"cmp"
 	"context"
 	"time"
 
@@ -11,23 +10,24 @@ import (
 )
 
 const (
-	tableCallTimeout = 20 * time.Second
-	// tableTries is how often a call is tried that fails transiently.
-	tableTries = 3
-	tablePause = 100 * time.Millisecond // before the second try; doubles
+	callTimeout = 20 * time.Second
+	// callTries is how often a call is tried that fails transiently.
+	callTries = 3
+	callPause = 100 * time.Millisecond // before the second try; doubles
 )
 
-// tableClient makes calls of the table API of one instance, for dead-letter
-// tables. Safe for concurrent use.
+// tableClient makes calls of the table API of one instance and retries transient
+// failures. Safe for concurrent use.
 type tableClient struct{ service.TableClient }
 
 // call makes one call, tied to ctx. f must be idempotent: it is called again after
-// failures that are transient.
+// transient failures.
 func (c *tableClient) call(ctx context.Context, op string, f func(*tablestore.TableStoreClient) error) error {
-	pause := tablePause
+	pause := callPause
 	for try := 1; ; try++ {
 		err := c.Call(ctx, op, f)
-		if err == nil || try == tableTries || ctx.Err() != nil || !service.IsTransient(err) {
+		if err == nil || try == callTries || ctx.Err() != nil || !service.IsTransient(err) {
+
 			return err
 		}
 		timer := time.NewTimer(pause)
@@ -44,8 +44,8 @@ func (c *tableClient) call(ctx context.Context, op string, f func(*tablestore.Ta
 // maxBatchWrite is how many rows the service takes in one BatchWriteRow.
 const maxBatchWrite = 200
 
-// writeRows writes rows of one table, each on its own, and returns the error of each. Rows
-// that fail transiently are retried, so the changes must be idempotent.
+// writeRows writes rows of one table, each on its own, and returns the error of each.
+// Transient failures are retried, so the changes must be idempotent.
 func (c *tableClient) writeRows(ctx context.Context, changes []tablestore.RowChange) []error {
 	errs := make([]error, len(changes))
 	for first := 0; first < len(changes); first += maxBatchWrite {
@@ -55,7 +55,7 @@ func (c *tableClient) writeRows(ctx context.Context, changes []tablestore.RowCha
 	return errs
 }
 
-// writeBatch is writeRows for as many rows as a request holds.
+// writeBatch is writeRows for the rows of one request.
 func (c *tableClient) writeBatch(ctx context.Context, changes []tablestore.RowChange, errs []error) {
 	left := make([]int, len(changes)) // the rows whose outcome is not final
 	for i := range left {
@@ -90,11 +90,6 @@ func (c *tableClient) writeBatch(ctx context.Context, changes []tablestore.RowCh
 		return failure
 	})
 	for _, i := range left {
-		errs[i] = err // of the last try, which says more than an earlier answer
+		errs[i] = err // of the last try
 	}
-}
-
-// deadLetterInstance is the name of the instance that holds t's dead-letter table.
-func (t Tunnel) deadLetterInstance() string {
-	return cmp.Or(t.Failure.DeadLetter.Instance, t.Instance)
 }

@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"encoding/json"
@@ -9,8 +9,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// storedRecord is the JSON form of a record in dead letters. Unlike the
-// default payload it keeps everything: types, versions, deletions.
+// storedRecord is the JSON form of a record in letters. Unlike the default payload
+// it keeps everything: types, versions, deletions.
 type storedRecord struct {
 	Instance   string         `json:"instance"`
 	Table      string         `json:"table"`
@@ -37,14 +37,14 @@ type storedCell struct {
 	Timestamp int64       `json:"timestamp,omitempty"`
 }
 
-// storedValue is a value as text, or as bytes where it is binary or no UTF-8.
+// storedValue is a value as text, or as bytes if it is binary or not UTF-8.
 type storedValue struct {
 	Kind  string `json:"kind"`
 	Text  string `json:"text,omitempty"`
 	Bytes []byte `json:"bytes,omitempty"`
 }
 
-// storeRecord returns nil for nil.
+// storeRecord returns the stored form of r, nil for nil.
 func storeRecord(r *ots.Record) *storedRecord {
 	if r == nil {
 		return nil
@@ -81,7 +81,7 @@ func storeValue(v ots.Value) storedValue {
 	return s
 }
 
-// restore makes a record of s again, as of a first delivery. It returns nil for nil.
+// restore returns the record that was stored, as of a first delivery. It returns nil for nil.
 func (s *storedRecord) restore() (*ots.Record, error) {
 	if s == nil {
 		return nil, nil
@@ -152,7 +152,7 @@ func encodeRecord(r *ots.Record) (string, error) {
 	return string(b), err
 }
 
-// decodeRecord reads what encodeRecord wrote.
+// decodeRecord is the inverse of encodeRecord.
 func decodeRecord(text string) (*ots.Record, error) {
 	if text == "" {
 		return nil, nil

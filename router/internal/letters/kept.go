@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"errors"
@@ -10,17 +10,19 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/oneline"
 )
 
-// errForeignRow is what a row gives that was not written as a dead letter.
-var errForeignRow = errors.New("the row is no dead letter")
+// errForeignRow is the error of a row that was not written as a letter.
+var errForeignRow = errors.New("the row is not a dead letter")
 
-// kept is a row of a dead-letter table: a letter, or something that cannot be
-// read as one.
+// maxShown bounds the bytes of each key column that an error shows.
+const maxShown = 100
+
+// kept is a row of a dead-letter table: a letter, or a row that cannot be read as one.
 type kept struct {
-	*DeadLetter        // as far as it could be read
-	foreign     error  // why the row is not a letter; nil for a letter
-	id          string // third column of its key
-	key         string // column key, as it orders letters
-	size        int    // bytes of its sections
+	*Letter        // as far as it could be read
+	foreign error  // why the row is not a letter; nil for a letter
+	id      string // third column of its key
+	key     string // column key, as it orders letters
+	size    int    // bytes of its sections
 
 	packing *packing // nil once it is unpacked, and for a letter that is not packed
 	parts   string   // column parts
@@ -30,7 +32,7 @@ type kept struct {
 	claimedUntil int64
 }
 
-// primaryKey is the letter's own.
+// primaryKey returns the key of the letter's row.
 func (k *kept) primaryKey() *tablestore.PrimaryKey {
 	return rowKey(k.Pipeline, k.Sequence, k.id)
 }
@@ -40,7 +42,7 @@ func (k *kept) claimed(now time.Time) bool {
 	return k.claim != "" && now.UnixMilli() < k.claimedUntil
 }
 
-// name is how an error shows the row.
+// name returns the row's key as errors show it.
 func (k *kept) name() string {
 	return fmt.Sprintf("(%s, %s, %s)", oneline.Text(k.Pipeline, maxShown), oneline.Text(k.Sequence, maxShown), oneline.Text(k.id, maxShown))
 }
@@ -66,7 +68,7 @@ func cellsOf(key *tablestore.PrimaryKey, columns []*tablestore.AttributeColumn) 
 			}
 		}
 	}
-	for _, column := range key.PrimaryKeys { // last: no attribute may be taken for the key
+	for _, column := range key.PrimaryKeys { // last, so that no attribute is taken for the key
 		c.texts[column.ColumnName], _ = column.Value.(string)
 	}
 	return c
@@ -81,17 +83,17 @@ func (c *cells) has() bool {
 	return c.texts[columnID] != "" && attempts && failed && (metadata || parts)
 }
 
-// keptOf reads a row.
+// keptOf decodes a row.
 func keptOf(row *tablestore.Row) *kept {
 	c := cellsOf(row.PrimaryKey, row.Columns)
-	l := &DeadLetter{
+	l := &Letter{
 		Pipeline: c.texts[columnPipeline], Sequence: c.texts[columnSequence], ID: c.texts[columnID], Identity: c.texts[columnID],
 		Table: c.texts[columnTable], Tunnel: c.texts[columnTunnel], Channel: c.texts[columnChannel],
 		Type: c.texts[columnType], Key: c.texts[columnKey], Error: c.texts[columnError],
 		Attempts: int(c.numbers[columnAttempts]), FailedAt: millis(c.numbers[columnFailedAt]),
 	}
 	k := &kept{
-		DeadLetter: l, id: l.ID, key: l.Key, parts: c.texts[columnParts], failedAt: c.numbers[columnFailedAt],
+		Letter: l, id: l.ID, key: l.Key, parts: c.texts[columnParts], failedAt: c.numbers[columnFailedAt],
 		claim: c.texts[columnClaim], claimedUntil: c.numbers[columnClaimedUntil],
 	}
 	if !c.has() {

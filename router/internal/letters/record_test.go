@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"encoding/json"
@@ -42,8 +42,8 @@ func genCells() *rapid.Generator[[]ots.Cell] {
 	})
 }
 
-// A dead letter gives back the very record that failed.
-func TestDeadLetter_keeps_any_record(t *testing.T) {
+// A letter gives back the very record that failed.
+func TestLetter_keeps_any_record(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := &ots.Record{
 			Instance: "i", Table: "t", Tunnel: "u", Channel: "c", UUID: "id", Attempt: 1,
@@ -56,7 +56,7 @@ func TestDeadLetter_keeps_any_record(t *testing.T) {
 			r.PrimaryKey = append(r.PrimaryKey, ots.Column{Name: "k", Value: v})
 		}
 		bytes := rapid.Map(rapid.SliceOf(rapid.Byte()), func(b []byte) string { return string(b) })
-		l := &DeadLetter{
+		l := &Letter{
 			Pipeline: "p", ID: "x" + bytes.Draw(t, "id"), Identity: bytes.Draw(t, "identity"), Table: "t", Type: bytes.Draw(t, "typ"), Key: bytes.Draw(t, "text"),
 			Error: "boom", Attempts: 3, FailedAt: time.UnixMilli(1).UTC(),
 			Metadata: rapid.MapOf(bytes, bytes).Draw(t, "metadata"), Payload: rapid.SliceOfN(rapid.Byte(), 1, 50).Draw(t, "payload"), Record: r,
@@ -65,8 +65,8 @@ func TestDeadLetter_keeps_any_record(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := ParseDeadLetter(b)
-		if err != nil {
+		got := new(Letter)
+		if err := json.Unmarshal(b, got); err != nil {
 			t.Fatal(err)
 		}
 		if !reflect.DeepEqual(got, l) {

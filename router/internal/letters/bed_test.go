@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"context"
@@ -12,22 +12,28 @@ import (
 	"reflect"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
+	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
 	"github.com/watermill-ots/watermill-ots/ots"
+	"github.com/watermill-ots/watermill-ots/router/internal/feed"
 )
 
-// lettersBed is a pipeline with an empty dead-letter table, whose requests the test
-// can look at, stop and lose the answers of.
-type lettersBed struct {
+// bed is an empty dead-letter table and a handler of its letters. The test can count, stop
+// and lose the answers of the requests.
+type bed struct {
 	*testbed.Bed
-	router *Router
-	table  *tableLetters
-	wire   *wire
+	process func(*message.Message) error
+	keys    *service.CredentialsCache
+	table   *Table
+	wire    *wire
 }
 
 // wire is what is between a table's client and the emulator.
@@ -94,7 +100,7 @@ func (w *wire) cutAfter(n int) {
 func (w *wire) fail(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.left, w.heal = n, tableTries
+	w.left, w.heal = n, callTries
 }
 
 func (w *wire) loseAnswers(operation string, n int) {
@@ -103,66 +109,60 @@ func (w *wire) loseAnswers(operation string, n int) {
 	w.lose[operation] = n
 }
 
-func newLettersBed(t *testing.T, process func(*message.Message) error) *lettersBed {
+func newBed(t *testing.T, process func(*message.Message) error) *bed {
 	t.Helper()
-	bed := testbed.New(t, emulator.Options{})
-	r, err := New(Config{
-		Instances: map[string]Instance{"main": {Name: testbed.Instance, Endpoint: bed.Emulator.Endpoint(), AccessKeyID: testbed.KeyID, AccessKeySecret: testbed.KeySecret}},
-		Tunnels: map[string]Tunnel{"numbers": {Instance: "main", TableName: testbed.Table, TunnelName: testbed.Tunnel,
-			Failure: Failure{DeadLetter: &DeadLetterTarget{Table: "dead"}}}},
-	}, nil)
-	if err != nil {
-		t.Fatal(err)
+	b := &bed{
+		Bed: testbed.New(t, emulator.Options{}), process: process,
+		keys: service.NewCredentialsCache(service.StaticCredentials{AccessKeyID: testbed.KeyID, AccessKeySecret: testbed.KeySecret}, watermill.NopLogger{}),
 	}
-	t.Cleanup(func() {
-		if err := r.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := r.Handle("numbers", Handlers{Process: process}); err != nil {
-		t.Fatal(err)
-	}
-	b := &lettersBed{Bed: bed, router: r}
+	t.Cleanup(func() { b.keys.Close(service.CredentialsGrace) })
 	b.table, b.wire = b.open(t)
-	if err := b.table.prepare(context.Background()); err != nil {
+	if err := b.table.Prepare(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
 // open returns the table behind a wire of its own.
-func (b *lettersBed) open(t *testing.T) (*tableLetters, *wire) {
-	b.router.mu.Lock()
-	defer b.router.mu.Unlock()
-	table := b.router.letterTable("numbers")
-	w := &wire{t: t, base: table.client.Transport, left: -1, lose: make(map[string]int), counts: make(map[string]int)}
-	table.client.Transport = w
-	return table, w
+func (b *bed) open(t *testing.T) (*Table, *wire) {
+	transport := service.NewTransport(100)
+	t.Cleanup(transport.CloseIdleConnections)
+	w := &wire{t: t, base: transport, left: -1, lose: make(map[string]int), counts: make(map[string]int)}
+	return b.over(w, watermill.NopLogger{}), w
 }
 
-// replay makes a Replay with a wire of its own.
-func (b *lettersBed) replay(t *testing.T) (*replay, *wire) {
+// over returns the table behind a transport.
+func (b *bed) over(transport http.RoundTripper, logger watermill.LoggerAdapter) *Table {
+	return NewTable(service.TableClient{Endpoint: b.Emulator.Endpoint(), Instance: testbed.Instance, Transport: transport, Credentials: b.keys}, "dead", logger)
+}
+
+// replay returns a Replay of the pipeline "numbers" with a wire of its own. It is ordered by
+// the primary key.
+func (b *bed) replay(t *testing.T) (*replay, *wire) {
 	t.Helper()
-	p, err := b.router.readyPipeline("numbers")
-	if err != nil {
-		t.Fatal(err)
-	}
 	table, w := b.open(t)
-	return newReplay(p, table, b.router.cfg.Tunnels["numbers"]), w
+	return newReplay(Replay{
+		Table: table, Pipeline: "numbers", Lease: 2 * time.Minute,
+		OrderingKey: func(_, key string) string { return key },
+		Handle: func(ctx context.Context, messages []*message.Message, keys []string) []error {
+			return feed.Run(ctx, b.process, messages, keys)
+		},
+		Counts: func(_ context.Context, err error) bool { return !errors.Is(err, ack.ErrCalledBack) },
+	}), w
 }
 
 // put writes letters.
-func (b *lettersBed) put(t *testing.T, letters ...*DeadLetter) {
+func (b *bed) put(t *testing.T, letters ...*Letter) {
 	t.Helper()
 	for _, l := range letters {
-		if err := b.table.put(context.Background(), l); err != nil {
+		if err := b.table.Put(context.Background(), l); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
 // letters reads all letters, whole.
-func (b *lettersBed) letters(t *testing.T) []*kept {
+func (b *bed) letters(t *testing.T) []*kept {
 	t.Helper()
 	var all []*kept
 	var from *tablestore.PrimaryKey
@@ -184,7 +184,7 @@ func (b *lettersBed) letters(t *testing.T) []*kept {
 }
 
 // rows returns the ids of all rows, letters and parts.
-func (b *lettersBed) rows(t *testing.T) (letters, parts []string) {
+func (b *bed) rows(t *testing.T) (letters, parts []string) {
 	t.Helper()
 	from, end := new(tablestore.PrimaryKey), new(tablestore.PrimaryKey)
 	for _, name := range letterKey {
@@ -220,14 +220,14 @@ func noise(seed uint64, n int) []byte {
 }
 
 // letterOfRow makes the letter of version v of a row. Zero versions are base data.
-func letterOfRow(key string, v int, columns ...ots.Cell) *DeadLetter {
+func letterOfRow(key string, v int, columns ...ots.Cell) *Letter {
 	r := &ots.Record{
 		Instance: testbed.Instance, Table: testbed.Table, Tunnel: testbed.Tunnel, Channel: "c", UUID: fmt.Sprintf("%s-%d", key, v),
 		Type: ots.Put, Attempt: 1, PrimaryKey: []ots.Column{{Name: "k", Value: ots.StringValue(key)}}, Columns: columns,
 	}
-	l := &DeadLetter{
+	l := &Letter{
 		Pipeline: "numbers", ID: r.UUID, Identity: r.UUID, Table: r.Table, Tunnel: r.Tunnel, Channel: r.Channel, Type: "put", Key: r.KeyText(),
-		Error: "boom", Attempts: 5, FailedAt: now(), Metadata: map[string]string{"a": "b"}, Payload: []byte("{}"), Record: r,
+		Error: "boom", Attempts: 5, FailedAt: Now(), Metadata: map[string]string{"a": "b"}, Payload: []byte("{}"), Record: r,
 	}
 	if v > 0 {
 		r.Sequence = ots.Sequence{Timestamp: int64(v)}
@@ -241,7 +241,7 @@ func blob(seed uint64, n int) ots.Cell {
 }
 
 // same compares what a letter was with what came back.
-func same(t *testing.T, got *kept, want *DeadLetter) {
+func same(t *testing.T, got *kept, want *Letter) {
 	t.Helper()
 	if got.foreign != nil {
 		t.Errorf("the letter cannot be read: %v", got.foreign)
@@ -249,14 +249,14 @@ func same(t *testing.T, got *kept, want *DeadLetter) {
 	}
 	expected := *want
 	expected.Identity = want.identity()
-	if !reflect.DeepEqual(got.DeadLetter, &expected) {
+	if !reflect.DeepEqual(got.Letter, &expected) {
 		t.Errorf("the letter came back changed: id %.40q, identity %.40q, %d bytes of payload, %d metadata, record %v; it had id %.40q, identity %.40q, %d bytes, %d metadata, record %v",
 			got.ID, got.Identity, len(got.Payload), len(got.Metadata), got.Record != nil, want.ID, expected.Identity, len(want.Payload), len(want.Metadata), want.Record != nil)
 	}
 }
 
-// set changes columns of a row past the router; nil deletes one.
-func (b *lettersBed) set(t *testing.T, key *tablestore.PrimaryKey, columns map[string]any) {
+// set changes columns of a row without the Table; nil deletes one.
+func (b *bed) set(t *testing.T, key *tablestore.PrimaryKey, columns map[string]any) {
 	t.Helper()
 	change := &tablestore.UpdateRowChange{TableName: "dead", PrimaryKey: key}
 	change.SetCondition(tablestore.RowExistenceExpectation_IGNORE)

@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"context"
@@ -9,22 +9,22 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 )
 
-// orphanAge is how old parts are at least before they are taken for orphans. A
-// letter is written within letterTimeout, so that even clocks that differ by many
-// minutes delete no parts whose letter is about to be written.
+// orphanAge is the least age of parts that are taken for orphans. A letter is
+// written within Timeout, so that even if clocks differ by many minutes, no parts are
+// deleted whose letter is about to be written.
 const orphanAge = time.Hour
 
-// sweep deletes a pipeline's parts that belong to no letter: what a crash has
-// left between the writing of parts and of their letter, or between the removal of a
-// letter and of its parts, and what a letter that was written again had before.
-func (t *tableLetters) sweep(ctx context.Context, pipeline string) error {
+// deleteOrphans deletes a pipeline's parts that do not belong to a letter: those that a
+// crash left between the writing of parts and of their letter, or between the removal of
+// a letter and of its parts, and the earlier parts of a letter that was written again.
+func (t *Table) deleteOrphans(ctx context.Context, pipeline string) error {
 	from := rowKey(pipeline, partsSequence, "")
 	end := new(tablestore.PrimaryKey)
 	end.AddPrimaryKeyColumn(columnPipeline, pipeline)
 	end.AddPrimaryKeyColumn(columnSequence, partsSequence)
 	end.AddPrimaryKeyColumnWithMaxValue(columnID)
 	for from != nil {
-		// One row of a generation is enough to know of the others.
+		// One row of a generation stands for all of them.
 		rows, next, err := t.read(ctx, from, end, 1, columnOf, columnWrittenAt)
 		if err != nil {
 			return err
@@ -37,11 +37,11 @@ func (t *tableLetters) sweep(ctx context.Context, pipeline string) error {
 		id, generation, ok := partOf(c.texts[columnID])
 		written, dated := c.numbers[columnWrittenAt]
 		if !ok || !dated {
-			continue // not one of ours
+			continue // not a part of a letter
 		}
 		behind := afterParts(pipeline, id, generation)
 		if time.Since(time.UnixMilli(written)) > orphanAge {
-			if err := t.sweepOne(ctx, pipeline, c.texts[columnOf], id, generation); err != nil {
+			if err := t.deleteOrphan(ctx, pipeline, c.texts[columnOf], id, generation); err != nil {
 				return err
 			}
 		}
@@ -50,7 +50,7 @@ func (t *tableLetters) sweep(ctx context.Context, pipeline string) error {
 	return nil
 }
 
-// partOf takes the id of a part row apart. An identity may have slashes.
+// partOf splits the id of a part row. An identity may have slashes.
 func partOf(id string) (of, generation string, ok bool) {
 	number := strings.LastIndexByte(id, '/')
 	if number < 0 {
@@ -63,15 +63,15 @@ func partOf(id string) (of, generation string, ok bool) {
 	return id[:at], id[at+1 : number], true
 }
 
-// sweepOne deletes the parts of a generation unless their letter has it.
-func (t *tableLetters) sweepOne(ctx context.Context, pipeline, sequence, id, generation string) error {
+// deleteOrphan deletes the parts of a generation unless their letter has it.
+func (t *Table) deleteOrphan(ctx context.Context, pipeline, sequence, id, generation string) error {
 	row, err := t.row(ctx, rowKey(pipeline, sequence, id), columnFailedAt, columnParts)
 	if err != nil {
 		return err
 	}
 	if row != nil && row.texts[columnParts] != "" {
 		if p, err := parsePacking(row.texts[columnParts]); err != nil || p.Generation == generation {
-			return nil // in use, or not known
+			return nil // in use, or perhaps
 		}
 	}
 	deleted := 0
@@ -91,16 +91,16 @@ func (t *tableLetters) sweepOne(ctx context.Context, pipeline, sequence, id, gen
 		deleted += len(keys)
 		from = next
 	}
-	t.logger.Info("Parts of no dead letter were deleted", watermill.LogFields{"table": t.table, "id": id, "rows": deleted})
+	t.logger.Info("Parts of no dead letter were deleted", watermill.LogFields{"table": t.name, "id": id, "rows": deleted})
 	return nil
 }
 
-// row reads columns of one row; nil if it has none of them.
-func (t *tableLetters) row(ctx context.Context, key *tablestore.PrimaryKey, columns ...string) (*cells, error) {
+// row reads columns of one row. It returns nil if the row has none of them.
+func (t *Table) row(ctx context.Context, key *tablestore.PrimaryKey, columns ...string) (*cells, error) {
 	var resp *tablestore.GetRowResponse
 	err := t.client.call(ctx, "GetRow", func(c *tablestore.TableStoreClient) (err error) {
 		resp, err = c.GetRow(&tablestore.GetRowRequest{SingleRowQueryCriteria: &tablestore.SingleRowQueryCriteria{
-			TableName: t.table, PrimaryKey: key, ColumnsToGet: columns, MaxVersion: 1,
+			TableName: t.name, PrimaryKey: key, ColumnsToGet: columns, MaxVersion: 1,
 		}})
 		return err
 	})

@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"context"
@@ -8,12 +8,9 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
-
-	"github.com/watermill-ots/watermill-ots/ack"
-	"github.com/watermill-ots/watermill-ots/batching"
 )
 
-// claim returns those of the letters that are to be handled and that this Replay has claimed.
+// claim claims the letters that are to be handled, and returns those that it got.
 func (rp *replay) claim(ctx context.Context, letters []*kept) ([]*kept, error) {
 	var wanted []*kept
 	for _, k := range letters {
@@ -38,7 +35,7 @@ func (rp *replay) claim(ctx context.Context, letters []*kept) ([]*kept, error) {
 		switch {
 		case lost[k]:
 			rp.skip(k)
-		case rp.blocked[rp.key(k)]: // by one that was lost
+		case rp.blocked[rp.key(k)]: // by a letter whose claim was lost
 			rp.skip(k)
 			back = append(back, k)
 		default:
@@ -51,16 +48,16 @@ func (rp *replay) claim(ctx context.Context, letters []*kept) ([]*kept, error) {
 	return held, nil
 }
 
-// unpack reads what is packed of the letters, and returns those that are still to be handled.
+// unpack reads the packed letters, and returns the letters that are still to be handled.
 func (rp *replay) unpack(ctx context.Context, letters []*kept) ([]*kept, error) {
 	var whole, back []*kept
 	for _, k := range letters {
-		if rp.blocked[rp.key(k)] { // by a damaged one
+		if rp.blocked[rp.key(k)] { // by a damaged letter
 			rp.skip(k)
 			back = append(back, k)
 			continue
 		}
-		switch err := rp.table.unpack(ctx, k); {
+		switch err := rp.Table.unpack(ctx, k); {
 		case errors.Is(err, errDamaged):
 			rp.damaged(ctx, k, err)
 			back = append(back, k)
@@ -76,42 +73,34 @@ func (rp *replay) unpack(ctx context.Context, letters []*kept) ([]*kept, error) 
 	return whole, nil
 }
 
-// damaged counts a letter whose parts were not there. They are deleted in good
-// order when the letter is written anew.
+// damaged counts a letter whose parts are missing. If its row has other parts by now, the
+// letter was written again, and it is not damaged.
 func (rp *replay) damaged(ctx context.Context, k *kept, reason error) {
-	if row, err := rp.table.row(ctx, k.primaryKey(), columnFailedAt, columnParts); err == nil && (row == nil || row.texts[columnParts] != k.parts) {
+	if row, err := rp.Table.row(ctx, k.primaryKey(), columnFailedAt, columnParts); err == nil && (row == nil || row.texts[columnParts] != k.parts) {
 		rp.skip(k)
 		return
 	}
 	rp.foreign(k, reason)
 }
 
-// release gives letters back, also if the Replay is being stopped.
+// release removes the claims of letters, even if the Replay is being stopped.
 func (rp *replay) release(ctx context.Context, letters []*kept) error {
 	if len(letters) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), letterTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), Timeout)
 	defer cancel()
 	return rp.claims.release(ctx, letters)
 }
 
-// notItsOwn reports whether a letter failed only because others did, or because
-// nothing works: that does not count as another attempt.
-func notItsOwn(err error) bool {
-	var f *batching.Failure
-	return ack.IsTransient(err) || errors.As(err, &f) && !f.Alone
-}
-
-// settle writes down what became of a letter.
+// settle stores the outcome of a letter.
 func (rp *replay) settle(ctx context.Context, k *kept, err error) error {
-	stopped := ctx.Err() != nil
-	if err != nil && (stopped || errors.Is(err, ack.ErrCalledBack) || verdictOf(ctx, err) == interrupted || notItsOwn(err)) {
+	if err != nil && (ctx.Err() != nil || !rp.Counts(ctx, err)) {
 		rp.skip(k)
 		return rp.release(ctx, []*kept{k})
 	}
-	// What was handled is removed even if the replay is being stopped.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), letterTimeout)
+	// A letter that was handled is removed even if the Replay is being stopped.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), Timeout)
 	defer cancel()
 	if err == nil {
 		rp.count.Succeeded++
@@ -121,8 +110,8 @@ func (rp *replay) settle(ctx context.Context, k *kept, err error) error {
 		rp.block(k)
 		err = rp.claims.putBack(ctx, k, err)
 	}
-	if errors.Is(err, errClaimLost) { // what happened to it there counts
-		rp.table.logger.Info("A replayed letter stays as it is: "+err.Error(), watermill.LogFields{"table": rp.table.table, "row": k.name()})
+	if errors.Is(err, errClaimLost) { // the other process decides about the letter
+		rp.Table.logger.Info("A replayed letter stays as it is: "+err.Error(), watermill.LogFields{"table": rp.Table.name, "row": k.name()})
 		return nil
 	}
 	return err
@@ -148,8 +137,8 @@ func (c *claims) keep(ctx context.Context, letters []*kept) (context.Context, *k
 	return ctx, k
 }
 
-// keepRenewing works until ctx ends, or a lease does: letters whose claims ended must not be handled
-// any further, since another Replay may begin with them.
+// keepRenewing renews the claims until ctx ends. When a lease ends it calls lapse: letters
+// without a claim must not be handled any longer, since another Replay may begin with them.
 func (c *claims) keepRenewing(ctx context.Context, letters []*kept, renewed time.Time, lapse context.CancelCauseFunc) {
 	ticker := time.NewTicker(c.lease / 4)
 	defer ticker.Stop()

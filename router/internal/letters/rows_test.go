@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"context"
@@ -31,7 +31,7 @@ func (n *rowLog) Error(msg string, err error, fields watermill.LogFields) {
 // of a damaged one's key.
 func TestReplay_skips_and_names_rows_that_are_no_letters(t *testing.T) {
 	h := new(handled)
-	b := newLettersBed(t, h.process)
+	b := newBed(t, h.process)
 	d1, d2, e1, f1 := letterOfRow("d", 1, blob(1, 3<<20)), letterOfRow("d", 2), letterOfRow("e", 1), letterOfRow("f", 1)
 	b.put(t, d1, d2, e1, f1)
 	_, parts := b.rows(t)
@@ -46,8 +46,8 @@ func TestReplay_skips_and_names_rows_that_are_no_letters(t *testing.T) {
 
 	rp, _ := b.replay(t)
 	log := new(rowLog)
-	rp.table.logger = log
-	replayed(t, rp, Replayed{Succeeded: 1, Skipped: 1, Foreign: 4})
+	rp.Table.logger = log
+	replayed(t, rp, Count{Succeeded: 1, Skipped: 1, Foreign: 4})
 	if ids := h.take(); !slices.Equal(ids, []string{"f-1"}) {
 		t.Errorf("handled %v", ids)
 	}

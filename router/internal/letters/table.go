@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"context"
@@ -11,17 +11,19 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
-// Columns of a dead-letter table. The first three are its primary key: letters
-// of one pipeline lie together, in the order of the changes. The last part is the
-// letter's identity, so that writing a letter twice writes one row.
+// Columns of a dead-letter table. The first three are its primary key: the letters of
+// a pipeline are adjacent, in the order of their changes. The id is the letter's
+// identity, so that writing a letter twice writes one row.
 const (
 	columnPipeline = "pipeline"
 	columnSequence = "sequence"
 	columnID       = "id"
 
-	columnUUID         = "uuid"     // the message's, where it is not the id
+	columnUUID         = "uuid"     // the message's, unless it is the id
 	columnIdentity     = "identity" // absent unless id is its hash
 	columnTable        = "table"
 	columnTunnel       = "tunnel"
@@ -34,32 +36,40 @@ const (
 	columnMetadata     = "metadata"      // JSON
 	columnPayload      = "payload"       // binary; absent if empty
 	columnRecord       = "record"        // JSON; absent without a typed record
-	columnExact        = "exact"         // JSON, exactText; absent if there is none
-	columnParts        = "parts"         // JSON, packing: where the last four are if they do not fit here
-	columnClaim        = "claim"         // whose Replay works on the letter
+	columnExact        = "exact"         // JSON of exactText; absent if there is none
+	columnParts        = "parts"         // JSON of packing: where the last four are if they do not fit into the row
+	columnClaim        = "claim"         // id of the Replay that works on the letter
 	columnClaimedUntil = "claimed_until" // ms since 1970
 )
+
+// MaxPipeline is how many bytes the name of a pipeline may have, in UTF-8, as it is a
+// part of the primary key.
+const MaxPipeline = 1 << 10
+
+// Timeout bounds the writing of one letter.
+const Timeout = 30 * time.Second
 
 // Sizes of a row, within the service's limits: 1 KiB a string of a primary key, 2 MiB a
 // column, 4 MiB a request.
 const (
-	maxRowID      = 512      // bytes of an identity that is a key as it is; parts add to it
-	maxPipeline   = 1 << 10  // bytes of a pipeline's name
+	maxRowID      = 512      // bytes of an identity that is the id itself; parts add to it
 	maxErrorText  = 16 << 10 // bytes of the error in a row
 	maxText       = 32 << 10 // bytes of every other text in a row; the largest primary key has less
 	maxSection    = 2 << 20  // bytes of metadata, payload or record in a column
 	maxInlineSize = 3 << 20  // bytes of all three in one row
 )
 
-// tableLetters keeps dead letters in a Tablestore table.
-//
-// A letter is one row. What does not fit into it is in part rows, which are
-// written before the row and deleted after it: whatever is cut off in between, a
-// row that is there has all its parts.
-type tableLetters struct {
+// Table keeps letters in a Tablestore table. Safe for concurrent use.
+type Table struct {
 	client *tableClient
-	table  string
+	name   string
 	logger watermill.LoggerAdapter
+}
+
+// NewTable returns the table called name. client needs no Timeout.
+func NewTable(client service.TableClient, name string, logger watermill.LoggerAdapter) *Table {
+	client.Timeout = callTimeout
+	return &Table{client: &tableClient{client}, name: name, logger: logger}
 }
 
 // rowKey is a primary key of the table.
@@ -71,8 +81,9 @@ func rowKey(pipeline, sequence, id string) *tablestore.PrimaryKey {
 	return key
 }
 
-// rowID returns the letter's identity as the key holds it.
-func (l *DeadLetter) rowID() string {
+// rowID returns the id under which the letter is kept: its identity, or the hash of one
+// that cannot be a part of the key.
+func (l *Letter) rowID() string {
 	id := l.identity()
 	if id != "" && len(id) <= maxRowID && utf8.ValidString(id) {
 		return id
@@ -81,12 +92,12 @@ func (l *DeadLetter) rowID() string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-func (t *tableLetters) key(l *DeadLetter) *tablestore.PrimaryKey {
+func (t *Table) key(l *Letter) *tablestore.PrimaryKey {
 	return rowKey(l.Pipeline, l.Sequence, l.rowID())
 }
 
-// sections are what may be large in a letter, in the order in which a packed
-// letter has it.
+// sections are the parts of a letter that may be large, in the order in which a packed
+// letter has them.
 type sections struct{ metadata, payload, record, exact []byte }
 
 func (s *sections) all() []*[]byte {
@@ -105,8 +116,9 @@ func (s *sections) fit() bool {
 	return total <= maxInlineSize
 }
 
-// sectionsOf encodes the large part of a letter. The rest is in readable.
-func sectionsOf(l *DeadLetter) (readable *DeadLetter, s *sections, err error) {
+// sectionsOf encodes the sections of a letter. readable is the letter with texts that fit
+// into columns.
+func sectionsOf(l *Letter) (readable *Letter, s *sections, err error) {
 	named := *l
 	named.Identity = l.identity()
 	readable, exact := exactOf(&named, maxText)
@@ -127,13 +139,13 @@ func sectionsOf(l *DeadLetter) (readable *DeadLetter, s *sections, err error) {
 	return readable, s, nil
 }
 
-// put writes the letter, over an older one of the same record.
-func (t *tableLetters) put(ctx context.Context, l *DeadLetter) error {
+// Put writes the letter and replaces an older one of the same record.
+func (t *Table) Put(ctx context.Context, l *Letter) error {
 	readable, s, err := sectionsOf(l)
 	if err != nil {
 		return err
 	}
-	row := &tablestore.PutRowChange{TableName: t.table, PrimaryKey: t.key(l)}
+	row := &tablestore.PutRowChange{TableName: t.name, PrimaryKey: t.key(l)}
 	row.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
 	addTexts(row, l, readable)
 	if s.fit() {
@@ -141,7 +153,7 @@ func (t *tableLetters) put(ctx context.Context, l *DeadLetter) error {
 	} else {
 		parts, err := t.writeParts(ctx, l, s)
 		if err != nil {
-			return fmt.Errorf("write to the dead-letter table %s: %w", t.table, err)
+			return fmt.Errorf("write to the dead-letter table %s: %w", t.name, err)
 		}
 		row.AddColumn(columnParts, parts)
 	}
@@ -150,14 +162,14 @@ func (t *tableLetters) put(ctx context.Context, l *DeadLetter) error {
 		return err
 	})
 	if err != nil {
-		// Parts are left behind. The row may be there all the same, if only the answer was lost.
-		return fmt.Errorf("write to the dead-letter table %s: %w", t.table, err)
+		// The parts stay: the row may have been written if only the answer was lost.
+		return fmt.Errorf("write to the dead-letter table %s: %w", t.name, err)
 	}
 	return nil
 }
 
 // addTexts adds the columns that every letter has.
-func addTexts(row *tablestore.PutRowChange, l, readable *DeadLetter) {
+func addTexts(row *tablestore.PutRowChange, l, readable *Letter) {
 	id := l.rowID()
 	if l.ID != id {
 		row.AddColumn(columnUUID, readable.ID)
@@ -175,7 +187,7 @@ func addTexts(row *tablestore.PutRowChange, l, readable *DeadLetter) {
 	row.AddColumn(columnFailedAt, l.FailedAt.UnixMilli())
 }
 
-// addSections adds the columns of a letter that is not packed.
+// addSections adds the sections of a letter that is not packed.
 func addSections(row *tablestore.PutRowChange, s *sections) {
 	row.AddColumn(columnMetadata, string(s.metadata))
 	if len(s.payload) > 0 {
@@ -190,7 +202,7 @@ func addSections(row *tablestore.PutRowChange, s *sections) {
 }
 
 // restore puts the sections into l.
-func (s *sections) restore(l *DeadLetter) error {
+func (s *sections) restore(l *Letter) error {
 	if err := json.Unmarshal(s.metadata, &l.Metadata); err != nil {
 		return fmt.Errorf("letter %s has malformed metadata: %w", l.ID, err)
 	}
@@ -209,9 +221,9 @@ func (s *sections) restore(l *DeadLetter) error {
 	return nil
 }
 
-// page reads up to limit rows of the pipeline behind from, which is the
-// start for nil, and where the next page begins: nil at the end.
-func (t *tableLetters) page(ctx context.Context, pipeline string, from *tablestore.PrimaryKey, limit int) ([]*kept, *tablestore.PrimaryKey, error) {
+// page reads up to limit rows of the pipeline, beginning at from, or at the first one for
+// nil. next is where the next page begins: nil at the end.
+func (t *Table) page(ctx context.Context, pipeline string, from *tablestore.PrimaryKey, limit int) (letters []*kept, next *tablestore.PrimaryKey, err error) {
 	if from == nil {
 		from = new(tablestore.PrimaryKey)
 		from.AddPrimaryKeyColumn(columnPipeline, pipeline)
@@ -220,34 +232,35 @@ func (t *tableLetters) page(ctx context.Context, pipeline string, from *tablesto
 	}
 	end := new(tablestore.PrimaryKey)
 	end.AddPrimaryKeyColumn(columnPipeline, pipeline)
-	end.AddPrimaryKeyColumn(columnSequence, partsSequence) // parts come behind all letters
+	end.AddPrimaryKeyColumn(columnSequence, partsSequence) // parts are behind all letters
 	end.AddPrimaryKeyColumnWithMinValue(columnID)
 	rows, next, err := t.read(ctx, from, end, limit)
 	if err != nil {
 		return nil, nil, err
 	}
-	letters := make([]*kept, len(rows))
+	letters = make([]*kept, len(rows))
 	for i, row := range rows {
 		letters[i] = keptOf(row)
 	}
 	return letters, next, nil
 }
 
-// read reads up to limit rows of a range, some of their columns if any are named, and where the next read begins.
-func (t *tableLetters) read(ctx context.Context, from, end *tablestore.PrimaryKey, limit int, columns ...string) ([]*tablestore.Row, *tablestore.PrimaryKey, error) {
+// read reads up to limit rows of a range: the named columns, or all if none is named. It
+// also returns where the next read begins, nil at the end.
+func (t *Table) read(ctx context.Context, from, end *tablestore.PrimaryKey, limit int, columns ...string) ([]*tablestore.Row, *tablestore.PrimaryKey, error) {
 	var resp *tablestore.GetRangeResponse
 	err := t.client.call(ctx, "GetRange", func(c *tablestore.TableStoreClient) (err error) {
 		resp, err = c.GetRange(&tablestore.GetRangeRequest{RangeRowQueryCriteria: &tablestore.RangeRowQueryCriteria{
-			TableName: t.table, StartPrimaryKey: from, EndPrimaryKey: end, ColumnsToGet: columns,
+			TableName: t.name, StartPrimaryKey: from, EndPrimaryKey: end, ColumnsToGet: columns,
 			Direction: tablestore.FORWARD, MaxVersion: 1, Limit: int32(limit),
 		}})
 		return err
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the dead-letter table %s: %w", t.table, err)
+		return nil, nil, fmt.Errorf("read the dead-letter table %s: %w", t.name, err)
 	}
 	return resp.Rows, resp.NextStartPrimaryKey, nil
 }
 
-// millis is a time of the table.
+// millis returns the time of a column.
 func millis(n int64) time.Time { return time.UnixMilli(n).UTC() }

@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 // A letter is kept from other Replays as long as its handler takes.
 func TestReplay_renews_claims_while_handlers_work(t *testing.T) {
 	entered, release := make(chan struct{}, 1), make(chan struct{})
-	b := newLettersBed(t, func(*message.Message) error { entered <- struct{}{}; <-release; return nil })
+	b := newBed(t, func(*message.Message) error { entered <- struct{}{}; <-release; return nil })
 	b.put(t, letterOfRow("a", 1))
 	slow, _ := b.replay(t)
 	slow.claims.lease = 400 * time.Millisecond
@@ -22,10 +22,10 @@ func TestReplay_renews_claims_while_handlers_work(t *testing.T) {
 	<-entered
 	for begin := time.Now(); time.Since(begin) < 3*slow.claims.lease; time.Sleep(20 * time.Millisecond) {
 		rp, _ := b.replay(t)
-		replayed(t, rp, Replayed{Skipped: 1})
+		replayed(t, rp, Count{Skipped: 1})
 	}
 	close(release)
-	if err := <-ended; err != nil || slow.count != (Replayed{Succeeded: 1}) {
+	if err := <-ended; err != nil || slow.count != (Count{Succeeded: 1}) {
 		t.Errorf("replayed %+v, %v", slow.count, err)
 	}
 }
@@ -33,7 +33,7 @@ func TestReplay_renews_claims_while_handlers_work(t *testing.T) {
 // A handler is told when its letter can no longer be kept from other Replays.
 func TestReplay_stops_handlers_whose_claims_lapse(t *testing.T) {
 	entered := make(chan struct{}, 1)
-	b := newLettersBed(t, func(msg *message.Message) error {
+	b := newBed(t, func(msg *message.Message) error {
 		entered <- struct{}{}
 		select {
 		case <-msg.Context().Done():
@@ -50,7 +50,7 @@ func TestReplay_stops_handlers_whose_claims_lapse(t *testing.T) {
 	<-entered
 	w.cutAfter(0)
 	err := <-ended
-	if !errors.Is(err, errCut) || !strings.Contains(err.Error(), "could not be renewed") || rp.count != (Replayed{Skipped: 1}) {
+	if !errors.Is(err, errCut) || !strings.Contains(err.Error(), "could not be renewed") || rp.count != (Count{Skipped: 1}) {
 		t.Errorf("replayed %+v, %v", rp.count, err)
 	}
 }
@@ -58,15 +58,15 @@ func TestReplay_stops_handlers_whose_claims_lapse(t *testing.T) {
 // A letter that is written anew while it is handled stays: the new failure came after.
 func TestReplay_leaves_a_letter_that_was_written_meanwhile(t *testing.T) {
 	for _, outcome := range []error{nil, errors.New("bad again")} {
-		var b *lettersBed
+		var b *bed
 		again := letterOfRow("a", 1)
 		again.Attempts, again.Error = 9, "another failure"
-		b = newLettersBed(t, func(*message.Message) error { b.put(t, again); return outcome })
+		b = newBed(t, func(*message.Message) error { b.put(t, again); return outcome })
 		b.put(t, letterOfRow("a", 1))
 		rp, _ := b.replay(t)
-		want := Replayed{Succeeded: 1}
+		want := Count{Succeeded: 1}
 		if outcome != nil {
-			want = Replayed{Failed: 1}
+			want = Count{Failed: 1}
 		}
 		replayed(t, rp, want)
 		if got := b.letters(t); len(got) == 1 {

@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"context"
@@ -16,12 +16,9 @@ import (
 
 // A letter in a table holds any row that the service can hold, and what an
 // Unmarshaler may have made of it.
-func TestDeadLetterTable_holds_any_row(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it writes the largest rows; -short leaves it out")
-	}
-	b := newLettersBed(t, func(*message.Message) error { return nil })
-	with := func(l *DeadLetter, change func(*DeadLetter)) *DeadLetter {
+func TestTable_holds_any_row(t *testing.T) {
+	b := newBed(t, func(*message.Message) error { return nil })
+	with := func(l *Letter, change func(*Letter)) *Letter {
 		change(l)
 		return l
 	}
@@ -33,31 +30,31 @@ func TestDeadLetterTable_holds_any_row(t *testing.T) {
 		fat = append(fat, blob(i, 2<<20))
 		text = append(text, ots.Cell{Name: "t", Value: ots.StringValue(strings.Repeat("\xff\x00é", 300<<10)), Type: ots.CellPut})
 	}
-	letters := map[string]*DeadLetter{
+	letters := map[string]*Letter{
 		"small":                   letterOfRow("small", 1),
 		"binary of 2 MiB":         letterOfRow("binary", 1, blob(1, 2<<20)),
 		"1024 columns":            letterOfRow("wide", 1, wide...),
-		"base data of 8 MiB":      with(letterOfRow("fat", 0, fat...), func(l *DeadLetter) { l.Payload = noise(9, 11<<20) }),
+		"base data of 8 MiB":      with(letterOfRow("fat", 0, fat...), func(l *Letter) { l.Payload = noise(9, 11<<20) }),
 		"text that is not UTF-8":  letterOfRow("text", 1, text...),
-		"without a record":        with(letterOfRow("bare", 0), func(l *DeadLetter) { l.Record = nil }),
-		"without a payload":       with(letterOfRow("empty", 1), func(l *DeadLetter) { l.Payload = nil }),
-		"without metadata":        with(letterOfRow("plain", 1), func(l *DeadLetter) { l.Metadata = nil }),
-		"payload as a column has": with(letterOfRow("edge", 1), func(l *DeadLetter) { l.Payload = noise(3, maxSection) }),
-		"payload one byte more":   with(letterOfRow("over", 1), func(l *DeadLetter) { l.Payload = noise(3, maxSection+1) }),
-		"metadata of 3 MiB":       with(letterOfRow("talk", 1), func(l *DeadLetter) { l.Metadata = map[string]string{"t": strings.Repeat("x", 3<<20)} }),
-		"all below a column's size": with(letterOfRow("sum", 1, blob(5, 1400<<10)), func(l *DeadLetter) {
+		"without a record":        with(letterOfRow("bare", 0), func(l *Letter) { l.Record = nil }),
+		"without a payload":       with(letterOfRow("empty", 1), func(l *Letter) { l.Payload = nil }),
+		"without metadata":        with(letterOfRow("plain", 1), func(l *Letter) { l.Metadata = nil }),
+		"payload as a column has": with(letterOfRow("edge", 1), func(l *Letter) { l.Payload = noise(3, maxSection) }),
+		"payload one byte more":   with(letterOfRow("over", 1), func(l *Letter) { l.Payload = noise(3, maxSection+1) }),
+		"metadata of 3 MiB":       with(letterOfRow("talk", 1), func(l *Letter) { l.Metadata = map[string]string{"t": strings.Repeat("x", 3<<20)} }),
+		"all below a column's size": with(letterOfRow("sum", 1, blob(5, 1400<<10)), func(l *Letter) {
 			l.Payload, l.Metadata = noise(4, 1900<<10), map[string]string{"t": strings.Repeat("x", 1<<20)}
 		}),
-		"metadata of any bytes": with(letterOfRow("bytes", 1), func(l *DeadLetter) {
+		"metadata of any bytes": with(letterOfRow("bytes", 1), func(l *Letter) {
 			l.Metadata = map[string]string{"\xff": "x", "y": "\xfe", "z": "ok"}
 		}),
-		"UUID of its own":           with(letterOfRow("own", 1), func(l *DeadLetter) { l.ID = "order-17" }),
-		"UUID longer than a key":    with(letterOfRow("long", 0), func(l *DeadLetter) { l.ID, l.Identity, l.Record = strings.Repeat("u", 5000), "", nil }),
-		"UUID longer than a column": with(letterOfRow("huge", 0), func(l *DeadLetter) { l.ID, l.Identity, l.Record = strings.Repeat("u", 3<<20), "", nil }),
-		"UUID of any bytes":         with(letterOfRow("odd", 0), func(l *DeadLetter) { l.ID, l.Identity, l.Record = "\xff\x00/", "", nil }),
-		"key text of 100 KiB":       with(letterOfRow("key", 0), func(l *DeadLetter) { l.Key, l.Record = strings.Repeat("k", 100<<10), nil }),
+		"UUID of its own":           with(letterOfRow("own", 1), func(l *Letter) { l.ID = "order-17" }),
+		"UUID longer than a key":    with(letterOfRow("long", 0), func(l *Letter) { l.ID, l.Identity, l.Record = strings.Repeat("u", 5000), "", nil }),
+		"UUID longer than a column": with(letterOfRow("huge", 0), func(l *Letter) { l.ID, l.Identity, l.Record = strings.Repeat("u", 3<<20), "", nil }),
+		"UUID of any bytes":         with(letterOfRow("odd", 0), func(l *Letter) { l.ID, l.Identity, l.Record = "\xff\x00/", "", nil }),
+		"key text of 100 KiB":       with(letterOfRow("key", 0), func(l *Letter) { l.Key, l.Record = strings.Repeat("k", 100<<10), nil }),
 	}
-	byID := make(map[string]*DeadLetter)
+	byID := make(map[string]*Letter)
 	for _, l := range letters {
 		byID[l.identity()] = l
 		b.put(t, l)
@@ -77,8 +74,8 @@ func TestDeadLetterTable_holds_any_row(t *testing.T) {
 }
 
 // A small letter can be read in the table by people and other programs.
-func TestDeadLetterTable_small_letters_are_readable(t *testing.T) {
-	b := newLettersBed(t, func(*message.Message) error { return nil })
+func TestTable_small_letters_are_readable(t *testing.T) {
+	b := newBed(t, func(*message.Message) error { return nil })
 	l := letterOfRow("a", 1)
 	l.Error = strings.Repeat("é", maxErrorText) + "\xff"
 	b.put(t, l)
@@ -107,15 +104,15 @@ func TestDeadLetterTable_small_letters_are_readable(t *testing.T) {
 }
 
 // Wherever the writing of a letter is cut off, the letter is there whole or not at all.
-func TestDeadLetterTable_a_cut_write_leaves_no_half_letter(t *testing.T) {
-	b := newLettersBed(t, func(*message.Message) error { return nil })
+func TestTable_a_cut_write_leaves_no_half_letter(t *testing.T) {
+	b := newBed(t, func(*message.Message) error { return nil })
 	l := letterOfRow("a", 1, blob(1, 3<<20))
 	complete := 0
 	for n := 0; complete == 0; n++ {
 		table, w := b.open(t)
 		w.cutAfter(n)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		err := table.put(ctx, l)
+		err := table.Put(ctx, l)
 		cancel()
 		switch got := b.letters(t); {
 		case err != nil && !errors.Is(err, errCut):
@@ -134,13 +131,13 @@ func TestDeadLetterTable_a_cut_write_leaves_no_half_letter(t *testing.T) {
 
 // A letter of which a part could not be written is not there, and neither are the other parts; it is
 // whole when it is written again.
-func TestDeadLetterTable_a_part_that_fails_leaves_nothing(t *testing.T) {
-	b := newLettersBed(t, func(*message.Message) error { return nil })
+func TestTable_a_part_that_fails_leaves_nothing(t *testing.T) {
+	b := newBed(t, func(*message.Message) error { return nil })
 	l := letterOfRow("a", 1, blob(1, 3<<20))
 	for n := range 4 { // the parts
 		table, w := b.open(t)
 		w.fail(n)
-		if err := table.put(context.Background(), l); !errors.Is(err, errCut) {
+		if err := table.Put(context.Background(), l); !errors.Is(err, errCut) {
 			t.Fatalf("after a failure of part %d put returned %v", n, err)
 		}
 		if letters, parts := b.rows(t); len(letters)+len(parts) != 0 {
@@ -156,8 +153,8 @@ func TestDeadLetterTable_a_part_that_fails_leaves_nothing(t *testing.T) {
 }
 
 // What a crash leaves of parts is deleted once it is old; the parts of letters stay.
-func TestDeadLetterTable_deletes_parts_of_no_letter(t *testing.T) {
-	b := newLettersBed(t, func(*message.Message) error { return nil })
+func TestTable_deletes_parts_of_no_letter(t *testing.T) {
+	b := newBed(t, func(*message.Message) error { return nil })
 	ctx := context.Background()
 	l := letterOfRow("a", 1, blob(1, 3<<20))
 	l.Identity = "with/slashes/00"
@@ -173,7 +170,7 @@ func TestDeadLetterTable_deletes_parts_of_no_letter(t *testing.T) {
 	}
 	_, parts := b.rows(t)
 	whole := len(parts) / 3
-	if err := b.table.sweep(ctx, "numbers"); err != nil {
+	if err := b.table.deleteOrphans(ctx, "numbers"); err != nil {
 		t.Fatal(err)
 	}
 	if _, left := b.rows(t); len(left) != len(parts) {
@@ -182,7 +179,7 @@ func TestDeadLetterTable_deletes_parts_of_no_letter(t *testing.T) {
 	for _, id := range parts {
 		b.set(t, rowKey("numbers", partsSequence, id), map[string]any{columnWrittenAt: time.Now().Add(-2 * orphanAge).UnixMilli()})
 	}
-	if err := b.table.sweep(ctx, "numbers"); err != nil {
+	if err := b.table.deleteOrphans(ctx, "numbers"); err != nil {
 		t.Fatal(err)
 	}
 	if _, left := b.rows(t); len(left) != whole {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/ots"
+	"github.com/watermill-ots/watermill-ots/router/internal/feed"
 	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
 	"github.com/watermill-ots/watermill-ots/subscriber"
@@ -134,8 +135,7 @@ func (r *Router) Test(ctx context.Context, tunnel string, messages ...*message.M
 		outcomes[i].Message, keys[i] = msg, orderingKey(msg, r.cfg.Tunnels[tunnel])
 		found[msg] = &outcomes[i]
 	}
-	f := feed{handle: p.attempt}
-	for i, err := range f.run(ctx, messages, keys, true) {
+	for i, err := range feed.RunInOrder(ctx, p.attempt, messages, keys) {
 		outcomes[i].Err = err
 	}
 	return outcomes, p.close()
@@ -162,16 +162,23 @@ func (r *Router) unknownTunnel(method, tunnel string) error {
 	return r.faulty(Fault{Path: "tunnels", Text: fmt.Sprintf("%s is called for %q, but no tunnel is called so%s", method, tunnel, strictyaml.Suggest(tunnel, names(r.cfg.Tunnels), "tunnels"))})
 }
 
-// orderingKey is the key by which the subscriber would order msg.
+// orderingKey returns the key by which the subscriber would order msg.
 func orderingKey(msg *message.Message, t Tunnel) string {
+	key := msg.Metadata.Get(subscriber.MetadataKey)
+	if rec, ok := ots.RecordFromMessage(msg); ok {
+		key = rec.KeyText()
+	}
+	return t.orderingKey(msg.Metadata.Get(subscriber.MetadataChannel), key)
+}
+
+// orderingKey returns the key by which the subscriber orders messages of a channel and a
+// primary key, "" if they are not in order.
+func (t Tunnel) orderingKey(channel, key string) string {
 	switch t.ordering() {
 	case subscriber.Unordered:
 		return ""
 	case subscriber.OrderByChannel:
-		return "channel " + msg.Metadata.Get(subscriber.MetadataChannel)
+		return "channel " + channel
 	}
-	if rec, ok := ots.RecordFromMessage(msg); ok {
-		return rec.KeyText()
-	}
-	return msg.Metadata.Get(subscriber.MetadataKey)
+	return key
 }

@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"context"
@@ -43,7 +43,7 @@ func (h *handled) take() []string {
 	return ids
 }
 
-func replayed(t *testing.T, rp *replay, want Replayed) {
+func replayed(t *testing.T, rp *replay, want Count) {
 	t.Helper()
 	if err := rp.run(context.Background()); err != nil || rp.count != want {
 		t.Errorf("replayed %+v, %v; want %+v", rp.count, err, want)
@@ -53,7 +53,7 @@ func replayed(t *testing.T, rp *replay, want Replayed) {
 // Of two Replays at once, only one handles a letter, and the letters of one key stay in order.
 func TestReplay_two_at_once_handle_each_letter_once(t *testing.T) {
 	h := &handled{err: func(string) error { time.Sleep(2 * time.Millisecond); return nil }}
-	b := newLettersBed(t, h.process)
+	b := newBed(t, h.process)
 	const keys, versions = 15, 20
 	for v := 1; v <= versions; v++ {
 		for k := range keys {
@@ -77,7 +77,7 @@ func TestReplay_two_at_once_handle_each_letter_once(t *testing.T) {
 		t.Errorf("%d letters were handled, %d are left of %d", done, len(left), keys*versions)
 	}
 	last, _ := b.replay(t)
-	replayed(t, last, Replayed{Succeeded: len(left)}) // nothing is left claimed
+	replayed(t, last, Count{Succeeded: len(left)}) // nothing is left claimed
 	ids := h.take()
 	if len(ids) != keys*versions {
 		t.Errorf("%d letters were handled in %d calls", keys*versions, len(ids))
@@ -96,18 +96,18 @@ func TestReplay_two_at_once_handle_each_letter_once(t *testing.T) {
 // that crashed end by themselves.
 func TestReplay_claims_end_with_their_lease(t *testing.T) {
 	h := new(handled)
-	b := newLettersBed(t, h.process)
+	b := newBed(t, h.process)
 	a1, a2, c1 := letterOfRow("a", 1), letterOfRow("a", 2), letterOfRow("c", 1)
 	b.put(t, a1, a2, c1)
 	b.set(t, b.table.key(a1), map[string]any{columnClaim: "other", columnClaimedUntil: time.Now().Add(time.Hour).UnixMilli()})
 	rp, _ := b.replay(t)
-	replayed(t, rp, Replayed{Succeeded: 1, Skipped: 2})
+	replayed(t, rp, Count{Succeeded: 1, Skipped: 2})
 	if ids := h.take(); !slices.Equal(ids, []string{"c-1"}) {
 		t.Errorf("handled %v", ids)
 	}
 	b.set(t, b.table.key(a1), map[string]any{columnClaimedUntil: time.Now().Add(-time.Millisecond).UnixMilli()})
 	rp, _ = b.replay(t)
-	replayed(t, rp, Replayed{Succeeded: 2})
+	replayed(t, rp, Count{Succeeded: 2})
 	if ids := h.take(); !slices.Equal(ids, []string{"a-1", "a-2"}) {
 		t.Errorf("handled %v", ids)
 	}
@@ -115,25 +115,25 @@ func TestReplay_claims_end_with_their_lease(t *testing.T) {
 
 // A claim is taken only from the letter as it was read.
 func TestClaims_are_lost_to_whoever_was_faster(t *testing.T) {
-	for name, meanwhile := range map[string]func(t *testing.T, b *lettersBed, l *DeadLetter){
-		"claimed": func(t *testing.T, b *lettersBed, l *DeadLetter) {
+	for name, meanwhile := range map[string]func(t *testing.T, b *bed, l *Letter){
+		"claimed": func(t *testing.T, b *bed, l *Letter) {
 			b.set(t, b.table.key(l), map[string]any{columnClaim: "other", columnClaimedUntil: time.Now().Add(time.Hour).UnixMilli()})
 		},
-		"renewed by its owner": func(t *testing.T, b *lettersBed, l *DeadLetter) {
+		"renewed by its owner": func(t *testing.T, b *bed, l *Letter) {
 			b.set(t, b.table.key(l), map[string]any{columnClaimedUntil: time.Now().Add(time.Hour).UnixMilli()})
 		},
-		"failed again": func(t *testing.T, b *lettersBed, l *DeadLetter) {
+		"failed again": func(t *testing.T, b *bed, l *Letter) {
 			b.set(t, b.table.key(l), map[string]any{columnFailedAt: l.FailedAt.UnixMilli() + 1, columnClaim: nil})
 		},
-		"written again": func(t *testing.T, b *lettersBed, l *DeadLetter) { b.put(t, l) },
-		"removed": func(t *testing.T, b *lettersBed, l *DeadLetter) {
+		"written again": func(t *testing.T, b *bed, l *Letter) { b.put(t, l) },
+		"removed": func(t *testing.T, b *bed, l *Letter) {
 			if err := b.table.deleteRows(context.Background(), []*tablestore.PrimaryKey{b.table.key(l)}); err != nil {
 				t.Fatal(err)
 			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newLettersBed(t, func(*message.Message) error { return nil })
+			b := newBed(t, func(*message.Message) error { return nil })
 			l := letterOfRow("a", 1, blob(1, 3<<20))
 			b.put(t, l)
 			if name == "renewed by its owner" {
@@ -158,14 +158,14 @@ func TestClaims_are_lost_to_whoever_was_faster(t *testing.T) {
 // Behind a letter that somebody else was faster with, the later ones of its key are
 // given back, and others are not.
 func TestReplay_keeps_the_order_of_a_key_behind_a_lost_claim(t *testing.T) {
-	b := newLettersBed(t, func(*message.Message) error { return nil })
+	b := newBed(t, func(*message.Message) error { return nil })
 	a1, a2, c1 := letterOfRow("a", 1), letterOfRow("a", 2), letterOfRow("c", 3)
 	b.put(t, a1, a2, c1)
 	read := b.letters(t)
 	b.set(t, b.table.key(a1), map[string]any{columnClaim: "other", columnClaimedUntil: time.Now().Add(time.Hour).UnixMilli()})
 	rp, _ := b.replay(t)
 	held, err := rp.claim(context.Background(), read)
-	if err != nil || len(held) != 1 || held[0].ID != "c-3" || rp.count != (Replayed{Skipped: 2}) {
+	if err != nil || len(held) != 1 || held[0].ID != "c-3" || rp.count != (Count{Skipped: 2}) {
 		t.Errorf("%d letters are held, %+v, %v", len(held), rp.count, err)
 	}
 	for i, want := range []string{"other", "", rp.claims.id} {
@@ -183,13 +183,13 @@ func TestReplay_survives_lost_answers(t *testing.T) {
 		}
 		return nil
 	}}
-	b := newLettersBed(t, h.process)
+	b := newBed(t, h.process)
 	b.put(t, letterOfRow("good", 1, blob(1, 3<<20)), letterOfRow("bad", 1))
 	rp, w := b.replay(t)
 	for _, operation := range []string{"BatchWriteRow", "DeleteRow", "UpdateRow"} {
 		w.loseAnswers(operation, 1)
 	}
-	replayed(t, rp, Replayed{Succeeded: 1, Failed: 1})
+	replayed(t, rp, Count{Succeeded: 1, Failed: 1})
 	got := b.letters(t)
 	if len(got) != 1 || got[0].ID != "bad-1" || got[0].Attempts != 6 || got[0].Error != "still bad" || got[0].claim != "" {
 		t.Errorf("left: %+v", got)
@@ -205,7 +205,7 @@ func TestReplay_a_cut_end_loses_no_letter(t *testing.T) {
 		t.Skip("it cuts a replay of large letters at each call; -short leaves it out")
 	}
 	h := new(handled)
-	b := newLettersBed(t, h.process)
+	b := newBed(t, h.process)
 	l := letterOfRow("a", 1, blob(1, 3<<20))
 	for n := 0; ; n++ {
 		if n > 50 {

@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"context"
@@ -11,26 +11,19 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
-// ClaimLease is how long a Replay that has ended without a trace keeps its letters
-// from others. A Replay that works renews its claims, however long its handlers take.
-// The clocks of the machines that replay must agree within about half of it.
-const ClaimLease = 2 * time.Minute
-
-// claims are those of one Replay: a letter that it works on names it in its row.
-// All writes of the letter are conditional on that, so that of several Replays only
-// one handles it, and none undoes what happened to it elsewhere.
+// claims are the claims of one Replay: the row of a letter that it works on has its id.
+// All its writes of the letter are conditional on that. See the package documentation.
 type claims struct {
-	table *tableLetters
-	id    string        // of the Replay
-	lease time.Duration // ClaimLease but in tests
-	taken time.Time     // when the last claiming began: the lease of those letters counts from then
+	table *Table
+	id    string // of the Replay
+	lease time.Duration
+	taken time.Time // when the last take began: the start of those leases
 }
 
-// errClaimLost says that the letter was written, claimed or removed by somebody
-// else.
+// errClaimLost says that another process wrote, claimed or removed the letter.
 var errClaimLost = errors.New("the letter was written or claimed elsewhere meanwhile")
 
-// equals is the condition that a column has a value; orMissing also accepts
+// equals returns the condition that a column has a value; orMissing also accepts
 // rows without the column.
 func equals(column string, value any, orMissing bool) tablestore.ColumnFilter {
 	c := tablestore.NewSingleColumnCondition(column, tablestore.CT_EQUAL, value)
@@ -47,21 +40,21 @@ func either(conditions ...tablestore.ColumnFilter) tablestore.ColumnFilter {
 	return &tablestore.CompositeColumnValueFilter{Operator: tablestore.LO_OR, Filters: conditions}
 }
 
-// update is a change of k's row, if the row is there and the condition holds.
+// update returns a change of k's row that requires the row to exist and the condition to hold.
 func (c *claims) update(k *kept, condition tablestore.ColumnFilter) *tablestore.UpdateRowChange {
-	change := &tablestore.UpdateRowChange{TableName: c.table.table, PrimaryKey: k.primaryKey()}
+	change := &tablestore.UpdateRowChange{TableName: c.table.name, PrimaryKey: k.primaryKey()}
 	change.SetCondition(tablestore.RowExistenceExpectation_EXPECT_EXIST)
 	change.SetColumnCondition(condition)
 	return change
 }
 
-// asRead is the condition that nothing has happened to k since it was read.
+// asRead returns the condition that k has not changed since it was read.
 func (c *claims) asRead(k *kept) tablestore.ColumnFilter {
 	conditions := []tablestore.ColumnFilter{equals(columnFailedAt, k.failedAt, false)}
 	if k.parts != "" {
 		conditions = append(conditions, equals(columnParts, k.parts, false))
 	}
-	// A claim of our own is there if the answer to an earlier try was lost.
+	// Our own claim is there already if the answer to an earlier try was lost.
 	claim := equals(columnClaim, c.id, k.claim == "")
 	if k.claim != "" {
 		claim = either(claim, every(equals(columnClaim, k.claim, true), equals(columnClaimedUntil, k.claimedUntil, true)))
@@ -69,7 +62,7 @@ func (c *claims) asRead(k *kept) tablestore.ColumnFilter {
 	return every(append(conditions, claim)...)
 }
 
-// take claims letters. lost has those that somebody else was faster with.
+// take claims letters. lost has those that another process was faster with.
 func (c *claims) take(ctx context.Context, letters []*kept) (lost map[*kept]bool, err error) {
 	c.taken = time.Now()
 	return c.extend(ctx, letters, c.asRead)
@@ -81,7 +74,7 @@ func (c *claims) renew(ctx context.Context, letters []*kept) error {
 	return err
 }
 
-// mine is the condition that the letter is claimed by this Replay.
+// mine returns the condition that the letter is claimed by this Replay.
 func (c *claims) mine() tablestore.ColumnFilter { return equals(columnClaim, c.id, false) }
 
 func (c *claims) extend(ctx context.Context, letters []*kept, condition func(*kept) tablestore.ColumnFilter) (lost map[*kept]bool, err error) {
@@ -101,13 +94,14 @@ func (c *claims) extend(ctx context.Context, letters []*kept, condition func(*ke
 		case service.HasCode(err, service.CodeConditionFailed):
 			lost[letters[i]] = true
 		default:
-			errs = append(errs, fmt.Errorf("claim letter %s in the dead-letter table %s: %w", letters[i].name(), c.table.table, err))
+			errs = append(errs, fmt.Errorf("claim letter %s in the dead-letter table %s: %w", letters[i].name(), c.table.name, err))
 		}
 	}
 	return lost, errors.Join(errs...)
 }
 
-// release gives letters back that were not handled. What fails ends with its lease.
+// release removes the claims of letters that were not handled. A claim that cannot be
+// removed ends with its lease.
 func (c *claims) release(ctx context.Context, letters []*kept) error {
 	changes := make([]tablestore.RowChange, len(letters))
 	for i, k := range letters {
@@ -119,17 +113,17 @@ func (c *claims) release(ctx context.Context, letters []*kept) error {
 	var errs []error
 	for i, err := range c.table.client.writeRows(ctx, changes) {
 		if err != nil && !service.HasCode(err, service.CodeConditionFailed) {
-			errs = append(errs, fmt.Errorf("release letter %s in the dead-letter table %s: %w", letters[i].name(), c.table.table, err))
+			errs = append(errs, fmt.Errorf("release letter %s in the dead-letter table %s: %w", letters[i].name(), c.table.name, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// remove deletes a letter that was handled, and its parts after it. The error is
-// errClaimLost if the letter is no longer this Replay's: it stays.
+// remove deletes a letter that was handled, then its parts. The error is errClaimLost if
+// the letter is no longer claimed by this Replay: it stays.
 func (c *claims) remove(ctx context.Context, k *kept) error {
 	err := c.table.client.call(ctx, "DeleteRow", func(client *tablestore.TableStoreClient) error {
-		row := &tablestore.DeleteRowChange{TableName: c.table.table, PrimaryKey: k.primaryKey()}
+		row := &tablestore.DeleteRowChange{TableName: c.table.name, PrimaryKey: k.primaryKey()}
 		row.SetCondition(tablestore.RowExistenceExpectation_EXPECT_EXIST)
 		row.SetColumnCondition(c.mine())
 		_, err := client.DeleteRow(&tablestore.DeleteRowRequest{DeleteRowChange: row})
@@ -140,7 +134,7 @@ func (c *claims) remove(ctx context.Context, k *kept) error {
 		if row, err = c.table.row(ctx, k.primaryKey(), columnFailedAt); err == nil && row != nil {
 			return errClaimLost
 		}
-		// It is gone: the answer to an earlier try was lost.
+		// The row is deleted: the answer to an earlier try was lost.
 	}
 	if err == nil && k.parts != "" {
 		var p *packing
@@ -149,15 +143,15 @@ func (c *claims) remove(ctx context.Context, k *kept) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("delete from the dead-letter table %s: %w", c.table.table, err)
+		return fmt.Errorf("delete from the dead-letter table %s: %w", c.table.name, err)
 	}
 	return nil
 }
 
-// putBack writes down that a letter failed again, and releases it. Its message
-// stays as it is, and so do its parts.
+// putBack stores that a letter failed again, and removes its claim. Its message and its
+// parts do not change.
 func (c *claims) putBack(ctx context.Context, k *kept, cause error) error {
-	attempts, failedAt := int64(k.Attempts+1), now().UnixMilli()
+	attempts, failedAt := int64(k.Attempts+1), Now().UnixMilli()
 	err := c.table.client.call(ctx, "UpdateRow", func(client *tablestore.TableStoreClient) error {
 		change := c.update(k, c.mine())
 		change.PutColumn(columnError, clip(cause.Error(), maxErrorText))
@@ -176,7 +170,7 @@ func (c *claims) putBack(ctx context.Context, k *kept, cause error) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("write to the dead-letter table %s: %w", c.table.table, err)
+		return fmt.Errorf("write to the dead-letter table %s: %w", c.table.name, err)
 	}
 	return nil
 }

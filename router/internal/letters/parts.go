@@ -1,4 +1,4 @@
-package router
+package letters
 
 import (
 	"bytes"
@@ -17,13 +17,12 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 )
 
-// Part rows of a pipeline lie behind its letters, which have hexadecimal sequences:
+// Part rows of a pipeline are behind its letters, which have hexadecimal sequences:
 //
 //	(pipeline, "~parts", id of the letter's row / generation / number)
 //
-// Each write of a letter has a generation of its own, which the letter's row
-// names, so that no write and no removal of the same letter touches the
-// parts of another one.
+// Each write of a letter has its own generation, which the letter's row names. So no
+// write or removal of a letter touches the parts of another write of it.
 const (
 	partsSequence = "~parts"
 
@@ -33,14 +32,14 @@ const (
 )
 
 const (
-	// partSize is far below the service's limit, so that a slow network has time for a request.
+	// partSize is far below the service's limit, so that a request succeeds on a slow network too.
 	partSize = 1 << 20
 
 	// cleanTimeout bounds the removal of the parts of a letter that could not be written.
 	cleanTimeout = 5 * time.Second
 )
 
-// packing says where a letter's sections are, and how.
+// packing says in which part rows a letter's sections are, and how to read them.
 type packing struct {
 	Generation string `json:"generation"`
 	Rows       int    `json:"rows"`
@@ -48,7 +47,7 @@ type packing struct {
 	Sizes      [4]int `json:"sizes"`  // of the sections, uncompressed
 }
 
-// errDamaged is what a letter gives whose parts cannot be read back whole.
+// errDamaged is wrapped by errors of a letter whose parts cannot be read completely.
 var errDamaged = errors.New("its parts are damaged or missing")
 
 func parsePacking(text string) (*packing, error) {
@@ -62,7 +61,7 @@ func parsePacking(text string) (*packing, error) {
 	return p, nil
 }
 
-// size is that of the sections.
+// size returns the size of all sections.
 func (p *packing) size() (n int) {
 	for _, size := range p.Sizes {
 		n += size
@@ -70,12 +69,12 @@ func (p *packing) size() (n int) {
 	return n
 }
 
-// partKey is the key of one part, partsKey(…, "~") a key behind all of the generation.
+// partKey returns the key of one part.
 func partKey(pipeline, id, generation string, number int) *tablestore.PrimaryKey {
 	return rowKey(pipeline, partsSequence, fmt.Sprintf("%s/%s/%06d", id, generation, number))
 }
 
-// afterParts is a key behind all parts of a generation.
+// afterParts returns a key behind all parts of a generation.
 func afterParts(pipeline, id, generation string) *tablestore.PrimaryKey {
 	return rowKey(pipeline, partsSequence, id+"/"+generation+"/~")
 }
@@ -100,7 +99,7 @@ func pack(s *sections) ([]byte, [4]int, error) {
 	return packed.Bytes(), sizes, nil
 }
 
-// unpack reads what pack wrote.
+// unpack is the inverse of pack.
 func unpack(packed []byte, sizes [4]int) (*sections, error) {
 	z, err := gzip.NewReader(bytes.NewReader(packed))
 	if err != nil {
@@ -108,7 +107,7 @@ func unpack(packed []byte, sizes [4]int) (*sections, error) {
 	}
 	s := new(sections)
 	for i, section := range s.all() {
-		var b bytes.Buffer // grows with what is there: the sizes are only what the row says
+		var b bytes.Buffer // grows with the data: the sizes in the row may be wrong
 		if n, err := io.CopyN(&b, z, int64(sizes[i])); err != nil {
 			return nil, fmt.Errorf("%d of %d bytes: %w", n, sizes[i], err)
 		}
@@ -117,9 +116,8 @@ func unpack(packed []byte, sizes [4]int) (*sections, error) {
 	return s, z.Close()
 }
 
-// writeParts writes the sections of l to part rows and returns what the letter's
-// row has to say of them.
-func (t *tableLetters) writeParts(ctx context.Context, l *DeadLetter, s *sections) (string, error) {
+// writeParts writes the sections of l to part rows and returns the letter's column parts.
+func (t *Table) writeParts(ctx context.Context, l *Letter, s *sections) (string, error) {
 	packed, sizes, err := pack(s)
 	if err != nil {
 		return "", fmt.Errorf("compress a dead letter: %w", err)
@@ -128,7 +126,7 @@ func (t *tableLetters) writeParts(ctx context.Context, l *DeadLetter, s *section
 	p := packing{Generation: rand.Text(), SHA256: hex.EncodeToString(sum[:]), Sizes: sizes}
 	for part := range slices.Chunk(packed, partSize) {
 		err := t.client.call(ctx, "PutRow", func(c *tablestore.TableStoreClient) error {
-			row := &tablestore.PutRowChange{TableName: t.table, PrimaryKey: partKey(l.Pipeline, l.rowID(), p.Generation, p.Rows)}
+			row := &tablestore.PutRowChange{TableName: t.name, PrimaryKey: partKey(l.Pipeline, l.rowID(), p.Generation, p.Rows)}
 			row.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
 			row.AddColumn(columnOf, l.Sequence)
 			row.AddColumn(columnWrittenAt, time.Now().UnixMilli())
@@ -138,8 +136,8 @@ func (t *tableLetters) writeParts(ctx context.Context, l *DeadLetter, s *section
 		})
 		p.Rows++
 		if err != nil {
-			// No row will name these parts. What cannot be removed either is
-			// found by the next Replay.
+			// No row will name these parts. The next Replay deletes those that cannot
+			// be deleted here.
 			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 			defer cancel()
 			return "", errors.Join(err, t.deleteParts(clean, l.Pipeline, l.rowID(), &p))
@@ -150,7 +148,7 @@ func (t *tableLetters) writeParts(ctx context.Context, l *DeadLetter, s *section
 }
 
 // deleteParts deletes the parts of one generation.
-func (t *tableLetters) deleteParts(ctx context.Context, pipeline, id string, p *packing) error {
+func (t *Table) deleteParts(ctx context.Context, pipeline, id string, p *packing) error {
 	keys := make([]*tablestore.PrimaryKey, p.Rows)
 	for n := range keys {
 		keys[n] = partKey(pipeline, id, p.Generation, n)
@@ -158,23 +156,23 @@ func (t *tableLetters) deleteParts(ctx context.Context, pipeline, id string, p *
 	return t.deleteRows(ctx, keys)
 }
 
-// deleteRows deletes rows, if they are there.
-func (t *tableLetters) deleteRows(ctx context.Context, keys []*tablestore.PrimaryKey) error {
+// deleteRows deletes the rows that exist.
+func (t *Table) deleteRows(ctx context.Context, keys []*tablestore.PrimaryKey) error {
 	changes := make([]tablestore.RowChange, len(keys))
 	for i, key := range keys {
-		change := &tablestore.DeleteRowChange{TableName: t.table, PrimaryKey: key}
+		change := &tablestore.DeleteRowChange{TableName: t.name, PrimaryKey: key}
 		change.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
 		changes[i] = change
 	}
 	if err := errors.Join(t.client.writeRows(ctx, changes)...); err != nil {
-		return fmt.Errorf("delete parts from the dead-letter table %s: %w", t.table, err)
+		return fmt.Errorf("delete parts from the dead-letter table %s: %w", t.name, err)
 	}
 	return nil
 }
 
-// unpack reads the parts of a packed letter. An error that wraps errDamaged says
-// that they are not all there.
-func (t *tableLetters) unpack(ctx context.Context, k *kept) error {
+// unpack reads the parts of a packed letter. The error wraps errDamaged if some are
+// missing or damaged.
+func (t *Table) unpack(ctx context.Context, k *kept) error {
 	if k.packing == nil {
 		return nil
 	}
@@ -203,7 +201,7 @@ func (t *tableLetters) unpack(ctx context.Context, k *kept) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errDamaged, err)
 	}
-	if err := s.restore(k.DeadLetter); err != nil {
+	if err := s.restore(k.Letter); err != nil {
 		return fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	k.packing = nil

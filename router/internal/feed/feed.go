@@ -1,4 +1,5 @@
-package router
+// Package feed gives messages to a pipeline without a subscriber, for Test and Replay.
+package feed
 
 import (
 	"context"
@@ -10,37 +11,36 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-// feed gives messages to a pipeline as a subscriber does, one attempt each:
-// the messages of an ordering key one after the other, the next one when the
-// one before is done or waits in a batch, and none any more once one has failed.
+// feed gives messages to a pipeline as a subscriber does, one attempt each. Of an
+// ordering key, a message begins when the one before it is done or waits in a batch,
+// and none begins once one has failed.
 //
 // Goroutines: one for each message; run waits for all.
 //
-// Invariant: a message that was not let go (let is open) has none of its key
-// behind it at work.
+// Invariant: while a message is not handed off, no later message of its key is being handled.
 type feed struct {
 	handle func(*message.Message) error
-	hurry  chan struct{} // closed when no more messages will come to wait
+	hurry  chan struct{} // closed when all messages are handed off: no more will join a batch
 
 	mu     sync.Mutex      // guards what follows and the fed messages' states
-	held   int             // messages that were not let go
+	held   int             // messages that are not handed off
 	broken map[string]bool // keys of which a message has failed
 	all    []*fed
 }
 
-// fed is one message on its way, and what its context carries of it.
+// fed is one message in the pipeline. Its context carries it as its ack.Delivery.
 type fed struct {
 	feed   *feed
 	msg    *message.Message
 	key    string
 	place  int             // in feed.all
 	after  <-chan struct{} // closed when it may begin; nil: at once
-	let    chan struct{}   // closed when those that wait for it may begin
+	next   chan struct{}   // closed when it is handed off, and the next message may begin
 	cancel context.CancelCauseFunc
 
-	state fedState
-	isLet bool
-	err   error
+	state     fedState
+	handedOff bool
+	err       error
 }
 
 type fedState uint8
@@ -48,29 +48,40 @@ type fedState uint8
 const (
 	fedWaiting fedState = iota
 	fedRunning
-	fedFailed     // said CallBack, or ended with an error; those behind it do not begin
-	fedCalledBack // its outcome does not count
+	fedFailed     // called CallBack, or ended with an error; later ones of its key do not begin
+	fedCalledBack // its outcome is ignored
 	fedDone
 )
 
 var _ ack.Delivery = (*fed)(nil)
 
-// run feeds messages and returns the outcome of each: nil, its error, or one that wraps
-// ack.ErrCalledBack when an earlier message of its key failed. keys are the
-// ordering keys; "" is none. When oneByOne is set, each message waits until the
-// one before it, of whatever key, is let go, so that batches are made in a known way.
-func (f *feed) run(ctx context.Context, messages []*message.Message, keys []string, oneByOne bool) []error {
+// Run calls handle for each message and returns the outcome of each: nil, its error, or an
+// error that wraps ack.ErrCalledBack when an earlier message of its key failed. keys are
+// the ordering keys; "" is none.
+func Run(ctx context.Context, handle func(*message.Message) error, messages []*message.Message, keys []string) []error {
+	f := feed{handle: handle}
+	return f.run(ctx, messages, keys, false)
+}
+
+// RunInOrder is Run with the messages of all keys in order: each waits until the one before
+// it is done or waits in a batch, so that batches always have the same messages.
+func RunInOrder(ctx context.Context, handle func(*message.Message) error, messages []*message.Message, keys []string) []error {
+	f := feed{handle: handle}
+	return f.run(ctx, messages, keys, true)
+}
+
+func (f *feed) run(ctx context.Context, messages []*message.Message, keys []string, inOrder bool) []error {
 	f.hurry = make(chan struct{})
 	f.held, f.broken = len(messages), make(map[string]bool)
 	last := make(map[string]<-chan struct{})
 	for i, msg := range messages {
-		m := &fed{feed: f, msg: msg, key: keys[i], place: i, let: make(chan struct{})}
-		if oneByOne && i > 0 {
-			m.after = f.all[i-1].let
+		m := &fed{feed: f, msg: msg, key: keys[i], place: i, next: make(chan struct{})}
+		if inOrder && i > 0 {
+			m.after = f.all[i-1].next
 		} else if m.key != "" {
 			m.after = last[m.key]
 		}
-		last[m.key] = m.let
+		last[m.key] = m.next
 		f.all = append(f.all, m)
 	}
 	var wg sync.WaitGroup
@@ -86,9 +97,9 @@ func (f *feed) run(ctx context.Context, messages []*message.Message, keys []stri
 }
 
 func (m *fed) run(ctx context.Context) {
-	defer m.letGo()
+	defer m.HandOff()
 	if m.after != nil {
-		<-m.after // let is closed by everybody in the end
+		<-m.after // every message is handed off when its run returns
 	}
 	values := m.msg.Context()
 	msgCtx, cancel := context.WithCancelCause(ack.NewContext(values, m))
@@ -117,7 +128,7 @@ func (m *fed) run(ctx context.Context) {
 	}
 }
 
-// begin returns an error if a message of the key has failed before.
+// begin returns an error if an earlier message of the key has failed.
 func (m *fed) begin(cancel context.CancelCauseFunc) error {
 	m.feed.mu.Lock()
 	defer m.feed.mu.Unlock()
@@ -129,7 +140,7 @@ func (m *fed) begin(cancel context.CancelCauseFunc) error {
 	return nil
 }
 
-// fail needs the feed's mu. None of the key begins any more.
+// fail needs the feed's mu. No later message of the key begins.
 func (m *fed) fail() {
 	m.state = fedFailed
 	if m.key != "" {
@@ -137,14 +148,15 @@ func (m *fed) fail() {
 	}
 }
 
-func (m *fed) letGo() {
+// HandOff implements ack.Delivery.
+func (m *fed) HandOff() {
 	m.feed.mu.Lock()
 	defer m.feed.mu.Unlock()
-	if m.isLet {
+	if m.handedOff {
 		return
 	}
-	m.isLet = true
-	close(m.let)
+	m.handedOff = true
+	close(m.next)
 	m.feed.held--
 	if m.feed.held == 0 {
 		close(m.feed.hurry)
@@ -153,9 +165,6 @@ func (m *fed) letGo() {
 
 // Key implements ack.Delivery.
 func (m *fed) Key() string { return m.key }
-
-// HandOff implements ack.Delivery.
-func (m *fed) HandOff() { m.letGo() }
 
 // Begin implements ack.Delivery.
 func (m *fed) Begin() {}
@@ -174,7 +183,7 @@ func (m *fed) CallBack(cause error) {
 		}
 	}
 	m.feed.mu.Unlock()
-	for _, cancel := range taken { // runs callbacks of others: not under the lock
+	for _, cancel := range taken { // may run callbacks, so not under the lock
 		cancel(fmt.Errorf("%w: %w", ack.ErrCalledBack, cause))
 	}
 }
