@@ -9,6 +9,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/internal/closing"
 )
 
 // closeGrace is how long Close waits for batch handlers to return after it has
@@ -50,8 +52,7 @@ type Batching struct {
 	cancel context.CancelCauseFunc
 	runs   sync.WaitGroup // the goroutines of running batches; Close waits
 
-	ended    chan struct{} // closed when the first Close ends
-	closeErr error         // what Close returns; written before ended is closed
+	ended closing.Once // by Close
 
 	mu sync.Mutex // guards what follows and all of schedule.go's state
 	schedule
@@ -75,7 +76,6 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Batching, error) {
 		closeTimeout: cfg.CloseTimeout,
 		scope:        cfg.Scope,
 		batchers:     make(map[string]*shared, len(cfg.Batchers)),
-		ended:        make(chan struct{}),
 		schedule:     newSchedule(),
 	}
 	if b.nameOf == nil {
@@ -255,35 +255,21 @@ func (b *Batching) conclude(it *item) error {
 // Close may be called several times and concurrently; each call waits for the end
 // and returns the same error.
 func (b *Batching) Close() error {
-	if b.shut() {
-		b.closeErr = b.drain()
-		close(b.ended)
-	}
-	<-b.ended
-	return b.closeErr
+	return b.ended.Do(func() error {
+		b.shut()
+		return b.drain()
+	})
 }
 
 // drain waits for the batches, after shut.
 func (b *Batching) drain() error {
 	defer b.cancel(ErrClosed) // frees the context; handlers that still run have had their cause already
-	if !waitFor(b.idle, b.closeTimeout) {
+	if !closing.Within(b.closeTimeout, b.idle) {
 		b.cancel(ErrCloseTimeout)
-		if !waitFor(b.idle, closeGrace) {
+		if !closing.Within(closeGrace, b.idle) {
 			return fmt.Errorf("%w: %d batches are not done after %v", ErrCloseTimeout, b.unfinishedBatches(), b.closeTimeout+closeGrace)
 		}
 	}
 	b.runs.Wait()
 	return nil
-}
-
-// waitFor waits for done, for at most d, and reports whether it was closed.
-func waitFor(done <-chan struct{}, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-done:
-		return true
-	case <-timer.C:
-		return false
-	}
 }

@@ -165,14 +165,11 @@ func (b *Batching) end(it *item) (left bool) {
 	return left
 }
 
-// shut makes all batches due and refuses further messages. It reports whether this
-// is the first call. idle is closed when all batches are done.
-func (b *Batching) shut() (first bool) {
+// shut makes all batches due and refuses further messages. idle is closed when all
+// batches are done.
+func (b *Batching) shut() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed {
-		return false
-	}
 	b.closed = true
 	for _, s := range b.batchers {
 		for _, bt := range s.scopes {
@@ -185,7 +182,6 @@ func (b *Batching) shut() (first bool) {
 		}
 	}
 	b.signalIdle()
-	return true
 }
 
 // signalIdle closes idle if the Batching is closed and all messages are done.

@@ -18,6 +18,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/emulator/internal/store"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/tables"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/tunnels"
+	"github.com/watermill-ots/watermill-ots/internal/closing"
 )
 
 // Emulator is a running emulator. All methods are safe for concurrent use.
@@ -45,12 +46,10 @@ type Emulator struct {
 	id          string // random, the beginning of request ids
 	lastRequest atomic.Int64
 
-	conns     sync.WaitGroup // open connections, and so handlers; only the server's loop adds to it
-	serving   chan struct{}  // closed when the server's loop has ended
-	closing   chan struct{}  // closed when Close begins
-	closeOnce sync.Once
-	closed    chan struct{} // closed when Close has finished
-	closeErr  error
+	conns   sync.WaitGroup // open connections, and so handlers; only the server's loop adds to it
+	serving chan struct{}  // closed when the server's loop has ended
+	closing chan struct{}  // closed when Close begins
+	ended   closing.Once   // by Close
 }
 
 // Start opens the data directory, if any, and listens. The emulator serves
@@ -72,7 +71,6 @@ func Start(opts Options) (*Emulator, error) {
 		id:       rand.Text(),
 		serving:  make(chan struct{}),
 		closing:  make(chan struct{}),
-		closed:   make(chan struct{}),
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -200,7 +198,7 @@ func (e *Emulator) Transport() *http.Transport {
 // closes all connections and releases the data directory. It returns when all
 // goroutines of the emulator have ended; a second call waits for the first.
 func (e *Emulator) Close() error {
-	e.closeOnce.Do(func() {
+	return e.ended.Do(func() error {
 		close(e.closing)
 		ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 		defer cancel()
@@ -210,14 +208,12 @@ func (e *Emulator) Close() error {
 		}
 		<-e.serving
 		e.conns.Wait()
-		e.closeErr = errors.Join(err, e.tunnels.Close(), e.store.Close())
-		if e.closeErr != nil {
-			e.log.Error("emulator closed", "error", e.closeErr)
+		err = errors.Join(err, e.tunnels.Close(), e.store.Close())
+		if err != nil {
+			e.log.Error("emulator closed", "error", err)
 		} else {
 			e.log.Info("emulator closed")
 		}
-		close(e.closed)
+		return err
 	})
-	<-e.closed
-	return e.closeErr
 }

@@ -15,13 +15,12 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/closing"
 	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
 // Publisher writes messages into Tablestore tables. See the package documentation for
 // its guarantees. All methods may be called from any goroutine.
-//
-// Invariant: once closed is set, no call is added to running.
 type Publisher struct {
 	cfg    Config
 	logger watermill.LoggerAdapter
@@ -31,13 +30,11 @@ type Publisher struct {
 	ctx    context.Context // cancelled at the end of Close
 	cancel context.CancelCauseFunc
 
-	mu      sync.Mutex
-	closed  bool
-	running sync.WaitGroup
-	known   map[string]bool // tables that exist, for CreateTables
+	calls closing.Uses // of Publish and CreateTable
+	ended closing.Once // by Close
 
-	closeOnce sync.Once
-	closeErr  error
+	mu    sync.Mutex      // guards what follows
+	known map[string]bool // tables that exist, for CreateTables
 }
 
 var _ message.Publisher = (*Publisher)(nil)
@@ -86,10 +83,10 @@ func (p *Publisher) MaxPayloadBytes() int { return maxColumnBytes }
 //
 // The requests' context has the values of the first message's context.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
-	if err := p.begin(); err != nil {
-		return fmt.Errorf("publishing to %s: %w", topic, err)
+	if !p.calls.Begin() {
+		return fmt.Errorf("publishing to %s: %w", topic, ErrClosed)
 	}
-	defer p.running.Done()
+	defer p.calls.End()
 	if len(messages) == 0 {
 		return nil
 	}
@@ -121,18 +118,6 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 		p.forget(table)
 	}
 	return failure
-}
-
-// begin counts a call as running, unless the Publisher is closed. The caller
-// ends it with running.Done.
-func (p *Publisher) begin() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return ErrClosed
-	}
-	p.running.Add(1)
-	return nil
 }
 
 // context returns a context that ends with the context of any of the messages, and with
@@ -234,21 +219,18 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // waits for their return, and returns an error that wraps ErrCloseTimeout. Further calls
 // wait for the first one and return the same error.
 func (p *Publisher) Close() error {
-	p.closeOnce.Do(func() {
-		p.mu.Lock()
-		p.closed = true
-		p.mu.Unlock()
-		late := time.AfterFunc(p.cfg.CloseTimeout, func() { p.cancel(ErrCloseTimeout) })
-		p.running.Wait()
-		late.Stop()
-		if errors.Is(context.Cause(p.ctx), ErrCloseTimeout) {
-			p.closeErr = fmt.Errorf("closing the publisher after %v: %w", p.cfg.CloseTimeout, ErrCloseTimeout)
+	return p.ended.Do(func() (err error) {
+		done := p.calls.Close()
+		if !closing.Within(p.cfg.CloseTimeout, done) {
+			p.cancel(ErrCloseTimeout)
+			err = fmt.Errorf("closing the publisher after %v: %w", p.cfg.CloseTimeout, ErrCloseTimeout)
+			<-done
 		}
 		p.cancel(ErrClosed)
 		p.client.Credentials.Close(service.CredentialsGrace)
 		if p.own != nil {
 			p.own.CloseIdleConnections()
 		}
+		return err
 	})
-	return p.closeErr
 }

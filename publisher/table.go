@@ -22,10 +22,10 @@ func (p *Publisher) CreateTable(ctx context.Context, topic string) error {
 	if err != nil {
 		return err
 	}
-	if err := p.begin(); err != nil {
-		return fmt.Errorf("creating table %s: %w", table, err)
+	if !p.calls.Begin() {
+		return fmt.Errorf("creating table %s: %w", table, ErrClosed)
 	}
-	defer p.running.Done()
+	defer p.calls.End()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(p.ctx, func() { cancel(context.Cause(p.ctx)) })()

@@ -15,6 +15,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/internal/closing"
 	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
@@ -59,7 +60,6 @@ type Router struct {
 	asked       bool       // Watermill was called
 	begun       bool       // Run, Replay or Test was called
 	ran         bool       // Run was called
-	closed      bool
 	handlers    map[string]Handlers
 	middlewares []message.HandlerMiddleware
 	publishers  map[string]message.Publisher
@@ -72,9 +72,6 @@ type Router struct {
 	ackPanics   panicLog                          // has a lock of its own
 	pipelines   map[string]*pipeline
 	subscribers map[string]*subscriber.Subscriber // of Run, by tunnel; once running is closed it does not change
-	uses        int                               // calls of Replay and Test under way; none begins once closed is set
-	unused      chan struct{}                     // closed once closed is set and uses is zero
-	closeUnused sync.Once
 
 	patience  time.Duration // startPatience
 	anewPause time.Duration // the constant
@@ -83,8 +80,8 @@ type Router struct {
 	ending     sync.WaitGroup // the goroutines that drain pipelines whose brake tripped; end waits
 	following  sync.WaitGroup // the goroutines of follow; end waits
 
-	done chan struct{} // closed when Run has returned, if it ever began
-	err  error         // what Run returned; read it after done
+	uses  closing.Uses // Replay and Test; closed when Close is called or Run ends
+	ended closing.Once // by Run, or by Close without it
 }
 
 // New checks cfg and returns a Router for it. It neither connects nor starts
@@ -121,10 +118,8 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 		payloads:    formats(),
 		credentials: make(map[string]ots.CredentialsProvider),
 		pipelines:   make(map[string]*pipeline),
-		unused:      make(chan struct{}),
 		patience:    startPatience,
 		anewPause:   anewPause,
-		done:        make(chan struct{}),
 	}
 	r.stops, r.stop = context.WithCancel(context.Background())
 	r.stopping = r.stops.Done()
@@ -228,7 +223,7 @@ func register[V any](r *Router, kind, name string, into map[string]V, v V, isNil
 
 // configurable needs mu. It says whether the Router still takes handlers.
 func (r *Router) configurable(what string) error {
-	if r.closed {
+	if r.uses.Closed() {
 		return fmt.Errorf("%s: %w", what, ErrClosed)
 	}
 	if r.begun {
@@ -284,15 +279,13 @@ func (r *Router) Run(ctx context.Context) error {
 	if err := r.beginRun(); err != nil {
 		return err
 	}
-	r.err = r.run(ctx)
-	close(r.done)
-	return r.err
+	return r.ended.Do(func() error { return r.run(ctx) })
 }
 
 func (r *Router) beginRun() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
+	if r.uses.Closed() {
 		return fmt.Errorf("run: %w", ErrClosed)
 	}
 	if r.ran {
@@ -362,65 +355,34 @@ func (r *Router) unlessStopping(err error) error {
 // calls to the service. Without Run it releases what Replay or Test used. It may be called
 // several times, from any goroutine but a handler's.
 func (r *Router) Close() error {
-	r.mu.Lock()
-	first := !r.closed
-	r.closed = true
-	ran := r.ran
-	r.mu.Unlock()
+	r.uses.Close()
 	r.stop()
-	if ran {
-		<-r.done
-		return r.err
-	}
-	if first {
-		r.err = r.release()
-		close(r.done)
-	}
-	<-r.done
-	return r.err
+	return r.ended.Do(r.release) // which Run has called, if there was a Run
 }
 
 // use begins a use of the Router outside of Run. The Router is not released
 // before the returned function is called.
 func (r *Router) use(what string) (done func(), err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
+	if !r.uses.Begin() {
 		return nil, fmt.Errorf("%s: %w", what, ErrClosed)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.begun = true
-	r.uses++
-	return func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.uses--
-		r.signalUnused()
-	}, nil
-}
-
-// signalUnused needs mu. It closes unused when it is time.
-func (r *Router) signalUnused() {
-	if r.closed && r.uses == 0 {
-		r.closeUnused.Do(func() { close(r.unused) })
-	}
+	return r.uses.End, nil
 }
 
 // release ends what the pipelines hold.
 func (r *Router) release() error {
-	r.mu.Lock()
-	r.closed = true
-	r.signalUnused()
-	pipelines := r.pipelines
-	r.mu.Unlock()
+	unused := r.uses.Close()
 	r.stop()
 	var errs []error
-	limit := time.NewTimer(r.closeTimeout)
-	defer limit.Stop()
-	select {
-	case <-r.unused:
-	case <-limit.C:
+	if !closing.Within(r.closeTimeout, unused) {
 		errs = append(errs, fmt.Errorf("closing the router: a Replay or Test is still busy after %v", r.closeTimeout))
 	}
+	r.mu.Lock()
+	pipelines := r.pipelines
+	r.mu.Unlock()
 	for _, name := range names(pipelines) {
 		errs = append(errs, pipelines[name].close())
 	}

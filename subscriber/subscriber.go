@@ -16,6 +16,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 
+	"github.com/watermill-ots/watermill-ots/internal/closing"
 	"github.com/watermill-ots/watermill-ots/internal/ledger"
 	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/ots"
@@ -46,8 +47,7 @@ type Subscriber struct {
 	watches       map[*func()]struct{} // of watchEnds
 	starts        map[string]starting  // by topic: those that fail and are tried again
 
-	closeOnce sync.Once
-	closeErr  error
+	closing closing.Once // by Close
 }
 
 var (
@@ -284,7 +284,7 @@ func (s *Subscriber) Err() error {
 // ErrNotCommitted; both are redelivered to the tunnel's next consumer. Further
 // calls wait for the first one and return the same.
 func (s *Subscriber) Close() error {
-	s.closeOnce.Do(func() {
+	return s.closing.Do(func() error {
 		s.mu.Lock()
 		s.closed = true
 		subs := slices.Clone(s.subscriptions)
@@ -300,9 +300,8 @@ func (s *Subscriber) Close() error {
 		if s.own != nil {
 			s.own.CloseIdleConnections()
 		}
-		s.closeErr = s.unsettled()
+		return s.unsettled()
 	})
-	return s.closeErr
 }
 
 // unsettled tells of the messages that drains gave up, and of those that they could not commit.
