@@ -246,7 +246,7 @@ func TestReplayMessages(t *testing.T) {
 	old.SetContext(ctx) // as many subscribers leave it after the ack
 	letters := []*message.Message{old, letter(t, "bad", 1), message.NewMessage("x", []byte(`{"some":"thing"}`)), letter(t, "bad", 2), letter(t, "good", 2), letter(t, "good", 3)}
 	errs := r.ReplayMessages(context.Background(), letters...)
-	for i, want := range []func(error) bool{isNil, is(errPoison), says("no dead letter"), is(ack.ErrCalledBack), isNil, isNil} {
+	for i, want := range []func(error) bool{isNil, is(errPoison), says("not a dead letter"), is(ack.ErrCalledBack), isNil, isNil} {
 		if !want(errs[i]) {
 			t.Errorf("letter %s: %v", letters[i].UUID, errs[i])
 		}

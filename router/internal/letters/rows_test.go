@@ -29,7 +29,7 @@ func (n *rowLog) Error(msg string, err error, fields watermill.LogFields) {
 
 // Rows that are not letters, and damaged ones, are named and stop nothing but the later letters
 // of a damaged one's key.
-func TestReplay_skips_and_names_rows_that_are_no_letters(t *testing.T) {
+func TestReplay_skips_and_names_rows_that_are_not_letters(t *testing.T) {
 	h := new(handled)
 	b := newBed(t, h.process)
 	d1, d2, e1, f1 := letterOfRow("d", 1, blob(1, 3<<20)), letterOfRow("d", 2), letterOfRow("e", 1), letterOfRow("f", 1)
@@ -54,10 +54,10 @@ func TestReplay_skips_and_names_rows_that_are_no_letters(t *testing.T) {
 	slices.Sort(log.rows)
 	seq := func(v int) string { return letterOfRow("x", v).Sequence }
 	for i, want := range []string{
-		"(numbers, , note): the row is no dead letter",
+		"(numbers, , note): the row is not a dead letter",
 		"(numbers, " + seq(1) + ", d-1): its parts are damaged or missing: 3 of 4 parts",
 		"(numbers, " + seq(1) + ", e-1): letter e-1 has malformed metadata",
-		"(numbers, " + seq(1) + ", numbers): the row is no dead letter",
+		"(numbers, " + seq(1) + ", numbers): the row is not a dead letter",
 	} {
 		if len(log.rows) != 4 || !strings.HasPrefix(log.rows[i], want) {
 			t.Errorf("the log names\n%s\nnot\n%s", strings.Join(log.rows, "\n"), want)
