@@ -6,36 +6,33 @@ import (
 	"time"
 )
 
-// attempts remembers the messages that have failed, from their first failure to
-// their success, and judges whether a message fails by itself or because nothing
-// works (law L9).
+// attempts keeps the messages that have failed, from their first failure to their
+// success, and decides whether a message itself fails or nothing works (law L9).
 //
 // The witness against a message is the success of others, counted at each place
 // where messages fail: Process and the middlewares are one place, each batcher
-// is another. Between two successes at a place lies a stretch. A stretch in
-// which several messages fail for the first time, with no success since, looks
-// like an outage: failures in it do not count. A connection that broke or took
-// too long looks like one, too, even of a single message with a witness: of these
-// failures one counts in each stretch.
+// is another. A stretch is the time between two successes at a place. If several
+// messages fail for the first time in one stretch, it looks like an outage: failures
+// in it do not count. A lost connection looks like an outage too, even if a single
+// message with a witness has it: of such failures one counts in each stretch.
 //
-// A message may leave without logging, when its channel goes to another client
-// while it waits for its next attempt. Entries that were not touched for long
-// are therefore dropped now and then; if that hits a message which only waited
-// long, it gets its attempts once more. So the map holds at most twice the
-// messages that failed within keep, or minSweep.
+// A message may disappear while it waits for its next attempt, when its channel goes
+// to another client. Old entries are therefore removed from time to time. If that
+// removes a message that only waited long, its attempts start again. So the map holds
+// at most twice the messages that failed within keep, or minCleanup.
 type attempts struct {
 	keep time.Duration
-	some atomic.Bool // whether there are entries: messages that succeed look here first, which costs them no lock
+	some atomic.Bool // whether there are entries; messages that succeed read it without the lock
 
-	mu      sync.Mutex // guards what follows
-	entries map[string]*failing
-	places  map[string]*stretch // the latest one of each place
-	sweepAt int                 // how many entries there may be before the next sweep
+	mu        sync.Mutex // guards what follows
+	entries   map[string]*failing
+	places    map[string]*stretch // the latest one of each place
+	cleanUpAt int                 // number of entries that triggers the next cleanup
 }
 
-// failing is what is known of a message that has failed.
+// failing is the record of a message that has failed.
 type failing struct {
-	counted int       // failures that count, without the latest one
+	counted int       // failures that count, without the latest
 	first   time.Time // failure
 	touched time.Time // last failure
 
@@ -47,27 +44,27 @@ type failing struct {
 // stretch is the time between two successes at a place.
 type stretch struct {
 	after  uint64 // successes before it
-	fresh  string // a message that failed in it without a witness
-	outage bool   // there were two of these
+	fresh  string // the first message that failed in it without a witness
+	outage bool   // there was a second one
 }
 
-// evidence is what a failure tells.
+// evidence is what a failure shows.
 type evidence struct {
 	place         string // batcher; "" for Process and the middlewares
-	own           bool   // it is the message's own: it failed alone or was named
+	own           bool   // the message itself failed: alone, or named by Batch.Fail
 	lost          bool   // a connection broke or took too long
-	before, after uint64 // successes at the place before the attempt, and when it had failed
+	before, after uint64 // successes at the place before the attempt and after it
 }
 
-// judgement is what a message's failures amount to.
+// judgement is the result of a message's failures.
 type judgement struct {
-	attempts int           // that count, with the latest one
+	attempts int           // failures that count, including the latest
 	age      time.Duration // since the first failure
 	witness  bool          // others succeeded since, and the latest failure does not belong to an outage
 }
 
-// minSweep is how many entries are not worth a sweep.
-const minSweep = 1024
+// minCleanup is the number of entries below which none are removed.
+const minCleanup = 1024
 
 // newAttempts returns attempts for messages that are redelivered within longest,
 // unless something delays them.
@@ -75,7 +72,7 @@ func newAttempts(longest, giveUpAfter time.Duration) *attempts {
 	return &attempts{
 		keep:    max(10*longest+10*time.Minute, 2*giveUpAfter),
 		entries: make(map[string]*failing), places: make(map[string]*stretch),
-		sweepAt: minSweep,
+		cleanUpAt: minCleanup,
 	}
 }
 
@@ -88,7 +85,7 @@ func (a *attempts) failed(id string, ev evidence, now time.Time) judgement {
 		f = &failing{first: now, touched: now}
 		a.entries[id] = f
 		a.some.Store(true)
-		a.sweep(now)
+		a.cleanUp(now)
 	}
 	f.touched = now
 	if f.place != ev.place || f.before == 0 && f.pending == nil && f.counted == 0 {
@@ -102,9 +99,10 @@ func (a *attempts) failed(id string, ev evidence, now time.Time) judgement {
 	if !ev.own {
 		return judgement{attempts: f.counted, age: now.Sub(f.first)}
 	}
-	// The one before counts unless its stretch was an outage. Without a witness
-	// the failures of one stretch are one, and so are those of connections.
+	// The failure before counts unless its stretch was an outage. Without a witness,
+	// the failures of one stretch count as one, and so do lost connections.
 	if f.pending != nil && !f.pending.outage && (f.pending != here || witness && !ev.lost) {
+
 		f.counted++
 	}
 	f.pending = here
@@ -121,7 +119,7 @@ func (a *attempts) stretch(ev evidence) *stretch {
 	return s
 }
 
-// meets notes that the message failed without a witness.
+// meets records that the message failed without a witness.
 func (s *stretch) meets(id string) {
 	switch s.fresh {
 	case "":
@@ -132,9 +130,9 @@ func (s *stretch) meets(id string) {
 	}
 }
 
-// sweep needs mu. It drops entries that were not touched for long, now and then.
-func (a *attempts) sweep(now time.Time) {
-	if len(a.entries) < a.sweepAt {
+// cleanUp needs mu. It removes old entries if there are many.
+func (a *attempts) cleanUp(now time.Time) {
+	if len(a.entries) < a.cleanUpAt {
 		return
 	}
 	for id, f := range a.entries {
@@ -142,11 +140,11 @@ func (a *attempts) sweep(now time.Time) {
 			delete(a.entries, id)
 		}
 	}
-	a.sweepAt = max(minSweep, 2*len(a.entries))
+	a.cleanUpAt = max(minCleanup, 2*len(a.entries))
 }
 
-// forget ends the failures of id. Those of its own earlier attempts are seen:
-// the attempts of a message follow each other.
+// forget removes the failures of id. It needs no lock to see those of earlier attempts:
+// the attempts of a message do not overlap.
 func (a *attempts) forget(id string) {
 	if !a.some.Load() {
 		return

@@ -118,7 +118,7 @@ func TestAttempts(t *testing.T) {
 	})
 	t.Run("entries_that_were_not_touched_for_long_are_dropped", func(t *testing.T) {
 		a := setup()
-		for i := range minSweep - 1 {
+		for i := range minCleanup - 1 {
 			a.failed(fmt.Sprint("old ", i), process(0), start)
 		}
 		later := start.Add(a.keep + time.Second)

@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	// startPatience is how long pipelines that are subscribed wait for the others before they run.
+	// startPatience is how long subscribed pipelines wait for the others before they run.
 	startPatience = 10 * time.Second
-	// faultPatience is how long Run, which fails, looks for further faults.
+	// faultPatience is how long Run, once it fails, waits for errors of other pipelines.
 	faultPatience = time.Second
 )
 
-// beginnings is how the subscriptions began.
+// beginnings is the state of the subscriptions when the pipelines begin to run.
 type beginnings struct {
 	alive []*subscription // subscribed
-	late  []*subscription // still trying
-	tried <-chan attempt  // of late, as many
+	late  []*subscription // not subscribed yet
+	tried <-chan attempt  // the outcomes of late, one each
 }
 
 // attempt is the outcome of one subscription's connect.
@@ -31,9 +31,9 @@ type attempt struct {
 	err error
 }
 
-// subscribe subscribes to all tunnels side by side. Those that are gone or expired end
-// their pipelines only. An error is one that fails Run. What cannot be reached is tried
-// on: after startPatience the others do not wait for it any more.
+// subscribe subscribes to all tunnels concurrently. A tunnel that is gone or expired ends only
+// its own pipeline. An error is one that fails Run. A tunnel whose service cannot be reached is
+// retried; after startPatience the others do not wait for it any longer.
 func (r *Router) subscribe(ctx context.Context, subs []*subscription) (b beginnings, err error) {
 	tried := make(chan attempt, len(subs))
 	for _, s := range subs {
@@ -47,7 +47,7 @@ func (r *Router) subscribe(ctx context.Context, subs []*subscription) (b beginni
 	}
 	patience := time.NewTimer(r.patience)
 	defer patience.Stop()
-	var impatient <-chan time.Time // patience's, once a pipeline could run
+	var impatient <-chan time.Time // of patience, once a pipeline could run
 	var failing <-chan time.Time   // set once Run fails
 	var errs []error
 	for len(pending) > 0 {
@@ -83,7 +83,7 @@ func (r *Router) subscribe(ctx context.Context, subs []*subscription) (b beginni
 	return b, nil
 }
 
-// followAll follows all subscriptions that have begun or still may.
+// followAll follows all subscriptions that have begun, and the late ones once they begin.
 func (r *Router) followAll(ctx context.Context, b beginnings) {
 	follow := func(s *subscription) {
 		r.following.Go(func() { // ends with the subscription

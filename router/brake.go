@@ -10,7 +10,7 @@ import (
 type TooManyLettersError struct {
 	Pipeline string
 	Letters  int // dead letters
-	Of       int // among so many messages
+	Of       int // messages that were counted
 }
 
 // Error implements error.
@@ -27,7 +27,7 @@ type brake struct {
 	stop     func(error)
 
 	mu      sync.Mutex // guards what follows
-	last    []bool     // a ring: whether a message became a letter
+	last    []bool     // a ring: whether each of the last messages became a letter
 	next    int
 	seen    int // at most len(last)
 	letters int // in last
@@ -41,7 +41,7 @@ func newBrake(pipeline string, s *StopAfter, stop func(error)) *brake {
 	return &brake{pipeline: pipeline, limit: s.Letters, stop: stop, last: make([]bool, s.Of)}
 }
 
-// note counts a message that has come to its end.
+// note counts a message that succeeded or became a letter.
 func (b *brake) note(letter bool) {
 	if b == nil {
 		return
@@ -71,7 +71,7 @@ func (b *brake) count(letter bool) error {
 	return &TooManyLettersError{Pipeline: b.pipeline, Letters: b.letters, Of: b.seen}
 }
 
-// holds reports whether the pipeline is being stopped: no more letters are made.
+// holds reports whether the pipeline is being stopped: no more messages become letters.
 func (b *brake) holds() bool {
 	if b == nil {
 		return false

@@ -238,7 +238,7 @@ tunnels:
 		want: "ots.yaml:5: tunnels.first.failure.dead_letter.table: is the table whose changes are handled: its dead letters would come back as changes; take another one",
 	},
 	{
-		name: "dead letters that go round",
+		name: "dead letters that go in circles",
 		file: `instances:
   m: {name: i, endpoint: "https://example.com", access_key_id: a, access_key_secret: b}
   n: {name: j, endpoint: "https://example.com", access_key_id: a, access_key_secret: b}
@@ -250,9 +250,9 @@ tunnels:
   other: {instance: n, table_name: ta, tunnel_name: u, failure: {dead_letter: {table: tb}}}
   repair: {instance: n, table_name: tb, tunnel_name: u, failure: {dead_letter: {table: last}}}
 `,
-		want: `ots.yaml:5: tunnels.a.failure.dead_letter.table: is the table that tunnels.b handles, whose own dead letters lead back to the table handled here: they would go round for ever; take another one
-ots.yaml:6: tunnels.b.failure.dead_letter.table: is the table that tunnels.c handles, whose own dead letters lead back to the table handled here: they would go round for ever; take another one
-ots.yaml:7: tunnels.c.failure.dead_letter.table: is the table that tunnels.a handles, whose own dead letters lead back to the table handled here: they would go round for ever; take another one`,
+		want: `ots.yaml:5: tunnels.a.failure.dead_letter.table: is the table that tunnels.b handles, whose own dead letters lead back to the table handled here: they would go in circles for ever; use another one
+ots.yaml:6: tunnels.b.failure.dead_letter.table: is the table that tunnels.c handles, whose own dead letters lead back to the table handled here: they would go in circles for ever; use another one
+ots.yaml:7: tunnels.c.failure.dead_letter.table: is the table that tunnels.a handles, whose own dead letters lead back to the table handled here: they would go in circles for ever; use another one`,
 	},
 	{
 		name: "names with dots keep their own faults and lines",

@@ -11,19 +11,19 @@ import (
 // table identifies a table at the service.
 type table struct{ instance, name string }
 
-// letterWay is the way of a pipeline's dead letters: from the table whose changes it
+// letterRoute is the route of a pipeline's dead letters, from the table whose changes it
 // handles to another one.
-type letterWay struct {
+type letterRoute struct {
 	pipeline string
 	to       table
 }
 
-// letters checks that dead letters can be kept under the names of their pipelines,
-// and that none go round: into a table whose changes are
-// handled by a pipeline whose own letters come back, at once or by way of others.
-// What goes straight into its own table is reported by failure.
+// letters checks that dead letters can be kept under the names of their pipelines, and
+// that none go in a circle: into a table whose changes are handled by a pipeline whose own
+// letters lead back, directly or through others. Letters that go directly into the table
+// whose changes are handled are reported by failure.
 func (c *checker) letters() {
-	ways := make(map[table][]letterWay)
+	routes := make(map[table][]letterRoute)
 	for _, name := range names(c.cfg.Tunnels) {
 		t := c.cfg.Tunnels[name]
 		if dl := t.Failure.DeadLetter; dl != nil && dl.Table != "" {
@@ -33,26 +33,26 @@ func (c *checker) letters() {
 			from := table{c.atService(t.Instance), t.TableName}
 			to := table{c.atService(cmp.Or(dl.Instance, t.Instance)), dl.Table}
 			if from != to {
-				ways[from] = append(ways[from], letterWay{name, to})
+				routes[from] = append(routes[from], letterRoute{name, to})
 			}
 		}
 	}
-	for from, leading := range ways {
-		for _, way := range leading {
-			if by := back(ways, way.to, from, make(map[table]bool)); by != "" {
-				c.fault(keypath.Join("tunnels", way.pipeline, "failure", "dead_letter", "table"), "is the table that %s handles, whose own dead letters lead back to the table handled here: they would go round for ever; take another one", keypath.Join("tunnels", by))
+	for from, leading := range routes {
+		for _, route := range leading {
+			if by := back(routes, route.to, from, make(map[table]bool)); by != "" {
+				c.fault(keypath.Join("tunnels", route.pipeline, "failure", "dead_letter", "table"), "is the table that %s handles, whose own dead letters lead back to the table handled here: they would go in circles for ever; use another one", keypath.Join("tunnels", by))
 			}
 		}
 	}
 }
 
-// back returns the first pipeline on a way of letters from one table to another,
-// "" if there is none.
-func back(ways map[table][]letterWay, from, to table, seen map[table]bool) string {
+// back returns the first pipeline on a route of letters from one table to another, "" if
+// there is no route.
+func back(routes map[table][]letterRoute, from, to table, seen map[table]bool) string {
 	seen[from] = true
-	for _, way := range ways[from] {
-		if way.to == to || !seen[way.to] && back(ways, way.to, to, seen) != "" {
-			return way.pipeline
+	for _, route := range routes[from] {
+		if route.to == to || !seen[route.to] && back(routes, route.to, to, seen) != "" {
+			return route.pipeline
 		}
 	}
 	return ""

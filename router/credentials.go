@@ -6,12 +6,11 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// serialCredentials asks a provider for one caller at a time, as
-// ots.CredentialsProvider promises to who implements it: several
-// pipelines may share a provider.
+// serialCredentials calls a provider for one caller at a time, as the contract of
+// ots.CredentialsProvider requires. Several pipelines may share a provider.
 type serialCredentials struct {
 	provider ots.CredentialsProvider
-	turn     chan struct{} // capacity 1: full while the provider is asked
+	turn     chan struct{} // capacity 1: full while the provider is called
 }
 
 func newSerialCredentials(p ots.CredentialsProvider) *serialCredentials {
@@ -29,7 +28,7 @@ func (s *serialCredentials) Credentials(ctx context.Context) (ots.Credentials, e
 	}
 }
 
-// provider returns what gives the instance's credentials.
+// provider returns the provider of the instance's credentials.
 func (in Instance) provider(registered map[string]ots.CredentialsProvider) ots.CredentialsProvider {
 	if in.Credentials != "" {
 		return registered[in.Credentials]

@@ -1,36 +1,37 @@
-// Package router makes pipelines of one configuration: Tablestore instances,
-// their tunnels, a processing step and batchers for each, put together to a
-// Watermill Router.
+// Package router builds pipelines from one configuration file and runs them on a
+// Watermill Router: Tablestore instances, their tunnels, and for each tunnel a
+// processing step and batchers.
 //
 //	cfg, err := router.Load("pipelines.yaml")
 //	r, err := router.New(cfg, logger)
 //	err = r.Handle("orders", router.Handlers{Process: process, Batches: ...})
 //	err = r.Run(ctx) // until ctx ends, then it drains
 //
-// Config describes the file; docs/config.md has all of it.
+// Config describes the file; docs/config.md documents every key.
 //
-// # The way of a message
+// # The path of a message
 //
 //	subscriber ─▶ failure policy ─▶ middlewares ─▶ Process ─▶ batcher ─▶ batch handler ─▶ ack
 //	                                                 │ └ ErrDrop ─▶ ack      or forward
 //	                                                 └ without batchers ─▶ forward ─▶ ack
 //
-// Every message of a tunnel goes through its pipeline; it is acked when the last
-// step that concerns it has succeeded, and never before. Process is called by at most
-// processors.concurrency goroutines at once. Records of one primary key are in
-// order all the way, as package subscriber promises, through batches too.
+// Every message of a tunnel goes through its pipeline, and is acked when its last
+// step has succeeded, never before. At most processors.concurrency goroutines call
+// Process at once. Records of one primary key stay in order through all steps,
+// including batches, as package subscriber promises.
 //
 // # Failures
 //
 // A message fails when Process, a middleware or its batch returns an error or
-// panics, or when Batch.Fail names it. Handlers.Failed is told. The message is
-// delivered again, with a growing pause; later changes of its key wait, others
-// go on. With dead_letter it is given up after failure.attempts failures: it goes to a topic or a
-// table, with all that is needed to Replay it, and is acked then. Without, it is
-// tried for ever.
+// panics, or when Batch.Fail names it. Handlers.Failed is called, and the message is
+// redelivered with backoff. Later changes of its key wait for it, others do not. With
+// dead_letter it is given up after failure.attempts failures: it is written to a
+// topic or a table, with all that Replay needs, and acked. Without dead_letter it is
+// retried without limit.
 //
-// A shutdown, a lost channel, a cancelled context and a call-back (an earlier change of the
-// key failed) are no failures: they are not counted, and nobody is told.
+// A shutdown, a lost channel, a cancelled context and a call-back (an earlier change of
+// the key failed) are not failures: they are not counted, and Handlers.Failed is not
+// called.
 //
 // # Scopes
 //
@@ -41,20 +42,21 @@
 //
 // # Ends
 //
-// A pipeline whose tunnel is gone or expired ends alone, at the start or later, and so does one that
-// exceeds failure.stop_after; one whose tunnel was read to its end, as BaseData is, is done. The others
-// run on, unless on_end says stop. Run returns when all have ended, with what ended them.
+// A pipeline whose tunnel is gone or expired ends alone, at the start or later, and so
+// does one that exceeds failure.stop_after. A pipeline whose tunnel was read to its end,
+// as BaseData is, is done. The others keep running, unless on_end says stop. Run returns
+// when all pipelines have ended, with the errors that ended them.
 //
 // # Names
 //
-// What a file cannot hold is registered in code under a name: publishers
+// A file refers by name to what is registered in code: publishers
 // (RegisterPublisher), payload formats (RegisterPayload) and credentials
-// (RegisterCredentials). Names that do not match are errors, with the line in the file
-// and the name that was probably meant, before anything is connected.
+// (RegisterCredentials). Unknown names are errors, with the line in the file and the
+// name that was probably meant, before anything is connected.
 //
-// # Watching
+// # Monitoring
 //
-// Observe gives metrics and health checks the subscribers and the batches of the pipelines.
+// Observe passes the subscribers and batchers of the pipelines to metrics and health checks.
 //
 // # Testing
 //

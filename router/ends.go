@@ -14,19 +14,19 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// anewPause is the first pause between two tries to create a tunnel anew; they grow to a minute.
-const anewPause = time.Second
+// recreatePause is the first pause between two tries to recreate a tunnel; pauses grow to a minute.
+const recreatePause = time.Second
 
-// isGone reports whether err ends a single pipeline: its tunnel, or the table, does not exist
-// (any more), or the log that it still needs. Trying again does not help, but the
-// other pipelines have nothing to do with it.
+// isGone reports whether err ends a single pipeline: its tunnel or its table does not exist,
+// or the log has expired that it still needs. Retrying does not help, but the other
+// pipelines are not affected.
 func isGone(err error) bool {
 	return errors.Is(err, ots.ErrTunnelGone) || errors.Is(err, ots.ErrTunnelExpired) || errors.Is(err, ots.ErrGap)
 }
 
-// follow returns when a subscription that has begun is over for good: drained, read
-// to its end, or ended by itself. Another one follows if the tunnel was deleted and
-// the file says that it is to be created.
+// follow returns when a subscription that has begun is over for good: drained, read to its
+// end, or ended by an error. If the tunnel was deleted and the configuration says to create
+// it, follow recreates and resubscribes it.
 func (r *Router) follow(ctx context.Context, s *subscription) {
 	for {
 		<-s.done
@@ -35,7 +35,7 @@ func (r *Router) follow(ctx context.Context, s *subscription) {
 			return
 		}
 		if errors.Is(err, ots.ErrTunnelGone) && r.cfg.Tunnels[s.name].Tunnel.Create {
-			if err = r.makeAnew(ctx, s, err); err == nil {
+			if err = r.recreate(ctx, s, err); err == nil {
 				continue
 			}
 		}
@@ -44,29 +44,29 @@ func (r *Router) follow(ctx context.Context, s *subscription) {
 	}
 }
 
-// makeAnew creates the tunnel, which was deleted, and subscribes to it. It returns why the
-// pipeline ends if that cannot be done, or when ctx ends before.
+// recreate creates the tunnel, which was deleted, and subscribes to it. If it cannot, or ctx
+// ends first, it returns the error that ends the pipeline.
 //
-// Other processes do the same: one creates it, and the others find it made. A tunnel that has
-// expired is not made anew: it is still there, and its end means that changes were lost.
-func (r *Router) makeAnew(ctx context.Context, s *subscription, gone error) error {
+// Other processes do the same: one creates the tunnel, and the others find it. A tunnel that
+// has expired is not recreated: it still exists, and its expiry means that changes were lost.
+func (r *Router) recreate(ctx context.Context, s *subscription, gone error) error {
 	name := watermill.LogFields{"tunnel": s.name}
-	r.logger.Error("Tunnel was deleted; it is created anew, and changes of the time between may be missing", gone, name)
+	r.logger.Error("Tunnel was deleted; it is recreated, and changes in between may be missing", gone, name)
 	pauses := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(r.anewPause), backoff.WithMaxInterval(time.Minute), backoff.WithMaxElapsedTime(0))
+		backoff.WithInitialInterval(r.recreatePause), backoff.WithMaxInterval(time.Minute), backoff.WithMaxElapsedTime(0))
 	for {
 		err := r.connect(ctx, s)
 		switch {
 		case err == nil:
-			r.logger.Info("Tunnel was created anew; the pipeline goes on", name)
+			r.logger.Info("Tunnel was recreated; the pipeline continues", name)
 			return nil
 		case r.stops.Err() != nil:
 			return gone
 		case isGone(err), errors.Is(err, ots.ErrAuth), errors.Is(err, subscriber.ErrTunnelType), errors.Is(err, subscriber.ErrClosed):
-			return fmt.Errorf("%w; creating the tunnel anew: %w", gone, err)
+			return fmt.Errorf("%w; recreating the tunnel: %w", gone, err)
 		}
 		pause := pauses.NextBackOff()
-		r.logger.Error("Tunnel cannot be created anew; it is tried again", err, name.Add(watermill.LogFields{"pause": pause.String()}))
+		r.logger.Error("Tunnel cannot be recreated; it is retried", err, name.Add(watermill.LogFields{"pause": pause.String()}))
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -77,21 +77,21 @@ func (r *Router) makeAnew(ctx context.Context, s *subscription, gone error) erro
 	}
 }
 
-// pipelineEnded notes that a pipeline has ended by itself. The others run on, unless
-// on_end says otherwise.
+// pipelineEnded ends a pipeline because of err. The others keep running, unless on_end says
+// otherwise.
 func (r *Router) pipelineEnded(s *subscription, err error) {
 	if !s.pipeline.end(err) {
 		return
 	}
 	if isGone(err) {
 		r.logger.Error("Pipeline has ended: its tunnel is gone or expired", err, r.othersOf(s.name))
-	} else { // after the others began
+	} else { // a late one: earlier this error fails Run
 		r.logger.Error("Pipeline has ended: its tunnel cannot be subscribed to", err, r.othersOf(s.name))
 	}
 	r.afterEnd(s.name)
 }
 
-// brakePipeline drains one pipeline because its brake tripped.
+// brakePipeline drains one pipeline whose brake has tripped.
 func (r *Router) brakePipeline(name string, err error) {
 	r.mu.Lock()
 	p, sub := r.pipelines[name], r.subscribers[name]
@@ -101,8 +101,8 @@ func (r *Router) brakePipeline(name string, err error) {
 	}
 	r.logger.Error("Pipeline is stopped", err, r.othersOf(name))
 	if sub != nil {
-		// Owner: end, which waits. It takes as long as the drain.
-		r.ending.Go(func() { _ = sub.Close() }) // end gets the same error
+		// Ends with the drain; end waits.
+		r.ending.Go(func() { _ = sub.Close() }) // end returns the same error
 	}
 	r.afterEnd(name)
 }
@@ -114,7 +114,8 @@ func (r *Router) afterEnd(name string) {
 	}
 }
 
-// othersOf says in the log which pipeline it is about, and how many others have not ended.
+// othersOf returns the log fields for the end of a pipeline: its name, and how many others have
+// not ended.
 func (r *Router) othersOf(name string) watermill.LogFields {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,7 +132,7 @@ func (r *Router) othersOf(name string) watermill.LogFields {
 	return watermill.LogFields{"tunnel": name, "others": others, "on_end": onEnd}
 }
 
-// end drains what still runs, and tells what ended each pipeline.
+// end drains the subscriptions, and returns the errors that ended pipelines.
 func (r *Router) end(subs []*subscription) error {
 	r.stop()
 	closed := make([]error, len(subs))

@@ -186,12 +186,12 @@ func both(t *testing.T, test func(t *testing.T, asked bool)) {
 	}
 }
 
-// wantNotAnew wants no word of a tunnel that is made anew: without create, and where it
+// wantNotAnew wants no word of a tunnel that is recreated: without create, and where it
 // has expired, that is not so much as tried.
 func wantNotAnew(t *testing.T, p *pair) {
 	t.Helper()
-	if strings.Contains(p.log.text(), "created anew") {
-		t.Errorf("the log says that the tunnel is created anew:\n%s", p.log.text())
+	if strings.Contains(p.log.text(), "recreated") {
+		t.Errorf("the log says that the tunnel is recreated:\n%s", p.log.text())
 	}
 }
 
@@ -289,14 +289,14 @@ func TestCreateMakesADeletedTunnelAnew(t *testing.T) {
 		for range 2 {
 			p.handles(t, doomed)
 			deleteTunnel(t, bed, doomed)
-			testbed.Eventually(t, 20*time.Second, "the tunnel is made anew", func() bool {
+			testbed.Eventually(t, 20*time.Second, "the tunnel is recreated", func() bool {
 				_, err := bed.Tunnels.DescribeTunnel(&tunnel.DescribeTunnelRequest{TableName: testbed.Table, TunnelName: doomed})
 				return err == nil && p.observed[doomed].Subscriber.Err() == nil
 			})
 		}
 		p.handles(t, doomed)
 		testbed.Eventually(t, 20*time.Second, "it is ready again", func() bool { return p.health.Snapshot().Ready })
-		if text := p.log.text(); strings.Count(text, "Tunnel was deleted; it is created anew") != 2 || strings.Count(text, "Tunnel was created anew") != 2 {
+		if text := p.log.text(); strings.Count(text, "Tunnel was deleted; it is recreated") != 2 || strings.Count(text, "Tunnel was recreated") != 2 {
 			t.Errorf("the log does not say so: %s", text)
 		}
 		if err := errors.Join(p.Close(), p.awaitEnd(t)); err != nil {
@@ -323,7 +323,7 @@ func TestATunnelThatCannotBeMadeAnewEndsItsPipeline(t *testing.T) {
 func TestCloseDoesNotWaitForATunnelToBeMadeAnew(t *testing.T) {
 	bed := testbed.New(t, emulator.Options{})
 	p := runPair(t, bed, false, twoPipelines(bed, "tunnel: {create: true, type: Stream}", ""), func(r *router.Router) {
-		router.SetAnewPause(r, time.Minute)
+		router.SetRecreatePause(r, time.Minute)
 	})
 	p.awaitRunning(t)
 	bed.Emulator.Inject(emulator.Fault{Operation: "tunnel/create", Code: "OTSServerBusy", Times: -1})

@@ -9,8 +9,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// SetAnewPause sets the first pause between two tries to create a tunnel anew.
-func SetAnewPause(r *Router, d time.Duration) { r.anewPause = d }
+// SetRecreatePause sets the first pause between two tries to recreate a tunnel.
+func SetRecreatePause(r *Router, d time.Duration) { r.recreatePause = d }
 
 // SetPatience sets how long pipelines that are subscribed wait for the others.
 func SetPatience(r *Router, d time.Duration) { r.patience = d }

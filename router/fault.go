@@ -20,14 +20,14 @@ var (
 // Fault is one thing that is wrong in a configuration.
 type Fault struct {
 	File string // empty for a configuration made in code
-	Line int    // from 1; 0 when it belongs to no line
-	Path string // keys from the top, joined by dots, such as tunnels.orders.batchers.s3, and quoted where a name has a dot itself; empty for the whole file
+	Line int    // from 1; 0 if it does not belong to a line
+	Path string // keys from the top, joined by dots, such as tunnels.orders.batchers.s3; a name with a dot is quoted; empty for the whole file
 	Text string // what is wrong, and what to do
 
 	because []string // other paths that this follows from: if one of them is faulty itself, this is not reported
 }
 
-// String returns "file:line: path: text", without the parts that are missing.
+// String returns "file:line: path: text", without the missing parts.
 func (f Fault) String() string {
 	var b strings.Builder
 	if f.File != "" {

@@ -17,12 +17,12 @@ import (
 )
 
 // failuresInARow is how many different messages must fail, with no success in
-// between, for the gate to close.
+// between, until the gate closes.
 const failuresInARow = 8
 
-// gate holds messages back before Process, and the forward of a pipeline without
-// batchers, while nothing succeeds there: one message at a time is let through,
-// at growing pauses, until one succeeds. Batchers do the same by themselves
+// gate holds messages back before Process, including the forward of a pipeline
+// without batchers, during an outage: while nothing succeeds there. Single messages
+// pass as probes, with growing pauses, until one succeeds. Batchers have the same
 // (batching.Batcher.Probe).
 //
 // Invariants:
@@ -32,17 +32,17 @@ type gate struct {
 	stopping <-chan struct{}
 	logger   watermill.LoggerAdapter
 
-	shut     atomic.Bool  // messages look here first, which costs them no lock
+	shut     atomic.Bool  // messages read it without the lock
 	failures atomic.Int64 // different messages in a row; written under mu
 
 	mu      sync.Mutex // guards what follows
-	last    string     // message that failed
+	last    string     // record that failed last
 	outage  *batching.Outage
 	pause   time.Duration
 	probing bool
-	told    time.Time     // when there was a line in the log
+	logged  time.Time     // when the outage was last logged; zero: never
 	touched time.Time     // when a message failed last
-	token   chan struct{} // capacity 1: the next probe may go
+	token   chan struct{} // capacity 1: full when the next probe may pass
 	open    chan struct{} // closed at the end of the outage
 	timer   *time.Timer
 }
@@ -51,7 +51,7 @@ func newGate(stopping <-chan struct{}, logger watermill.LoggerAdapter) *gate {
 	return &gate{stopping: stopping, logger: logger, token: make(chan struct{}, 1)}
 }
 
-// around puts the gate before h, which is Process and what belongs to it.
+// around puts the gate before h, the processing step.
 func (g *gate) around(h message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) (produced []*message.Message, err error) {
 		probe, err := g.enter(msg)
@@ -69,7 +69,7 @@ func (g *gate) around(h message.HandlerFunc) message.HandlerFunc {
 
 var errPanicked = errors.New("a panic in Process")
 
-// note takes the outcome of a message that came with ctx.
+// note counts the outcome of a message that arrived with ctx.
 func (g *gate) note(ctx context.Context, id string, probe bool, err error) {
 	switch v := verdictOf(ctx, err); {
 	case v == succeeded, errors.Is(err, errDropped):
@@ -81,15 +81,15 @@ func (g *gate) note(ctx context.Context, id string, probe bool, err error) {
 	}
 }
 
-// recordOf returns the identity of the record whose message came with ctx and the
-// UUID id. Only failures need it: the record is decoded for that.
+// recordOf returns the identity of the record whose message arrived with ctx and the
+// UUID id. Only failures call it, since it decodes the record.
 func recordOf(ctx context.Context, id string) string {
-	msg := message.NewMessage(id, nil) // the one that came may have another context since
+	msg := message.NewMessage(id, nil) // the message itself may have another context by now
 	msg.SetContext(ctx)
 	return arrival{id: id}.identity(msg)
 }
 
-// enter waits until the message may go on. probe says that it goes alone.
+// enter waits until the message may pass. probe says that it passes as a probe.
 func (g *gate) enter(msg *message.Message) (probe bool, err error) {
 	if !g.shut.Load() {
 		return false, nil
@@ -113,7 +113,8 @@ func (g *gate) enter(msg *message.Message) (probe bool, err error) {
 	}
 }
 
-// takeToken makes the caller the probe, if the outage is still on.
+// takeToken lets the caller pass as the probe, if the outage has not ended. It reports whether it
+// has not.
 func (g *gate) takeToken() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -121,8 +122,8 @@ func (g *gate) takeToken() bool {
 	return g.probing
 }
 
-// parked tells the subscriber that the message waits outside of its handler,
-// until the returned function is called.
+// parked marks the message as waiting outside of its handler, for the subscriber, until
+// the returned function is called.
 func parked(msg *message.Message) (resume func()) {
 	d, _ := ack.FromContext(msg.Context())
 	p, ok := d.(ack.Parker)
@@ -133,7 +134,7 @@ func parked(msg *message.Message) (resume func()) {
 	return p.Resume
 }
 
-// succeeded notes that a message was handled.
+// succeeded counts a message that was handled, and ends the outage.
 func (g *gate) succeeded() {
 	if g.failures.Load() == 0 && !g.shut.Load() {
 		return
@@ -141,7 +142,7 @@ func (g *gate) succeeded() {
 	g.mu.Lock()
 	g.failures.Store(0)
 	ended := g.outage
-	told := g.told
+	logged := g.logged
 	if ended != nil {
 		g.outage, g.probing = nil, false
 		g.shut.Store(false)
@@ -150,14 +151,14 @@ func (g *gate) succeeded() {
 		g.open = nil
 	}
 	g.mu.Unlock()
-	if ended != nil && !told.IsZero() {
+	if ended != nil && !logged.IsZero() {
 		g.logger.Info("Process works again", watermill.LogFields{
 			"since": ended.Since.UTC().Format(time.RFC3339), "took": time.Since(ended.Since).String(), "probes": ended.Probes,
 		})
 	}
 }
 
-// failed notes that a message failed.
+// failed counts a message that failed, and begins an outage if it is one too many.
 func (g *gate) failed(id string, asProbe bool, err error) {
 	g.mu.Lock()
 	if id != g.last {
@@ -165,11 +166,11 @@ func (g *gate) failed(id string, asProbe bool, err error) {
 		g.failures.Add(1)
 	}
 	g.touched = time.Now()
-	n := noNews
+	log := nothing
 	switch {
 	case g.outage == nil && g.failures.Load() >= failuresInARow && !isClosed(g.stopping):
 		g.outage = &batching.Outage{Since: time.Now(), Err: err}
-		g.pause, g.told, g.open = probe.FirstPause, time.Time{}, make(chan struct{})
+		g.pause, g.logged, g.open = probe.FirstPause, time.Time{}, make(chan struct{})
 		select { // of an earlier outage
 		case <-g.token:
 		default:
@@ -179,7 +180,7 @@ func (g *gate) failed(id string, asProbe bool, err error) {
 	case g.outage != nil:
 		g.outage.Err = err
 		if asProbe {
-			n = g.probed()
+			log = g.probed()
 		}
 	}
 	var o batching.Outage
@@ -188,42 +189,42 @@ func (g *gate) failed(id string, asProbe bool, err error) {
 	}
 	g.mu.Unlock()
 	fields := watermill.LogFields{"since": o.Since.UTC().Format(time.RFC3339), "probes": o.Probes}
-	switch n {
+	switch log {
 	case outageBegan:
 		g.logger.Error("Nothing succeeds in Process: messages wait, single ones probe", err, fields)
-	case outageGoesOn:
+	case outageLasts:
 		g.logger.Error("Still nothing succeeds in Process", err, fields)
 	}
 }
 
-// news is what there is to log about an outage.
-type news uint8
+// logLine is what to log about an outage.
+type logLine uint8
 
 const (
-	noNews news = iota
+	nothing logLine = iota
 	outageBegan
-	outageGoesOn
+	outageLasts
 )
 
-// probed needs mu. It notes that a probe failed, and returns what to log.
-func (g *gate) probed() news {
+// probed needs mu. It counts a probe that failed, and returns what to log.
+func (g *gate) probed() logLine {
 	g.probing = false
 	g.outage.Probes++
 	g.pause = probe.Next(g.pause)
 	g.timer.Reset(g.pause)
 	switch now := time.Now(); {
-	case g.told.IsZero():
-		g.told = now
+	case g.logged.IsZero():
+		g.logged = now
 		return outageBegan
-	case now.Sub(g.told) >= probe.LogEvery:
-		g.told = now
-		return outageGoesOn
+	case now.Sub(g.logged) >= probe.LogEvery:
+		g.logged = now
+		return outageLasts
 	}
-	return noNews
+	return nothing
 }
 
-// left notes that a probe ended without an outcome of its own: another one may
-// go at once.
+// left is called when a probe ended without an outcome of its own: another one may pass at
+// once.
 func (g *gate) left() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -233,7 +234,7 @@ func (g *gate) left() {
 	}
 }
 
-// release lets the next probe go.
+// release lets the next probe pass.
 func (g *gate) release() {
 	select {
 	case g.token <- struct{}{}:
@@ -241,7 +242,7 @@ func (g *gate) release() {
 	}
 }
 
-// state returns the outage that is on, if any.
+// state returns the current outage, nil if there is none.
 func (g *gate) state() *batching.Outage {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -13,28 +13,27 @@ import (
 )
 
 // ErrDrop, returned by Process (wrapped or not), acks the message without any
-// further step: it joins no batch and is not forwarded.
+// further step: it neither joins a batch nor is forwarded.
 var ErrDrop = errors.New("message dropped")
 
-// Handlers is the code of one pipeline. All functions are called by many
-// goroutines at once.
+// Handlers is the code of one pipeline. All functions are called concurrently.
 type Handlers struct {
 	// Process is called for each message, by at most processors.concurrency
 	// goroutines at once. It may choose a batcher and a batch key
 	// (batching.SetBatcher, SetBatchKey, Flush), change the payload and the metadata
-	// for what comes after it, and publish what it likes. ErrDrop acks the
-	// message and ends its way; any other error fails it. Nil: messages go on
-	// as they are.
+	// for the steps after it, and publish other messages. ErrDrop acks the
+	// message without further steps; any other error fails it. Nil: messages pass
+	// unchanged.
 	Process func(msg *message.Message) error
 
 	// Batches are the batch handlers, one for each of the tunnel's batchers in
 	// the configuration that has no forward.
 	Batches map[string]func(ctx context.Context, b *batching.Batch) error
 
-	// Failed is told of every failed attempt of a message, before it comes
-	// again or becomes a dead letter. Messages that end because the pipeline
-	// stops, their channel is lost or an earlier change of their key failed
-	// have not failed.
+	// Failed is called for every failed attempt of a message, before it is
+	// redelivered or becomes a dead letter. It is not called for messages that end
+	// because the pipeline stops, their channel is lost or an earlier change of their
+	// key failed: these have not failed.
 	Failed func(msg *message.Message, err error)
 
 	// Middlewares are the pipeline's own, around Process and the batches and
@@ -42,7 +41,7 @@ type Handlers struct {
 	Middlewares []message.HandlerMiddleware
 }
 
-// check returns what keeps h from serving the tunnel.
+// check returns the mismatches between h and the tunnel's configuration.
 func (h Handlers) check(name string, t Tunnel) []Fault {
 	var faults []Fault
 	path := keypath.Join("tunnels", name)
@@ -54,7 +53,7 @@ func (h Handlers) check(name string, t Tunnel) []Fault {
 		cfg, ok := t.Batchers[b]
 		switch {
 		case !ok:
-			fault(batchers, "Handlers.Batches has a handler for %q, but no batcher is called so%s", b, strictyaml.Suggest(b, names(t.Batchers), "batchers"))
+			fault(batchers, "Handlers.Batches has a handler for %q, but there is no such batcher%s", b, strictyaml.Suggest(b, names(t.Batchers), "batchers"))
 		case cfg.Forward != nil:
 			fault(keypath.Join(batchers, b), "forward publishes its batches, but Handlers.Batches has a handler too; keep one of them")
 		case h.Batches[b] == nil:
@@ -70,7 +69,7 @@ func (h Handlers) check(name string, t Tunnel) []Fault {
 	switch {
 	case h.Process != nil:
 	case len(t.Batchers) == 0 && t.Forward == nil:
-		fault(path, "does nothing with its messages: set Handlers.Process, or add batchers or forward")
+		fault(path, "has nothing to do with its messages: set Handlers.Process, or add batchers or forward")
 	case len(t.Batchers) > 0 && !hasDefault:
 		fault(batchers, "Handlers.Process is nil, so no message chooses a batcher, and none is called %q", batching.DefaultBatcher)
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// Observers watch the pipelines, for metrics and health checks. All are
-// optional. One that panics does not change what happens to messages: the panic is
-// logged with its stack, at most once a minute. With package metrics:
+// Observers are callbacks for metrics and health checks. All are optional. A panic
+// of one does not affect messages: it is logged with its stack, at most once a minute.
+// With package metrics:
 //
 //	err := r.Observe(router.Observers{OnAck: m.OnAck(), OnBatch: m.OnBatch, Start: func(pipelines []router.Observed) error {
 //		for _, p := range pipelines {
@@ -42,8 +42,8 @@ type Observers struct {
 	OnBatch func(pipeline string) func(batching.Handled)
 }
 
-// Observed is a pipeline as observers see it: they may ask for Status and Stats
-// at any time, and must not close anything.
+// Observed is a pipeline for observers: they may call Status and Stats at any time,
+// and must not close anything.
 type Observed struct {
 	Name       string
 	Subscriber *subscriber.Subscriber
@@ -52,10 +52,10 @@ type Observed struct {
 	pipeline *pipeline
 }
 
-// Ready returns nil while the pipeline does its work, and else why it does not:
-// it is not subscribed yet, or its tunnel is made anew; nothing succeeds in Process (the
-// error is a *batching.Outage); or the pipeline was ended alone. Batchers that are down show in
-// Batching.Stats. It is what health.AddCheck and metrics.AddCheck take.
+// Ready returns nil while the pipeline works, and otherwise why it does not: it is
+// not subscribed yet, or its tunnel is being recreated; nothing succeeds in Process (the
+// error is a *batching.Outage); or the pipeline has ended alone. Batchers that are down
+// show in Batching.Stats. Pass it to health.AddCheck and metrics.AddCheck.
 func (o Observed) Ready() error {
 	if o.pipeline == nil {
 		return nil
@@ -72,8 +72,8 @@ func (o Observed) Ready() error {
 	return nil
 }
 
-// Observe sets the observers. It may be called once, before Run. What Test sends
-// through a pipeline is not observed.
+// Observe sets the observers. It may be called once, before Run. Messages of Test are
+// not observed.
 func (r *Router) Observe(o Observers) error {
 	onBatch := make(map[string]func(batching.Handled))
 	for _, name := range r.cfg.enabled() {
@@ -100,11 +100,10 @@ func (r *Router) Observe(o Observers) error {
 	return nil
 }
 
-// Subscriber returns the subscriber of a tunnel's pipeline, to ask it for Status or
-// RPO; the Router closes it. It is there from when Running is closed on, after the end of
-// Run too, and false before, for a name that the configuration does not have, and for a
-// pipeline that is disabled.
-// Observe shows it earlier, before anything is connected.
+// Subscriber returns the subscriber of a tunnel's pipeline, for its Status or RPO; the
+// Router closes it. It is available once Running is closed, also after the end of Run.
+// Subscriber returns false before, for a disabled pipeline, and for a name that is not in
+// the configuration. Observers.Start gets it earlier, before anything is connected.
 func (r *Router) Subscriber(tunnel string) (*subscriber.Subscriber, bool) {
 	select {
 	case <-r.running:
@@ -117,8 +116,8 @@ func (r *Router) Subscriber(tunnel string) (*subscriber.Subscriber, bool) {
 	return sub, ok
 }
 
-// Batching returns the batches of a tunnel's pipeline, to ask for their Stats; the
-// Router closes them. It is there as long as Subscriber is, and false also for a
+// Batching returns the batches of a tunnel's pipeline, for their Stats; the Router
+// closes them. It is available when Subscriber is. Batching also returns false for a
 // pipeline without batchers.
 func (r *Router) Batching(tunnel string) (*batching.Batching, bool) {
 	if _, ok := r.Subscriber(tunnel); !ok {
@@ -130,8 +129,8 @@ func (r *Router) Batching(tunnel string) (*batching.Batching, bool) {
 	return batches, batches != nil
 }
 
-// tellStart calls Observers.Start.
-func (r *Router) tellStart(subs []*subscription) error {
+// startObservers calls Observers.Start.
+func (r *Router) startObservers(subs []*subscription) error {
 	r.mu.Lock()
 	start := r.observers.Start
 	pipelines := make([]Observed, len(subs))
@@ -148,8 +147,8 @@ func (r *Router) tellStart(subs []*subscription) error {
 	return nil
 }
 
-// observer calls an observer that may refuse. Its panic is its error, and logged here
-// for the stack, which the error does not show.
+// observer calls an observer that returns an error, and turns a panic into its error. It logs
+// the panic for the stack, which the error does not show.
 func (r *Router) observer(name string, call func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -174,17 +173,17 @@ func (r *Router) onAck() func(subscriber.Acked) {
 	}
 }
 
-// panicLog logs the panics of a callback that is called for each message: at most
-// one of them in each panicLogInterval, with the number of those before that were not logged.
+// panicLog logs the panics of a callback that is called for each message: at most one in
+// each panicLogInterval, with the number of panics that were not logged before it.
 type panicLog struct {
 	mu     sync.Mutex
-	last   time.Time // when one was logged
-	hidden int       // since then
+	last   time.Time // when a panic was last logged
+	hidden int       // panics since then
 }
 
 const panicLogInterval = time.Minute
 
-// contain recovers a panic. It is deferred.
+// contain recovers and logs a panic. It must be deferred.
 func (l *panicLog) contain(logger watermill.LoggerAdapter, name string) {
 	v := recover()
 	if v == nil {

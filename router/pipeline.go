@@ -14,29 +14,28 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// pipeline is the way of a tunnel's messages from the subscriber to their
-// outcome, which is what handle returns:
+// pipeline takes a tunnel's messages from the subscriber to their outcome, which handle
+// returns:
 //
 //	failure policy ▸ router's middlewares ▸ tunnel's middlewares ▸ batches ▸ gate ▸ slots ▸ Process
 //	                                                                              (or forward)
 //
-// The chain is put together here and not by message.Router, which orders
-// middlewares by the time they were added, so that its order is always the
-// same, and the same in Test and Replay.
+// The chain is built here and not by message.Router, which orders middlewares by the
+// time they were added. So its order is always the same, also in Test and Replay.
 type pipeline struct {
 	name   string
 	policy *policy
-	chain  message.HandlerFunc // all but the policy
-	handle message.HandlerFunc // all
+	chain  message.HandlerFunc // all steps but the policy
+	handle message.HandlerFunc // all steps
 
-	stop    context.CancelFunc    // gives back what waits
-	endErr  atomic.Pointer[error] // why the pipeline was ended alone
-	waits   atomic.Bool           // Run is to subscribe, and has not yet
+	stop    context.CancelFunc    // gives back messages that wait
+	endErr  atomic.Pointer[error] // why the pipeline ended alone
+	waits   atomic.Bool           // Run has not subscribed yet
 	gate    *gate                 // nil in Test
 	batches *batching.Batching    // nil without batchers
 }
 
-// parts is what a pipeline is made of.
+// parts is what a pipeline is built from.
 type parts struct {
 	name        string
 	cfg         Tunnel
@@ -47,19 +46,19 @@ type parts struct {
 	onBatch     func(batching.Handled)
 	stops       context.Context // ends when the Router stops
 	end         func(error)     // ends this pipeline alone
-	trial       bool            // nothing is held back: each message is tried at once
+	trial       bool            // for Test: no message is held back
 	logger      watermill.LoggerAdapter
 	watch       watch
 }
 
-// watch is told what happens to messages inside of a pipeline; Test needs it. Both
-// functions may be nil.
+// watch has callbacks for what happens to messages inside of a pipeline, for Test. Both may
+// be nil.
 type watch struct {
-	batch func(*batching.Batch) // a batch is about to be handled
-	drop  func(*message.Message)
+	batch func(*batching.Batch)  // a batch is about to be handled
+	drop  func(*message.Message) // Process returned ErrDrop
 }
 
-// newPipeline puts the parts, which have been checked, together.
+// newPipeline builds a pipeline from parts that have been checked.
 func newPipeline(p parts) (*pipeline, error) {
 	stops, stop := context.WithCancel(p.stops)
 	pl := &pipeline{
@@ -103,7 +102,7 @@ func backwards[T any](s []T) []T {
 	return out
 }
 
-// batching is the configuration of the pipeline's batches.
+// batching returns the configuration of the pipeline's batches.
 func (p parts) batching() batching.Config {
 	cfg := batching.Config{
 		Batchers:    make(map[string]batching.Batcher, len(p.cfg.Batchers)),
@@ -111,8 +110,7 @@ func (p parts) batching() batching.Config {
 		Scope:       p.cfg.scopeOf(),
 		OnBatch:     p.onBatch,
 		NameOf:      nameOf,
-		// The Router closes the batches when no handler waits for them any
-		// more, or has given up waiting.
+		// The Router closes the batches when no handler waits for them any longer.
 		CloseTimeout: closeGrace,
 	}
 	for name, b := range p.cfg.Batchers {
@@ -134,11 +132,11 @@ func (p parts) batching() batching.Config {
 	return cfg
 }
 
-// errDropped is what Process's ErrDrop becomes on its way out, so that an
-// ErrDrop from anywhere else, such as a batch handler, stays a failure.
+// errDropped replaces an ErrDrop that Process returned, so that an ErrDrop from
+// elsewhere, such as a batch handler, remains a failure.
 var errDropped = errors.New("message dropped by Process")
 
-// processing is the handler that calls process.
+// processing returns the handler that calls process.
 func processing(process func(*message.Message) error) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		if process == nil {
@@ -152,13 +150,13 @@ func processing(process func(*message.Message) error) message.HandlerFunc {
 	}
 }
 
-// nameOf names a message in the log.
+// nameOf returns the name of a message in the log.
 func nameOf(msg *message.Message) string {
 	return cmp.Or(msg.Metadata.Get(subscriber.MetadataKey), msg.UUID)
 }
 
-// withSlots lets at most n messages into h at once. Those that wait are given
-// back when the pipeline stops.
+// withSlots lets at most n messages into h at once. Messages that wait are given back
+// when the pipeline stops.
 func withSlots(h message.HandlerFunc, n int, stopping <-chan struct{}) message.HandlerFunc {
 	if n == 0 {
 		return h
@@ -192,15 +190,15 @@ func awaitSlot(msg *message.Message, slots chan<- struct{}, stopping <-chan stru
 	}
 }
 
-// forwarding publishes what h has processed.
+// forwarding publishes the messages that h has processed.
 func forwarding(h message.HandlerFunc, pub message.Publisher, topic string) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		produced, err := h(msg)
 		if err != nil {
 			return nil, err
 		}
-		// A copy, since a publisher may change what it publishes and the
-		// message may have to come again.
+		// A copy, since a publisher may change what it publishes and the message
+		// may be redelivered.
 		out := msg.Copy()
 		out.SetContext(msg.Context())
 		if err := pub.Publish(topic, out); err != nil {
@@ -210,16 +208,16 @@ func forwarding(h message.HandlerFunc, pub message.Publisher, topic string) mess
 	}
 }
 
-// settlingDrops makes a success of a drop. It stands close to Process, before any
-// middleware could take the error for a failure. That batching has called back
-// the key's later messages by then changes nothing: a message without a place
-// in a batch has let none of them go.
-func settlingDrops(h message.HandlerFunc, tell func(*message.Message)) message.HandlerFunc {
+// settlingDrops turns a drop into a success. It is close to Process, so that no
+// middleware takes the error for a failure. That batching has called back the key's
+// later messages by then has no effect: a message without a place in a batch has not
+// handed off to any of them.
+func settlingDrops(h message.HandlerFunc, dropped func(*message.Message)) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		produced, err := h(msg)
 		if errors.Is(err, errDropped) {
-			if tell != nil {
-				tell(msg)
+			if dropped != nil {
+				dropped(msg)
 			}
 			return nil, nil
 		}
@@ -227,19 +225,19 @@ func settlingDrops(h message.HandlerFunc, tell func(*message.Message)) message.H
 	}
 }
 
-// attempt handles msg once, without the policy's counting and dead letters.
+// attempt handles msg once. It is not counted and does not become a dead letter.
 func (p *pipeline) attempt(msg *message.Message) error {
 	ctx := msg.Context()
 	_, err := guarded(p.chain, msg)
 	msg.SetContext(ctx)
 	if verdictOf(ctx, err) == failed {
-		p.policy.tell(msg, err)
+		p.policy.callFailed(msg, err)
 	}
 	return err
 }
 
-// batcherDown reports whether nothing succeeds in one of the batchers, and
-// messages wait for that to end.
+// batcherDown reports whether one of the batchers has an outage, with messages that wait
+// for its end.
 func (p *pipeline) batcherDown() bool {
 	if p.batches == nil {
 		return false
@@ -252,7 +250,7 @@ func (p *pipeline) batcherDown() bool {
 	return false
 }
 
-// end notes why the pipeline ends alone, and gives back what waits in it. It
+// end records why the pipeline ends alone, and gives back the messages that wait in it. It
 // reports whether this is the first reason.
 func (p *pipeline) end(err error) bool {
 	if !p.endErr.CompareAndSwap(nil, &err) {
@@ -262,7 +260,7 @@ func (p *pipeline) end(err error) bool {
 	return true
 }
 
-// ended returns why the pipeline was ended alone, nil if it was not.
+// ended returns why the pipeline ended alone, nil if it did not.
 func (p *pipeline) ended() error {
 	if err := p.endErr.Load(); err != nil {
 		return *err
@@ -270,7 +268,7 @@ func (p *pipeline) ended() error {
 	return nil
 }
 
-// close ends the pipeline's batches.
+// close closes the pipeline's batches.
 func (p *pipeline) close() error {
 	p.stop()
 	if p.batches == nil {

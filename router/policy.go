@@ -23,23 +23,23 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// policy is a pipeline's failure policy, the outermost part of it. A failed
-// message is nacked, and the subscriber delivers it again, in order and with
-// its backoff. A message becomes a dead letter and is acked when it fails by
-// itself: it has failed often enough while others succeeded, it has been failing
-// for giveUpAfter, or its error says so (backoff.Permanent).
+// policy is a pipeline's failure policy, its outermost step. A failed message is
+// nacked, and the subscriber redelivers it, in order and with its backoff. A message
+// becomes a dead letter and is acked when the message itself is the reason: it has
+// failed often enough while others succeeded, it has been failing for giveUpAfter, or
+// its error says so (backoff.Permanent).
 //
-// What counts as a failed attempt is judged in one place, verdictOf, and whose
-// failure it is in another, attempts.
+// verdictOf decides what counts as a failed attempt, and attempts decides whether the
+// message is the reason.
 type policy struct {
 	pipeline    string
 	letters     letterStore // nil: messages are retried without limit
 	attempts    int
 	giveUpAfter time.Duration                 // 0: never
-	failed      func(*message.Message, error) // nil: not called
+	failed      func(*message.Message, error) // Handlers.Failed; nil: not called
 	stopping    <-chan struct{}
 	counts      *attempts
-	down        func() bool // whether a batcher of the pipeline is down; nil: none ever is
+	down        func() bool // reports whether a batcher of the pipeline is down; nil: there are no batchers
 	brake       *brake
 	succeeded   atomic.Uint64 // messages
 	logger      watermill.LoggerAdapter
@@ -70,13 +70,13 @@ func (p *policy) middleware(h message.HandlerFunc) message.HandlerFunc {
 		switch p.verdict(came.ctx, err) {
 		case succeeded:
 			p.succeeded.Add(1)
-			if p.counts.some.Load() { // else the record need not be decoded
+			if p.counts.some.Load() { // otherwise the record need not be decoded
 				p.counts.forget(came.identity(msg))
 			}
 			p.brake.note(false)
 			return produced, nil
 		case takenBack:
-			// The outcome is ignored; an error would only be logged.
+			// The subscriber ignores the outcome; an error would only be logged.
 			return nil, nil
 		case interrupted:
 			return nil, err
@@ -85,7 +85,7 @@ func (p *policy) middleware(h message.HandlerFunc) message.HandlerFunc {
 	}
 }
 
-// arrival is a message as it came: Process may change it.
+// arrival is a message as it arrived: Process may change it.
 type arrival struct {
 	ctx      context.Context
 	id       string // UUID
@@ -93,7 +93,7 @@ type arrival struct {
 	metadata message.Metadata
 }
 
-// snapshot keeps what a dead letter needs. Handlers may change the payload in place.
+// snapshot copies what a dead letter needs. Handlers may change the payload in place.
 func (p *policy) snapshot(msg *message.Message) arrival {
 	a := arrival{ctx: msg.Context(), id: msg.UUID}
 	if p.letters != nil {
@@ -102,8 +102,8 @@ func (p *policy) snapshot(msg *message.Message) arrival {
 	return a
 }
 
-// identity returns the record's identity, by which attempts are counted. msg has
-// the context again with which it came, but Process may have changed its UUID.
+// identity returns the record's identity, by which attempts are counted. msg must have
+// the context with which it arrived; Process may have changed its UUID.
 func (a arrival) identity(msg *message.Message) string {
 	if r, ok := ots.RecordFromMessage(msg); ok && r.UUID != "" {
 		return r.UUID
@@ -111,7 +111,7 @@ func (a arrival) identity(msg *message.Message) string {
 	return a.id
 }
 
-// guarded calls h and makes an error of a panic.
+// guarded calls h and turns a panic into an error.
 func guarded(h message.HandlerFunc, msg *message.Message) (produced []*message.Message, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -127,15 +127,15 @@ type verdict uint8
 const (
 	succeeded   verdict = iota
 	failed              // a failed attempt: counted
-	interrupted         // not the message's fault: not counted, and it comes again
+	interrupted         // not the message's fault: not counted, and it is redelivered
 	takenBack           // not counted, and the subscriber ignores the outcome
 )
 
 // errGivenBack is the outcome of a message that the pipeline gives back to the
-// subscriber unhandled, since it stops.
+// subscriber unhandled, because the pipeline stops.
 var errGivenBack = errors.New("the pipeline stops")
 
-// verdict judges the outcome err of a message that came with ctx.
+// verdict returns what the outcome err of a message means that arrived with ctx.
 func (p *policy) verdict(ctx context.Context, err error) verdict {
 	if errors.Is(err, batching.ErrClosed) && isClosed(p.stopping) {
 		return interrupted
@@ -143,9 +143,9 @@ func (p *policy) verdict(ctx context.Context, err error) verdict {
 	return verdictOf(ctx, err)
 }
 
-// verdictOf judges the outcome err of a message that came with ctx. Whether the
-// message was interrupted is read from its own context and from what this
-// pipeline returned: a call of the handler's own that was cancelled is a failure.
+// verdictOf returns what the outcome err of a message means that arrived with ctx. Only
+// the message's own context and this pipeline's own errors interrupt it: a call by the
+// handler that was cancelled is a failure.
 func verdictOf(ctx context.Context, err error) verdict {
 	var f *batching.Failure
 	switch {
@@ -154,7 +154,7 @@ func verdictOf(ctx context.Context, err error) verdict {
 	case err == nil:
 		return succeeded
 	case errors.Is(ctx.Err(), context.Canceled):
-		return interrupted // the channel is lost, or the time to drain is over
+		return interrupted // the channel is lost, or the drain has timed out
 	case errors.Is(err, errGivenBack), errors.Is(err, ack.ErrCalledBack):
 		return interrupted
 	case errors.As(err, &f) && f.Interrupted:
@@ -166,10 +166,10 @@ func verdictOf(ctx context.Context, err error) verdict {
 // failure handles a failed attempt. It returns nil when the message has become
 // a dead letter.
 func (p *policy) failure(msg *message.Message, came arrival, err error) error {
-	p.tell(msg, err)
+	p.callFailed(msg, err)
 	if p.letters == nil || isClosed(p.stopping) {
-		// While it stops, what a handler needs may be closing as well. The message
-		// is redelivered after the start.
+		// While the pipeline stops, what a handler uses may be closing too. The message
+		// is redelivered after the next start.
 		return err
 	}
 	j := p.counts.failed(came.identity(msg), p.evidence(err), time.Now())
@@ -182,7 +182,7 @@ func (p *policy) failure(msg *message.Message, came arrival, err error) error {
 	letter := p.letter(msg, came, err, max(1, j.attempts))
 	fields := watermill.LogFields{"message_uuid": letter.ID, "key": letter.Key, "attempts": letter.Attempts, "reason": reason}
 	if putErr := p.letters.Put(ctx, letter); putErr != nil {
-		// The message stays: it is tried again, and so is the letter.
+		// The message is redelivered, and the letter is written after its next failure.
 		return fmt.Errorf("keeping a dead letter after %d attempts: %w; the message failed with: %w", letter.Attempts, putErr, err)
 	}
 	p.counts.forget(letter.Identity)
@@ -191,14 +191,14 @@ func (p *policy) failure(msg *message.Message, came arrival, err error) error {
 	return nil
 }
 
-// evidence is what err tells about whose failure it is.
+// evidence returns what err shows about the reason of the failure.
 func (p *policy) evidence(err error) evidence {
 	transient, lost := ack.IsTransient(err), connectionLost(err)
 	if f := new(batching.Failure); errors.As(err, &f) {
 		return evidence{place: f.Batcher, own: f.Alone && !transient, lost: lost, before: f.Before, after: f.After}
 	}
-	// What fails outside of the batches while a batcher is down may have the same
-	// cause, and few others come as far, whose outcome would tell.
+	// A failure outside of the batches while a batcher is down may have the same cause, and
+	// few other messages get as far, so there are hardly any witnesses.
 	n := p.succeeded.Load()
 	return evidence{own: !transient && (p.down == nil || !p.down()), lost: lost, before: n, after: n}
 }
@@ -211,7 +211,7 @@ func connectionLost(err error) bool {
 	return errors.As(err, &op) || errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// reason says why the message is given up, "" if it is not.
+// reason returns why the message is given up, "" if it is not.
 func (p *policy) reason(j judgement, err error) string {
 	var permanent *backoff.PermanentError
 	switch {
@@ -242,7 +242,7 @@ func (p *policy) letter(msg *message.Message, came arrival, err error, attempts 
 		Type:     came.metadata[subscriber.MetadataType],
 		Key:      came.metadata[subscriber.MetadataKey],
 	}
-	// The record knows better: metadata is the Unmarshaler's, which may be the user's.
+	// The record is more reliable: the Unmarshaler sets the metadata, and may be the user's.
 	if r, ok := ots.RecordFromMessage(msg); ok {
 		l.Record = r
 		l.Table, l.Tunnel, l.Channel = r.Table, r.Tunnel, r.Channel
@@ -254,9 +254,9 @@ func (p *policy) letter(msg *message.Message, came arrival, err error, attempts 
 	return l
 }
 
-// tell calls Handlers.Failed, which is the user's: it may panic, and must not
-// change the outcome by that.
-func (p *policy) tell(msg *message.Message, err error) {
+// callFailed calls Handlers.Failed. A panic of this user function does not change the
+// outcome of the message.
+func (p *policy) callFailed(msg *message.Message, err error) {
 	if p.failed == nil {
 		return
 	}

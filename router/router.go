@@ -23,15 +23,15 @@ import (
 )
 
 const (
-	// closeGrace is how long batches that nobody waits for any more may still run.
+	// closeGrace is how long batches may still run when no handler waits for them any longer.
 	closeGrace = time.Second
 
-	// lastCalls is the time that a drain needs beyond the handlers' close_timeout:
-	// for the last checkpoints and the goodbye to the service.
+	// lastCalls is the time that a drain needs beyond the handlers' close_timeout, for the
+	// last checkpoints and for ending the clients at the service.
 	lastCalls = 10 * time.Second
 )
 
-// Router runs the pipelines of a Config. Its life is
+// Router runs the pipelines of a Config. Its lifecycle is
 //
 //	New ─▶ Handle, AddMiddleware, Register..., Observe ─▶ Run ─▶ (context ends, or Close) ─▶ drained
 //
@@ -40,20 +40,20 @@ const (
 //
 // Invariants:
 //   - cfg has been checked and does not change.
-//   - Once begun is set, handlers, middlewares, observers and the registered things do not change.
-//   - stopping is closed before any subscription begins to drain, so that what
-//     fails because of the shutdown is known to.
+//   - Once begun is set, handlers, middlewares, observers and registrations do not change.
+//   - stopping is closed before any subscription begins to drain, so that failures
+//     caused by the shutdown are recognized.
 type Router struct {
 	cfg        Config
 	logger     watermill.LoggerAdapter
-	watermill  *message.Router              // runs the pipelines if somebody has asked for it
+	watermill  *message.Router              // runs the pipelines if asked is set
 	transports map[string]http.RoundTripper // by name of the instance
 
 	closeTimeout time.Duration // the longest of all pipelines
 
 	running  chan struct{}   // closed when all pipelines are subscribed, or have ended
 	stopping <-chan struct{} // closed by stop
-	stops    context.Context // ends by stop; those of the pipelines' own stops derive of it
+	stops    context.Context // ends by stop; the contexts of the pipelines derive from it
 	stop     context.CancelFunc
 
 	mu          sync.Mutex // guards what follows
@@ -65,7 +65,7 @@ type Router struct {
 	publishers  map[string]message.Publisher
 	payloads    map[string]ots.Unmarshaler
 	credentials map[string]ots.CredentialsProvider
-	letterKeys  map[string]*service.CredentialsCache // of the calls to dead-letter tables, by instance; made when first needed
+	letterKeys  map[string]*service.CredentialsCache // for dead-letter tables, by instance; created when first needed
 	observed    bool                                 // Observe was called
 	observers   Observers
 	onBatch     map[string]func(batching.Handled) // by tunnel
@@ -73,12 +73,12 @@ type Router struct {
 	pipelines   map[string]*pipeline
 	subscribers map[string]*subscriber.Subscriber // of Run, by tunnel; once running is closed it does not change
 
-	patience  time.Duration // startPatience
-	anewPause time.Duration // the constant
+	patience      time.Duration // startPatience
+	recreatePause time.Duration // the constant
 
-	connecting sync.WaitGroup // the goroutines of subscribe; end waits
-	ending     sync.WaitGroup // the goroutines that drain pipelines whose brake tripped; end waits
-	following  sync.WaitGroup // the goroutines of follow; end waits
+	connecting sync.WaitGroup // goroutines of subscribe; end waits
+	ending     sync.WaitGroup // goroutines that drain pipelines whose brake tripped; end waits
+	following  sync.WaitGroup // goroutines of follow; end waits
 
 	uses  closing.Uses // Replay and Test; closed when Close is called or Run ends
 	ended closing.Once // by Run, or by Close without it
@@ -107,19 +107,19 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 	}
 	wm, err := message.NewRouter(message.RouterConfig{CloseTimeout: closeTimeout + lastCalls}, logger)
 	if err != nil {
-		return nil, fmt.Errorf("making the watermill router: %w", err)
+		return nil, fmt.Errorf("creating the watermill router: %w", err)
 	}
 	r := &Router{
 		cfg: cfg, logger: logger, watermill: wm, closeTimeout: closeTimeout,
-		transports:  make(map[string]http.RoundTripper, len(cfg.Instances)),
-		running:     make(chan struct{}),
-		handlers:    make(map[string]Handlers),
-		publishers:  make(map[string]message.Publisher),
-		payloads:    formats(),
-		credentials: make(map[string]ots.CredentialsProvider),
-		pipelines:   make(map[string]*pipeline),
-		patience:    startPatience,
-		anewPause:   anewPause,
+		transports:    make(map[string]http.RoundTripper, len(cfg.Instances)),
+		running:       make(chan struct{}),
+		handlers:      make(map[string]Handlers),
+		publishers:    make(map[string]message.Publisher),
+		payloads:      formats(),
+		credentials:   make(map[string]ots.CredentialsProvider),
+		pipelines:     make(map[string]*pipeline),
+		patience:      startPatience,
+		recreatePause: recreatePause,
 	}
 	r.stops, r.stop = context.WithCancel(context.Background())
 	r.stopping = r.stops.Done()
@@ -133,9 +133,9 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Router, error) {
 }
 
 // Handle sets the code of a pipeline. Every pipeline needs it, once, except one whose
-// messages go to a publisher anyway. The error, a *ConfigError, says which
-// names of handlers and batchers do not match. A pipeline that is disabled may have its
-// code too: Run does not use it, Test and Replay do.
+// messages all go to publishers. The error, a *ConfigError, lists the names of handlers
+// and batchers that do not match. A disabled pipeline may have handlers too: Run does not
+// use them, Test and Replay do.
 func (r *Router) Handle(tunnel string, h Handlers) error {
 	t, ok := r.cfg.Tunnels[tunnel]
 	if !ok {
@@ -156,10 +156,10 @@ func (r *Router) Handle(tunnel string, h Handlers) error {
 	return nil
 }
 
-// AddMiddleware adds Watermill middlewares around all pipelines. The first one
-// is the outermost; only the failure policy is outside of them, so that it
-// judges what is left after, say, a Retry. It panics after Run, when a
-// middleware would have no effect, and for a nil middleware.
+// AddMiddleware adds Watermill middlewares around all pipelines. The first one is the
+// outermost. Only the failure policy is outside of them, so it sees the outcome after,
+// for example, a Retry. AddMiddleware panics after Run, when a middleware would have no
+// effect, and for a nil middleware.
 func (r *Router) AddMiddleware(m ...message.HandlerMiddleware) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -221,7 +221,7 @@ func register[V any](r *Router, kind, name string, into map[string]V, v V, isNil
 	return nil
 }
 
-// configurable needs mu. It says whether the Router still takes handlers.
+// configurable needs mu. It returns an error once the Router accepts no more handlers.
 func (r *Router) configurable(what string) error {
 	if r.uses.Closed() {
 		return fmt.Errorf("%s: %w", what, ErrClosed)
@@ -232,7 +232,7 @@ func (r *Router) configurable(what string) error {
 	return nil
 }
 
-// faulty makes an error of faults, with their lines.
+// faulty returns an error with the faults and their lines.
 func (r *Router) faulty(faults ...Fault) error {
 	for i, f := range faults {
 		faults[i] = r.cfg.locate(f)
@@ -240,18 +240,19 @@ func (r *Router) faulty(faults ...Fault) error {
 	return configError(faults)
 }
 
-// Running returns a channel that is closed when all pipelines are subscribed, but for those that have
-// ended already, and those that cannot reach the service for 10 seconds: they join later. It stays open when all have ended.
+// Running returns a channel that is closed when all pipelines are subscribed, except those
+// that have ended already, and those that cannot reach the service for 10 seconds, which
+// join later. It stays open if all have ended.
 func (r *Router) Running() chan struct{} { return r.running }
 
-// Watermill returns a message.Router to run the pipelines, for plugins,
-// decorators, metrics and further handlers. Middlewares added there are around
-// everything, the failure policy included. Call it before Run.
+// Watermill returns a message.Router that will run the pipelines, for plugins,
+// decorators, metrics and further handlers. Middlewares added to it are around
+// everything, including the failure policy. Call Watermill before Run.
 //
-// A Router that was not asked for it by then calls its pipelines itself,
-// which costs about half as much a message. The difference is seen by middlewares that
-// ask Watermill for the names of handler, topic, subscriber or publisher (such
-// as HandlerNameFromCtx): only a message.Router sets them.
+// Without a call of Watermill the Router calls its pipelines directly, which costs about
+// half as much per message. Only middlewares notice that ask Watermill for the names of
+// handler, topic, subscriber or publisher (such as HandlerNameFromCtx): only a
+// message.Router sets them.
 func (r *Router) Watermill() *message.Router {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -259,22 +260,25 @@ func (r *Router) Watermill() *message.Router {
 	return r.watermill
 }
 
-// Run connects all pipelines that are not disabled and handles their messages until ctx ends or
-// Close is called; then it drains: nothing more is read, open batches are
-// handled at once, what is out may finish for close_timeout, what was acked is committed,
-// and the service is told that the clients end.
+// Run connects all enabled pipelines and handles their messages until ctx ends or Close
+// is called. Then it drains: it stops reading, handles open batches at once, lets messages
+// in flight finish for up to close_timeout, commits what was acked, and ends the clients at
+// the service.
 //
-// A pipeline whose tunnel is gone or expired, at the start or later, ends alone, unless tunnel.create makes the tunnel
-// anew; so does one that exceeds failure.stop_after. The log says so at once, and so do the subscriber's Status,
-// Observed.Ready and the metrics; the others go on, unless on_end says stop. A pipeline whose tunnel was read to
-// its end, as a BaseData tunnel is, has done its work.
+// A pipeline whose tunnel is gone or expired, at the start or later, ends alone, unless
+// tunnel.create recreates the tunnel; so does one that exceeds failure.stop_after. The
+// log, the subscriber's Status, Observed.Ready and the metrics show it at once. The others
+// keep running, unless on_end says stop. A pipeline whose tunnel was read to its end, as a
+// BaseData tunnel is, is done.
 //
-// Run returns when all pipelines have ended, and the further handlers of Watermill, if there are any: nil after a clean drain, when all tunnels were read to
-// their ends, and when it is stopped while it connects; else what ended pipelines by themselves and
-// what the drain left unsettled. It fails at once, and nothing runs then, when a tunnel has no
-// handlers or a registered name is missing (*ConfigError), and when a tunnel cannot be subscribed to
-// for another reason than that it is gone. A pipeline that takes longer than 10 seconds to be subscribed to, because its
-// service cannot be reached, does not hold up the others: it joins later, or ends alone. Run can be called once.
+// Run returns when all pipelines have ended, and the further handlers of Watermill, if
+// there are any. It returns nil after a clean drain, when all tunnels were read to their
+// ends, and when it is stopped while it connects; otherwise the errors that ended pipelines
+// and the messages that the drain left unsettled. Run fails at once, and nothing runs, if a
+// tunnel has no handlers or a registered name is missing (*ConfigError), and if a tunnel
+// cannot be subscribed to for another reason than that it is gone. A pipeline that is not
+// subscribed within 10 seconds, because its service cannot be reached, does not hold up
+// the others: it joins later, or ends alone. Run can be called once.
 func (r *Router) Run(ctx context.Context) error {
 	if err := r.beginRun(); err != nil {
 		return err
@@ -289,7 +293,7 @@ func (r *Router) beginRun() error {
 		return fmt.Errorf("run: %w", ErrClosed)
 	}
 	if r.ran {
-		return errors.New("run: the router was run before; make another one")
+		return errors.New("run: the router was run before; create another one")
 	}
 	r.begun, r.ran = true, true
 	return nil
@@ -297,8 +301,8 @@ func (r *Router) beginRun() error {
 
 // run is Run, once.
 func (r *Router) run(ctx context.Context) (err error) {
-	// The end of ctx reaches the subscriptions only by way of stop, so that a
-	// drain never begins before stopping is closed.
+	// The end of ctx reaches the subscriptions only through stop, so that a drain never
+	// begins before stopping is closed.
 	unlink := context.AfterFunc(ctx, r.stop)
 	defer unlink()
 	ctx, cancel := r.bound(context.WithoutCancel(ctx))
@@ -323,7 +327,7 @@ func (r *Router) run(ctx context.Context) (err error) {
 	return loop(ctx)
 }
 
-// bound returns a context that ends with ctx, and when the Router stops.
+// bound returns a context that ends with ctx and when the Router stops.
 func (r *Router) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	ended := make(chan struct{})
@@ -338,7 +342,7 @@ func (r *Router) bound(ctx context.Context) (context.Context, context.CancelFunc
 	return ctx, func() { cancel(context.Canceled); <-ended }
 }
 
-// unlessStopping returns err, or nil if all that it says is that the Router stops.
+// unlessStopping returns err, or nil if err only says that the Router stops.
 func (r *Router) unlessStopping(err error) error {
 	select {
 	case <-r.stopping:
@@ -350,10 +354,10 @@ func (r *Router) unlessStopping(err error) error {
 	return err
 }
 
-// Close drains as the end of Run's context does, waits for it and returns what
-// Run returns. It takes at most the longest close_timeout and some seconds for the last
-// calls to the service. Without Run it releases what Replay or Test used. It may be called
-// several times, from any goroutine but a handler's.
+// Close drains as the end of Run's context does, waits for the end of Run and returns
+// its error. It takes at most the longest close_timeout and some seconds for the last
+// calls to the service. Without Run it releases what Replay or Test used. Close may be
+// called several times, from any goroutine but a handler's.
 func (r *Router) Close() error {
 	r.uses.Close()
 	r.stop()
@@ -372,7 +376,7 @@ func (r *Router) use(what string) (done func(), err error) {
 	return r.uses.End, nil
 }
 
-// release ends what the pipelines hold.
+// release closes what the pipelines and the Router hold.
 func (r *Router) release() error {
 	unused := r.uses.Close()
 	r.stop()

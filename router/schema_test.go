@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write schema.json and the tables of docs/config.md anew")
+var update = flag.Bool("update", false, "rewrite schema.json and the tables of docs/config.md")
 
 type object = map[string]any
 

@@ -9,7 +9,7 @@ import (
 // signatureV4 is the value of signature_version that needs a region.
 const signatureV4 = "v4"
 
-// signatureVersion is the subscriber's form of signature_version.
+// signatureVersion returns signature_version as the subscriber's type.
 func (in Instance) signatureVersion() ots.SignatureVersion {
 	if in.SignatureVersion == signatureV4 {
 		return ots.SignatureV4

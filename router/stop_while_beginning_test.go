@@ -47,7 +47,7 @@ func TestRun_fails_at_once_although_messages_wait(t *testing.T) {
 	})
 }
 
-func TestPipeline_ends_when_its_tunnel_was_made_anew_with_another_type(t *testing.T) {
+func TestPipeline_ends_when_its_tunnel_was_recreated_with_another_type(t *testing.T) {
 	bed := testbed.New(t, emulator.Options{})
 	p := runPair(t, bed, false, twoPipelines(bed, "tunnel: {create: true, type: Stream}", ""))
 	p.awaitRunning(t)
@@ -58,7 +58,7 @@ func TestPipeline_ends_when_its_tunnel_was_made_anew_with_another_type(t *testin
 	p.wantDoomed(t, subscriber.ErrTunnelType)
 }
 
-func TestLiveness_is_good_while_the_last_tunnels_are_made_anew(t *testing.T) {
+func TestLiveness_is_good_while_the_last_tunnels_are_recreated(t *testing.T) {
 	bed := testbed.New(t, emulator.Options{})
 	p := runPair(t, bed, false, twoPipelines(bed, "tunnel: {create: true, type: Stream}", ""))
 	p.awaitRunning(t)
@@ -66,7 +66,7 @@ func TestLiveness_is_good_while_the_last_tunnels_are_made_anew(t *testing.T) {
 	deleteTunnel(t, bed, doomed)
 	deleteTunnel(t, bed, testbed.Tunnel)
 	testbed.Eventually(t, 20*time.Second, "both are tried", func() bool {
-		return strings.Count(p.log.text(), "Tunnel was deleted; it is created anew") == 2
+		return strings.Count(p.log.text(), "Tunnel was deleted; it is recreated") == 2
 	})
 	// Not at once: both subscriptions have ended until the first try to create a tunnel fails.
 	testbed.Eventually(t, 10*time.Second, "it is live", func() bool { return p.health.Snapshot().Live })

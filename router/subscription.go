@@ -13,30 +13,29 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// subscription is a pipeline's subscription, with messages or with a handler. It may be
-// several subscriptions of its subscriber, one after the other: one whose tunnel was
-// deleted is followed by one to the tunnel that was made anew.
+// subscription is a pipeline's subscription, with a handler or with messages for a
+// message.Router. When its tunnel is deleted and recreated, its subscriber subscribes again,
+// and the subscription continues.
 type subscription struct {
 	name, topic string
 	subscriber  *subscriber.Subscriber
 	pipeline    *pipeline
 	start       starter
-	done        <-chan struct{} // of the last start: closed when all of it is over. Set by connect
-	stop        func()          // starts the drain of all
+	done        <-chan struct{} // of the last start: closed when it is over. Set by connect
+	stop        func()          // starts the drain of all pipelines
 
 	messages chan *message.Message // for a message.Router, which reads it until it is closed
 	over     chan struct{}         // closed before messages is
 }
 
-// starter subscribes to the tunnel. done is closed when that is over.
+// starter subscribes to the tunnel. done is closed when the subscription is over.
 type starter func(ctx context.Context, s *subscription) (done <-chan struct{}, err error)
 
 var _ message.Subscriber = (*subscription)(nil)
 
-// Subscribe returns the messages that are subscribed to already. The end of ctx
-// means that somebody closes the message.Router, which then does not always
-// call Close; or that this subscription is over by itself, and that must not stop
-// the others.
+// Subscribe returns the messages of the existing subscription. When ctx ends, either the
+// message.Router is being closed, which does not always call Close, and all pipelines must
+// drain; or this subscription is over by itself, which must not stop the others.
 func (s *subscription) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
 	context.AfterFunc(ctx, func() {
 		if !isClosed(s.over) {
@@ -46,14 +45,14 @@ func (s *subscription) Subscribe(ctx context.Context, _ string) (<-chan *message
 	return s.messages, nil
 }
 
-// Close is called when somebody closes the message.Router.
+// Close is called when the message.Router is closed.
 func (s *subscription) Close() error {
 	s.stop()
 	return s.subscriber.Close()
 }
 
-// handleAll runs the pipelines in the subscribers' own loops, until ctx ends and
-// all have drained, or all have ended by themselves. No message is handled before all are subscribed.
+// handleAll runs the pipelines in the subscribers' own loops, until ctx ends and all have
+// drained, or all have ended by themselves. It handles no message before all are subscribed.
 func (r *Router) handleAll(ctx context.Context) (err error) {
 	subs, err := r.subscriptions(func(ctx context.Context, s *subscription) (<-chan struct{}, error) {
 		return s.subscriber.Handle(ctx, s.topic, func(msg *message.Message) error {
@@ -73,7 +72,7 @@ func (r *Router) handleAll(ctx context.Context) (err error) {
 		return err
 	}
 	began, err := r.subscribe(ctx, subs)
-	if err != nil || r.stops.Err() != nil || len(began.alive) == 0 { // what was subscribed to meanwhile is ended
+	if err != nil || r.stops.Err() != nil || len(began.alive) == 0 { // the deferred end closes the subscriptions
 		return err
 	}
 	close(r.running)
@@ -82,8 +81,8 @@ func (r *Router) handleAll(ctx context.Context) (err error) {
 	return nil
 }
 
-// awaitRunning waits until all pipelines are subscribed. What waits when the Router
-// stops before that is given back at once: the drain waits for it.
+// awaitRunning waits until all pipelines are subscribed. If the Router stops first, messages
+// that wait are given back at once, since the drain waits for them.
 func (r *Router) awaitRunning(ctx context.Context) error {
 	select {
 	case <-r.running:
@@ -95,9 +94,8 @@ func (r *Router) awaitRunning(ctx context.Context) error {
 	}
 }
 
-// runWatermill runs the pipelines in the message.Router. It cannot take back what
-// it has started when one of its subscriptions fails, so it only gets
-// subscriptions that have succeeded.
+// runWatermill runs the pipelines in the message.Router, which cannot undo its start when
+// one of its subscriptions fails. So it gets only subscriptions that have succeeded.
 func (r *Router) runWatermill(ctx context.Context) (err error) {
 	subs, err := r.subscriptions(func(ctx context.Context, s *subscription) (<-chan struct{}, error) {
 		messages, err := s.subscriber.Subscribe(ctx, s.topic)
@@ -113,7 +111,7 @@ func (r *Router) runWatermill(ctx context.Context) (err error) {
 		return err
 	}
 	began, err := r.subscribe(ctx, subs)
-	if err != nil || r.stops.Err() != nil || len(began.alive) == 0 { // what was subscribed to meanwhile is ended
+	if err != nil || r.stops.Err() != nil || len(began.alive) == 0 { // the deferred end closes the subscriptions
 		return err
 	}
 	for _, s := range slices.Concat(began.alive, began.late) {
@@ -124,15 +122,15 @@ func (r *Router) runWatermill(ctx context.Context) (err error) {
 	}
 	r.followAll(ctx, began)
 	ended := make(chan struct{})
-	var told sync.WaitGroup
-	told.Go(func() { // ends with message.Router's start or end
+	var announcing sync.WaitGroup
+	announcing.Go(func() { // ends with message.Router's start or end
 		select {
 		case <-r.watermill.Running():
 			close(r.running)
 		case <-ended:
 		}
 	})
-	defer told.Wait()
+	defer announcing.Wait()
 	defer close(ended)
 	if err := r.watermill.Run(ctx); err != nil {
 		return fmt.Errorf("running the watermill router: %w", err)
@@ -140,9 +138,8 @@ func (r *Router) runWatermill(ctx context.Context) (err error) {
 	return nil
 }
 
-// relay hands the messages of one subscription to the message.Router, which goes on
-// reading when another subscription follows. Nothing is taken before that Router
-// runs: if it never does, the message would never be settled.
+// relay passes the messages of one subscription to the message.Router. It takes no message
+// before that Router runs: if it never did, the message would never be settled.
 func (r *Router) relay(s *subscription, messages <-chan *message.Message) {
 	select {
 	case <-r.running:
@@ -150,20 +147,21 @@ func (r *Router) relay(s *subscription, messages <-chan *message.Message) {
 			s.messages <- msg
 		}
 	case <-r.stopping:
-		for msg := range messages { // on offer when the drain began
+		for msg := range messages { // taken while the drain begins
 			msg.Nack()
 		}
 	}
 }
 
-// subscriptions makes the subscriptions of all tunnels that are enabled, sorted by name, shows them to the
-// observers, and connects nothing. On an error those that were made are returned too, to be ended.
+// subscriptions returns the subscriptions of all enabled tunnels, sorted by name, not yet
+// connected, and calls the observers with them. With an error it returns those that exist,
+// to be ended.
 func (r *Router) subscriptions(start starter) ([]*subscription, error) {
 	subs, err := r.newSubscriptions(start)
 	if err != nil {
 		return subs, err
 	}
-	return subs, r.tellStart(subs)
+	return subs, r.startObservers(subs)
 }
 
 func (r *Router) newSubscriptions(start starter) ([]*subscription, error) {

@@ -17,28 +17,27 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// Outcome is what became of one message in Test.
+// Outcome is the outcome of one message in Test.
 type Outcome struct {
 	// Message is the message as the pipeline left it; nil for a record that the
-	// payload format makes no message of.
+	// payload format skips.
 	Message *message.Message
 
-	// Err is nil when the message would have been acked. It wraps
-	// ack.ErrCalledBack when an earlier message of its key failed: then this
-	// one would come again after that.
+	// Err is nil if the message would have been acked. It wraps ack.ErrCalledBack if
+	// an earlier message of its key failed: this one would be redelivered after it.
 	Err error
 
 	// Dropped says that Process returned ErrDrop, or the payload format ots.ErrSkip.
 	Dropped bool
 
-	// Batch is the batch that the message was in, nil if it came to none. Messages of
+	// Batch is the batch that the message was in, nil if there was none. Messages of
 	// the same batch share the pointer.
 	Batch *batching.Batch
 }
 
-// TestRecords makes messages of records, as the subscriber would, and calls
-// Test. What a record lacks of instance, table, tunnel, type and attempt is
-// filled in. UUIDs are "record-1", "record-2", ... unless the record or the payload format has them.
+// TestRecords turns records into messages, as the subscriber does, and calls Test. It
+// fills in the instance, table, tunnel, type and attempt that a record lacks. UUIDs are
+// "record-1", "record-2", ... unless the record or the payload format has them.
 func (r *Router) TestRecords(ctx context.Context, tunnel string, records ...*ots.Record) ([]Outcome, error) {
 	t, ok := r.cfg.Tunnels[tunnel]
 	if !ok {
@@ -84,15 +83,15 @@ func (r *Router) TestRecords(ctx context.Context, tunnel string, records ...*ots
 	return outcomes, nil
 }
 
-// Test sends messages through a pipeline without a tunnel, for tests of
-// handlers and of a configuration, and returns what became of each, in the same
-// order. Nothing is connected; but forwarded messages do go to the registered publishers.
+// Test sends messages through a pipeline without a tunnel, for tests of handlers and of
+// a configuration, and returns the outcome of each, in the same order. It does not
+// connect to the service, but forwarded messages do go to the registered publishers.
 //
-// Messages join their batches in the given order, batches end by their size, by
-// a flush, or when all messages wait (batching.TriggerDrain): never by time. Each
-// message is tried once: a failure is neither tried again nor made a dead letter.
-// Test has batches and slots of its own, so it may be called any number of times and beside
-// everything else, before Run too; handlers cannot be added after it.
+// Messages join their batches in the given order. Batches end by their size, by a flush,
+// or when all messages wait (batching.TriggerDrain): never by time. Each message is
+// tried once: a failed message is neither retried nor written as a dead letter. Test has
+// its own batches and slots, so it may be called any number of times, also before and
+// during Run. Handlers cannot be added after it.
 func (r *Router) Test(ctx context.Context, tunnel string, messages ...*message.Message) ([]Outcome, error) {
 	done, err := r.use("test")
 	if err != nil {
@@ -102,8 +101,8 @@ func (r *Router) Test(ctx context.Context, tunnel string, messages ...*message.M
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
 
-	// Messages are told apart by their identity: a test may give two the same UUID.
-	// A middleware may hand on another message than it got; that one is nobody's.
+	// Messages are identified by their pointers: a test may give two the same UUID. A
+	// middleware may replace a message; the replacement is not in found.
 	var mu sync.Mutex
 	found := make(map[*message.Message]*Outcome, len(messages))
 	p, err := r.trialPipeline(tunnel, watch{
@@ -141,7 +140,7 @@ func (r *Router) Test(ctx context.Context, tunnel string, messages ...*message.M
 	return outcomes, p.close()
 }
 
-// trialPipeline makes a pipeline for one Test.
+// trialPipeline returns a pipeline for one Test.
 func (r *Router) trialPipeline(tunnel string, w watch) (*pipeline, error) {
 	if _, ok := r.cfg.Tunnels[tunnel]; !ok {
 		return nil, r.unknownTunnel("Test", tunnel)
@@ -156,10 +155,10 @@ func (r *Router) trialPipeline(tunnel string, w watch) (*pipeline, error) {
 	return newPipeline(parts)
 }
 
-// unknownTunnel is the error of a method that was called for a tunnel that is
-// not in the configuration.
+// unknownTunnel returns the error of a method that was called for a tunnel that is not in
+// the configuration.
 func (r *Router) unknownTunnel(method, tunnel string) error {
-	return r.faulty(Fault{Path: "tunnels", Text: fmt.Sprintf("%s is called for %q, but no tunnel is called so%s", method, tunnel, strictyaml.Suggest(tunnel, names(r.cfg.Tunnels), "tunnels"))})
+	return r.faulty(Fault{Path: "tunnels", Text: fmt.Sprintf("%s is called for %q, but there is no such tunnel%s", method, tunnel, strictyaml.Suggest(tunnel, names(r.cfg.Tunnels), "tunnels"))})
 }
 
 // orderingKey returns the key by which the subscriber would order msg.

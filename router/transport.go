@@ -10,13 +10,13 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
-// maxIdle is how many idle connections an instance without a pool size keeps: whatever was opened.
+// maxIdle is how many idle connections an instance without a pool size keeps: practically all.
 const maxIdle = 1024
 
 // newTransport returns the HTTP transport that all calls to an instance share.
 //
-// The number of connections is what pool_size and pool_max_overflow bound. A
-// call beyond it waits for a connection until its context ends.
+// pool_size and pool_max_overflow bound the number of connections. A call beyond it waits
+// for a connection until its context ends.
 func newTransport(in Instance) *http.Transport {
 	t := service.NewTransport(maxIdle)
 	if in.PoolSize > 0 {
@@ -26,15 +26,15 @@ func newTransport(in Instance) *http.Transport {
 	return t
 }
 
-// requestLog logs each request with its answer, for instances with debug on.
-// The user asked for it, so it logs at level info.
+// requestLog logs each request with its answer, for instances with debug: true. It logs at
+// level info, since the user asked for it.
 type requestLog struct {
 	base   http.RoundTripper
 	logger watermill.LoggerAdapter
 }
 
-// shown are the headers that are logged as they are. All others may carry
-// credentials, signatures or whatever a later protocol adds.
+// shown are the headers whose values are logged. Any other header may carry credentials or
+// signatures, now or in a later protocol.
 var shown = map[string]bool{
 	"x-ots-apiversion":   true,
 	"x-ots-contentmd5":   true,
@@ -75,7 +75,7 @@ func (l *requestLog) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// CloseIdleConnections lets http.Client reach the transport behind.
+// CloseIdleConnections closes those of the underlying transport. http.Client calls it.
 func (l *requestLog) CloseIdleConnections() {
 	if c, ok := l.base.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()

@@ -91,7 +91,7 @@ func (t *Table) deleteOrphan(ctx context.Context, pipeline, sequence, id, genera
 		deleted += len(keys)
 		from = next
 	}
-	t.logger.Info("Parts of no dead letter were deleted", watermill.LogFields{"table": t.name, "id": id, "rows": deleted})
+	t.logger.Info("Orphaned parts of dead letters were deleted", watermill.LogFields{"table": t.name, "id": id, "rows": deleted})
 	return nil
 }
 
