@@ -311,20 +311,20 @@ tunnels:
 		name: "same tunnel twice",
 		old:  "tunnel_name: audit",
 		new:  "tunnel_name: add2",
-		want: "ots.yaml:20: tunnels.orders.tunnel_name: is the tunnel of tunnels.audit too: each would get a part of the records; give them tunnels of their own",
+		want: "ots.yaml:20: tunnels.orders.tunnel_name: is the tunnel of tunnels.audit too: each would get a part of the records; give each its own tunnel",
 	},
 	{
 		name: "heartbeat timeout below the interval",
 		old:  "heartbeat_timeout: 30s",
 		new:  "heartbeat_timeout: 10s",
-		want: "ots.yaml:22: tunnels.orders.heartbeat_timeout: heartbeat_timeout is 10s and heartbeat_interval 10s: the timeout, in whole seconds, must be at least 14s, or one heartbeat that gets no answer costs the channels; three times the interval is a good choice",
+		want: "ots.yaml:22: tunnels.orders.heartbeat_timeout: heartbeat_timeout is 10s and heartbeat_interval 10s: the timeout, in whole seconds, must be at least 14s, or one heartbeat without an answer loses the channels; three times the interval is a good choice",
 	},
 	{
 		name: "heartbeat interval above the default timeout",
 		old: `    heartbeat_timeout: 30s
     heartbeat_interval: 10`,
 		new:  "    heartbeat_interval: 10m",
-		want: "ots.yaml:22: tunnels.orders.heartbeat_interval: heartbeat_timeout is 5m0s and heartbeat_interval 10m0s: the timeout, in whole seconds, must be at least 13m20s, or one heartbeat that gets no answer costs the channels; three times the interval is a good choice",
+		want: "ots.yaml:22: tunnels.orders.heartbeat_interval: heartbeat_timeout is 5m0s and heartbeat_interval 10m0s: the timeout, in whole seconds, must be at least 13m20s, or one heartbeat without an answer loses the channels; three times the interval is a good choice",
 	},
 	{
 		name: "shortest poll interval above the longest",
@@ -354,7 +354,7 @@ tunnels:
 		name: "heartbeat interval above the preset's timeout",
 		old:  "preset: fleet",
 		new:  "preset: fleet\n    heartbeat_interval: 30s",
-		want: "ots.yaml:64: tunnels.audit.heartbeat_interval: heartbeat_timeout is 20s and heartbeat_interval 30s: the timeout, in whole seconds, must be at least 40s, or one heartbeat that gets no answer costs the channels; three times the interval is a good choice",
+		want: "ots.yaml:64: tunnels.audit.heartbeat_interval: heartbeat_timeout is 20s and heartbeat_interval 30s: the timeout, in whole seconds, must be at least 40s, or one heartbeat without an answer loses the channels; three times the interval is a good choice",
 	},
 	{
 		name: "unknown preset",
@@ -410,7 +410,7 @@ ots.yaml:34: tunnels.orders.tunnel.end: has no effect unless create is true`,
         table: dead
 `,
 		new:  "",
-		want: "ots.yaml:51: tunnels.orders.failure.attempts: has no effect without dead_letter: messages are tried again for ever; add dead_letter",
+		want: "ots.yaml:51: tunnels.orders.failure.attempts: has no effect without dead_letter: messages are retried without limit; add dead_letter",
 	},
 	{
 		name: "first pause above the longest",
@@ -439,13 +439,13 @@ ots.yaml:34: tunnels.orders.tunnel.end: has no effect unless create is true`,
 		old: `        instance: archive
         table: dead`,
 		new:  "        table: pxy_test",
-		want: "ots.yaml:55: tunnels.orders.failure.dead_letter.table: is the table whose changes are handled: its dead letters would come back as changes; take another one",
+		want: "ots.yaml:55: tunnels.orders.failure.dead_letter.table: is the table whose changes are handled: its dead letters would come back as changes; use another one",
 	},
 	{
 		name: "instance of a dead letter topic",
 		old:  "{publisher: kafka, topic: dead}",
 		new:  "{instance: main, topic: dead}",
-		want: "ots.yaml:62: tunnels.audit.failure.dead_letter.instance: has no effect with topic; it says where a table is",
+		want: "ots.yaml:62: tunnels.audit.failure.dead_letter.instance: has no effect with topic; it is the instance of a table",
 	},
 	{
 		name: "publisher of a dead letter table",
@@ -454,7 +454,7 @@ ots.yaml:34: tunnels.orders.tunnel.end: has no effect unless create is true`,
 		new: `        table: dead
         publisher: kafka
 `,
-		want: "ots.yaml:57: tunnels.orders.failure.dead_letter.publisher: has no effect with table; it says whose topic it is",
+		want: "ots.yaml:57: tunnels.orders.failure.dead_letter.publisher: has no effect with table; it is the publisher of a topic",
 	},
 	{
 		name: "empty dead letter",

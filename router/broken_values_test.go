@@ -225,7 +225,7 @@ tunnels:
   first: {instance: a, table_name: t, tunnel_name: u}
   second: {instance: b, table_name: t, tunnel_name: u}
 `,
-		want: "ots.yaml:6: tunnels.second.tunnel_name: is the tunnel of tunnels.first too: each would get a part of the records; give them tunnels of their own",
+		want: "ots.yaml:6: tunnels.second.tunnel_name: is the tunnel of tunnels.first too: each would get a part of the records; give each its own tunnel",
 	},
 	{
 		name: "dead letters into their own table by two names of its instance",
@@ -235,7 +235,7 @@ tunnels:
 tunnels:
   first: {instance: a, table_name: t, tunnel_name: u, failure: {dead_letter: {instance: b, table: t}}}
 `,
-		want: "ots.yaml:5: tunnels.first.failure.dead_letter.table: is the table whose changes are handled: its dead letters would come back as changes; take another one",
+		want: "ots.yaml:5: tunnels.first.failure.dead_letter.table: is the table whose changes are handled: its dead letters would come back as changes; use another one",
 	},
 	{
 		name: "dead letters that go in circles",

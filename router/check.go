@@ -13,9 +13,9 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// check returns what is wrong in cfg as far as it can be seen without the
-// service and without code: bounds, missing values and references. Faults come
-// in no particular order, without file and line.
+// check returns the faults in cfg that can be found without the service and without
+// code: bounds, missing values and references. They are in no particular order, and
+// have no file and line.
 func check(cfg Config) []Fault {
 	c := checker{cfg: cfg, instances: names(cfg.Instances), consumers: make(map[consumed]string)}
 	for _, f := range strictyaml.Check(cfg) {
@@ -34,14 +34,15 @@ func check(cfg Config) []Fault {
 type checker struct {
 	cfg       Config
 	instances []string            // their names, sorted
-	consumers map[consumed]string // the first pipeline of each tunnel, of those that were checked
+	consumers map[consumed]string // the first checked pipeline of each tunnel
 	faults    []Fault
 }
 
 // consumed identifies a tunnel at the service.
 type consumed struct{ instance, topic string }
 
-// atService returns what identifies an instance, whatever the file calls it.
+// atService returns what identifies an instance at the service, independent of its name in the
+// file.
 func (c *checker) atService(instance string) string {
 	in, ok := c.cfg.Instances[instance]
 	if !ok {
@@ -54,7 +55,7 @@ func (c *checker) fault(path, format string, args ...any) {
 	c.faults = append(c.faults, Fault{Path: path, Text: fmt.Sprintf(format, args...)})
 }
 
-// because says what the latest fault follows from.
+// because sets the paths from which the latest fault follows.
 func (c *checker) because(paths ...string) {
 	c.faults[len(c.faults)-1].because = paths
 }
@@ -104,7 +105,7 @@ func (c *checker) tunnel(path, name string, t Tunnel) {
 		c.fault(at, tunnelNameRule, c.cfg.source.Show(at, t.TunnelName))
 	}
 	if at := keypath.Join(path, "client_tag"); !subscriber.ValidClientTag(t.ClientTag) {
-		c.fault(at, "is %s; take at most %d printable ASCII characters", c.cfg.source.Show(at, t.ClientTag), subscriber.MaxClientTag)
+		c.fault(at, "is %s; use at most %d printable ASCII characters", c.cfg.source.Show(at, t.ClientTag), subscriber.MaxClientTag)
 	}
 	c.consumer(path, name, t)
 	interval, timeout := subscriber.Config{Preset: subscriber.Preset(t.Preset), HeartbeatInterval: t.HeartbeatInterval, HeartbeatTimeout: t.HeartbeatTimeout}.Heartbeats()
@@ -113,7 +114,7 @@ func (c *checker) tunnel(path, name string, t Tunnel) {
 		if t.HeartbeatTimeout == 0 {
 			at = "heartbeat_interval"
 		}
-		c.fault(keypath.Join(path, at), "heartbeat_timeout is %v and heartbeat_interval %v: the timeout, in whole seconds, must be at least %v, or one heartbeat that gets no answer costs the channels; three times the interval is a good choice", timeout, interval, least)
+		c.fault(keypath.Join(path, at), "heartbeat_timeout is %v and heartbeat_interval %v: the timeout, in whole seconds, must be at least %v, or one heartbeat without an answer loses the channels; three times the interval is a good choice", timeout, interval, least)
 		c.because(keypath.Join(path, "heartbeat_timeout"), keypath.Join(path, "heartbeat_interval"))
 	}
 	c.polls(path, t)
@@ -145,7 +146,7 @@ func (c *checker) consumer(path, name string, t Tunnel) {
 	}
 	key := consumed{c.atService(t.Instance), t.topic()}
 	if first, ok := c.consumers[key]; ok {
-		c.fault(keypath.Join(path, "tunnel_name"), "is the tunnel of %s too: each would get a part of the records; give them tunnels of their own", keypath.Join("tunnels", first))
+		c.fault(keypath.Join(path, "tunnel_name"), "is the tunnel of %s too: each would get a part of the records; give each its own tunnel", keypath.Join("tunnels", first))
 		return
 	}
 	c.consumers[key] = name
@@ -190,10 +191,10 @@ func (c *checker) spec(path string, s TunnelSpec) {
 	}
 }
 
-// lastYear is the last whole one that the service's nanoseconds since 1970 can tell.
+// lastYear is the last whole year that the service's nanoseconds since 1970 can express.
 const lastYear = 2261
 
-// polls checks the pauses between reads against each other.
+// polls checks the pauses between reads.
 func (c *checker) polls(path string, t Tunnel) {
 	longest := cmp.Or(t.MaxPollInterval, subscriber.DefaultMaxPollInterval)
 	if t.MinPollInterval > longest {
@@ -227,14 +228,14 @@ func (c *checker) failure(path string, t Tunnel) {
 			set bool
 		}{{"attempts", f.Attempts != 0}, {"give_up_after", f.GiveUpAfter != 0}, {"stop_after", f.StopAfter != nil}} {
 			if k.set {
-				c.fault(keypath.Join(path, k.key), "has no effect without dead_letter: messages are tried again for ever; add dead_letter")
+				c.fault(keypath.Join(path, k.key), "has no effect without dead_letter: messages are retried without limit; add dead_letter")
 				c.because(keypath.Join(path, "dead_letter"))
 			}
 		}
 		return
 	}
 	if f.GiveUpAfter > 0 && f.GiveUpAfter < initial {
-		c.fault(keypath.Join(path, "give_up_after"), "is %v, shorter than the pause before the second attempt (backoff_initial, %v): no message would get one in time; raise it, or lower backoff_initial", f.GiveUpAfter, initial)
+		c.fault(keypath.Join(path, "give_up_after"), "is %v, shorter than the pause before the second attempt (backoff_initial, %v): no message would be retried in time; raise it, or lower backoff_initial", f.GiveUpAfter, initial)
 		c.because(keypath.Join(path, "backoff_initial"))
 	}
 	if s := f.StopAfter; s != nil && s.Of > 0 && s.Letters >= s.Of {
@@ -252,18 +253,18 @@ func (c *checker) failure(path string, t Tunnel) {
 		return
 	case dl.Topic != "":
 		if dl.Instance != "" {
-			c.fault(keypath.Join(path, "instance"), "has no effect with topic; it says where a table is")
+			c.fault(keypath.Join(path, "instance"), "has no effect with topic; it is the instance of a table")
 		}
 		return
 	}
 	if dl.Publisher != "" {
-		c.fault(keypath.Join(path, "publisher"), "has no effect with table; it says whose topic it is")
+		c.fault(keypath.Join(path, "publisher"), "has no effect with table; it is the publisher of a topic")
 	}
 	c.reference(keypath.Join(path, "instance"), dl.Instance)
 	if !service.IsTableName(dl.Table) {
 		c.fault(keypath.Join(path, "table"), tableNameRule, c.cfg.source.Show(keypath.Join(path, "table"), dl.Table))
 	}
 	if dl.Table == t.TableName && c.atService(cmp.Or(dl.Instance, t.Instance)) == c.atService(t.Instance) {
-		c.fault(keypath.Join(path, "table"), "is the table whose changes are handled: its dead letters would come back as changes; take another one")
+		c.fault(keypath.Join(path, "table"), "is the table whose changes are handled: its dead letters would come back as changes; use another one")
 	}
 }

@@ -107,7 +107,7 @@ test.yaml:9: tunnels.b.failure.dead_letter.table: is the table that tunnels.a ha
 test.yaml:9: tunnels.b.failure.dead_letter.table: is the table that tunnels.a handles, whose own dead letters lead back to the table handled here` + round},
 		"its own by another name": {`
   a: {instance: here, table_name: ta, tunnel_name: x, failure: {dead_letter: {instance: slash, table: ta}}}
-`, `test.yaml:8: tunnels.a.failure.dead_letter.table: is the table whose changes are handled: its dead letters would come back as changes; take another one`},
+`, `test.yaml:8: tunnels.a.failure.dead_letter.table: is the table whose changes are handled: its dead letters would come back as changes; use another one`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := router.Parse("test.yaml", []byte(instances+c.tunnels))
