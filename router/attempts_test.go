@@ -8,7 +8,7 @@ import (
 
 func TestAttempts(t *testing.T) {
 	start := time.Unix(0, 0)
-	// process is a failure in Process when so many messages had succeeded.
+	// process is a failure in Process after some messages have succeeded.
 	process := func(succeeded uint64) evidence { return evidence{own: true, before: succeeded, after: succeeded} }
 	setup := func() *attempts { return newAttempts(time.Second, time.Minute) }
 
@@ -78,7 +78,7 @@ func TestAttempts(t *testing.T) {
 			}
 		}
 		if j := a.failed("bad", process(3), start); j.attempts != 3 || !j.witness {
-			t.Errorf("bad goes on with %+v", j)
+			t.Errorf("bad continues with %+v", j)
 		}
 	})
 	t.Run("outages_that_follow_each_other_do_not_add_up", func(t *testing.T) {

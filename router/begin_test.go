@@ -127,8 +127,8 @@ func TestCloseDoesNotWaitForAPipelineThatCannotReachItsService(t *testing.T) {
 	})
 }
 
-// TestRunFailsAtOnceAlthoughAnotherPipelineCannotReachItsService: what cannot pass is told
-// although something else may.
+// TestRunFailsAtOnceAlthoughAnotherPipelineCannotReachItsService: a lasting error is
+// returned although another pipeline has a transient one.
 func TestRunFailsAtOnceAlthoughAnotherPipelineCannotReachItsService(t *testing.T) {
 	here, there := testbed.New(t, emulator.Options{}), testbed.New(t, emulator.Options{})
 	there.Emulator.Inject(emulator.Fault{Operation: "tunnel/describe", Hang: true, Times: -1})

@@ -366,7 +366,7 @@ tunnels:
 		name: "client tag that is not ASCII",
 		old:  "client_tag: audit-0",
 		new:  "client_tag: prüfung",
-		want: `ots.yaml:64: tunnels.audit.client_tag: is "prüfung"; take at most 128 printable ASCII characters`,
+		want: `ots.yaml:64: tunnels.audit.client_tag: is "prüfung"; use at most 128 printable ASCII characters`,
 	},
 	{
 		name: "heartbeat timeout below a second",

@@ -103,12 +103,12 @@ func (p *pair) awaitEnd(t *testing.T) error {
 	case err := <-p.ended:
 		return err
 	case <-time.After(20 * time.Second):
-		t.Fatal("Run goes on")
+		t.Fatal("Run has not returned")
 	}
 	return nil
 }
 
-// handles waits until a change that is written from here on has come through a pipeline.
+// handles waits until a change that it writes has passed through a pipeline.
 func (p *pair) handles(t *testing.T, name string) {
 	t.Helper()
 	before := p.journals[name].count()
@@ -186,9 +186,9 @@ func both(t *testing.T, test func(t *testing.T, asked bool)) {
 	}
 }
 
-// wantNotAnew wants no word of a tunnel that is recreated: without create, and where it
-// has expired, that is not so much as tried.
-func wantNotAnew(t *testing.T, p *pair) {
+// wantNotRecreated checks that no tunnel was recreated: without create, and if it has expired, that
+// is not even tried.
+func wantNotRecreated(t *testing.T, p *pair) {
 	t.Helper()
 	if strings.Contains(p.log.text(), "recreated") {
 		t.Errorf("the log says that the tunnel is recreated:\n%s", p.log.text())
@@ -218,12 +218,12 @@ func TestATunnelThatIsGoneOrExpiredEndsItsPipelineOnly(t *testing.T) {
 				p.handles(t, doomed)
 				c.end(t, bed)
 				p.wantDoomed(t, c.cause)
-				wantNotAnew(t, p)
+				wantNotRecreated(t, p)
 				// What a restart makes of it.
 				p = runPair(t, bed, asked, twoPipelines(bed, c.tunnel, ""))
 				p.awaitRunning(t)
 				p.wantDoomed(t, c.cause)
-				wantNotAnew(t, p)
+				wantNotRecreated(t, p)
 			})
 		})
 	}
@@ -315,7 +315,7 @@ func TestATunnelThatCannotBeMadeAnewEndsItsPipeline(t *testing.T) {
 		deleteTunnel(t, bed, doomed)
 		p.wantDoomed(t, ots.ErrAuth)
 		if !strings.Contains(p.log.text(), "Start failed; it is tried again") {
-			t.Error("it was not tried again")
+			t.Error("it was not retried")
 		}
 	})
 }
@@ -338,7 +338,7 @@ func TestCloseDoesNotWaitForATunnelToBeMadeAnew(t *testing.T) {
 	}
 }
 
-// TestPipelinesThatWereReadToTheirEndsAreDone: a backfill beside a pipeline that goes on,
+// TestPipelinesThatWereReadToTheirEndsAreDone: a backfill beside a pipeline that continues,
 // and alone.
 func TestPipelinesThatWereReadToTheirEndsAreDone(t *testing.T) {
 	both(t, func(t *testing.T, asked bool) {
@@ -404,7 +404,7 @@ func TestOnEndIsHeededWhenTheBrakeTrips(t *testing.T) {
 				t.Errorf("on_end: %s: Run returned %v", onEnd, err)
 			}
 		case <-time.After(20 * time.Second):
-			t.Fatalf("on_end: %s: Run goes on", onEnd)
+			t.Fatalf("on_end: %s: Run has not returned", onEnd)
 		}
 	}
 }

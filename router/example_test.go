@@ -144,7 +144,7 @@ func ExampleRouter_Replay() {
 }
 
 // The letters of a topic are replayed by a Watermill Router of their own, until the
-// program is interrupted. What fails again is nacked: it comes again when the
+// program is interrupted. A letter that fails again is nacked: it is redelivered when the
 // topic's subscriber brings it.
 func ExampleRouter_ReplayMessage() {
 	r := service() // New and Handle

@@ -130,7 +130,7 @@ func TestDeadLetterTopic(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			if !errors.Is(err, errPoison) {
-				t.Errorf("Failed was told %v", err)
+				t.Errorf("Failed was called with %v", err)
 			}
 			failures++
 		},
@@ -395,7 +395,7 @@ func TestReplayNeedsATable(t *testing.T) {
 	}
 }
 
-// Whatever fails while the router stops is no failed attempt, and comes again.
+// A failure while the router stops is not a failed attempt, and the message is redelivered.
 func TestShutdownMakesNoDeadLetters(t *testing.T) {
 	bed := testbed.New(t, emulator.Options{})
 	const more = `
@@ -440,7 +440,7 @@ func TestShutdownMakesNoDeadLetters(t *testing.T) {
 	select {
 	case v := <-handled:
 		if v != 1 {
-			t.Errorf("version %d came again", v)
+			t.Errorf("version %d was redelivered", v)
 		}
 	case <-time.After(20 * time.Second):
 		t.Error("the message was lost")

@@ -56,7 +56,7 @@ func TestHandle(t *testing.T) {
 			`test.yaml:10: tunnels.numbers.batchers.s3: forward publishes its batches, but Handlers.Batches has a handler too; keep one of them`},
 		{"nil handler", two, "numbers", router.Handlers{Process: noProcess, Batches: batchHandlers{"sqs": nil}},
 			`test.yaml:9: tunnels.numbers.batchers.sqs: its handler in Handlers.Batches is nil`},
-		{"nobody chooses a batcher", two, "numbers", router.Handlers{Batches: batchHandlers{"sqs": noBatch}},
+		{"no message chooses a batcher", two, "numbers", router.Handlers{Batches: batchHandlers{"sqs": noBatch}},
 			`test.yaml:8: tunnels.numbers.batchers: Handlers.Process is nil, so no message chooses a batcher, and none is called "default"`},
 		{"nothing to do", "", "numbers", router.Handlers{},
 			`test.yaml:4: tunnels.numbers: has nothing to do with its messages: set Handlers.Process, or add batchers or forward`},

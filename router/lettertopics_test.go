@@ -70,7 +70,7 @@ func TestDeadLetters_are_not_given_to_a_publisher_of_limited_messages(t *testing
 	}
 }
 
-// Pipelines may handle each other's letters, unless those go round.
+// Pipelines may handle each other's letters, unless those go in a circle.
 func TestParse_refuses_letters_that_go_round(t *testing.T) {
 	const instances = `instances:
   here: &here {name: i, endpoint: "https://example.com", access_key_id: a, access_key_secret: b}
@@ -79,7 +79,7 @@ func TestParse_refuses_letters_that_go_round(t *testing.T) {
   slash: {name: i, endpoint: "https://example.com/", access_key_id: c, access_key_secret: d}
 tunnels:
 `
-	const round = ": they would go round for ever; take another one"
+	const round = ": they would go in circles for ever; use another one"
 	for name, c := range map[string]struct{ tunnels, want string }{
 		"another pipeline's letters": {`
   orders: {instance: here, table_name: orders, tunnel_name: x, failure: {dead_letter: {table: dead}}}

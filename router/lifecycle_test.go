@@ -153,7 +153,7 @@ func TestTheEndOfTheContextDrains(t *testing.T) {
 	}
 }
 
-// logLines is a logger that keeps what it and its descendants are told.
+// logLines is a logger that keeps the lines of itself and its descendants.
 type logLines struct {
 	all  *lockedLines
 	with watermill.LogFields

@@ -83,7 +83,7 @@ func TestSubscriber_and_Batching_are_there_from_Running_on(t *testing.T) {
 	start(t, r)
 	expect("running", "numbers", true, true)
 	expect("running", "plain", true, false)
-	expect("running", "nobody", false, false)
+	expect("running", "unknown", false, false)
 
 	sub, _ := r.Subscriber("numbers")
 	if topic := sub.Status().Subscriptions[0].Topic; topic != testbed.Topic {

@@ -312,7 +312,7 @@ func TestStopAfter_stops_one_pipeline_and_leaves_the_others(t *testing.T) {
 				return sub.Status().Closed
 			})
 			bed.PutAll(100, 2)
-			testbed.Eventually(t, 20*time.Second, "the other one goes on", func() bool { return j.count() == 300 })
+			testbed.Eventually(t, 20*time.Second, "the other one continues", func() bool { return j.count() == 300 })
 			if n := len(letterRows(t, bed, "dead_letters")); n < 4 || n > 20 {
 				t.Errorf("%d letters", n)
 			}

@@ -102,7 +102,7 @@ func TestPipeline(t *testing.T) {
 			}
 		}
 		if failed.Load() != 0 {
-			t.Error("Failed was told of a dropped message")
+			t.Error("Failed was called for a dropped message")
 		}
 	})
 	t.Run("a_batch_handler_cannot_drop", func(t *testing.T) {

@@ -303,7 +303,7 @@ func closeOften(t *testing.T, c *closer, limit time.Duration) error {
 	return errs[0]
 }
 
-// Each Close waits for the end, whoever calls it and whenever, and says the same.
+// Every Close waits for the end and returns the same error.
 func TestClose(t *testing.T) {
 	for name, open := range closers {
 		t.Run(name, func(t *testing.T) {

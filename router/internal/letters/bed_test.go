@@ -219,7 +219,7 @@ func noise(seed uint64, n int) []byte {
 	return b
 }
 
-// letterOfRow makes the letter of version v of a row. Zero versions are base data.
+// letterOfRow returns the letter of version v of a row. Version 0 is base data.
 func letterOfRow(key string, v int, columns ...ots.Cell) *Letter {
 	r := &ots.Record{
 		Instance: testbed.Instance, Table: testbed.Table, Tunnel: testbed.Tunnel, Channel: "c", UUID: fmt.Sprintf("%s-%d", key, v),

@@ -92,8 +92,8 @@ func TestReplay_two_at_once_handle_each_letter_once(t *testing.T) {
 	}
 }
 
-// A Replay leaves alone what another one works on, and what comes after it of its key; the claims of one
-// that crashed end by themselves.
+// A Replay skips the letters that another one works on, and later letters of the same key. The claims
+// of a Replay that crashed end by themselves.
 func TestReplay_claims_end_with_their_lease(t *testing.T) {
 	h := new(handled)
 	b := newBed(t, h.process)
@@ -114,7 +114,7 @@ func TestReplay_claims_end_with_their_lease(t *testing.T) {
 }
 
 // A claim is taken only from the letter as it was read.
-func TestClaims_are_lost_to_whoever_was_faster(t *testing.T) {
+func TestClaims_are_lost_to_a_faster_process(t *testing.T) {
 	for name, meanwhile := range map[string]func(t *testing.T, b *bed, l *Letter){
 		"claimed": func(t *testing.T, b *bed, l *Letter) {
 			b.set(t, b.table.key(l), map[string]any{columnClaim: "other", columnClaimedUntil: time.Now().Add(time.Hour).UnixMilli()})
@@ -155,8 +155,8 @@ func TestClaims_are_lost_to_whoever_was_faster(t *testing.T) {
 	}
 }
 
-// Behind a letter that somebody else was faster with, the later ones of its key are
-// given back, and others are not.
+// Behind a letter that another process claimed first, the later ones of its key are
+// released, and others are not.
 func TestReplay_keeps_the_order_of_a_key_behind_a_lost_claim(t *testing.T) {
 	b := newBed(t, func(*message.Message) error { return nil })
 	a1, a2, c1 := letterOfRow("a", 1), letterOfRow("a", 2), letterOfRow("c", 3)
@@ -175,7 +175,7 @@ func TestReplay_keeps_the_order_of_a_key_behind_a_lost_claim(t *testing.T) {
 	}
 }
 
-// An answer that is lost changes nothing: what was done is known to be.
+// A lost answer changes nothing: the Replay finds out that the write was done.
 func TestReplay_survives_lost_answers(t *testing.T) {
 	h := &handled{err: func(id string) error {
 		if id == "bad-1" {
@@ -199,7 +199,7 @@ func TestReplay_survives_lost_answers(t *testing.T) {
 	}
 }
 
-// Wherever the end of a Replay is cut off, no letter is lost and none is left half.
+// Wherever the end of a Replay is cut off, no letter is lost and none is incomplete.
 func TestReplay_a_cut_end_loses_no_letter(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it cuts a replay of large letters at each call; -short leaves it out")

@@ -30,7 +30,7 @@ func TestReplay_renews_claims_while_handlers_work(t *testing.T) {
 	}
 }
 
-// A handler is told when its letter can no longer be kept from other Replays.
+// A handler's context ends when its letter can no longer be kept from other Replays.
 func TestReplay_stops_handlers_whose_claims_lapse(t *testing.T) {
 	entered := make(chan struct{}, 1)
 	b := newBed(t, func(msg *message.Message) error {
@@ -55,7 +55,7 @@ func TestReplay_stops_handlers_whose_claims_lapse(t *testing.T) {
 	}
 }
 
-// A letter that is written anew while it is handled stays: the new failure came after.
+// A letter that is written again while it is handled stays: its latest failure was later.
 func TestReplay_leaves_a_letter_that_was_written_meanwhile(t *testing.T) {
 	for _, outcome := range []error{nil, errors.New("bad again")} {
 		var b *bed

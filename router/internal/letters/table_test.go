@@ -68,7 +68,7 @@ func TestTable_holds_any_row(t *testing.T) {
 		if want := byID[k.identity()]; want != nil {
 			same(t, k, want)
 		} else {
-			t.Errorf("nobody wrote letter %.40q", k.identity())
+			t.Errorf("there is a letter %.40q that was not written", k.identity())
 		}
 	}
 }
@@ -103,7 +103,7 @@ func TestTable_small_letters_are_readable(t *testing.T) {
 	}
 }
 
-// Wherever the writing of a letter is cut off, the letter is there whole or not at all.
+// Wherever the writing of a letter is cut off, the letter is complete or absent.
 func TestTable_a_cut_write_leaves_no_half_letter(t *testing.T) {
 	b := newBed(t, func(*message.Message) error { return nil })
 	l := letterOfRow("a", 1, blob(1, 3<<20))
@@ -129,8 +129,8 @@ func TestTable_a_cut_write_leaves_no_half_letter(t *testing.T) {
 	}
 }
 
-// A letter of which a part could not be written is not there, and neither are the other parts; it is
-// whole when it is written again.
+// A letter with a part that could not be written is absent, and so are its other parts. It is
+// complete when it is written again.
 func TestTable_a_part_that_fails_leaves_nothing(t *testing.T) {
 	b := newBed(t, func(*message.Message) error { return nil })
 	l := letterOfRow("a", 1, blob(1, 3<<20))
@@ -152,7 +152,7 @@ func TestTable_a_part_that_fails_leaves_nothing(t *testing.T) {
 	}
 }
 
-// What a crash leaves of parts is deleted once it is old; the parts of letters stay.
+// Parts that a crash left are deleted once they are old; the parts of letters stay.
 func TestTable_deletes_parts_of_no_letter(t *testing.T) {
 	b := newBed(t, func(*message.Message) error { return nil })
 	ctx := context.Background()
