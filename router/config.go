@@ -11,9 +11,9 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// Config is a whole configuration: which instances there are, and which of
-// their tunnels are handled how. Load and Parse read it from YAML; it may as
-// well be made in code. A zero field means its default.
+// Config is a whole configuration: the instances, and how their tunnels are handled.
+// Load and Parse read it from YAML; it may also be made in code. A zero field means its
+// default.
 //
 // The field tags define the file format: yaml is the key, alias another key with the
 // same meaning, required, min and enum bound the value, default is what an absent key
@@ -52,7 +52,7 @@ type Instance struct {
 	// Name of a credentials provider registered with RegisterCredentials; it replaces the three keys above.
 	Credentials string `yaml:"credentials"`
 
-	// How requests are signed; v4 needs region.
+	// Signature of the requests; v4 needs region.
 	SignatureVersion string `yaml:"signature_version" enum:"v2,v4" default:"v2"`
 
 	// Region of the instance, for signature_version: v4.
@@ -73,7 +73,7 @@ type Instance struct {
 
 // Tunnel is one pipeline: a tunnel of a table and what happens to its records.
 type Tunnel struct {
-	// Which of instances the table is in.
+	// Name of the table's instance, in instances.
 	Instance string `yaml:"instance" required:"true"`
 
 	// Table whose changes are handled.
@@ -94,25 +94,25 @@ type Tunnel struct {
 	// Settings that go together: fleet, where several processes consume the tunnel, has heartbeat_interval 5s and heartbeat_timeout 20s unless they are given.
 	Preset string `yaml:"preset" enum:"fleet" default:"none"`
 
-	// Silence after which the service gives a client's channels away; whole seconds, at least a third more than heartbeat_interval; three times is good.
+	// Time without a heartbeat after which the service gives a client's channels to others; whole seconds, at least a third more than heartbeat_interval; three times is good.
 	HeartbeatTimeout time.Duration `yaml:"heartbeat_timeout" min:"1s" default:"300s"`
 
-	// Time between two heartbeats that carry no news.
+	// Time between two heartbeats that report no changes.
 	HeartbeatInterval time.Duration `yaml:"heartbeat_interval" min:"1ms" default:"30s"`
 
 	// Names this process at the service: ids of its clients begin with it. In Kubernetes the host's name is the Pod's.
 	ClientTag string `yaml:"client_tag" default:"the host's name"`
 
-	// Tunnel clients that all processes have together, for an alert on fewer; it changes nothing else.
+	// Tunnel clients of all processes together, for an alert on fewer; it changes nothing else.
 	ExpectedClients int `yaml:"expected_clients" min:"1" default:"not known"`
 
-	// Time between two questions to the service who reads which channel of the tunnel; 0: it is not asked.
+	// Time between two calls that ask the service which client reads which channel of the tunnel; 0: no calls.
 	TunnelViewInterval time.Duration `yaml:"tunnel_view_interval" min:"1s" zero:"never" default:"15s"`
 
 	// Order of delivery: per primary key, of the whole channel, or none.
 	Ordering string `yaml:"ordering" enum:"key,channel,none" default:"key"`
 
-	// Records read and not yet settled, over all channels of this pipeline.
+	// Records that are read but not yet acked, over all channels of this pipeline.
 	MaxInFlight int `yaml:"max_in_flight" min:"1" default:"4096"`
 
 	// Bytes of the pages that these records belong to.
@@ -127,16 +127,16 @@ type Tunnel struct {
 	// Longest pause between two reads of an idle channel.
 	MaxPollInterval time.Duration `yaml:"max_poll_interval" min:"1ms" default:"1s"`
 
-	// Reads a second that may find nothing, over all channels of this pipeline; beyond it pauses grow.
+	// Reads per second that may find nothing, over all channels of this pipeline; beyond that, pauses grow.
 	EmptyReadsPerSecond int `yaml:"empty_reads_per_second" min:"1" default:"100"`
 
 	// How long a drain waits for handlers.
 	CloseTimeout time.Duration `yaml:"close_timeout" min:"1ms" default:"10s"`
 
-	// What the tunnel is like and whether to create it.
+	// Properties of the tunnel, and whether to create it.
 	Tunnel TunnelSpec `yaml:"tunnel"`
 
-	// What the other pipelines do when this one ends by itself (its tunnel is gone or expired, or failure.stop_after is exceeded): continue, or stop, and Run returns the error.
+	// What the other pipelines do if this one ends alone (its tunnel is gone or expired, or failure.stop_after is exceeded): continue; or stop, and Run returns the error.
 	OnEnd string `yaml:"on_end" enum:"continue,stop" default:"continue"`
 
 	// Payload format: json, cloudevents, debezium, raw, none, or a name registered with RegisterPayload.
@@ -148,7 +148,7 @@ type Tunnel struct {
 	// The processing step.
 	Processors Processors `yaml:"processors"`
 
-	// Batchers by name. Process chooses one for each message (batching.SetBatcher); "default" takes those that choose none. Without batchers a message is done when Process returns.
+	// Batchers by name. Process chooses one for each message (batching.SetBatcher); "default" gets messages without a choice. Without batchers a message is done when Process returns.
 	Batchers map[string]Batcher `yaml:"batchers"`
 
 	// Where processed messages are published. Only without batchers, which have a forward of their own.
@@ -160,16 +160,16 @@ type Tunnel struct {
 
 // TunnelSpec says whether a tunnel is created when it is missing, and how.
 type TunnelSpec struct {
-	// Creates the tunnel when it is missing, at the start or because it was deleted later; the other keys here are for that.
+	// Creates the tunnel if it is missing, at the start or because it was deleted later; the other keys here are for that.
 	Create bool `yaml:"create" default:"false"`
 
 	// All rows and then all changes, only changes, or all rows once.
 	Type string `yaml:"type" enum:"BaseAndStream,Stream,BaseData" default:"BaseAndStream"`
 
-	// From when on changes are delivered: latest, earliest (all that the stream keeps), or a time such as 2026-01-31T00:00:00Z.
+	// Where the changes begin: latest, earliest (all that the stream keeps), or a time such as 2026-01-31T00:00:00Z.
 	Start string `yaml:"start" default:"latest"`
 
-	// When set, changes after this time are not delivered and the tunnel ends; a time as for start.
+	// If set, changes after this time are not delivered and the tunnel ends; a time as for start.
 	End time.Time `yaml:"end" default:"never"`
 }
 
@@ -205,8 +205,8 @@ type Batcher struct {
 	// Splits a batch that failed as a whole, to find the messages that make it fail.
 	Isolate bool `yaml:"isolate" zero:"NoIsolate" default:"true with failure.dead_letter, else false"`
 
-	// NoIsolate is what isolate: false is in code: no batch is split, although
-	// there is a dead-letter target.
+	// NoIsolate is isolate: false in code: no batch is split, although there is a
+	// dead-letter target.
 	NoIsolate bool `yaml:"-"`
 
 	// Publishes the batches, instead of a handler in code.
@@ -223,15 +223,15 @@ type Target struct {
 }
 
 // Failure is the failure policy of a pipeline. By default a message that fails
-// is tried again for ever; it holds back later changes of its own key.
+// is retried without limit; it holds back later changes of its own key.
 type Failure struct {
-	// Failed attempts after which a message becomes a dead letter, if others succeeded meanwhile. Those of an outage do not count. Only with dead_letter.
+	// Failed attempts after which a message becomes a dead letter, if others succeeded meanwhile. Failures of an outage do not count. Only with dead_letter.
 	Attempts int `yaml:"attempts" min:"1" default:"5"`
 
-	// How long a message may go on failing before it becomes a dead letter although nothing else succeeds; 0: as long as that lasts. Only with dead_letter.
+	// How long a message may fail before it becomes a dead letter although no other succeeds; 0: without limit. Only with dead_letter.
 	GiveUpAfter time.Duration `yaml:"give_up_after" min:"1ms" zero:"never" default:"10m"`
 
-	// A brake: stops the pipeline when more messages than that become dead letters. Only with dead_letter.
+	// A brake: stops the pipeline if more messages than this become dead letters. Only with dead_letter.
 	StopAfter *StopAfter `yaml:"stop_after" default:"off"`
 
 	// Pause after the first failure of a message; it doubles with each further one.
@@ -240,20 +240,20 @@ type Failure struct {
 	// Longest pause between two attempts.
 	BackoffMax time.Duration `yaml:"backoff_max" min:"1ms" default:"30s"`
 
-	// Where a message goes after its last attempt, to be acked then. Absent: nowhere, it is tried again for ever.
-	DeadLetter *DeadLetterTarget `yaml:"dead_letter" default:"hold for ever"`
+	// Where a message goes after its last attempt; it is acked then. Absent: nowhere, it is retried without limit.
+	DeadLetter *DeadLetterTarget `yaml:"dead_letter" default:"retry without limit"`
 }
 
 // StopAfter is the limit of dead letters beyond which a pipeline is stopped.
 type StopAfter struct {
-	// Dead letters that are allowed among the last messages.
+	// Allowed dead letters among the last messages.
 	Letters int `yaml:"letters" min:"1" required:"true"`
 
-	// How many of the last messages that is about; more than letters.
+	// Number of the last messages that are counted; more than letters.
 	Of int `yaml:"of" min:"2" required:"true"`
 }
 
-// NeverGiveUp is a Failure.GiveUpAfter without end, as 0 is in a file.
+// NeverGiveUp is a Failure.GiveUpAfter without limit, as 0 is in a file.
 const NeverGiveUp time.Duration = -1
 
 // DeadLetterTarget is where dead letters go: either Topic or Table is set.
@@ -264,15 +264,15 @@ type DeadLetterTarget struct {
 	// Topic to publish dead letters to.
 	Topic string `yaml:"topic"`
 
-	// Tablestore table to write dead letters to; created when missing.
+	// Tablestore table to write dead letters to; created if missing.
 	Table string `yaml:"table"`
 
-	// Which of instances that table is in; with table.
+	// Name of that table's instance, in instances; with table.
 	Instance string `yaml:"instance" default:"the tunnel's"`
 }
 
-// Defaults that are this package's own; all others are those of packages
-// subscriber and batching.
+// The defaults of this package; all others are those of packages subscriber and
+// batching.
 const (
 	DefaultAttempts       = 5
 	DefaultGiveUpAfter    = 10 * time.Minute
@@ -282,11 +282,11 @@ const (
 	DefaultPayload        = "json"
 )
 
-// topic is the subscriber's name of the tunnel.
+// topic returns the tunnel's name for the subscriber.
 func (t Tunnel) topic() string { return t.TableName + "/" + t.TunnelName }
 
-// start returns what Start says: from when on, or that it is the earliest.
-// Both zero: from the tunnel's creation on.
+// start returns the time of Start, or whether it is the earliest. If both are zero, the
+// changes begin with the tunnel's creation.
 func (s TunnelSpec) start() (at time.Time, earliest bool, err error) {
 	switch s.Start {
 	case "", "latest":
@@ -298,7 +298,7 @@ func (s TunnelSpec) start() (at time.Time, earliest bool, err error) {
 	return at, false, err
 }
 
-// ordering is the subscriber's form of Ordering, which has been checked.
+// ordering returns Ordering, which has been checked, as the subscriber's type.
 func (t Tunnel) ordering() subscriber.Ordering {
 	switch t.Ordering {
 	case "channel":
@@ -309,8 +309,8 @@ func (t Tunnel) ordering() subscriber.Ordering {
 	return subscriber.OrderByKey
 }
 
-// settings is the batching package's form of b, without a handler. isolate is
-// what an absent isolate means.
+// settings returns b as package batching's type, without a handler. isolate is the
+// meaning of an absent isolate.
 func (b Batcher) settings(isolate bool) batching.Batcher {
 	return batching.Batcher{
 		Size:        b.BatchSize,
@@ -327,13 +327,13 @@ func names[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) 
 
 func (t Target) publisher() string { return cmp.Or(t.Publisher, DefaultPublisher) }
 
-// targetRef is a place in a tunnel's configuration that names a publisher.
+// targetRef is a place in a tunnel's configuration where a publisher is named.
 type targetRef struct {
 	keys      []string // of the place, from the tunnel
 	publisher string
 }
 
-// targets returns all places that name a publisher.
+// targets returns all places where a publisher is named.
 func (t Tunnel) targets() []targetRef {
 	var refs []targetRef
 	if t.Forward != nil {

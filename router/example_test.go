@@ -132,7 +132,7 @@ func ExampleRouter_Replay() {
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	if len(os.Args) > 1 && os.Args[1] == "replay" {
 		done, err := r.Replay(ctx, "orders")
-		fmt.Printf("%d handled, %d failed again, %d left alone\n", done.Succeeded, done.Failed, done.Skipped)
+		fmt.Printf("%d handled, %d failed again, %d skipped\n", done.Succeeded, done.Failed, done.Skipped)
 		if err != nil {
 			log.Print(err)
 		}
