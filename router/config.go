@@ -112,7 +112,7 @@ type Tunnel struct {
 	// Order of delivery: per primary key, of the whole channel, or none.
 	Ordering string `yaml:"ordering" enum:"key,channel,none" default:"key"`
 
-	// Records that are read but not yet acked, over all channels of this pipeline.
+	// Records that are read but not yet settled, over all channels of this pipeline.
 	MaxInFlight int `yaml:"max_in_flight" min:"1" default:"4096"`
 
 	// Bytes of the pages that these records belong to.

@@ -77,8 +77,8 @@ shelves:
 func TestRead_reports_all_faults_with_their_lines(t *testing.T) {
 	for _, c := range []struct{ file, want string }{
 		{"", `0 : the file is empty; it needs name and shelves`},
-		{"name: a\n---\nname: b\n", `3 : a second document begins here; put everything into one`},
-		{"name: [a\n", `2 : not valid YAML: did not find expected ',' or ']'`},
+		{"name: a\n---\nname: b\n", `2 : a second document begins here; put everything into one`},
+		{"name: [a\n", `1 : not valid YAML: did not find expected ',' or ']'`},
 		{`nme: a
 type: toys
 key: {a: b}
