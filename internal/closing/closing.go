@@ -12,17 +12,35 @@ import (
 	"time"
 )
 
-// Once ends something once. The zero value is ready for use.
+// Once ends something once. The zero value is ready for use. It waits on a channel, as
+// sync.Once does not: callers that wait for a lock would stop the clock of a synctest bubble.
 type Once struct {
-	once sync.Once
-	err  error // written by once
+	mu    sync.Mutex    // guards ended
+	ended chan struct{} // made by the first Do; closed when its end has returned
+	err   error         // written before ended is closed
 }
 
 // Do calls end if it is the first call. All calls wait until that end has returned, and
 // return its error.
 func (o *Once) Do(end func() error) error {
-	o.once.Do(func() { o.err = end() })
+	if ended := o.begin(); ended != nil {
+		<-ended
+		return o.err
+	}
+	defer close(o.ended)
+	o.err = end()
 	return o.err
+}
+
+// begin returns nil for the first call, and for others what they wait for.
+func (o *Once) begin() (ended <-chan struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended != nil {
+		return o.ended
+	}
+	o.ended = make(chan struct{})
+	return nil
 }
 
 // Uses counts the calls that use something, which begin until it is closed. The zero value

@@ -32,6 +32,22 @@ func TestOnce_calls_end_once_and_returns_its_error_to_all(t *testing.T) {
 	}
 }
 
+// Calls that wait do not hold a lock, so that time passes for them in a bubble.
+func TestOnce_lets_time_pass_in_a_bubble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var once closing.Once
+		begun := time.Now()
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() { _ = once.Do(func() error { time.Sleep(time.Hour); return nil }) })
+		}
+		wg.Wait()
+		if took := time.Since(begun); took != time.Hour {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 func TestUses_end_before_the_channel_of_Close_is_closed(t *testing.T) {
 	isClosed := func(c <-chan struct{}) bool {
 		select {
