@@ -203,11 +203,11 @@ func (p *policy) evidence(err error) evidence {
 	return evidence{own: !transient && (p.down == nil || !p.down()), lost: lost, before: n, after: n}
 }
 
-// connectionLost reports whether err is that of a connection which broke, or of a call
-// which took too long. A message may cause that, and so may an outage.
+// connectionLost reports whether err is the error of a broken connection or of a call that
+// took too long. A message may cause that, and so may an outage.
 func connectionLost(err error) bool {
 	var op *net.OpError
-	var timeout net.Error // also context.DeadlineExceeded; a *url.Error is one for all that a request may fail of
+	var timeout net.Error // also context.DeadlineExceeded; a *url.Error has this type for any failure of a request
 	return errors.As(err, &op) || errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
