@@ -191,9 +191,9 @@ func (g *gate) failed(id string, asProbe bool, err error) {
 	fields := watermill.LogFields{"since": o.Since.UTC().Format(time.RFC3339), "probes": o.Probes}
 	switch log {
 	case outageBegan:
-		g.logger.Error("Nothing succeeds in Process: messages wait, single ones probe", err, fields)
+		g.logger.Error("Process is down: messages wait, and single messages probe it", err, fields)
 	case outageLasts:
-		g.logger.Error("Still nothing succeeds in Process", err, fields)
+		g.logger.Error("Process is still down", err, fields)
 	}
 }
 

@@ -123,7 +123,7 @@ func TestL9_an_outage_makes_no_letters_and_ends_by_itself(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			const rows = 500
-			inLog := map[string]string{"batches": "The batcher's handler is down", "process": "Nothing succeeds in Process"}[name]
+			inLog := map[string]string{"batches": "The batcher's handler is down", "process": "Process is down"}[name]
 			bed := testbed.New(t, emulator.Options{})
 			log, s := newLines(), newSink()
 			r := buildLogging(t, fileFor(bed, more), log)
