@@ -12,7 +12,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// assemble makes the pipelines of all tunnels that are enabled.
+// assemble builds the pipelines of all enabled tunnels.
 func (r *Router) assemble() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -31,7 +31,7 @@ func (r *Router) assemble() error {
 	return nil
 }
 
-// missing needs mu. It returns what the tunnel's pipeline still lacks.
+// missing needs mu. It returns what the tunnel's pipeline lacks.
 func (r *Router) missing(name string) []Fault {
 	t, path := r.cfg.Tunnels[name], keypath.Join("tunnels", name)
 	var faults []Fault
@@ -62,7 +62,7 @@ func (r *Router) missing(name string) []Fault {
 	return faults
 }
 
-// pipeline needs mu. It returns the tunnel's pipeline, and makes it if need be.
+// pipeline needs mu. It returns the tunnel's pipeline, and builds it if needed.
 func (r *Router) pipeline(name string) (*pipeline, error) {
 	if p := r.pipelines[name]; p != nil {
 		return p, nil
@@ -75,7 +75,7 @@ func (r *Router) pipeline(name string) (*pipeline, error) {
 	return p, nil
 }
 
-// parts needs mu. It collects what the tunnel's pipeline is made of.
+// parts needs mu. It returns what the tunnel's pipeline is built from.
 func (r *Router) parts(name string) parts {
 	return parts{
 		name:        name,
@@ -91,7 +91,7 @@ func (r *Router) parts(name string) parts {
 	}
 }
 
-// subscriberConfig needs mu. It is the subscriber's form of a tunnel's configuration.
+// subscriberConfig needs mu. It returns a tunnel's configuration as the subscriber's type.
 func (r *Router) subscriberConfig(name string) subscriber.Config {
 	t := r.cfg.Tunnels[name]
 	in := r.cfg.Instances[t.Instance]
@@ -128,7 +128,7 @@ func (r *Router) subscriberConfig(name string) subscriber.Config {
 	}
 }
 
-// backoff makes the pauses between two attempts of a message.
+// backoff returns the pauses between the attempts of a message.
 func (f Failure) backoff() backoff.BackOff {
 	return backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(cmp.Or(f.BackoffInitial, DefaultBackoffInitial)),

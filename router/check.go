@@ -128,9 +128,9 @@ func (c *checker) tunnel(path, name string, t Tunnel) {
 			c.because(keypath.Join(path, "max_in_flight"))
 		}
 	}
-	if at := join(path, "scope"); divides(t.Scope) && len(t.Batchers) == 0 && t.Processors.Concurrency == 0 {
+	if at := keypath.Join(path, "scope"); divides(t.Scope) && len(t.Batchers) == 0 && t.Processors.Concurrency == 0 {
 		c.fault(at, "has no effect without batchers and processors.concurrency, which it is about; set one of them, or leave scope out")
-		c.because(join(path, "batchers"), join(join(path, "processors"), "concurrency"))
+		c.because(keypath.Join(path, "batchers"), keypath.Join(path, "processors", "concurrency"))
 	}
 	if t.Forward != nil && len(t.Batchers) > 0 {
 		c.fault(keypath.Join(path, "forward"), "excludes batchers; put forward into each batcher that should publish")

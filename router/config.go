@@ -187,7 +187,7 @@ type Processors struct {
 
 // Batcher says how messages become batches.
 type Batcher struct {
-	// Batches of this batcher handled at once, in each scope; those that share a primary key run one after the other.
+	// Batches of this batcher handled at once, in each scope; those that share a primary key run one at a time.
 	Concurrency int `yaml:"concurrency" alias:"stages" min:"1" default:"1"`
 
 	// Messages that make a batch full.

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
 )
 
-const allDisabled = "all are disabled, so that nothing would run; remove enabled: false from one, or name those that are to run with Config.Only"
+const allDisabled = "all are disabled, so nothing would run; remove enabled: false from one, or choose with Config.Only"
 
 // enabled returns the names of the pipelines that run, sorted.
 func (c Config) enabled() []string {
@@ -28,7 +30,7 @@ func (c Config) Only(tunnels ...string) (Config, error) {
 	var faults []Fault
 	for _, name := range tunnels {
 		if _, ok := c.Tunnels[name]; !ok {
-			faults = append(faults, c.source.locate(Fault{Path: "tunnels", Text: fmt.Sprintf("Only is called for %q, but no tunnel is called so%s", name, suggest(name, names(c.Tunnels), "tunnels"))}))
+			faults = append(faults, c.locate(Fault{Path: "tunnels", Text: fmt.Sprintf("Only is called for %q, but there is no such tunnel%s", name, strictyaml.Suggest(name, names(c.Tunnels), "tunnels"))}))
 		}
 	}
 	if err := configError(faults); err != nil {

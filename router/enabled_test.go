@@ -73,7 +73,7 @@ func TestRun_leaves_out_disabled_pipelines(t *testing.T) {
 func TestNew_refuses_a_configuration_with_all_pipelines_disabled(t *testing.T) {
 	cfg := mustParse(t, withOther(offline("    enabled: false\n"), "    enabled: false\n"))
 	_, err := router.New(cfg, nil)
-	want := "ots.yaml:3: tunnels: all are disabled, so that nothing would run; remove enabled: false from one, or name those that are to run with Config.Only"
+	want := "ots.yaml:3: tunnels: all are disabled, so nothing would run; remove enabled: false from one, or choose with Config.Only"
 	if err == nil || err.Error() != want || !errors.Is(err, router.ErrInvalidConfig) {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
@@ -101,8 +101,8 @@ func TestOnly(t *testing.T) {
 		names []string
 		want  string
 	}{
-		{[]string{"numbers", "othr"}, `ots.yaml:3: tunnels: Only is called for "othr", but no tunnel is called so; did you mean "other"?`},
-		{[]string{""}, `ots.yaml:3: tunnels: Only is called for "", but no tunnel is called so; tunnels are: numbers, other`},
+		{[]string{"numbers", "othr"}, `ots.yaml:3: tunnels: Only is called for "othr", but there is no such tunnel; did you mean "other"?`},
+		{[]string{""}, `ots.yaml:3: tunnels: Only is called for "", but there is no such tunnel; tunnels are: numbers, other`},
 	} {
 		if _, err := cfg.Only(c.names...); err == nil || err.Error() != c.want || !errors.Is(err, router.ErrInvalidConfig) {
 			t.Errorf("%q: got  %v\nwant %s", c.names, err, c.want)

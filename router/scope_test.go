@@ -345,7 +345,7 @@ func TestL3_order_holds_across_splits_with_batches_for_each_channel(t *testing.T
 		mu.Lock()
 		defer mu.Unlock()
 		if len(channels) < 4+splits {
-			t.Errorf("%d channels had batches, which is no test", len(channels))
+			t.Errorf("only %d channels had batches: the test compares nothing", len(channels))
 		}
 	})
 }
