@@ -17,6 +17,9 @@ import (
 // A letter in a table holds any row that the service can hold, and what an
 // Unmarshaler may have made of it.
 func TestTable_holds_any_row(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it writes the largest rows; -short leaves it out")
+	}
 	b := newBed(t, func(*message.Message) error { return nil })
 	with := func(l *Letter, change func(*Letter)) *Letter {
 		change(l)
