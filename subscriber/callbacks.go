@@ -1,7 +1,6 @@
 package subscriber
 
 import (
-	"context"
 	"errors"
 	"sync"
 
@@ -105,42 +104,3 @@ func (c *callbacks) giveUp() {
 }
 
 var errCallbackExited = errors.New("callback exited without returning (runtime.Goexit)")
-
-// tell calls OnPhase in its turn. told is closed when it has returned.
-func (r *channelRun) tell(p Phase) (told <-chan struct{}) {
-	f := r.sub.cfg.OnPhase
-	if f == nil {
-		return closedChannel
-	}
-	p.Topic, p.Channel = r.sub.topic, r.conn.id
-	told, ok := r.sub.phases.enqueue(r.sub.logger, "Config.OnPhase", func() { f(p) })
-	if !ok {
-		r.logger.Error("A callback of the configuration does not return: it is not told of this", errors.New("too many calls wait"), watermill.LogFields{"callback": "Config.OnPhase", "phase": p.Kind.String()})
-		return closedChannel
-	}
-	return told
-}
-
-var closedChannel = func() <-chan struct{} { c := make(chan struct{}); close(c); return c }()
-
-// awaitTold waits until OnPhase knows that the channel is open: what it prepares is to
-// be ready before the first record is delivered. It is false when reading is to stop.
-func (r *channelRun) awaitTold(told <-chan struct{}) bool {
-	late, cancel := context.WithTimeout(r.readCtx, r.sub.cfg.StuckAfter)
-	defer cancel()
-	select {
-	case <-told:
-		return true
-	case <-late.Done():
-	}
-	if r.readCtx.Err() != nil {
-		return false
-	}
-	r.logger.Error("Config.OnPhase does not return; the channel is not read before it does", errors.New("called StuckAfter ago, or waiting for earlier calls"), nil)
-	select {
-	case <-told:
-		return true
-	case <-r.readCtx.Done():
-		return false
-	}
-}

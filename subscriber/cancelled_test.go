@@ -31,8 +31,8 @@ func ackFirst(t *testing.T, s *Subscriber) {
 	}
 }
 
-// failures returns how often calls of op failed, by Status.
-func failures(s *Subscriber, op string) (n uint64) {
+// failuresOf returns how often calls of op failed, by Status.
+func failuresOf(s *Subscriber, op string) (n uint64) {
 	for _, e := range s.Status().Subscriptions[0].Errors {
 		if e.Op == op {
 			n += e.Count
@@ -65,7 +65,7 @@ func TestCancelled_error_of_the_transport_is_a_failure_that_passes(t *testing.T)
 				if totals.Acked != 1 || totals.Checkpoints != 1 {
 					t.Errorf("acked %d, stored %d checkpoints", totals.Acked, totals.Checkpoints)
 				}
-				if n := failures(s, op); op != "describe" && n != refused {
+				if n := failuresOf(s, op); op != "describe" && n != refused {
 					t.Errorf("%d failures are counted, want %d", n, refused)
 				}
 			})
@@ -96,7 +96,7 @@ func TestCancelled_error_of_the_CredentialsProvider_stops_no_reader(t *testing.T
 		if s.Status().Subscriptions[0].Totals.ReadsEmpty == before {
 			t.Error("nothing is read although the provider gives credentials again")
 		}
-		if n := failures(s, "readrecords"); n == 0 {
+		if n := failuresOf(s, "readrecords"); n == 0 {
 			t.Error("no read is counted as failed")
 		}
 	})
@@ -111,7 +111,7 @@ func TestCancelled_read_of_a_run_that_ended_is_no_failure(t *testing.T) {
 		time.Sleep(time.Second)
 		f.always("heartbeat", heartbeatReply("c1:2:CLOSE")) // the channel goes to another client
 		time.Sleep(10 * time.Second)
-		if n := failures(s, "readrecords"); n != 0 {
+		if n := failuresOf(s, "readrecords"); n != 0 {
 			t.Errorf("%d reads are counted as failed", n)
 		}
 		_ = closeWithin(t, s, 10*time.Second)

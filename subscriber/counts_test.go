@@ -29,33 +29,33 @@ func TestFailedCallOf_names_the_operation_and_a_code(t *testing.T) {
 }
 
 func TestNoteError_tells_a_bounded_number_of_codes_apart(t *testing.T) {
-	var sub subscription
+	var calls failedCalls
 	const n = 3 * maxFailedCalls
 	for i := range n {
-		sub.noteError("op", newServiceError("readrecords", 500, fmt.Sprint("Code", i), "", ""))
+		calls.note("op", newServiceError("readrecords", 500, fmt.Sprint("Code", i), "", ""))
 	}
-	if len(sub.errors) > maxFailedCalls+1 {
-		t.Errorf("%d codes are kept", len(sub.errors))
+	if len(calls.counts) > maxFailedCalls+1 {
+		t.Errorf("%d codes are kept", len(calls.counts))
 	}
 	sum := uint64(0)
-	for _, count := range sub.errors {
+	for _, count := range calls.counts {
 		sum += count
 	}
-	if sum != n || sub.errors[failedCall{"readrecords", otherCode}] != n-maxFailedCalls {
-		t.Errorf("%d failures were counted of %d: %v", sum, n, sub.errors)
+	if sum != n || calls.counts[failedCall{"readrecords", otherCode}] != n-maxFailedCalls {
+		t.Errorf("%d failures were counted of %d: %v", sum, n, calls.counts)
 	}
 }
 
 // BenchmarkCounts is what counting costs a record: one delivery and one ack,
 // from many goroutines, as watchers and the deliverer do it.
 func BenchmarkCounts(b *testing.B) {
-	r := &channelRun{sub: new(subscription)}
-	d := &delivery{run: r}
+	r := openRun(idleSession())
+	d := &delivery{scope: r.taker.scope}
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			r.noteDelivered(d.attempt)
-			r.noteAcked(d)
+			r.metrics.delivered(d.attempt)
+			r.taker.noteAcked(d)
 		}
 	})
 }

@@ -1,13 +1,11 @@
 package subscriber
 
 import (
-	"context"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 
@@ -16,16 +14,13 @@ import (
 
 // idleSession is a session whose service answers nothing of use.
 func idleSession() *session {
-	return newSession(&subscription{
-		cfg: Config{Unmarshaler: None{}}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)),
-		started: time.Now(), ctx: context.Background(), values: context.Background(), stopping: context.Background(), window: ledger.NewWindow(1000, 1000),
-	}, watermill.NopLogger{})
+	return sessionOf(subscriptionOf(new(fakeService), Config{Unmarshaler: None{}}, nil))
 }
 
 func TestL7_session_that_stops_opens_no_channel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := idleSession()
-		s.stop((*conn).drain)
+		s.close((*conn).drain)
 		c := &conn{session: s, id: "c1", clientID: "client-1"}
 		c.NotifyStatus(&tunnel.ChannelStatus{ChannelId: "c1", Version: 1, Status: protocol.ChannelStatus_OPEN})
 		if c.active() != nil {
@@ -44,11 +39,11 @@ func (r reportingTo) UpdateStatus(st *tunnel.ChannelStatus) { r(st) }
 // The service may hand a channel out again before the state machine has dropped the
 // conn of the run that gave it back.
 func TestL7_run_that_begins_while_the_one_before_is_reported_ends_with_the_session(t *testing.T) {
-	for name, end := range map[string]func(*conn){"drains": (*conn).drain, "is lost": (*conn).lose} {
+	for name, end := range map[string]func(*conn){"drains": (*conn).drain, "is lost": (*conn).fence} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := idleSession()
-				s.sub.endpoint = fakeEndpoint(fakeTunnel(0))
+				s.endpoint = fakeEndpoint(fakeTunnel(0))
 				c := &conn{session: s, id: "c1", clientID: "client-1"}
 				again := sync.OnceFunc(func() {
 					c.NotifyStatus(&tunnel.ChannelStatus{ChannelId: "c1", Version: 9, Status: protocol.ChannelStatus_OPEN})
@@ -63,7 +58,7 @@ func TestL7_run_that_begins_while_the_one_before_is_reported_ends_with_the_sessi
 				if second == nil || second == first {
 					t.Fatal("the channel was not opened again")
 				}
-				s.stop(end)
+				s.close(end)
 				ended := make(chan struct{})
 				go func() { s.runs.Wait(); close(ended) }()
 				select {
@@ -82,15 +77,15 @@ func TestL7_run_that_begins_while_the_one_before_is_reported_ends_with_the_sessi
 func TestL7_drain_waits_for_CloseTimeout_and_no_longer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := idleSession()
-		r := newChannelRun(s, &conn{session: s, id: "c1"})
+		r := openRun(s)
 		p := mustDecode(t, wirePage("t", nil, someRecord(1)))
 		r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
-		a, now, ok := r.next(&settler{run: r}, time.Now())
+		a, now, ok := r.taker.next(new(ackBatch), time.Now())
 		if !ok {
 			t.Fatal("the record is not delivered")
 		}
-		d, _ := r.messageOf(a, now)
-		if !r.bind(d) {
+		d, _ := r.taker.messageOf(a, now)
+		if !r.taker.bind(d) {
 			t.Fatal("the delivery is not bound")
 		}
 		began := time.Now()
@@ -98,8 +93,8 @@ func TestL7_drain_waits_for_CloseTimeout_and_no_longer(t *testing.T) {
 		if end := r.finishDrain(); end != endClosed {
 			t.Errorf("the channel is %v", end)
 		}
-		if took := time.Since(began); took != s.sub.cfg.CloseTimeout {
-			t.Errorf("the drain took %v, want the CloseTimeout of %v", took, s.sub.cfg.CloseTimeout)
+		if took := time.Since(began); took != s.cfg.CloseTimeout {
+			t.Errorf("the drain took %v, want the CloseTimeout of %v", took, s.cfg.CloseTimeout)
 		}
 		if !d.over() {
 			t.Error("the message that was given up keeps its context")
@@ -122,11 +117,11 @@ func TestL7_drain_does_not_break_off_a_read(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := idleSession()
 				f := new(fakeService).always("readrecords", service.read)
-				s.sub.endpoint = fakeEndpoint(f)
-				r := newChannelRun(s, &conn{session: s, id: "c1"})
+				s.endpoint = fakeEndpoint(f)
+				r := openRun(s)
 				began := time.Now()
 				ended := make(chan time.Duration)
-				go func() { r.read("t0"); ended <- time.Since(began) }()
+				go func() { r.reader.read("t0"); ended <- time.Since(began) }()
 				time.AfterFunc(20*time.Millisecond, r.drain)
 				time.AfterFunc(80*time.Millisecond, func() { r.cancel(errSessionOver) })
 				if got := <-ended; got != service.ends {

@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 
 	"github.com/watermill-ots/watermill-ots/internal/ledger"
@@ -22,14 +20,13 @@ import (
 func TestL3_later_records_of_a_key_end_first(t *testing.T) {
 	for name, take := range map[string]func(r *channelRun, first *delivery){
 		"the channel is lost":  func(r *channelRun, _ *delivery) { r.fence(ErrChannelLost) },
-		"one before is nacked": func(r *channelRun, first *delivery) { r.nacked(first.attempt, errNacked) },
+		"one before is nacked": func(r *channelRun, first *delivery) { r.taker.nack(first.attempt, errNacked) },
 		"one before failed":    func(_ *channelRun, first *delivery) { first.CallBack(errors.New("failed")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				sub := &subscription{cfg: Config{}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)), ctx: context.Background(), values: context.Background(), window: ledger.NewWindow(10, 1000), output: make(chan *message.Message), stopping: context.Background()}
-				s := newSession(sub, watermill.NopLogger{})
-				r := newChannelRun(s, &conn{session: s, id: "c1"})
+				s := sessionOf(subscriptionOf(new(fakeService), Config{}, nil))
+				r := openRun(s)
 				defer r.cancel(errSessionOver)
 				var wire []*protocol.Record
 				for range 4 {
@@ -41,9 +38,9 @@ func TestL3_later_records_of_a_key_end_first(t *testing.T) {
 				var ended []int
 				for i := range 4 {
 					a, _, _ := r.tracker.Next(time.Now())
-					d := &delivery{run: r, attempt: a}
+					d := &delivery{scope: r.taker.scope, attempt: a}
 					d.inner, d.end = context.Background(), func(error) { ended = append(ended, i) }
-					if !r.bind(d) {
+					if !r.taker.bind(d) {
 						t.Fatal("not bound")
 					}
 					r.tracker.HandOff(a)

@@ -78,7 +78,7 @@ type class = service.Class
 const (
 	retry     = service.Transient
 	throttled = service.Throttled
-	lost      = service.Lost
+	notOurs   = service.Lost
 	mismatch  = service.Mismatch
 	auth      = service.Auth
 	fatal     = service.Gone

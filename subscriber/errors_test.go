@@ -24,7 +24,7 @@ func TestClassify_each_code_of_the_service(t *testing.T) {
 		class class
 		is    error
 	}{
-		"OTSResourceGone":            {lost, nil},
+		"OTSResourceGone":            {notOurs, nil},
 		"OTSSequenceNumberNotMatch":  {mismatch, nil},
 		"OTSTunnelExpired":           {fatal, ots.ErrTunnelExpired},
 		"OTSParameterInvalid":        {fatal, ots.ErrTunnelGone},
@@ -169,7 +169,7 @@ func TestCall_is_never_retried_by_the_SDK(t *testing.T) {
 		"deadline":      {reply{err: context.DeadlineExceeded}, retry},
 		"unavailable":   {unavailable, retry},
 		"busy":          {errorReply(503, service.CodeServerBusy), throttled},
-		"gone":          {gone, lost},
+		"gone":          {gone, notOurs},
 		"empty error":   {reply{status: 503}, retry},
 		"proxy":         {reply{status: 502, body: []byte("<html>EOF</html>")}, retry},
 		"empty answer":  {reply{}, retry},

@@ -1,16 +1,12 @@
 package subscriber
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
-
-	"github.com/watermill-ots/watermill-ots/internal/ledger"
-	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 const (
@@ -163,100 +159,4 @@ func (l *failureLog) rest(now time.Time) *failureLine {
 		return nil
 	}
 	return l.line(now)
-}
-
-// handlerFailed logs the failure of a handler.
-func (r *channelRun) handlerFailed(d *delivery, uuid string, err error) {
-	rec := d.recordOf()
-	fields := withStack(recordFields(rec, d.attempt), err).Add(watermill.LogFields{"message_uuid": uuid})
-	var batch interface{ Logged() bool } // batching.Failure
-	if errors.As(err, &batch) && batch.Logged() {
-		r.logger.Debug("Handler returned error", fields.Add(watermill.LogFields{"err": err.Error()}))
-		return
-	}
-	full, many := r.sub.handlerLog.failed(rec.KeyText(), d.attempt.Number(), time.Now())
-	if full {
-		r.logger.Error("Handler returned error", err, fields)
-		return
-	}
-	r.logger.Debug("Handler returned error", fields.Add(watermill.LogFields{"err": err.Error()}))
-	if many != nil {
-		r.sub.handlersGoOn(err, many)
-	}
-}
-
-// messageNacked logs that somebody nacked a message: a message.Router, whose own line about
-// the error does not know the record, a middleware, or the handler itself. One that was
-// called back, or lost, has not failed.
-func (r *channelRun) messageNacked(d *delivery, uuid string, cause error) {
-	var batch interface{ Logged() bool } // batching.Failure
-	if d.over() || errors.As(cause, &batch) && batch.Logged() {
-		return
-	}
-	rec := d.recordOf()
-	full, many := r.sub.handlerLog.failed(rec.KeyText(), d.attempt.Number(), time.Now())
-	if full {
-		r.logger.Error("Message nacked; it comes again", cause, withStack(recordFields(rec, d.attempt), cause).Add(watermill.LogFields{"message_uuid": uuid}))
-	}
-	if many != nil {
-		r.sub.handlersGoOn(cause, many)
-	}
-}
-
-func (s *subscription) handlersGoOn(err error, many *failureLine) {
-	s.logger.Error("Handlers go on failing; their messages come again", err, many.fields())
-}
-
-// unmarshalerFailed logs that the Unmarshaler refused a record.
-func (r *channelRun) unmarshalerFailed(rec *ots.Record, a ledger.Attempt, err error) {
-	fields := withStack(recordFields(rec, a), err)
-	full, many := r.sub.refusalLog.failed(rec.KeyText(), a.Number(), time.Now())
-	if full {
-		r.logger.Error("Record was refused by the Unmarshaler; it is tried again", err, fields)
-		return
-	}
-	r.logger.Debug("Record was refused by the Unmarshaler; it is tried again", fields.Add(watermill.LogFields{"err": err.Error()}))
-	if many != nil {
-		r.sub.unmarshalerGoesOn(err, many)
-	}
-}
-
-func (s *subscription) unmarshalerGoesOn(err error, many *failureLine) {
-	s.logger.Error("The Unmarshaler goes on refusing records; they are tried again", err, many.fields())
-}
-
-// handlersSucceeded notes that the handlers of n messages succeeded. It costs a look
-// while all is well.
-func (s *subscription) handlersSucceeded(n int) {
-	if !s.handlerLog.limited.Load() {
-		return
-	}
-	if again := s.handlerLog.succeeded(n, time.Now()); again != nil {
-		s.logger.Info("Handlers succeed again", again.fields())
-	}
-}
-
-// unmarshalerSucceeded is the same for a message of the Unmarshaler.
-func (s *subscription) unmarshalerSucceeded() {
-	if !s.refusalLog.limited.Load() {
-		return
-	}
-	if again := s.refusalLog.succeeded(1, time.Now()); again != nil {
-		s.logger.Info("The Unmarshaler takes records again", again.fields())
-	}
-}
-
-// errNotSaid stands for the failures that ended with the subscription before
-// the line that would have counted them.
-var errNotSaid = errors.New("failures since the last line, when the subscription ended")
-
-// sayRest logs the failures that were not logged above Debug when the subscription ends.
-func (s *subscription) sayRest() {
-	now := time.Now()
-	if many := s.handlerLog.rest(now); many != nil {
-		s.logger.Error("Handlers failed before the end; what is not acked is redelivered to the tunnel's next consumer", errNotSaid, many.fields())
-	}
-	if many := s.refusalLog.rest(now); many != nil {
-		s.logger.Error("The Unmarshaler refused records before the end; they are redelivered to the tunnel's next consumer", errNotSaid, many.fields())
-	}
 }

@@ -166,8 +166,8 @@ func clientReply(id string) reply {
 	return reply{body: marshal(&protocol.ConnectResponse{ClientId: &id})}
 }
 
-// channels parses "id:version:STATUS" into the channels of a heartbeat.
-func channels(list ...string) (chs []*protocol.Channel) {
+// channelList parses "id:version:STATUS" into the channels of a heartbeat.
+func channelList(list ...string) (chs []*protocol.Channel) {
 	for _, entry := range list {
 		part := strings.Split(entry, ":")
 		var version int64
@@ -184,10 +184,10 @@ func channels(list ...string) (chs []*protocol.Channel) {
 }
 
 func heartbeatReply(list ...string) reply {
-	return reply{body: marshal(&protocol.HeartbeatResponse{Channels: channels(list...)})}
+	return reply{body: marshal(&protocol.HeartbeatResponse{Channels: channelList(list...)})}
 }
 
-// listed is the inverse of channels, sorted.
+// listed is the inverse of channelList, sorted.
 func listed(chs []*protocol.Channel) (list []string) {
 	for _, c := range chs {
 		list = append(list, fmt.Sprintf("%s:%d:%s", c.GetChannelId(), c.GetVersion(), c.GetStatus()))

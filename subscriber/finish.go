@@ -39,12 +39,12 @@ func (s *subscription) awaitFinish(ctx context.Context) {
 		return
 	}
 	const who = "the look for the tunnel's end"
-	defer s.outages.gone(who)
+	defer s.observer.outages.gone(who)
 	pause := finishFirstPause
 	var ended time.Time // when all channels were first seen at their ends; zero: they are not
 	for {
 		wait := finishFirstPause // while it has channels, the service need not be asked
-		if s.hasChannels() {
+		if !s.channels.none() {
 			pause, ended = finishFirstPause, time.Time{}
 		} else {
 			finished, err := s.readToEnd(ctx)
@@ -53,8 +53,8 @@ func (s *subscription) awaitFinish(ctx context.Context) {
 			}
 			switch {
 			case err != nil:
-				s.noteError("describe", err)
-				if s.callFailed(who, "describe", err) {
+				s.observer.calls.note("describe", err)
+				if s.observer.callFailed(who, "describe", err) {
 					s.logger.Error("Cannot find out whether the tunnel was read to its end; the service is asked again", err, callFields("describe", err))
 				}
 			case finished:
@@ -65,18 +65,14 @@ func (s *subscription) awaitFinish(ctx context.Context) {
 					s.finish()
 					return
 				}
-				s.callSucceeded(who, "describe")
+				s.observer.callSucceeded(who, "describe")
 			default:
 				ended = time.Time{}
-				s.callSucceeded(who, "describe")
+				s.observer.callSucceeded(who, "describe")
 			}
 			wait, pause = pause, min(2*pause, finishMaxPause)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, wait) {
 			return
 		}
 	}
@@ -86,17 +82,10 @@ func (s *subscription) awaitFinish(ctx context.Context) {
 func (s *subscription) finish() {
 	s.mu.Lock()
 	s.finished = true
-	acked := s.sums()[countAcked]
 	s.mu.Unlock()
+	acked := s.sums()[countAcked]
 	s.logger.Info("Tunnel was read to its end; the subscription ends", watermill.LogFields{"acked": acked})
 	s.stop()
-}
-
-// hasChannels reports whether any channel is this subscription's.
-func (s *subscription) hasChannels() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.runs) > 0
 }
 
 // readToEnd asks the service whether all channels of the tunnel are at their

@@ -39,7 +39,7 @@ func TestAllTerminated(t *testing.T) {
 		{"stream before its end: children of a split are to come", Stream, future, "ProcessStream", channels("Stream", "TERMINATED"), false},
 		{"child of a split", Stream, past, "ProcessStream", channels("Stream", "TERMINATED", "Stream", "WAIT"), false},
 	} {
-		s := &subscription{tunnelType: tc.typ, tunnelEnd: tc.end}
+		s := &subscription{sessionConfig: sessionConfig{tunnelInfo: &tunnelInfo{tunnelType: tc.typ, tunnelEnd: tc.end}}}
 		got := s.allTerminated(&tunnel.DescribeTunnelResponse{Tunnel: &tunnel.TunnelInfo{Stage: tc.stage}, Channels: tc.channels})
 		if got != tc.want {
 			t.Errorf("%s: %v", tc.name, got)

@@ -1,7 +1,6 @@
 package subscriber
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -33,18 +32,3 @@ func (e *GapError) Error() string {
 
 // Unwrap returns ots.ErrGap and the service's answer.
 func (e *GapError) Unwrap() []error { return []error{ots.ErrGap, e.Err} }
-
-// gap ends the subscription of a channel whose log was trimmed. What is in flight is
-// still handled and committed.
-func (r *channelRun) gap(err error) {
-	var answer *ots.ServiceError
-	if errors.As(err, &answer) {
-		err = answer
-	}
-	g := &GapError{Table: r.sub.table, Tunnel: r.sub.tunnel, Channel: r.conn.id, Err: err}
-	if position, _ := r.position(); position != 0 {
-		g.Position = time.Unix(0, position)
-	}
-	r.sub.raise(r.logger, &Alarm{Kind: Gap, Topic: r.sub.topic, Channel: r.conn.id})
-	r.sub.fail(g)
-}

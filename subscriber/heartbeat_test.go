@@ -45,7 +45,7 @@ func newWorker(t *testing.T, f *fakeService, interval, timeout time.Duration) *w
 func (w *worker) beat() (list []string, status int, err error) {
 	w.t.Helper()
 	tunnelID, clientID := "tunnel-1", "client-1"
-	resp, err := call(w.transport, "heartbeat", marshal(&protocol.HeartbeatRequest{TunnelId: &tunnelID, ClientId: &clientID, Channels: channels(w.report...)}))
+	resp, err := call(w.transport, "heartbeat", marshal(&protocol.HeartbeatRequest{TunnelId: &tunnelID, ClientId: &clientID, Channels: channelList(w.report...)}))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -138,7 +138,7 @@ func TestHeartbeat_news_leave_at_the_next_tick_and_a_burst_follows(t *testing.T)
 				w.tickFor(time.Minute)
 				var sent protocol.HeartbeatRequest
 				unmarshal(t, w.service.bodies("heartbeat")[0], &sent)
-				if got := listed(sent.Channels); !slices.Equal(got, listed(channels(report...))) {
+				if got := listed(sent.Channels); !slices.Equal(got, listed(channelList(report...))) {
 					t.Errorf("reported %v, want %v", got, report)
 				}
 				w.wantSent("news", 0, 400*ms, 1000*ms, 2000*ms, 4000*ms)
@@ -195,8 +195,8 @@ func TestHeartbeat_poke_makes_the_next_tick_real_once(t *testing.T) {
 		w.tickFor(time.Minute)
 		w.sent()
 		w.start = time.Now()
-		w.transport.poke()
-		w.transport.poke()
+		w.transport.heartbeatNow()
+		w.transport.heartbeatNow()
 		w.tickFor(time.Minute)
 		w.wantSent("poked", 0)
 	})
@@ -311,7 +311,7 @@ func TestHeartbeat_a_failure_before_the_interval_is_over_is_not_hidden_by_the_la
 		w.report = []string{"c1:1:OPEN"}
 		w.tickFor(time.Minute)
 		w.service.always("heartbeat", reply{err: errNetwork})
-		w.transport.poke()
+		w.transport.heartbeatNow()
 		for range 60 * 5 { // far less than the interval
 			if _, _, err := w.beat(); !errors.Is(err, errNetwork) {
 				t.Fatalf("after the failure a tick was answered with %v", err)
@@ -554,7 +554,7 @@ func TestWorkerTransport_a_client_counts_as_released_only_when_the_service_said_
 }
 
 func TestReportOf_leaves_the_request_whole(t *testing.T) {
-	body := marshal(&protocol.HeartbeatRequest{TunnelId: new(string), ClientId: new(string), Channels: channels("b:2:OPEN", "a:1:CLOSE")})
+	body := marshal(&protocol.HeartbeatRequest{TunnelId: new(string), ClientId: new(string), Channels: channelList("b:2:OPEN", "a:1:CLOSE")})
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://ots.test/tunnel/heartbeat", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)

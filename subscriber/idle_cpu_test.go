@@ -24,17 +24,17 @@ func cpuTime(t *testing.T) time.Duration {
 // TestL6_waiting_channel_costs_no_CPU lets channels wait for records for an
 // hour of the bubble's time: a look every millisecond would be 3.6 million looks.
 func TestL6_waiting_channel_costs_no_CPU(t *testing.T) {
-	for name, start := range map[string]func(r *channelRun, done func()){
-		"with_Subscribe": func(r *channelRun, done func()) { go r.deliver(done) },
-		"with_Handle":    func(r *channelRun, done func()) { r.startLeader(done) },
+	for name, handler := range map[string]message.NoPublishHandlerFunc{
+		"with_Subscribe": nil,
+		"with_Handle":    func(*message.Message) error { return nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := idleSession()
-				s.sub.output = make(chan *message.Message)
-				r := newChannelRun(s, &conn{session: s, id: "c1"})
+				s.channels.dest.handler = handler
+				r := openRun(s)
 				ended := make(chan struct{})
-				start(r, func() { close(ended) })
+				r.deliverer.start(func() { close(ended) })
 				before := cpuTime(t)
 				time.Sleep(time.Hour)
 				if used := cpuTime(t) - before; used > time.Second {
@@ -50,18 +50,18 @@ func TestL6_waiting_channel_costs_no_CPU(t *testing.T) {
 // TestL6_held_messages_cost_no_CPU lets handlers hold messages for an hour.
 func TestL6_held_messages_cost_no_CPU(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := sweptRun(t, 100)
+		r := scannedRun(t, 100)
 		await := r.delivering()
 		for range 99 { // the last one is offered, and nobody takes it
-			<-r.sub.output
+			<-r.taker.dest.output
 		}
 		before := cpuTime(t)
 		time.Sleep(time.Hour)
 		if used := cpuTime(t) - before; used > time.Second {
 			t.Errorf("an hour of waiting cost %v", used)
 		}
-		if !r.sub.sweeper.rests.Load() {
-			t.Error("the sweeper looks on, although each message has a watcher")
+		if !r.taker.dest.scanner.rests.Load() {
+			t.Error("the scanner goes on, although each message has a watcher")
 		}
 		r.drain()
 		await()

@@ -12,25 +12,26 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-func TestL6_relief_of_an_idle_leader_sleeps_until_handlers_are_called(t *testing.T) {
+func TestL6_monitor_of_an_idle_leader_sleeps_until_handlers_are_called(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := idleSession()
 		release := make(chan struct{})
 		var handled atomic.Int32
-		s.sub.handler = func(msg *message.Message) error {
+		s.channels.dest.handler = func(msg *message.Message) error {
 			if r, _ := ots.RecordFromMessage(msg); r.PrimaryKey[0].Value.Int64() == 0 {
 				<-release
 			}
 			handled.Add(1)
 			return nil
 		}
-		r := newChannelRun(s, &conn{session: s, id: "c1"})
-		r.leader.quick.Store(quickInARow)
+		r := openRun(s)
+		leader := r.deliverer.(*toHandler)
+		leader.pace.quick.Store(quickInARow)
 		ended := make(chan struct{})
-		r.startLeader(func() { close(ended) })
+		leader.start(func() { close(ended) })
 		time.Sleep(time.Second)
-		if !r.leader.rests.Load() {
-			t.Error("the relief looks on, although there is nothing to do")
+		if !leader.asleep.Load() {
+			t.Error("the monitor checks on, although there is nothing to do")
 		}
 		p := mustDecode(t, wirePage("t", nil, someRecord(0), someRecord(1), someRecord(2)))
 		r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
@@ -42,6 +43,6 @@ func TestL6_relief_of_an_idle_leader_sleeps_until_handlers_are_called(t *testing
 		synctest.Wait()
 		r.cancel(errSessionOver)
 		<-ended
-		s.sub.handlers.Wait()
+		s.channels.dest.handlers.Wait()
 	})
 }

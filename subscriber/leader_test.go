@@ -1,7 +1,6 @@
 package subscriber
 
 import (
-	"context"
 	"runtime"
 	"slices"
 	"strconv"
@@ -10,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 
@@ -26,17 +24,12 @@ func leadRun(t *testing.T, keys int, h func(key string)) (end func()) {
 
 // leadRunTelling is leadRun with a Config.OnAck.
 func leadRunTelling(t *testing.T, onAck func(Acked), keys int, h func(key string)) (end func()) {
-	sub := &subscription{
-		cfg: Config{Unmarshaler: None{}, OnAck: onAck}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)), started: time.Now(), copies: true,
-		ctx: context.Background(), values: context.Background(), window: ledger.NewWindow(1000, 1000),
-	}
-	sub.handler = func(msg *message.Message) error {
+	s := sessionOf(subscriptionOf(new(fakeService), Config{Unmarshaler: None{}, OnAck: onAck}, func(msg *message.Message) error {
 		r, _ := ots.RecordFromMessage(msg)
 		h(r.PrimaryKey[0].Value.String())
 		return nil
-	}
-	s := newSession(sub, watermill.NopLogger{})
-	r := newChannelRun(s, &conn{session: s, id: "c1"})
+	}))
+	r := openRun(s)
 	wire := make([]*protocol.Record, keys)
 	for i := range wire {
 		wire[i] = someRecord(int64(i))
@@ -44,17 +37,18 @@ func leadRunTelling(t *testing.T, onAck func(Acked), keys int, h func(key string
 	p := mustDecode(t, wirePage("t", nil, wire...))
 	r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
 	ended := make(chan struct{})
-	r.leader.quick.Store(quickInARow)
-	r.startLeader(func() { close(ended) })
+	leader := r.deliverer.(*toHandler)
+	leader.pace.quick.Store(quickInARow)
+	leader.start(func() { close(ended) })
 	return func() {
 		t.Helper()
 		r.cancel(errSessionOver)
 		select {
 		case <-ended:
 		case <-time.After(time.Second):
-			t.Error("the leader or its relief goes on after the channel's end")
+			t.Error("the leader or its monitor continues after the channel's end")
 		}
-		sub.handlers.Wait()
+		s.channels.dest.handlers.Wait()
 	}
 }
 
@@ -73,8 +67,8 @@ func TestLeader_calls_quick_handlers_one_after_the_other_in_one_goroutine(t *tes
 // TestLeader_tells_how_long_each_handling_took: one after the other, each from its own turn on.
 func TestLeader_tells_how_long_each_handling_took(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const takes, records = slowHandler / 2, lookEvery // acks are told together, when so many have come
-		var took []time.Duration                          // not guarded: the race detector would tell
+		const takes, records = slowHandler / 2, checkEvery // acks are told together, when so many have come
+		var took []time.Duration                           // not guarded: the race detector would tell
 		end := leadRunTelling(t, func(a Acked) { took = append(took, a.Handling) }, records, func(string) { time.Sleep(takes) })
 		time.Sleep(time.Second)
 		end()
@@ -106,7 +100,7 @@ func TestLeader_is_relieved_when_a_handler_turns_slow(t *testing.T) {
 		})
 		time.Sleep(time.Second)
 		mu.Lock()
-		if len(seen) != 99 || others > 2*reliefInterval {
+		if len(seen) != 99 || others > 2*monitorInterval {
 			t.Errorf("%d records were handled beside the slow one, the last after %v", len(seen), others)
 		}
 		mu.Unlock()

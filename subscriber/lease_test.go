@@ -157,9 +157,9 @@ func TestL4_contexts_end_with_the_lease_whatever_hangs(t *testing.T) {
 
 // suspend makes a session's lease end as if the process had been stopped for long: no
 // timer of ours has noticed yet.
-func suspend(r *channelRun) { r.lease.wall.Store(1) }
+func suspend(r *ownership) { r.lease.wall.Store(1) }
 
-func runOf(msg *message.Message) *channelRun { return msg.Context().(*delivery).run }
+func runOf(msg *message.Message) *ownership { return msg.Context().(*delivery).scope.ownership }
 
 func TestL4_no_handler_is_called_after_a_suspension(t *testing.T) {
 	for name, at := range map[string]int{"handlers in goroutines": 10, "handlers called by the leader": 500} {
@@ -168,7 +168,7 @@ func TestL4_no_handler_is_called_after_a_suspension(t *testing.T) {
 				f := fakeTunnel(1000) // in one page: the next record is there when the process goes on
 				s := fakeSubscriber(t, f, func(c *Config) { c.Ordering = OrderByChannel })
 				calls := 0
-				var stopped *channelRun
+				var stopped *ownership
 				again := make(chan struct{})
 				_, err := s.Handle(context.Background(), "table/tunnel", func(m *message.Message) error {
 					calls++
@@ -200,7 +200,7 @@ func TestL4_no_handler_is_called_after_a_suspension(t *testing.T) {
 
 // suspends is an Unmarshaler during whose n-th call the process is suspended.
 type suspends struct {
-	run func() *channelRun
+	run func() *ownership
 	n   int
 }
 
@@ -216,11 +216,11 @@ func TestL4_what_becomes_a_message_after_a_suspension_reaches_nobody(t *testing.
 		t.Run(way, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := fakeTunnel(1000)
-				var stopped *channelRun
+				var stopped *ownership
 				var s *Subscriber
-				u := &suspends{n: 500, run: func() *channelRun {
-					for _, r := range s.subscriptions[0].openRuns() {
-						stopped = r
+				u := &suspends{n: 500, run: func() *ownership {
+					for _, r := range s.subscriptions[0].channels.all() {
+						stopped = r.ownership
 					}
 					return stopped
 				}}
@@ -261,18 +261,18 @@ func TestL4_what_becomes_a_message_after_a_suspension_reaches_nobody(t *testing.
 func TestL4_handler_whose_goroutine_begins_after_a_suspension_is_not_called(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := idleSession()
-		s.sub.handler = func(*message.Message) error { t.Error("the handler is called"); return nil }
-		r := newChannelRun(s, &conn{session: s, id: "c1"})
+		s.channels.dest.handler = func(*message.Message) error { t.Error("the handler is called"); return nil }
+		r := openRun(s)
 		p := mustDecode(t, wirePage("t", nil, someRecord(1)))
 		r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
-		a, now, _ := r.next(&settler{run: r}, time.Now())
-		d, msg := r.messageOf(a, now)
-		if !r.bind(d) {
+		a, now, _ := r.taker.next(new(ackBatch), time.Now())
+		d, msg := r.taker.messageOf(a, now)
+		if !r.taker.bind(d) {
 			t.Fatal("the delivery is not bound")
 		}
 		s.transport.lease.renew(time.Now(), time.Minute)
-		suspend(r)
-		r.handleAside(d, msg)
+		suspend(r.ownership)
+		r.deliverer.(*toHandler).handleAside(d, msg)
 		if r.ctx.Err() == nil && s.ctx.Err() == nil {
 			t.Error("the session goes on")
 		}
@@ -306,17 +306,17 @@ func TestL4_message_context_is_over_as_soon_as_somebody_asks_after_a_suspension(
 func TestL4_nothing_is_committed_after_a_suspension(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := idleSession()
-		r := newChannelRun(s, &conn{session: s, id: "c1"})
+		r := openRun(s)
 		p := mustDecode(t, wirePage("t", nil, someRecord(1)))
 		r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
-		a, _, _ := r.next(&settler{run: r}, time.Now())
+		a, _, _ := r.taker.next(new(ackBatch), time.Now())
 		r.tracker.Ack(a)
 		s.transport.lease.renew(time.Now(), time.Minute)
-		suspend(r)
-		if err := r.commit(); err == nil {
+		suspend(r.ownership)
+		if err := r.committer.commit(); err == nil {
 			t.Error("the commit succeeds")
 		}
-		if n := len(s.sub.endpoint.base.(*fakeService).bodies("checkpoint")); n != 0 {
+		if n := len(s.endpoint.base.(*fakeService).bodies("checkpoint")); n != 0 {
 			t.Errorf("%d checkpoint calls", n)
 		}
 	})

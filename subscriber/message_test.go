@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/ack"
@@ -212,8 +211,9 @@ func TestMessageContext_has_one_Done(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := idleSession()
-			d := &delivery{run: newChannelRun(s, &conn{session: s, id: "c1"})}
-			defer d.run.cancel(errSessionOver)
+			r := openRun(s)
+			d := &delivery{scope: r.taker.scope}
+			defer r.cancel(errSessionOver)
 			var done []<-chan struct{}
 			for _, step := range steps {
 				switch step {
@@ -374,22 +374,21 @@ func (f unmarshalerFunc) Unmarshal(r *ots.Record) (*message.Message, error) { re
 
 func TestL8_nacked_message_leaves_no_backoff_behind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sub := &subscription{cfg: Config{}.withDefaults(), endpoint: fakeEndpoint(new(fakeService)), ctx: context.Background(), values: context.Background(), window: ledger.NewWindow(10, 1000), output: make(chan *message.Message)}
-		s := newSession(sub, watermill.NopLogger{})
-		r := newChannelRun(s, &conn{session: s, id: "c1"})
+		s := sessionOf(subscriptionOf(new(fakeService), Config{}, nil))
+		r := openRun(s)
 		defer r.cancel(errSessionOver)
 		p := mustDecode(t, wirePage("t", nil, someRecord(1), someRecord(1)))
 		r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
 		first, _, _ := r.tracker.Next(time.Now())
 		r.tracker.HandOff(first)
 		second, _, _ := r.tracker.Next(time.Now())
-		r.nacked(first, errNacked)  // takes the second back
-		r.nacked(second, errNacked) // its end, which counts for nothing
-		if n := len(r.failures); n != 1 {
+		r.taker.nack(first, errNacked)  // takes the second back
+		r.taker.nack(second, errNacked) // its end, which counts for nothing
+		if n := len(r.failures.by); n != 1 {
 			t.Errorf("%d backoffs are kept, want that of the failed record", n)
 		}
-		r.forgetFailure(first.ID())
-		if n := len(r.failures); n != 0 {
+		r.failures.forget(first.ID())
+		if n := len(r.failures.by); n != 0 {
 			t.Errorf("%d backoffs are kept", n)
 		}
 	})

@@ -6,26 +6,10 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 )
 
-// noteConnected notes that the service has admitted the client n.
-func (s *subscription) noteConnected(n int, ses *session) {
-	t := ses.transport
-	t.mu.Lock()
-	id := t.clientID
-	t.mu.Unlock()
-	s.mu.Lock()
-	s.connected = time.Now()
-	s.mu.Unlock()
-	ses.logger.Info("Connected to the tunnel", watermill.LogFields{
-		"client_id": id, "heartbeat_interval": s.cfg.HeartbeatInterval.String(), "heartbeat_timeout": s.cfg.HeartbeatTimeout.String(),
-	})
-	s.callSucceeded(clientName(n), "connect", "heartbeat")
-	t.background.Go(ses.endGhosts) // ends with the session
-}
-
-// drainTold is the time between two lines that tell how a drain goes on.
+// drainTold is the time between two log lines about a drain that continues.
 const drainTold = 5 * time.Second
 
-// tellDrain logs that the subscription stops, every drainTold how that goes on, and when
+// tellDrain logs that the subscription stops, every drainTold what it still waits for, and when
 // all is settled. The function that it returns ends that, and waits for it.
 func (s *subscription) tellDrain() (drained func()) {
 	ended, told := make(chan struct{}), make(chan struct{})
@@ -47,9 +31,7 @@ func (s *subscription) tellDrain() (drained func()) {
 			case <-every.C:
 				s.logger.Info("Still draining", s.drainFields(began))
 			case <-ended:
-				s.mu.Lock()
-				held := s.held
-				s.mu.Unlock()
+				held, _, _ := s.observer.unsettled.all()
 				s.logger.Info("Drained", watermill.LogFields{"took": time.Since(began).Round(time.Millisecond).String(), "unsettled": held})
 				return
 			}

@@ -118,33 +118,3 @@ func (o *outages) gone(who string) {
 		delete(out.failing, who)
 	}
 }
-
-// callFailed notes a failed call of who. It logs how an outage goes on, and reports
-// whether one begins: the caller says that, at Error, and else the failure at Debug.
-func (s *subscription) callFailed(who, op string, err error) (begins bool) {
-	begins, line := s.outages.failed(failedCallOf(op, err), who, time.Now())
-	switch {
-	case line != nil && s.stopping.Err() != nil:
-		s.logger.Error("Calls go on failing while the subscription ends", err, line.fields())
-	case line != nil:
-		s.logger.Error("Calls go on failing; they are tried again", err, line.fields())
-	}
-	return begins
-}
-
-// callSucceeded notes that who's calls succeed, and logs what that ends.
-func (s *subscription) callSucceeded(who string, ops ...string) {
-	for _, line := range s.outages.succeeded(who, time.Now(), ops...) {
-		s.logger.Info("Calls succeed again", line.fields())
-	}
-}
-
-// callFields names a failed call in the log. At Debug they have the error, too.
-func callFields(op string, err error) watermill.LogFields {
-	call := failedCallOf(op, err)
-	return watermill.LogFields{"operation": call.op, "code": call.code}
-}
-
-func callDetail(op string, err error) watermill.LogFields {
-	return callFields(op, err).Add(watermill.LogFields{"err": err.Error()})
-}

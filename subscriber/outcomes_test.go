@@ -12,16 +12,14 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/ledger"
 )
 
-// sweptRun is a channel with so many records, one for each key, and a sweeper. Nothing
-// delivers them.
-func sweptRun(t *testing.T, records int) *channelRun {
+// scannedRun is a channel with a number of records, one for each key, and a scanner. Nothing
+// delivers the records.
+func scannedRun(t *testing.T, records int) *channelRun {
 	s := idleSession()
-	s.sub.output = make(chan *message.Message)
-	s.sub.sweeper.wake = make(chan struct{}, 1)
-	sweeping, end := context.WithCancel(context.Background())
+	scanning, end := context.WithCancel(context.Background())
 	ended := make(chan struct{})
-	go func() { defer close(ended); s.sub.sweep(sweeping) }()
-	r := newChannelRun(s, &conn{session: s, id: "c1"})
+	go func() { defer close(ended); s.channels.dest.scanner.run(scanning, s.channels.outcomes) }()
+	r := openRun(s)
 	var body []byte
 	for i := range records {
 		body = append(body, wirePage("", nil, someRecord(int64(i)))...)
@@ -42,7 +40,7 @@ func sweptRun(t *testing.T, records int) *channelRun {
 // delivering starts the deliverer, and returns what waits for its end.
 func (r *channelRun) delivering() (await func()) {
 	ended := make(chan struct{})
-	go r.deliver(func() { close(ended) })
+	r.deliverer.start(func() { close(ended) })
 	return func() { <-ended }
 }
 
@@ -55,11 +53,11 @@ func TestOutcome_is_seen_while_nobody_takes_the_next_message(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := sweptRun(t, 2)
+				r := scannedRun(t, 2)
 				await := r.delivering()
-				msg := <-r.sub.output
+				msg := <-r.taker.dest.output
 				outcome(msg)
-				time.Sleep(sweepInterval)
+				time.Sleep(scanInterval)
 				synctest.Wait()
 				want := ledger.Stats{InFlight: 1, Live: 1} // the other one, which is offered
 				if name == "nack" {
@@ -67,7 +65,7 @@ func TestOutcome_is_seen_while_nobody_takes_the_next_message(t *testing.T) {
 				}
 				got := r.tracker.Stats()
 				if got.InFlight != want.InFlight || got.Live != want.Live || got.Retrying != want.Retrying {
-					t.Errorf("after one look: %d in flight, %d live, %d retrying; want %d, %d, %d", got.InFlight, got.Live, got.Retrying, want.InFlight, want.Live, want.Retrying)
+					t.Errorf("after one check: %d in flight, %d live, %d retrying; want %d, %d, %d", got.InFlight, got.Live, got.Retrying, want.InFlight, want.Live, want.Retrying)
 				}
 				r.drain()
 				await()
@@ -78,9 +76,9 @@ func TestOutcome_is_seen_while_nobody_takes_the_next_message(t *testing.T) {
 
 func TestOutcome_is_seen_at_once_when_nothing_else_can_be_delivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := sweptRun(t, 2)
+		r := scannedRun(t, 2)
 		await := r.delivering()
-		first, second := <-r.sub.output, <-r.sub.output
+		first, second := <-r.taker.dest.output, <-r.taker.dest.output
 		synctest.Wait()
 		second.Ack()
 		synctest.Wait()
@@ -99,19 +97,20 @@ func TestOutcome_is_seen_at_once_when_nothing_else_can_be_delivered(t *testing.T
 
 func TestOutcome_of_a_quick_handler_is_seen_while_the_leader_is_in_a_slow_one(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := sweptRun(t, 2)
+		r := scannedRun(t, 2)
 		release := make(chan struct{})
 		calls := 0
-		r.sub.handler = func(*message.Message) error {
+		r.taker.dest.handler = func(*message.Message) error {
 			if calls++; calls == 2 {
 				<-release
 			}
 			return nil
 		}
-		r.leader.quick.Store(quickInARow)
+		leader := newToHandler(r.taker)
+		leader.pace.quick.Store(quickInARow)
 		ended := make(chan struct{})
-		r.startLeader(func() { close(ended) })
-		time.Sleep(2 * sweepInterval)
+		leader.start(func() { close(ended) })
+		time.Sleep(2 * scanInterval)
 		synctest.Wait()
 		if n := r.inFlight(); n != 1 {
 			t.Errorf("%d messages are in flight while one handler runs", n)
@@ -134,8 +133,8 @@ func sentMessages(t *testing.T, r *channelRun, n int) []*message.Message {
 		if !ok {
 			t.Fatal("nothing to deliver")
 		}
-		d, msg := r.messageOf(a, time.Now())
-		if !r.bind(d) {
+		d, msg := r.taker.messageOf(a, time.Now())
+		if !r.taker.bind(d) {
 			t.Fatal("the delivery is not bound")
 		}
 		r.outcomes.note(d, msg)
@@ -144,18 +143,18 @@ func sentMessages(t *testing.T, r *channelRun, n int) []*message.Message {
 	return list
 }
 
-func TestLook_settles_acks_and_leaves_the_others_for_the_next(t *testing.T) {
+func TestCheck_settles_acks_and_leaves_the_others_for_the_next(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := sweptRun(t, 3)
+		r := scannedRun(t, 3)
 		messages := sentMessages(t, r, 3)
 		messages[0].Ack()
 		messages[2].Ack()
-		s := &settler{run: r}
-		if !s.look(passing) || s.look(passing) {
-			t.Error("a look does not tell whether there was an ack")
+		b := new(ackBatch)
+		if !r.outcomes.check(b, passing) || r.outcomes.check(b, passing) {
+			t.Error("a check does not tell whether there was an ack")
 		}
 		if n := r.inFlight(); n != 1 || len(r.outcomes.sent) != 1 || r.outcomes.sent[0].msg != messages[1] {
-			t.Errorf("%d in flight, %d to look at; want the second message alone", n, len(r.outcomes.sent))
+			t.Errorf("%d in flight, %d to check; want the second message alone", n, len(r.outcomes.sent))
 		}
 		if err := messages[0].Context().Err(); !errors.Is(err, context.Canceled) {
 			t.Errorf("the context of an acked message is not over: %v", err)
@@ -163,35 +162,35 @@ func TestLook_settles_acks_and_leaves_the_others_for_the_next(t *testing.T) {
 		if err := messages[1].Context().Err(); err != nil {
 			t.Errorf("the context of a message that is not acked: %v", err)
 		}
-		if n := r.counts[countAcked].Load(); n != 2 {
+		if n := r.metrics.counts[countAcked].Load(); n != 2 {
 			t.Errorf("%d acks were counted", n)
 		}
 	})
 }
 
-func TestLook_gives_a_watcher_to_messages_that_take_long(t *testing.T) {
+func TestCheck_gives_a_watcher_to_messages_that_take_long(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := sweptRun(t, lookAtMost+5)
-		s := &settler{run: r}
+		r := scannedRun(t, checkAtMost+5)
+		b := new(ackBatch)
 		messages := sentMessages(t, r, 2)
-		s.look(sweep)
+		r.outcomes.check(b, scanned)
 		messages = append(messages, sentMessages(t, r, 1)...)
-		s.look(passing) // is no look by time
+		r.outcomes.check(b, passing) // not the scanner's
 		if n := len(r.outcomes.sent); n != 3 {
-			t.Errorf("%d messages are looked at after their first sweep, want 3", n)
+			t.Errorf("%d messages are checked after the scanner's first check, want 3", n)
 		}
-		s.look(sweep)
+		r.outcomes.check(b, scanned)
 		if n := len(r.outcomes.sent); n != 1 {
-			t.Errorf("%d messages are looked at, want the one that has seen a single sweep", n)
+			t.Errorf("%d messages are checked, want the one that has seen one check of the scanner", n)
 		}
-		messages = append(messages, sentMessages(t, r, lookAtMost+1)...)
-		s.look(passing)
-		if n := len(r.outcomes.sent); n != lookAtMost {
-			t.Errorf("%d messages are looked at, want no more than %d", n, lookAtMost)
+		messages = append(messages, sentMessages(t, r, checkAtMost+1)...)
+		r.outcomes.check(b, passing)
+		if n := len(r.outcomes.sent); n != checkAtMost {
+			t.Errorf("%d messages are checked, want no more than %d", n, checkAtMost)
 		}
-		s.look(last)
+		r.outcomes.check(b, last)
 		if n := len(r.outcomes.sent); n != 0 {
-			t.Errorf("%d messages are looked at after the last look", n)
+			t.Errorf("%d messages are checked after the last check", n)
 		}
 		for _, msg := range messages {
 			msg.Ack()
@@ -203,14 +202,14 @@ func TestLook_gives_a_watcher_to_messages_that_take_long(t *testing.T) {
 	})
 }
 
-func TestLook_begins_no_watcher_once_the_channel_is_over(t *testing.T) {
+func TestCheck_begins_no_watcher_once_the_channel_is_over(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := sweptRun(t, 2)
+		r := scannedRun(t, 2)
 		sentMessages(t, r, 1)
 		r.outcomes.close()
 		r.outcomes.watchers.Wait() // an Add after this is a race
 		sentMessages(t, r, 1)
-		(&settler{run: r}).look(last)
+		r.outcomes.check(new(ackBatch), last)
 		if n := len(r.outcomes.sent); n != 0 {
 			t.Errorf("%d messages are kept", n)
 		}
@@ -228,9 +227,9 @@ func TestOutcomes_of_a_channel_that_is_over_are_forgotten(t *testing.T) {
 		t.Fatal("nothing was noted")
 	}
 	o.close()
-	for range lookEvery {
+	for range checkEvery {
 		if o.note(d, msg) || o.noteAcked(d) {
-			t.Error("it is time to look")
+			t.Error("it is time to check")
 		}
 	}
 	if !o.empty() {

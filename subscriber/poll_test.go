@@ -266,7 +266,7 @@ func TestPollBudget_channel_that_ends_wants_nothing_any_more(t *testing.T) {
 			subscribeTo(t, s)
 			time.Sleep(time.Minute)
 			s.mu.Lock()
-			b := &s.subscriptions[0].polls
+			b := &s.subscriptions[0].channels.polls
 			s.mu.Unlock()
 			if n, reads := wanted(b); n != 1 || reads == 0 {
 				t.Error("an idle channel wants to be read")

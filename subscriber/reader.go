@@ -1,6 +1,8 @@
 package subscriber
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,99 +14,122 @@ import (
 )
 
 // idlePosition is how often the position of a channel without records is stored. More
-// often would be of no use to anybody: a restart reads from the last record on and
-// finds nothing again. But the position must not get older than what the table's
-// stream keeps, an hour at least, or the service takes the tunnel for expired.
+// often would be of no use: a restart reads again from the last record, and finds
+// nothing. But the position must not get older than what the table's stream keeps, an
+// hour at least, or the service takes the tunnel for expired.
 const idlePosition = 10 * time.Minute
 
-// throttlePause is the least pause when the service says that it is asked too often.
-const throttlePause = time.Second
+// reader reads the pages of one channel and gives them to the tracker, as long as the
+// window has room. It pauses between reads as poller says, and after failed reads as
+// Config.ReadBackoff says. Its fields belong to the goroutine of read, but for those that
+// do not change.
+//
+// Invariants:
+//   - No read begins once reading has ended.
+//   - Each page is given to the tracker in the order of their tokens, at most once.
+type reader struct {
+	*ownership
+	lane  *ledger.Lane
+	polls *pollBudget
+	fail  func(error) // ends the subscription
 
-// read reads pages from token on and gives them to the tracker, as long as the
-// window has room. It ends at the finish token, with readCtx, or
-// when the channel is lost or of no use.
-func (r *channelRun) read(token string) {
-	decoder := &pageDecoder{origin: ots.Record{
-		Instance: r.sub.cfg.Instance, Table: r.sub.table, Tunnel: r.sub.tunnel, Channel: r.conn.id, Attempt: 1,
-	}}
-	first := true
+	reading context.Context // ends when reading stops: with the ownership, and when it drains
+	stop    context.CancelFunc
+	failed  chan error // capacity 1: reading is given up, because the channel cannot be read
+
+	decoder  pageDecoder
+	poll     *poller
+	patience patience
+	pauses   backoff.BackOff // nil while reads succeed
+	ever     bool            // a read has succeeded
 	// placed is when the tracker was last given a page, and so a position to store. The first
-	// page counts in any case: nothing tells how old the stored position is, and a
+	// page counts in any case: nothing says how old the stored position is, and a
 	// consumer that never runs for idlePosition would never store one.
-	var placed time.Time
-	poll := newPoller(&r.sub.polls, &r.sub.cfg, time.Now())
-	defer poll.rest()
-	var pauses backoff.BackOff // nil while reads succeed
-	var patience patience
-	for {
-		if !r.awaitRoom() {
-			return
-		}
-		p, err := r.readPage(decoder, &patience, token)
+	placed time.Time
+}
+
+func newReader(own *ownership, lane *ledger.Lane, polls *pollBudget, fail func(error)) *reader {
+	r := &reader{
+		ownership: own, lane: lane, polls: polls, fail: fail, failed: make(chan error, 1),
+		decoder: pageDecoder{origin: ots.Record{Instance: own.cfg.Instance, Table: own.table, Tunnel: own.tunnel, Channel: own.id, Attempt: 1}},
+	}
+	r.reading, r.stop = context.WithCancel(own.ctx)
+	return r
+}
+
+// read reads pages, beginning at token. It ends at the finish token, when reading stops, or
+// when the channel is fenced or cannot be read.
+func (r *reader) read(token string) {
+	r.poll = newPoller(r.polls, &r.cfg, time.Now())
+	defer r.poll.rest()
+	for r.awaitRoom() {
+		p, err := r.readPage(token)
 		if err != nil {
-			poll.rest()
-			if pauses == nil {
-				pauses = r.sub.cfg.ReadBackoff()
-			}
-			if !r.readFailed(err, pauses) {
+			r.poll.rest()
+			if !r.readFailed(err) {
 				return
 			}
 			continue
 		}
-		if first || pauses != nil {
-			r.sub.callSucceeded(r.conn.id, "readrecords")
-		}
-		pauses = nil
-		if first {
-			first = false
-			r.session.recovered(r.conn.id, "readrecords")
-		}
-		finish := p.next == tunnel.FinishTag
-		now := time.Now()
-		pause, more := poll.after(p, token, now)
-		r.countPage(p, pause)
-		if len(p.rows) > 0 || finish || now.Sub(placed) >= idlePosition {
-			r.tracker.Add(ledger.Page{Token: p.next, Keys: p.keys, Bytes: int64(p.size), Value: p, Finish: finish})
-			placed = now
-		}
-		r.status.readUpTo(p, pause, more)
-		if finish {
+		r.readSucceeded()
+		pause := r.place(p, token)
+		if p.next == tunnel.FinishTag || !r.pause(pause) {
 			return
 		}
 		token = p.next
-		if !r.pause(pause) {
-			return
-		}
+	}
+}
+
+// awaitPhase waits until OnPhase has returned, which was called because the channel is open:
+// what it prepares is to be ready before the first record is delivered. It is false when
+// reading is to stop.
+func (r *reader) awaitPhase(told <-chan struct{}) bool {
+	late, cancel := context.WithTimeout(r.reading, r.cfg.StuckAfter)
+	defer cancel()
+	select {
+	case <-told:
+		return true
+	case <-late.Done():
+	}
+	if r.reading.Err() != nil {
+		return false
+	}
+	r.logger.Error("Config.OnPhase does not return; the channel is not read before it does", errors.New("called StuckAfter ago, or waiting for earlier calls"), nil)
+	select {
+	case <-told:
+		return true
+	case <-r.reading.Done():
+		return false
 	}
 }
 
 // awaitRoom waits until the window admits one more page.
-func (r *channelRun) awaitRoom() bool {
-	defer r.status.blocked.Store(false)
+func (r *reader) awaitRoom() bool {
+	defer r.metrics.blocked.Store(false)
 	for !r.lane.Admit() {
-		r.status.blocked.Store(true)
+		r.metrics.blocked.Store(true)
 		select {
 		case <-r.lane.Wake():
-		case <-r.readCtx.Done():
+		case <-r.reading.Done():
 			return false
 		}
 	}
-	return r.readCtx.Err() == nil
+	return r.reading.Err() == nil
 }
 
-// readPage makes one read. It is not broken off when reading is to stop, only when the run
+// readPage makes one read. It is not broken off when reading is to stop, only when the ownership
 // ends: a request that is given up takes its connection with it, which the last commit could have had.
-func (r *channelRun) readPage(decoder *pageDecoder, patience *patience, token string) (*page, error) {
-	asked, timeout := time.Now(), patience.timeout(r.sub.endpoint.timeout)
-	defer r.status.calls.begins(asked)()
-	body, err := r.sub.endpoint.read(r.ctx, timeout, &tunnel.ReadRecordRequest{
-		TunnelId: r.sub.tunnelID, ClientId: r.conn.clientID, ChannelId: r.conn.id, Token: token,
+func (r *reader) readPage(token string) (*page, error) {
+	asked, timeout := time.Now(), r.patience.timeout(r.endpoint.timeout)
+	defer r.metrics.calls.begins(asked)()
+	body, err := r.endpoint.read(r.ctx, timeout, &tunnel.ReadRecordRequest{
+		TunnelId: r.tunnelID, ClientId: r.clientID, ChannelId: r.id, Token: token,
 	})
-	patience.note(time.Since(asked), timeout)
+	r.patience.note(time.Since(asked), timeout)
 	if err != nil {
 		return nil, r.channelError("readrecords", err)
 	}
-	p, err := decoder.decode(body)
+	p, err := r.decoder.decode(body)
 	if err != nil {
 		return nil, r.channelError("decode", fmt.Errorf("page at token %s: %w", token, err))
 	}
@@ -112,56 +137,24 @@ func (r *channelRun) readPage(decoder *pageDecoder, patience *patience, token st
 	return p, nil
 }
 
-// readFailed reports whether the read is to be tried again, after a pause.
-func (r *channelRun) readFailed(err error, pauses backoff.BackOff) bool {
-	if r.ctx.Err() != nil { // the read was given up, or does not matter any more
-		return false
+// place gives a page, which was read at token, to the tracker. It returns the pause before the next read.
+func (r *reader) place(p *page, token string) (pause time.Duration) {
+	finish := p.next == tunnel.FinishTag
+	now := time.Now()
+	pause, more := r.poll.after(p, token, now)
+	r.metrics.pageRead(p, pause)
+	if len(p.rows) > 0 || finish || now.Sub(r.placed) >= idlePosition {
+		r.tracker.Add(ledger.Page{Token: p.next, Keys: p.keys, Bytes: int64(p.size), Value: p, Finish: finish})
+		r.placed = now
 	}
-	pause := nextPause(pauses)
-	r.noteError("readrecords", err)
-	switch classify(err) {
-	case lost:
-		r.lost("readrecords", err)
-		return false
-	case fatal:
-		// The tunnel is gone or expired, or the token is refused. The next heartbeat tells
-		// the first two; the channel is given back either way.
-		if r.sub.callFailed(r.conn.id, "readrecords", err) {
-			r.logger.Error("Channel cannot be read any more", err, callFields("readrecords", err))
-		} else {
-			r.logger.Debug("Channel cannot be read any more", callDetail("readrecords", err))
-		}
-		r.session.transport.poke()
-		r.failed <- err
-		return false
-	case gap:
-		r.gap(err)
-		return false
-	case throttled:
-		pause = max(pause, throttlePause)
-	}
-	if r.readCtx.Err() != nil || r.sub.stopping.Err() != nil {
-		return false
-	}
-	if r.sub.callFailed(r.conn.id, "readrecords", err) {
-		r.logger.Error("Read failed; it is tried again", err, callFields("readrecords", err))
-	} else {
-		r.logger.Debug("Read failed; it is tried again", callDetail("readrecords", err))
-	}
-	return r.pause(pause)
+	r.metrics.readUpTo(p, pause, more)
+	return pause
 }
 
 // pause waits; false when reading is to stop.
-func (r *channelRun) pause(d time.Duration) bool {
+func (r *reader) pause(d time.Duration) bool {
 	if d <= 0 {
-		return r.readCtx.Err() == nil
+		return r.reading.Err() == nil
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-r.readCtx.Done():
-		return false
-	}
+	return sleep(r.reading, d)
 }

@@ -2,8 +2,9 @@ package subscriber
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"net/http"
+	"path"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -28,10 +29,10 @@ func (s *session) release() {
 	if id == "" {
 		return
 	}
-	ctx, cancel := s.sub.lastCalls()
+	ctx, cancel := s.lastCalls()
 	defer cancel()
 	tries := 1
-	if s.sub.stopping.Err() != nil {
+	if s.stopping.Err() != nil {
 		tries = releaseTries
 	}
 	pauses := releasePauses()
@@ -41,7 +42,7 @@ func (s *session) release() {
 			return
 		}
 		if tries--; tries == 0 || !sleep(ctx, nextPause(pauses)) {
-			s.sub.noteGhost(id, time.Now().Add(s.sub.cfg.HeartbeatTimeout))
+			s.ghosts.add(id, time.Now().Add(s.cfg.HeartbeatTimeout))
 			s.logger.Info("Could not end the tunnel client at the service; its channels stay with it until HeartbeatTimeout, or until the next session ends it", watermill.LogFields{
 				"client_id": id, "err": fmt.Sprint(err),
 			})
@@ -52,25 +53,11 @@ func (s *session) release() {
 
 func releasePauses() backoff.BackOff { return exponential(200*time.Millisecond, 5*time.Second)() }
 
-// sleep waits for d; false when ctx ends before.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// endGhosts ends the clients of earlier sessions that could not be ended then. As long
-// as the service takes them for alive they hold a share of the channels that nobody
-// reads. It ends with the session.
+// endGhosts ends the clients of earlier sessions that could not be ended then. It ends with the session.
 func (s *session) endGhosts() {
 	pauses := releasePauses()
 	for {
-		ghosts := s.sub.takeGhosts()
+		ghosts := s.ghosts.take()
 		if len(ghosts) == 0 {
 			return
 		}
@@ -81,7 +68,7 @@ func (s *session) endGhosts() {
 			if over, err := s.endClient(s.ctx, id); over {
 				s.logger.Info("Tunnel client of an earlier session ended at the service", watermill.LogFields{"ended": id})
 			} else {
-				s.sub.noteGhost(id, until)
+				s.ghosts.add(id, until)
 				s.logger.Debug("Could not end the tunnel client of an earlier session", watermill.LogFields{"ended": id, "err": fmt.Sprint(err)})
 			}
 		}
@@ -104,7 +91,7 @@ func (s *session) endClient(ctx context.Context, id string) (over bool, err erro
 		return false, fmt.Errorf("shutdown: %w", context.Cause(ctx))
 	}
 	rt := &releaseTransport{
-		workerTransport: newWorkerTransport(ctx, s.sub.endpoint, time.Hour, 2*time.Hour, s.logger),
+		workerTransport: newWorkerTransport(ctx, s.endpoint, time.Hour, 2*time.Hour, s.logger),
 		connect:         connect,
 	}
 	worker, err := s.newWorker(rt, time.Hour)
@@ -120,49 +107,25 @@ func (s *session) endClient(ctx context.Context, id string) (over bool, err erro
 		return true, nil
 	}
 	c := classify(err)
-	return c == lost || c == fatal, err
+	return c == notOurs || c == fatal, err
 }
 
-// noteGhost keeps the id of a client that could not be ended. The service gives it up by itself at until.
-func (s *subscription) noteGhost(id string, until time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ghosts == nil {
-		s.ghosts = make(map[string]time.Time)
+// releaseTransport is the RoundTripper under a worker that only exists to send
+// the shutdown call of a client: the SDK has no other way to make it. It answers connect
+// with the client's id, and heartbeats with no channels.
+type releaseTransport struct {
+	*workerTransport
+	connect []byte
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *releaseTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	switch path.Base(req.URL.Path) {
+	case "connect":
+		return answer(req, http.StatusOK, t.connect), nil
+	case "heartbeat":
+		t.connectedOnce.Do(func() { close(t.connected) })
+		return answer(req, http.StatusOK, nil), nil
 	}
-	s.ghosts[id] = until
-}
-
-// takeGhosts hands the clients that are to be ended to the caller.
-func (s *subscription) takeGhosts() map[string]time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	ghosts := s.ghosts
-	s.ghosts = nil
-	return ghosts
-}
-
-const (
-	// closeGrace is the time for the last calls to the service, counted from the end of
-	// CloseTimeout. With handlersGrace and credentialsGrace it stays below the five
-	// seconds that the documentation promises.
-	closeGrace = 3500 * time.Millisecond
-	// lastCommitTimeout is the part of it for the last commits.
-	lastCommitTimeout = 2500 * time.Millisecond
-)
-
-var errCloseOver = errors.New("CloseTimeout and the time for the last calls are over")
-
-// lastCalls returns a context for calls that end a session. It does not end with the
-// session, and once the subscription stops it ends in time for Close to keep its bound.
-func (s *subscription) lastCalls() (context.Context, context.CancelFunc) {
-	if s.closeOver == nil { // in tests of a session alone
-		return context.WithCancel(context.Background())
-	}
-	return context.WithCancel(s.closeOver)
-}
-
-// boundClose starts the time for the drain and the last calls.
-func (s *subscription) boundClose() {
-	time.AfterFunc(s.cfg.CloseTimeout+closeGrace, func() { s.endClose(errCloseOver) })
+	return t.workerTransport.RoundTrip(req)
 }

@@ -210,7 +210,7 @@ func TestL6_handlers_of_lost_channels_are_bounded_with_Handle(t *testing.T) {
 		if got := stored(t, f); len(got) == 0 || got[len(got)-1] != "t1@1" {
 			t.Errorf("stored %v once the handlers had returned", got)
 		}
-		if n := s.subscriptions[0].strays.Load(); n != 0 {
+		if n := s.subscriptions[0].dest.strays.Load(); n != 0 {
 			t.Errorf("%d strays are counted when all handlers have returned", n)
 		}
 		if err := s.Close(); err != nil {

@@ -2,13 +2,26 @@ package subscriber
 
 import (
 	"context"
+	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
 // retentionMargin is the part of the retention in which the alarm is raised: its last tenth.
 const retentionMargin = 10
+
+// retention is how long the table's stream keeps records, as far as it is known.
+type retention struct {
+	known atomic.Int64 // nanoseconds; 0 while unknown
+	asked bool         // belongs to watchRetention: it was logged that asking failed
+}
+
+func (r *retention) load() time.Duration { return time.Duration(r.known.Load()) }
 
 // watchRetention raises RetentionNear for channels that are so far behind that the
 // log will soon be cut off before they have read it. It looks at positions, not
@@ -24,14 +37,14 @@ func (s *subscription) watchRetention(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if ask && s.retention.Load() == 0 {
+		if ask && s.retention.load() == 0 {
 			ask = s.readRetention(ctx)
 		}
 		for _, a := range s.retentionAlarms(time.Now()) {
 			// As often as other alarms: again when that much more has passed.
 			if now := time.Now(); raised[a.Channel].IsZero() || now.Sub(raised[a.Channel]) >= s.cfg.StuckAfter {
 				raised[a.Channel] = now
-				s.raise(s.logger.With(watermill.LogFields{"channel_id": a.Channel}), &a)
+				s.observer.alarm(s.logger.With(watermill.LogFields{"channel_id": a.Channel}), &a)
 			}
 		}
 	}
@@ -39,7 +52,7 @@ func (s *subscription) watchRetention(ctx context.Context) {
 
 // retentionAlarms returns the alarms that are due, whenever the last ones were raised.
 func (s *subscription) retentionAlarms(now time.Time) (alarms []Alarm) {
-	retention := time.Duration(s.retention.Load())
+	retention := s.retention.load()
 	if retention <= 0 || s.tunnelType == BaseData {
 		return nil
 	}
@@ -72,12 +85,31 @@ func (s *subscription) retentionAlarms(now time.Time) (alarms []Alarm) {
 func (s *subscription) readRetention(ctx context.Context) (again bool) {
 	retention, err := s.endpoint.streamRetention(ctx, s.table)
 	if err != nil {
-		if ctx.Err() == nil && !s.retentionAsked {
+		if ctx.Err() == nil && !s.retention.asked {
 			s.logger.Info("Cannot find out how long the stream keeps records; until that succeeds there is no alarm when they get too old", withStack(watermill.LogFields{"err": err.Error()}, err))
 		}
-		s.retentionAsked = true
+		s.retention.asked = true
 		return true
 	}
-	s.retention.Store(int64(retention))
+	s.retention.known.Store(int64(retention))
 	return false
+}
+
+// streamRetention returns the retention of a table's stream, zero if it has none.
+func (e *endpoint) streamRetention(ctx context.Context, table string) (retention time.Duration, err error) {
+	client := service.TableClient{Endpoint: e.url, Instance: e.instance, Region: e.region, Transport: e.base, Credentials: e.creds, Timeout: e.timeout}
+	err = client.Call(ctx, "DescribeTable", func(sdk *tablestore.TableStoreClient) error {
+		resp, err := sdk.DescribeTable(&tablestore.DescribeTableRequest{TableName: table})
+		if err != nil {
+			return err
+		}
+		if stream := resp.StreamDetails; stream != nil && stream.EnableStream {
+			retention = time.Duration(stream.ExpirationTime) * time.Hour
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("describing table %s: %w", table, err)
+	}
+	return retention, nil
 }

@@ -55,7 +55,7 @@ func (a *alarms) of(kind AlarmKind) (n int) {
 func keeps(s *Subscriber, retention time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.subscriptions[0].retention.Store(int64(retention))
+	s.subscriptions[0].retention.known.Store(int64(retention))
 }
 
 // oldRecord is a record that was written at that time.

@@ -47,14 +47,6 @@ func (s *Subscriber) RPO(ctx context.Context, topic string) (RPO, error) {
 	}, nil
 }
 
-// sinceEpoch makes a time of the service's nanoseconds; its 1970 means "none" [docs/protocol.md, Recovery points].
-func sinceEpoch(ns int64) time.Time {
-	if ns <= 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, ns)
-}
-
 // tunnelID returns the id of the tunnel that a topic is subscribed to, if it is.
 func (s *Subscriber) tunnelID(topic string) string {
 	s.mu.Lock()
@@ -86,4 +78,15 @@ func (s *Subscriber) recoveryPoint(ctx context.Context, op, id string, get func(
 		return nil
 	})
 	return point, err
+}
+
+// metaTimeout bounds what RPO does at the service.
+const metaTimeout = 20 * time.Second
+
+// callContext bounds the calls of a method: by ctx, by Close and in time.
+func (s *Subscriber) callContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, metaTimeout)
+	ctx, end := context.WithCancelCause(ctx)
+	unlink := context.AfterFunc(s.ctx, func() { end(ErrClosed) })
+	return ctx, func() { unlink(); end(nil); cancel() }
 }

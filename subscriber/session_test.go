@@ -18,7 +18,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 
-	"github.com/watermill-ots/watermill-ots/internal/ledger"
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 	"github.com/watermill-ots/watermill-ots/ots"
 )
@@ -406,16 +405,16 @@ func TestL4_closing_drains_commits_and_then_reports_close_within_a_tick(t *testi
 func TestConn_a_late_status_of_a_dropped_conn_starts_nothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeTunnel(0)
-		sub := &subscription{cfg: Config{}.withDefaults(), endpoint: fakeEndpoint(f), ctx: context.Background(), values: context.Background(), window: ledger.NewWindow(1, 1)}
-		c := &conn{session: newSession(sub, watermill.NopLogger{}), id: "c1", clientID: "client-1"}
+		s := sessionOf(subscriptionOf(f, Config{}, nil))
+		c := &conn{session: s, id: "c1", clientID: "client-1"}
 		if !c.Closed() { // the SDK asks when it drops the channel from its table
 			t.Fatal("a conn without a run is not closed")
 		}
 		c.NotifyStatus(&tunnel.ChannelStatus{ChannelId: "c1", Version: 1, Status: protocol.ChannelStatus_OPEN})
 		if c.active() != nil {
 			t.Error("a run was started that nobody can end")
-			c.session.cancel(errSessionOver)
-			c.session.runs.Wait()
+			s.cancel(errSessionOver)
+			s.runs.Wait()
 		}
 	})
 }

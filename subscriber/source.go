@@ -27,5 +27,5 @@ func SourceFromMessage(msg *message.Message) (Source, bool) {
 	if !ok {
 		return Source{}, false
 	}
-	return Source{Channel: d.run.conn.id, Worker: d.run.session.worker}, true
+	return Source{Channel: d.scope.id, Worker: d.scope.worker}, true
 }

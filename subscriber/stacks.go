@@ -14,7 +14,7 @@ const maxStacks = 64 << 10
 // Subscriber.Handle and of a batch. Who reads the output with a loop of his own has none of them.
 var handlerFrames = []string{
 	"watermill-ots/batching.call",
-	"watermill-ots/subscriber.(*channelRun).call",
+	"watermill-ots/subscriber.(*toHandler).call",
 	"watermill/message.(*handler).handleMessage",
 }
 

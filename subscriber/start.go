@@ -8,13 +8,9 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
-	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 
 	"github.com/watermill-ots/watermill-ots/ots"
 )
-
-// initializeTimeout bounds SubscribeInitialize, which has no context that could end it.
-const initializeTimeout = time.Minute
 
 // startContext bounds the calls of a start: by ctx and by Close.
 func (s *Subscriber) startContext(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -91,73 +87,21 @@ func (s *Subscriber) describe(ctx context.Context, table, name string) (info *tu
 	return info, err
 }
 
-// create creates the tunnel that Config.Tunnel describes, unless another process was faster.
-func (s *Subscriber) create(ctx context.Context, table, name string) error {
-	return s.persist(ctx, table+"/"+name, "create", func() error {
-		err := s.endpoint.call(ctx, "create", func(api *tunnel.TunnelApi) error {
-			_, err := api.CreateTunnel(&tunnel.CreateTunnelRequest{
-				TableName: table, TunnelName: name,
-				Type: tunnel.TunnelType(s.cfg.Tunnel.Type), StreamTunnelConfig: s.cfg.Tunnel.stream(),
-			})
-			return err
-		})
-		var se *ots.ServiceError
-		if errors.As(err, &se) && se.Code == tunnel.ErrCodeTunnelExist {
-			return nil
-		}
+// advise adds to an error what can be done about it. A call that ended because ctx,
+// the caller's context, was cancelled or because of Close needs no advice.
+func (s *Subscriber) advise(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) || s.ctx.Err() != nil || errors.Is(err, ErrTunnelType) {
 		return err
-	})
-}
-
-// checkType refuses a tunnel of another type than the configuration asks for. One
-// that names no type takes any.
-func (s *Subscriber) checkType(info *tunnel.TunnelInfo) error {
-	want := s.wantType
-	if want == "" || TunnelType(info.TunnelType) == want {
-		return nil
 	}
-	return fmt.Errorf("%w: the tunnel is of type %s and Config.Tunnel.Type is %s; a tunnel keeps its type: configure %s, or use a tunnel of another name",
-		ErrTunnelType, info.TunnelType, want, info.TunnelType)
-}
-
-// checkTimes logs when a tunnel starts or ends at another time than the configuration says.
-func (s *Subscriber) checkTimes(topic string, info *tunnel.TunnelInfo) {
-	want, have := s.cfg.Tunnel.stream(), info.StreamTunnelConfig
-	if want == nil || TunnelType(info.TunnelType) == BaseData { // nothing is configured, or there is no stream
-		return
-	}
-	if have == nil {
-		have = new(tunnel.StreamTunnelConfig)
-	}
-	fields := watermill.LogFields{"topic": topic}
-	differ := func(name, of, by string) {
-		if of != by {
-			fields["tunnel_"+name], fields["config_"+name] = of, by
+	switch classify(err) {
+	case auth:
+		return fmt.Errorf("%w; check Config.AccessKeyID, AccessKeySecret and SecurityToken (or Config.Credentials)%s, and that the key may use instance %q", err, s.regionAdvice(), s.cfg.Instance)
+	case fatal:
+		if errors.Is(err, ots.ErrTunnelGone) {
+			return fmt.Errorf("%w; check the topic (table/tunnel) and Config.Instance, or create the tunnel with SubscribeInitialize", err)
 		}
+	case retry:
+		return fmt.Errorf("%w; check Config.Endpoint (%s) and that it can be reached from here", err, s.cfg.Endpoint)
 	}
-	differ("start", startText(have), startText(want))
-	differ("end", offsetText(have.EndOffset, "none"), offsetText(want.EndOffset, "none"))
-	if len(fields) > 1 {
-		s.logger.Error("Tunnel starts or ends at another time than Config.Tunnel says; it stays as it is", errTunnelTimes, fields)
-	}
-}
-
-// errTunnelTimes goes with the warning: start and end of a tunnel are fixed at its creation.
-var errTunnelTimes = errors.New("a tunnel keeps the start and the end that it was created with")
-
-// startText tells from when on a tunnel delivers changes.
-func startText(c *tunnel.StreamTunnelConfig) string {
-	if c.Flag == protocol.StartOffsetFlag_EARLIEST {
-		return "earliest"
-	}
-	return offsetText(c.StartOffset, "latest")
-}
-
-// offsetText shows an offset as a time, to the millisecond: SDKs of other languages know
-// no more.
-func offsetText(ns uint64, none string) string {
-	if ns == 0 {
-		return none
-	}
-	return time.Unix(0, int64(ns)).UTC().Truncate(time.Millisecond).Format(time.RFC3339Nano)
+	return err
 }

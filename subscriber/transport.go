@@ -222,6 +222,14 @@ func (e *callError) Unwrap() error { return e.err }
 // errSessionOver is the cause of calls that end because the session ends.
 var errSessionOver = errors.New("the tunnel session is over")
 
+// sinceEpoch turns nanoseconds since 1970, as the service counts, into a time; 0 means "none" [docs/protocol.md, Recovery points].
+func sinceEpoch(ns int64) time.Time {
+	if ns <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
+
 // client returns an SDK tunnel client, for workers, whose requests go through rt.
 func (e *endpoint) client(rt http.RoundTripper) tunnel.TunnelClient {
 	conf := &tunnel.TunnelConfig{Transport: rt}

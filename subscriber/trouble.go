@@ -2,7 +2,6 @@ package subscriber
 
 import (
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
@@ -69,54 +68,6 @@ func causeOf(code string) string {
 	return "the service fails"
 }
 
-// answerLate is after how long a read without an answer counts as failing.
-const answerLate = 5 * time.Second
-
-// callState is what is known of the reads and checkpoints of one channel. Times are
-// in nanoseconds since 1970, 0: none. Reads include the question for the checkpoint
-// to begin with. Any goroutine may ask.
-type callState struct {
-	asked   atomic.Int64 // when the read under way was sent
-	read    atomic.Int64 // when the first failed since the last success
-	commit  atomic.Int64
-	readErr atomic.Pointer[failedState]
-	commErr atomic.Pointer[failedState]
-}
-
-// failedState is the last failure of a kind of call.
-type failedState struct {
-	*Failure
-	class class
-}
-
-// begins notes that a read is under way, until the function is called that it returns.
-func (c *callState) begins(now time.Time) (ends func()) {
-	c.asked.Store(now.UnixNano())
-	return func() { c.asked.Store(0) }
-}
-
-// failed notes a failed call.
-func (c *callState) failed(f *Failure, class class) {
-	since, last := &c.read, &c.readErr
-	if f.Op == "checkpoint" {
-		since, last = &c.commit, &c.commErr
-	}
-	last.Store(&failedState{f, class})
-	since.CompareAndSwap(0, f.Time.UnixNano())
-}
-
-func (c *callState) readSucceeded()   { c.read.Store(0) }
-func (c *callState) commitSucceeded() { c.commit.Store(0) }
-
-// failing returns since when reads and checkpoints fail; zero: they do not.
-func (c *callState) failing(now time.Time) (reads, commits time.Time) {
-	reads, commits = sinceEpoch(c.read.Load()), sinceEpoch(c.commit.Load())
-	if asked := sinceEpoch(c.asked.Load()); reads.IsZero() && !asked.IsZero() && now.Sub(asked) >= answerLate {
-		reads = asked
-	}
-	return reads, commits
-}
-
 // callSum adds up the callers, channels or clients, whose calls of one kind fail.
 type callSum struct {
 	failing, of int
@@ -155,55 +106,6 @@ func (c *callSum) trouble(op, fallback string) *Trouble {
 	}
 	t.Cause = causeOf(t.Code)
 	return t
-}
-
-// troubles returns what fails without success in a subscription whose status is st.
-func (s *subscription) troubles(now time.Time, st *SubscriptionStatus, runs []*channelRun, left map[string]leftChannel) []Trouble {
-	found := []Trouble{}
-	var clients, reads, commits callSum
-	op := "heartbeat"
-	for _, c := range st.Clients {
-		since := c.FailingSince
-		if !c.Connected {
-			since, op = st.disconnectedSince(), "connect"
-		}
-		clients.add(since, c.LastError, false)
-	}
-	if t := clients.trouble(op, codeNetwork); t != nil && (op == "heartbeat" || clients.last != nil) {
-		found = append(found, *t)
-	}
-	for _, r := range runs {
-		state := &r.status.calls
-		read, commit := state.failing(now)
-		last, alone := state.readErr.Load().of(read)
-		reads.add(read, last, alone)
-		last, alone = state.commErr.Load().of(commit)
-		commits.add(commit, last, alone)
-	}
-	for _, l := range left {
-		if l.failing != nil {
-			reads.add(sinceEpoch(l.failingSince), l.failing.Failure, l.failing.alone())
-		}
-	}
-	if t := reads.trouble("readrecords", codeTimeout); t != nil {
-		found = append(found, *t)
-	}
-	if t := commits.trouble("checkpoint", codeTimeout); t != nil {
-		found = append(found, *t)
-	}
-	return found
-}
-
-// alone reports whether the failure counts although other channels succeed: calls that
-// are refused because there are too many may succeed next time.
-func (f *failedState) alone() bool { return f.class != throttled }
-
-// of returns the failure that belongs to a time since when calls fail.
-func (f *failedState) of(since time.Time) (last *Failure, alone bool) {
-	if f == nil || since.IsZero() || f.Time.Before(since) {
-		return nil, !since.IsZero()
-	}
-	return f.Failure, f.alone()
 }
 
 // disconnectedSince is when a client of the subscription was last known to the service.

@@ -76,9 +76,7 @@ func (w *viewWatch) look(ctx context.Context) (next time.Duration) {
 	own, reading := s.ownClients()
 	before := w.suspects
 	w.suspects = v.judge(own, reading, before, max(orphanAfter, 2*w.sub.cfg.MaxPollInterval))
-	s.mu.Lock()
-	s.view = v
-	s.mu.Unlock()
+	s.view.Store(v)
 	w.sayWaiting(v)
 	w.sayOrphans(v)
 	for id, client := range w.suspects {
@@ -96,19 +94,13 @@ func (w *viewWatch) look(ctx context.Context) (next time.Duration) {
 // first that is heard of an outage where there are no channels to read, so
 // heartbeats find out.
 func (s *subscription) viewFailed(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	v := TunnelView{Clients: []ViewClient{}, Channels: []ViewChannel{}}
-	if s.view != nil {
-		v = *s.view
+	if before := s.view.Load(); before != nil {
+		v = *before
 	}
 	v.Error = err.Error()
-	s.view = &v
-	for _, c := range s.clients {
-		if c.session != nil {
-			c.session.transport.poke()
-		}
-	}
+	s.view.Store(&v)
+	s.clients.heartbeatNow()
 }
 
 // ownClients returns the ids of the clients that the service knows, and whether one of

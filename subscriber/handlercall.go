@@ -1,0 +1,87 @@
+package subscriber
+
+import (
+	"errors"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ack"
+)
+
+// handleAside calls a handler in a goroutine of its own, which may have begun late: after
+// the process was suspended, say.
+func (h *toHandler) handleAside(d *delivery, msg *message.Message) {
+	began := time.Now()
+	if h.isOver(began) {
+		return
+	}
+	h.handle(d, msg, h.settle)
+	h.pace.took(time.Since(began))
+}
+
+// handle calls the handler, and ends its message as a message.Router does. It calls settle in any case.
+func (h *toHandler) handle(d *delivery, msg *message.Message, settle func(*delivery, error)) {
+	err := errHandlerExited
+	h.calls.begin()
+	defer h.calls.end()
+	defer func() { settle(d, h.conclude(d, msg, err)) }()
+	err = h.call(msg)
+}
+
+// errHandlerExited is the failure of a handler that ended its goroutine.
+var errHandlerExited = errors.New("handler exited without returning (runtime.Goexit)")
+
+// conclude acks or nacks a message as its handler returned, and returns the
+// failure. An outcome that the handler has set itself stays. A handler whose message
+// was called back or fenced meanwhile has not failed, whatever it returns; while the
+// message's context is alive any error is a failure, one of a cancelled call, too.
+func (h *toHandler) conclude(d *delivery, msg *message.Message, err error) (failure error) {
+	if err != nil && !d.over() {
+		h.handlerFailed(d, msg.UUID, err)
+	}
+	switch {
+	case err == nil && !msg.Ack():
+		failure = d.failure()
+		h.messageNacked(d, msg.UUID, failure)
+		return failure
+	case err != nil && !msg.Nack():
+		return nil
+	}
+	return err
+}
+
+// call calls the handler, which is the user's: it may panic.
+func (h *toHandler) call(msg *message.Message) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = ack.NewPanicError("handler", v)
+		}
+	}()
+	return h.dest.handler(msg)
+}
+
+// strayCheck is the pause between two checks whether strays have returned.
+const strayCheck = 100 * time.Millisecond
+
+// awaitStrays waits while there are too many strays to call another handler, or until
+// nothing is delivered any more.
+func (h *toHandler) awaitStrays() {
+	var said time.Time
+	for h.dest.strays.Load() >= int64(h.cfg.MaxInFlight) && !closed(h.draining) && h.ctx.Err() == nil {
+		if now := time.Now(); now.Sub(said) >= logInterval {
+			said = now
+			h.logger.Error("Handlers of lost channels do not return; no others are called before some of them do", errStrays, watermill.LogFields{"handlers": h.dest.strays.Load()})
+		}
+		timer := time.NewTimer(strayCheck)
+		select {
+		case <-timer.C:
+		case <-h.draining:
+		case <-h.ctx.Done():
+		}
+		timer.Stop()
+	}
+}
+
+var errStrays = errors.New("they go on although the contexts of their messages have ended, and there are MaxInFlight of them")

@@ -1,0 +1,62 @@
+package subscriber
+
+import (
+	"strconv"
+	"unsafe"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ots"
+)
+
+// Keys of the message metadata that an Unmarshaler of this package sets.
+const (
+	MetadataTable     = "ots.table"
+	MetadataTunnel    = "ots.tunnel"
+	MetadataChannel   = "ots.channel"
+	MetadataType      = "ots.type"      // "put", "update" or "delete"
+	MetadataTimestamp = "ots.timestamp" // of the change, microseconds since 1970; absent for base data
+	MetadataKey       = "ots.key"       // the primary key's values as a JSON array, in key order
+)
+
+// copies reports whether an Unmarshaler is known to keep nothing of a Record,
+// nor of the slices and strings in it, in the messages that it makes.
+func copies(u ots.Unmarshaler) bool {
+	switch u.(type) {
+	case JSON, Raw, None, CloudEvents, Debezium:
+		return true
+	}
+	return false
+}
+
+// setMetadata sets the metadata that every message of a record has.
+func setMetadata(msg *message.Message, r *ots.Record) {
+	setMetadataIn(msg, r, make([]byte, 0, 64))
+}
+
+// setMetadataIn is setMetadata with the memory for the texts that have to be
+// made: they are appended to scratch, whose spare capacity the caller gives away.
+func setMetadataIn(msg *message.Message, r *ots.Record, scratch []byte) {
+	from := len(scratch)
+	if !r.Sequence.IsZero() {
+		scratch = strconv.AppendInt(scratch, r.Sequence.Timestamp, 10)
+	}
+	key := len(scratch)
+	scratch = r.AppendKeyText(scratch)
+	setMetadataTexts(msg, r, r.Type, textOf(scratch[from:key]), textOf(scratch[key:]))
+}
+
+// setMetadataTexts sets the metadata of a record of the given origin. Without a timestamp there is none.
+func setMetadataTexts(msg *message.Message, origin *ots.Record, typ ots.RecordType, timestamp, key string) {
+	msg.Metadata[MetadataTable] = origin.Table
+	msg.Metadata[MetadataTunnel] = origin.Tunnel
+	msg.Metadata[MetadataChannel] = origin.Channel
+	msg.Metadata[MetadataType] = typ.String()
+	if timestamp != "" {
+		msg.Metadata[MetadataTimestamp] = timestamp
+	}
+	msg.Metadata[MetadataKey] = key
+}
+
+// textOf is b as a string without a copy: nobody may write to b any more.
+func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
