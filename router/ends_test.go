@@ -314,7 +314,7 @@ func TestATunnelThatCannotBeMadeAnewEndsItsPipeline(t *testing.T) {
 		bed.Emulator.Inject(emulator.Fault{Operation: "tunnel/create", Code: "OTSNoPermissionAccess"})
 		deleteTunnel(t, bed, doomed)
 		p.wantDoomed(t, ots.ErrAuth)
-		if !strings.Contains(p.log.text(), "Start failed; it is tried again") {
+		if !strings.Contains(p.log.text(), "Start failed; retrying") {
 			t.Error("it was not retried")
 		}
 	})
@@ -328,7 +328,7 @@ func TestCloseDoesNotWaitForATunnelToBeMadeAnew(t *testing.T) {
 	p.awaitRunning(t)
 	bed.Emulator.Inject(emulator.Fault{Operation: "tunnel/create", Code: "OTSServerBusy", Times: -1})
 	deleteTunnel(t, bed, doomed)
-	testbed.Eventually(t, 20*time.Second, "it is tried", func() bool { return strings.Contains(p.log.text(), "Start failed; it is tried again") })
+	testbed.Eventually(t, 20*time.Second, "it is tried", func() bool { return strings.Contains(p.log.text(), "Start failed; retrying") })
 	began := time.Now()
 	if err := p.Close(); !errors.Is(err, ots.ErrTunnelGone) {
 		t.Errorf("Close returned %v", err)

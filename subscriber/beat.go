@@ -119,7 +119,7 @@ func reportOf(req *http.Request) (string, error) {
 }
 
 // channelsOf returns the channels of a heartbeat's answer in a canonical form: the
-// service may list the same ones in another order each time, which is no news. A body
+// service may list the same ones in another order each time, which is not news. A body
 // that does not decode stands for itself: the SDK reports what is wrong with it.
 func channelsOf(body []byte) string {
 	var hb protocol.HeartbeatResponse

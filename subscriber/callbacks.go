@@ -9,8 +9,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/ack"
 )
 
-// callbacks calls one of the user's functions (OnPhase, OnAlarm), one call after the
-// other, in a goroutine of its own. So a function that is slow, panics, ends its
+// callbacks calls one of the user's functions (OnPhase, OnAlarm), one call at a time and in
+// order, in a goroutine of its own. So a function that is slow, panics, ends its
 // goroutine or calls Close holds up nothing but its own next call. Safe for
 // concurrent use; the zero value is ready.
 //
@@ -33,7 +33,7 @@ type callback struct {
 // maxCallbacks bounds the calls that wait for one that does not return.
 const maxCallbacks = 256
 
-// enqueue makes a call in its turn. made is closed when it has returned. It is false if
+// enqueue adds a call, which is made in its turn. made is closed when it has returned. It is false if
 // there are too many waiting calls.
 func (c *callbacks) enqueue(logger watermill.LoggerAdapter, name string, call func()) (made <-chan struct{}, ok bool) {
 	done := make(chan struct{})
@@ -51,7 +51,7 @@ func (c *callbacks) enqueue(logger watermill.LoggerAdapter, name string, call fu
 }
 
 // start starts the goroutine that makes the calls. When one of them ends the
-// goroutine (runtime.Goexit), another goroutine goes on.
+// goroutine (runtime.Goexit), another goroutine takes over.
 func (c *callbacks) start(logger watermill.LoggerAdapter, name string) {
 	c.calling.Go(func() { // ends when no call waits; the user's code is in it
 		over := false
@@ -92,7 +92,7 @@ func (c *callbacks) next(logger watermill.LoggerAdapter, name string) (more bool
 	}()
 	next.call()
 	returned = true
-	return true // the next look tells
+	return true // the next call of next finds out
 }
 
 // giveUp drops the calls that wait: the subscription is over, and the call before them

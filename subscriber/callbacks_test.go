@@ -101,7 +101,7 @@ func TestAlarm_of_many_stuck_handlers_is_one_with_their_count_keys_and_stack(t *
 				}
 				release := make(chan struct{})
 				end := subscribe(t, s, release)
-				time.Sleep(DefaultStuckAfter + DefaultStuckAfter/looksPerStuck + time.Second)
+				time.Sleep(DefaultStuckAfter + DefaultStuckAfter/checksPerStuck + time.Second)
 				all := alarms.get()
 				if len(all) != 1 {
 					t.Fatalf("%d alarms of %d handlers that hang, want one", len(all), n)

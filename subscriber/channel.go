@@ -79,7 +79,7 @@ func (r *channelRun) main() runEnd {
 	r.deliverer.over()
 	r.outcomes.close()
 	if !endsWithin(&r.outcomes.watchers, handlersGrace/2) {
-		r.logger.Error("Config.NackBackoff or Config.OnAck goes on although the channel is over; it is left alone", context.Cause(r.ctx), nil)
+		r.logger.Error("Config.NackBackoff or Config.OnAck has not returned although the channel is over; no longer waiting for it", context.Cause(r.ctx), nil)
 	}
 	r.lane.Close()
 	if n := r.tracker.Uncommitted(); n > 0 {
@@ -154,7 +154,7 @@ func (r *channelRun) live() (end runEnd, unreadable bool) {
 }
 
 // finish commits the finish token: TERMINATED may be reported only when it is
-// stored (law L5). There is no hurry: without it the channel comes back.
+// stored (law L5). Nothing is urgent: without it the channel comes back.
 func (r *channelRun) finish() runEnd {
 	switch {
 	case r.committer.commitEnd():

@@ -79,7 +79,7 @@ func (r *channelRun) opened(base bool) (told <-chan struct{}) {
 // session, and Close, would wait for it. It can change nothing any more.
 func (r *channelRun) awaitLoops(loops *sync.WaitGroup) {
 	if !endsWithin(loops, handlersGrace) {
-		r.logger.Error("The Unmarshaler goes on although its channel is over; it is left alone", context.Cause(r.ctx), nil)
+		r.logger.Error("The Unmarshaler has not returned although its channel is over; no longer waiting for it", context.Cause(r.ctx), nil)
 	}
 }
 
@@ -96,8 +96,8 @@ func (r *channelRun) rest() bool {
 }
 
 // pauseReopening waits before a channel that cannot be read is given back: the
-// service hands it out again at once, and a fault that lasts would make it go
-// round at the speed of the ticks. op is the call that fails.
+// service hands it out again at once, and with a fault that lasts it would be given back and opened at
+// the speed of the ticks. op is the call that fails.
 func (r *channelRun) pauseReopening(op string) {
 	r.metrics.reopening.Store(true)
 	timer := time.NewTimer(r.reopen.refused(r.id, op))

@@ -45,11 +45,11 @@ func (c *committer) callFailed(op string, err error) {
 	case begins && over: // there may be no time for another try
 		c.logger.Error("Channel call failed while the channel drains", told, callFields(op, err))
 	case begins:
-		c.logger.Error("Channel call failed; it is tried again", told, callFields(op, err))
+		c.logger.Error("Channel call failed; retrying", told, callFields(op, err))
 	case over:
 		c.logger.Debug("Channel call failed while the channel drains", callDetail(op, told))
 	default:
-		c.logger.Debug("Channel call failed; it is tried again", callDetail(op, told))
+		c.logger.Debug("Channel call failed; retrying", callDetail(op, told))
 	}
 }
 

@@ -46,7 +46,7 @@ func (s *Subscriber) checkTimes(topic string, info *tunnel.TunnelInfo) {
 // errTunnelTimes goes with the warning: start and end of a tunnel are fixed at its creation.
 var errTunnelTimes = errors.New("a tunnel keeps the start and the end that it was created with")
 
-// startText tells from when on a tunnel delivers changes.
+// startText is the time since which a tunnel delivers changes.
 func startText(c *tunnel.StreamTunnelConfig) string {
 	if c.Flag == protocol.StartOffsetFlag_EARLIEST {
 		return "earliest"

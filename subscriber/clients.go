@@ -16,18 +16,18 @@ type clients struct {
 	tally tally        // of sessions that have ended
 }
 
-// clientSlot is one of the tunnel clients, which has one session after the other.
+// clientSlot is one of the tunnel clients. It has one session at a time.
 type clientSlot struct {
 	session   *session // nil between sessions
 	sessions  int      // begun so far
 	lastError *Failure
-	lastBeat  time.Time // when the last heartbeat of sessions before was sent that was answered
+	lastBeat  time.Time // when the last answered heartbeat of earlier sessions was sent
 }
 
 // clientName names a tunnel client among those whose calls fail.
 func clientName(n int) string { return fmt.Sprintf("worker %d", n) }
 
-// sessionBegins notes the session of client n of so many.
+// sessionBegins notes the session of client n. of is the number of clients.
 func (c *clients) sessionBegins(n, of int, s *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -45,7 +45,7 @@ func (o *offer) recheck() {
 // a batching middleware may tell the subscriber.
 //
 // As a context it has the values of Subscribe's context, and ends with the
-// delivery. What a cancellable context needs is made when somebody asks for it: most
+// delivery. What a cancellable context needs is made when it is asked for: most
 // handlers never do.
 //
 // Invariants:
@@ -59,13 +59,13 @@ type delivery struct {
 	changed int64         // change time of the record, µs since 1970; 0 for base data
 	at      time.Duration // when its turn came, since the subscription started
 
-	record atomic.Pointer[ots.Record] // nil until somebody asks for it
+	record atomic.Pointer[ots.Record] // nil until it is asked for
 
 	mu      sync.Mutex
 	ended   error
 	inner   context.Context // nil until it is needed
 	end     context.CancelCauseFunc
-	done    chan struct{} // nil unless WillWait was called before anybody asked for Done
+	done    chan struct{} // nil unless WillWait was called before Done
 	trouble *trouble      // nil when all goes well
 }
 
@@ -73,7 +73,7 @@ type delivery struct {
 // outside of its handler. delivery.mu guards it.
 type trouble struct {
 	cause   error         // the cause given to the first CallBack
-	alarms  int           // how many times the watchdog reported StuckAfter
+	alarms  int           // alarms raised because it took longer than StuckAfter
 	parked  bool          // it waits for something other than its handler
 	resumed time.Duration // when that ended, since the subscription started
 }
@@ -129,7 +129,7 @@ func (d *delivery) recordOf() *ots.Record {
 	}
 	rec := d.attempt.Page().(*page).record(d.attempt.Index())
 	rec.Attempt, rec.UUID = d.attempt.Number(), d.uuid
-	if !d.record.CompareAndSwap(nil, rec) { // somebody was faster
+	if !d.record.CompareAndSwap(nil, rec) { // another goroutine was faster
 		return d.record.Load()
 	}
 	return rec
@@ -160,7 +160,7 @@ func (d *delivery) Done() <-chan struct{} {
 	return d.materialize().Done()
 }
 
-// WillWait makes Done a plain channel, if nobody has asked for it yet. That is
+// WillWait makes Done a plain channel, if Done was not called yet. That is
 // cheaper than a cancellable context, but package context needs a goroutine for
 // each child that it ties to it.
 func (d *delivery) WillWait() {

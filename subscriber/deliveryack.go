@@ -13,7 +13,7 @@ import (
 // Key is the ordering key; empty when the subscription is Unordered.
 func (d *delivery) Key() string { return d.attempt.Key() }
 
-// HandOff lets the next record of the key be delivered.
+// HandOff allows the next record of the key to be delivered.
 func (d *delivery) HandOff() { d.scope.tracker.HandOff(d.attempt) }
 
 // Begin says that the message's batch runs.

@@ -12,7 +12,7 @@
 //
 //   - No loss: a checkpoint is stored only when every record before it was
 //     acked. A crash at any moment loses nothing.
-//   - Few duplicates: after a restart only records come again that were in
+//   - Few duplicates: after a restart only records are redelivered that were in
 //     flight, or acked since the last checkpoint. A message's UUID is the same
 //     on every delivery of the same record, in every process.
 //   - Order: with OrderByKey, the default, records of one primary key are
@@ -24,7 +24,7 @@
 //   - Clean end: when Subscribe's context ends, or at Close, reading stops,
 //     messages that are out may be settled for CloseTimeout, what was acked is
 //     committed, the clients are ended at the service, and the output is closed.
-//   - A message that fails comes again after NackBackoff, for as long as it
+//   - A failed message is redelivered after NackBackoff, for as long as it
 //     takes. It holds back its own key and the checkpoint, nothing else.
 //
 // # What is not
@@ -50,7 +50,7 @@
 // is busy, throttles, cannot be reached or does not answer in time, Subscribe tries again
 // with backoff, which it logs once, until it succeeds, its context ends or Close is called.
 //
-// Later, calls that fail are tried again with backoff, without limit, and logged. A lost
+// Later, failed calls are retried with backoff, without limit, and logged. A lost
 // session is connected again. A tunnel that is deleted or
 // expired closes the output; Err tells why.
 //
@@ -62,11 +62,11 @@
 //
 // # Watching
 //
-// Status tells what goes on: clients, channels with their lag and what they have
+// Status shows the current state: clients, channels with their lag and what they have
 // in flight, the records that fail and why, the calls that fail without success
 // (Trouble), and counters of everything. It also has the tunnel as the service sees it
 // (TunnelView): who reads each channel, in this process or in others, and which
-// channels nobody reads. RPO asks the service for its own view. Packages metrics and health show them to
-// Prometheus, to a kubelet and to people; OnPhase, OnAlarm and OnAck in Config are told as
+// channels are not read. RPO asks the service for its own view. Packages metrics and health show them to
+// Prometheus, to a kubelet and to people; OnPhase, OnAlarm and OnAck in Config are called as
 // things happen.
 package subscriber

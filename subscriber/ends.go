@@ -36,7 +36,7 @@ func (e *endedSubscriptions) status() SubscriptionStatus {
 }
 
 // refused keeps, for Status, that a tunnel could not be subscribed to because it is
-// gone or expired: the program may go on with other tunnels. Err does not return it,
+// gone or expired: the program may continue with other tunnels. Err does not return it,
 // because the caller has the error.
 func (s *Subscriber) refused(topic string, err error) {
 	if !errors.Is(err, ots.ErrTunnelGone) && !errors.Is(err, ots.ErrTunnelExpired) {

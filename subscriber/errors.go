@@ -36,8 +36,8 @@ var (
 	// ErrChannelLost is the cancellation cause of a message's context when its
 	// channel went to another client or the session ended: whatever its
 	// handler does, the record is delivered again elsewhere.
-	// It wraps context.Canceled, so that nobody takes what a handler returns then for
-	// a failure of the message: neither the Router's log nor a PoisonQueue that asks.
+	// It wraps context.Canceled, so that what a handler returns then is not taken for a failure
+	// of the message: neither by the Router's log nor by a PoisonQueue that asks.
 	// This package does not look for it in what a handler returns: the message's
 	// context says whether it was cancelled.
 	ErrChannelLost = fmt.Errorf("tunnel channel lost: %w", context.Canceled)
@@ -69,8 +69,8 @@ func (e *ChannelError) Error() string {
 // Unwrap returns the cause.
 func (e *ChannelError) Unwrap() error { return e.Err }
 
-// class says what an error of a call means for its caller. There is no class for
-// calls that we gave up ourselves: their own context says that. An error that
+// class says what an error of a call means for its caller. Calls that this process gave up
+// itself have no class: their own context says that. An error that
 // wraps context.Canceled may come from a transport or a CredentialsProvider whose
 // own call was cancelled, and is as good a reason to retry as any other.
 type class = service.Class

@@ -11,7 +11,7 @@ type PhaseKind uint8
 
 // The kinds of phases.
 const (
-	// ChannelOpened: this subscription reads the channel from here on.
+	// ChannelOpened: this subscription reads the channel now.
 	ChannelOpened PhaseKind = iota + 1
 	// StreamStarted: the base data of a BaseAndStream tunnel is done: every row
 	// was delivered and acked, by this or another consumer of the tunnel. It
@@ -53,7 +53,7 @@ const (
 	// HandlerStuck: a message was neither acked nor nacked for StuckAfter. Its
 	// key, and the checkpoint, stand still.
 	HandlerStuck AlarmKind = iota + 1
-	// OutputStuck: nobody took the next message from the output for StuckAfter.
+	// OutputStuck: the next message was not taken from the output for StuckAfter.
 	OutputStuck
 	// RetentionNear: the oldest record that is not acked will soon be older than
 	// what the table's stream keeps. A consumer that falls behind further loses
@@ -131,5 +131,5 @@ type Acked struct {
 	Attempt  int           // of the delivery that was acked, from 1
 	Changed  time.Time     // when the record was written, by the service's clock; zero for base data
 	Delay    time.Duration // from then to the ack, not negative; 0 for base data
-	Handling time.Duration // from when the message was offered to the output to when its ack was seen, which may be 2 ms late
+	Handling time.Duration // from the offer of the message to the output until its ack was seen, which may be 2 ms late
 }

@@ -155,7 +155,7 @@ func TestHandle_logs_an_outage_of_the_sink_in_a_few_lines(t *testing.T) {
 		time.Sleep(time.Minute)
 		nacked := s.Status().Subscriptions[0].Totals.Nacked
 		full := linesOf(logger, watermill.ErrorLogLevel, "Handler returned error")
-		many := linesOf(logger, watermill.ErrorLogLevel, "Handlers go on failing; their messages come again")
+		many := linesOf(logger, watermill.ErrorLogLevel, "Handlers still fail; their messages are redelivered")
 		again := linesOf(logger, watermill.InfoLogLevel, "Handlers succeed again")
 		if len(full) != fullFailures || len(many) != 10 || len(again) != 1 || nacked < 20*600 {
 			t.Fatalf("%d failures: %d lines in full, %d with a count, %d ends", nacked, len(full), len(many), len(again))
@@ -205,8 +205,8 @@ func TestUnmarshaler_that_refuses_everything_makes_a_few_lines(t *testing.T) {
 		time.Sleep(2*time.Minute + 30*time.Second)
 		refusing.Store(false)
 		time.Sleep(time.Minute)
-		full := linesOf(logger, watermill.ErrorLogLevel, "Record was refused by the Unmarshaler; it is tried again")
-		many := linesOf(logger, watermill.ErrorLogLevel, "The Unmarshaler goes on refusing records; they are tried again")
+		full := linesOf(logger, watermill.ErrorLogLevel, "Record was refused by the Unmarshaler; retrying")
+		many := linesOf(logger, watermill.ErrorLogLevel, "The Unmarshaler still refuses records; they are retried")
 		again := linesOf(logger, watermill.InfoLogLevel, "The Unmarshaler takes records again")
 		if len(full) != fullFailures || len(many) != 2 || len(again) != 1 {
 			t.Errorf("%d lines in full, %d with a count, %d ends", len(full), len(many), len(again))

@@ -54,14 +54,14 @@ func (l *failureLogs) handlerFailed(r failedRecord, err error) {
 func (l *failureLogs) messageNacked(r failedRecord, cause error) {
 	full, many := l.handlers.failed(r.record.KeyText(), r.attempt.Number(), time.Now())
 	if full {
-		r.logger.Error("Message nacked; it comes again", cause, withStack(recordFields(r.record, r.attempt), cause).Add(watermill.LogFields{"message_uuid": r.uuid}))
+		r.logger.Error("Message nacked; it is redelivered", cause, withStack(recordFields(r.record, r.attempt), cause).Add(watermill.LogFields{"message_uuid": r.uuid}))
 	}
 	l.handlersKeepFailing(cause, many)
 }
 
 func (l *failureLogs) handlersKeepFailing(err error, many *failureLine) {
 	if many != nil {
-		l.logger.Error("Handlers go on failing; their messages come again", err, many.fields())
+		l.logger.Error("Handlers still fail; their messages are redelivered", err, many.fields())
 	}
 }
 
@@ -70,12 +70,12 @@ func (l *failureLogs) refused(r failedRecord, err error) {
 	fields := withStack(recordFields(r.record, r.attempt), err)
 	full, many := l.unmarshaler.failed(r.record.KeyText(), r.attempt.Number(), time.Now())
 	if full {
-		r.logger.Error("Record was refused by the Unmarshaler; it is tried again", err, fields)
+		r.logger.Error("Record was refused by the Unmarshaler; retrying", err, fields)
 		return
 	}
-	r.logger.Debug("Record was refused by the Unmarshaler; it is tried again", fields.Add(watermill.LogFields{"err": err.Error()}))
+	r.logger.Debug("Record was refused by the Unmarshaler; retrying", fields.Add(watermill.LogFields{"err": err.Error()}))
 	if many != nil {
-		l.logger.Error("The Unmarshaler goes on refusing records; they are tried again", err, many.fields())
+		l.logger.Error("The Unmarshaler still refuses records; they are retried", err, many.fields())
 	}
 }
 

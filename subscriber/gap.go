@@ -8,7 +8,7 @@ import (
 )
 
 // GapError says that changes of a table are lost: the service has deleted a part of the
-// stream's log that a channel had yet to read. It ends the subscription, since to go on
+// stream's log that a channel had yet to read. It ends the subscription, since to continue
 // would hide the loss. errors.Is finds ots.ErrGap in it.
 type GapError struct {
 	Table, Tunnel, Channel string
@@ -20,7 +20,7 @@ type GapError struct {
 	Err error // the service's answer
 }
 
-// Error says what is lost and how to go on.
+// Error says what is lost and what to do.
 func (e *GapError) Error() string {
 	since := ""
 	if !e.Position.IsZero() {

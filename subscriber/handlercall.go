@@ -85,10 +85,10 @@ func (h *toHandler) awaitStrays() {
 	}
 }
 
-var errStrays = errors.New("they go on although the contexts of their messages have ended, and there are MaxInFlight of them")
+var errStrays = errors.New("they still run although the contexts of their messages have ended, and there are MaxInFlight of them")
 
 // strayCount counts the calls of one channel's handler (of Handle) that have not
-// returned. Those that go on when the channel is over are strays: such a handler does not
+// returned. Those that still run when the channel is over are strays: such a handler does not
 // heed its message's context. Each lost session may leave as many behind as fit into the
 // window, so the subscription counts them, and while there are MaxInFlight of them no
 // further handler is called (law L6).

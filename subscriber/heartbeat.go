@@ -22,7 +22,7 @@ func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 	now := time.Now()
 	due := t.due.Swap(false)
 	switch {
-	case t.ctx.Err() != nil: // or the worker would go on ticking until the deadline
+	case t.ctx.Err() != nil: // or the worker would continue to tick until the deadline
 		return resourceGone(req, context.Cause(t.ctx).Error()), nil
 	case t.lease.over(now):
 		return resourceGone(req, t.lapsed().Error()), nil

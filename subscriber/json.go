@@ -27,7 +27,7 @@ import (
 // to say; base data has no timestamp and no sequence. Integers are exact (use
 // json.Number where they may exceed 2^53), binary values are base64 (standard
 // alphabet, padded), doubles that JSON cannot hold are the strings "NaN",
-// "Infinity" and "-Infinity", and bytes of a string that are no UTF-8 become U+FFFD.
+// "Infinity" and "-Infinity", and bytes of a string that are not UTF-8 become U+FFFD.
 type JSON struct{}
 
 var _ ots.Unmarshaler = JSON{}
@@ -253,7 +253,7 @@ func appendDeletedVersions(b []byte, cells []ots.Cell) []byte {
 }
 
 // appendString writes s as encoding/json does with SetEscapeHTML(false): <, >
-// and & are left alone, as payloads are no HTML.
+// and & are left alone, as payloads are not HTML.
 func appendString(b []byte, s string) []byte { return ots.StringValue(s).AppendJSON(b) }
 
 // fromWire converts a decoded value without copying its data. Kinds that only

@@ -84,7 +84,7 @@ func TestView_lag_is_that_of_channels_that_are_still_to_be_read(t *testing.T) {
 func TestOrphans_are_told_of_until_somebody_reads_them(t *testing.T) {
 	logger := watermill.NewCaptureLogger()
 	w := &viewWatch{sub: &subscription{logger: logger, sessionConfig: sessionConfig{tunnelInfo: &tunnelInfo{cfg: Config{HeartbeatTimeout: 300 * time.Second}}}}}
-	const again = "Somebody reads every channel of the tunnel again"
+	const again = "Every channel of the tunnel is read again"
 	for _, step := range []struct {
 		is    ViewState
 		errs  int // lines so far

@@ -23,7 +23,7 @@ func sdkLogConfig() *zap.Config {
 
 // sdkLogWriter turns the SDK's JSON log lines into Watermill's. The SDK reports
 // each step of its channels at Info; here these are details of ours, at Trace.
-// Its errors are Debug, because whoever made the call gets and reports the same error.
+// Its errors are Debug, because the caller gets and reports the same error.
 type sdkLogWriter struct{ logger watermill.LoggerAdapter }
 
 var _ zapcore.WriteSyncer = sdkLogWriter{}

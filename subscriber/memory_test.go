@@ -171,9 +171,9 @@ func TestL6_idle_channel_pins_no_page(t *testing.T) {
 	}
 }
 
-func TestL6_records_of_different_pages_share_no_slab(t *testing.T) {
+func TestL6_records_of_different_pages_share_no_block(t *testing.T) {
 	bodies := make(map[weak.Pointer[byte]]int)
-	decoder := recordDecoder{slab: slabCells}
+	decoder := recordDecoder{block: blockCells}
 	kept := new(ots.Record)
 	for n := range 10 { // one behind the other, as when the deliverer never waits
 		p := mustDecode(t, wirePage("n", nil, benchWire(3, 2)...))

@@ -58,5 +58,5 @@ func setMetadataTexts(msg *message.Message, origin *ots.Record, typ ots.RecordTy
 	msg.Metadata[MetadataKey] = key
 }
 
-// textOf is b as a string without a copy: nobody may write to b any more.
+// textOf is b as a string without a copy: b must not be written to any more.
 func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

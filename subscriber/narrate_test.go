@@ -50,7 +50,7 @@ func TestLog_tells_of_the_connection_and_of_a_drain_every_five_seconds(t *testin
 // TestLog_of_every_way_a_handler_fails: with a message.Router its own line has no key.
 func TestLog_has_the_key_of_a_failure_in_every_path(t *testing.T) {
 	sinkDown := errors.New("the sink is down")
-	const nacked, returned = "Message nacked; it comes again", "Handler returned error"
+	const nacked, returned = "Message nacked; it is redelivered", "Handler returned error"
 	for name, c := range map[string]struct {
 		consume func(t *testing.T, s *Subscriber)
 		line    string
@@ -102,8 +102,8 @@ func TestLog_of_nacks_in_an_outage_is_limited(t *testing.T) {
 		time.Sleep(3*time.Minute + 30*time.Second)
 		_ = closeWithin(t, s, 20*time.Second)
 		<-nacking
-		full := linesOf(logger, watermill.ErrorLogLevel, "Message nacked; it comes again")
-		many := linesOf(logger, watermill.ErrorLogLevel, "Handlers go on failing; their messages come again")
+		full := linesOf(logger, watermill.ErrorLogLevel, "Message nacked; it is redelivered")
+		many := linesOf(logger, watermill.ErrorLogLevel, "Handlers still fail; their messages are redelivered")
 		if len(full) != fullFailures || len(many) != 3 {
 			t.Errorf("%d lines in full, %d with a count", len(full), len(many))
 		}
@@ -163,7 +163,7 @@ func TestLog_of_a_nack_that_the_log_has_already_is_not_repeated(t *testing.T) {
 		if lines := logger.Captured()[watermill.ErrorLogLevel]; len(lines) != 0 {
 			t.Errorf("logged %+v", lines)
 		}
-		if lines := linesOf(logger, watermill.DebugLogLevel, "Message nacked; it comes again"); len(lines) != 1 {
+		if lines := linesOf(logger, watermill.DebugLogLevel, "Message nacked; it is redelivered"); len(lines) != 1 {
 			t.Errorf("logged at Debug %+v", lines)
 		}
 	})

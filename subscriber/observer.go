@@ -45,9 +45,9 @@ func (o *observer) callFailed(caller, op string, err error) (begins bool) {
 	begins, line := o.outages.failed(failedCallOf(op, err), caller, time.Now())
 	switch {
 	case line != nil && o.isStopping():
-		o.logger.Error("Calls go on failing while the subscription ends", err, line.fields())
+		o.logger.Error("Calls still fail while the subscription ends", err, line.fields())
 	case line != nil:
-		o.logger.Error("Calls go on failing; they are tried again", err, line.fields())
+		o.logger.Error("Calls still fail; retrying", err, line.fields())
 	}
 	return begins
 }
@@ -68,7 +68,7 @@ func (o *observer) phase(logger watermill.LoggerAdapter, p Phase) (told <-chan s
 	}
 	told, ok := o.phases.enqueue(o.logger, "Config.OnPhase", func() { f(p) })
 	if !ok {
-		logger.Error("A callback of the configuration does not return: it is not told of this", errors.New("too many calls wait"), watermill.LogFields{"callback": "Config.OnPhase", "phase": p.Kind.String()})
+		logger.Error("A callback of the configuration does not return; it is not called for this", errors.New("too many calls wait"), watermill.LogFields{"callback": "Config.OnPhase", "phase": p.Kind.String()})
 		return closedChannel
 	}
 	return told
@@ -95,7 +95,7 @@ func (o *observer) alarm(logger watermill.LoggerAdapter, a *Alarm) {
 	}
 	told := *a
 	if _, ok := o.alarms.enqueue(logger, "Config.OnAlarm", func() { f(told) }); !ok {
-		logger.Error("A callback of the configuration does not return: it is not told of this", a, watermill.LogFields{"callback": "Config.OnAlarm"})
+		logger.Error("A callback of the configuration does not return; it is not called for this", a, watermill.LogFields{"callback": "Config.OnAlarm"})
 	}
 }
 

@@ -54,9 +54,9 @@ func (l outageLine) fields() watermill.LogFields {
 	return f
 }
 
-// failed notes a failed call of who. It reports whether that begins an outage that is
-// to be told of; else it may return a line that says how it goes on.
-func (o *outages) failed(call failedCall, who string, now time.Time) (begins bool, goesOn *outageLine) {
+// failed notes a failed call of a caller. It reports whether that begins an outage that is to be
+// logged; otherwise it may return a line that says that the outage continues.
+func (o *outages) failed(call failedCall, caller string, now time.Time) (begins bool, continues *outageLine) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if _, known := o.by[call]; !known && len(o.by) >= maxFailedCalls {
@@ -77,7 +77,7 @@ func (o *outages) failed(call failedCall, who string, now time.Time) (begins boo
 	}
 	out.failures++
 	out.last = now
-	out.failing[who] = struct{}{}
+	out.failing[caller] = struct{}{}
 	if !out.said.IsZero() && now.Sub(out.said) < logInterval {
 		return false, nil
 	}
@@ -88,16 +88,16 @@ func (o *outages) failed(call failedCall, who string, now time.Time) (begins boo
 	return false, &outageLine{call: call, failures: out.failures, failing: len(out.failing), lasted: now.Sub(out.since)}
 }
 
-// succeeded notes that who's calls of the operations succeed, and returns the
-// outages that this ends, if they were told of.
-func (o *outages) succeeded(who string, now time.Time, ops ...string) (ended []outageLine) {
+// succeeded notes that the caller's calls of the operations succeed, and returns the
+// outages that this ends, if they were logged.
+func (o *outages) succeeded(caller string, now time.Time, ops ...string) (ended []outageLine) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for call, out := range o.by {
 		if out.since.IsZero() || !slices.Contains(ops, call.op) {
 			continue
 		}
-		delete(out.failing, who)
+		delete(out.failing, caller)
 		if len(out.failing) > 0 {
 			continue
 		}
@@ -109,12 +109,12 @@ func (o *outages) succeeded(who string, now time.Time, ops ...string) (ended []o
 	return ended
 }
 
-// gone notes that who makes no calls any more. That ends no outage: the next
+// gone notes that the caller makes no calls any more. That ends no outage: the next
 // success of another caller does.
-func (o *outages) gone(who string) {
+func (o *outages) gone(caller string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, out := range o.by {
-		delete(out.failing, who)
+		delete(out.failing, caller)
 	}
 }

@@ -160,7 +160,7 @@ func TestLog_of_an_outage_of_the_instance_is_a_few_lines_a_minute(t *testing.T) 
 				if len(lines) > most || failures < 100 {
 					t.Errorf("%d lines of %d failures, want at most %d", len(lines), failures, most)
 				}
-				if first := linesOf(logger, watermill.ErrorLogLevel, "Read failed; it is tried again"); len(first) != 1 ||
+				if first := linesOf(logger, watermill.ErrorLogLevel, "Read failed; retrying"); len(first) != 1 ||
 					first[0].Fields["operation"] != "readrecords" || first[0].Fields["code"] != service.CodeServerBusy || !strings.Contains(first[0].Err.Error(), "table/tunnel channel c") {
 					t.Errorf("the first line is %+v", first)
 				}
@@ -176,7 +176,7 @@ func TestLog_of_an_outage_of_the_instance_is_a_few_lines_a_minute(t *testing.T) 
 				if lost := lasting > 30*time.Second; lost != (connects > 0) {
 					t.Errorf("%d lines about lost sessions", connects)
 				}
-				if detail := linesOf(logger, watermill.DebugLogLevel, "Read failed; it is tried again"); len(detail) < 20 || detail[0].Fields["err"] == nil {
+				if detail := linesOf(logger, watermill.DebugLogLevel, "Read failed; retrying"); len(detail) < 20 || detail[0].Fields["err"] == nil {
 					t.Errorf("%d failed reads at Debug", len(detail))
 				}
 				_ = closeWithin(t, s, 20*time.Second)

@@ -16,8 +16,8 @@ import (
 // decoded when it is delivered, so that a page that waits costs little more
 // than its body.
 //
-// A page stays in memory until its last record is settled and nobody holds a
-// record of it any more. What holds a record of it pins no other page.
+// A page stays in memory until its last record is settled and no record
+// of it is in use any more. What holds a record of it pins no other page.
 type page struct {
 	origin *ots.Record // Instance, Table, Tunnel and Channel of its records
 	body   []byte
@@ -47,23 +47,23 @@ func (p *page) record(i int) *ots.Record {
 	return r
 }
 
-// recordDecoder decodes records, one after the other. Their cells come out of
-// slabs, if they are to. Not for concurrent use.
+// recordDecoder decodes records, one at a time. Their cells come out of
+// blocks, if they are to. Not for concurrent use.
 //
-// Invariant: a slab holds cells of one page only. A cell's name and value are
-// views of its page, and a slab stays in memory as long as one of its cells does: a
-// record that is kept would pin the pages of all that share its slab.
+// Invariant: a block holds cells of one page only. A cell's name and value are
+// views of its page, and a block stays in memory as long as one of its cells does: a
+// record that is kept would pin the pages of all that share its block.
 type recordDecoder struct {
-	slab    int // cells of a slab, at most; 0: each record's cells are on their own
+	block   int // cells of a block, at most; 0: each record's cells are on their own
 	row     plainbuffer.Row
-	page    *page // whose cells the slabs hold
+	page    *page // whose cells the blocks hold
 	left    int   // records of the page from the one being decoded on
 	cells   []ots.Cell
 	columns []ots.Column
 }
 
-// slabCells is the usual size of a slab: some dozen records.
-const slabCells = 256
+// blockCells is the usual size of a block: some dozen records.
+const blockCells = 256
 
 // reuse lets the next record take the memory of those before it: the caller
 // knows that nothing refers to them any more.
@@ -73,10 +73,10 @@ func (s *recordDecoder) reuse() {
 	s.page, s.cells, s.columns = nil, s.cells[:0], s.columns[:0]
 }
 
-// forget drops the slabs: records that were decoded keep theirs, the decoder pins no page.
+// forget drops the blocks: records that were decoded keep theirs, the decoder pins no page.
 func (s *recordDecoder) forget() { s.page, s.cells, s.columns = nil, nil, nil }
 
-// turnTo begins a page, whose cells get slabs of their own. Memory without a cell in it is used on.
+// turnTo begins a page, whose cells get blocks of their own. Memory without a cell in it is used on.
 func (s *recordDecoder) turnTo(p *page) {
 	s.page = p
 	if len(s.cells) > 0 {
@@ -109,9 +109,9 @@ func (s *recordDecoder) decode(p *page, i int, r *ots.Record) {
 	s.row.Reset() // its cells are views of the page
 }
 
-// room returns how many cells a slab gets that begins with a record of n: at most
+// sizeOf returns how many cells a block gets that begins with a record of n: at most
 // what the rest of the page takes if its records are alike.
-func (s *recordDecoder) room(n, slab int) int { return max(n, min(slab, n*s.left)) }
+func (s *recordDecoder) sizeOf(n, block int) int { return max(n, min(block, n*s.left)) }
 
 func (s *recordDecoder) again(row []byte) {
 	if err := plainbuffer.DecodeAgain(row, &s.row); err != nil {
@@ -130,7 +130,7 @@ type pageDecoder struct {
 // follows a large one gets no more memory than it can use.
 const leastRecord = 32
 
-// errPage marks an answer that is no ReadRecordsResponse.
+// errPage marks an answer that is not a ReadRecordsResponse.
 var errPage = errors.New("malformed page")
 
 // Field numbers of the tunnel messages [docs/protocol.md, Tunnel messages].
@@ -257,7 +257,7 @@ func (d *pageDecoder) record(p *page, raw []byte, base int) error {
 
 func (s *recordDecoder) key(cells []plainbuffer.Cell) []ots.Column {
 	if len(cells) > cap(s.columns)-len(s.columns) {
-		s.columns = make([]ots.Column, 0, s.room(len(cells), s.slab/4))
+		s.columns = make([]ots.Column, 0, s.sizeOf(len(cells), s.block/4))
 	}
 	start := len(s.columns)
 	for i := range cells {
@@ -271,7 +271,7 @@ func (s *recordDecoder) cellsOf(cells []plainbuffer.Cell) []ots.Cell {
 		return nil
 	}
 	if len(cells) > cap(s.cells)-len(s.cells) {
-		s.cells = make([]ots.Cell, 0, s.room(len(cells), s.slab))
+		s.cells = make([]ots.Cell, 0, s.sizeOf(len(cells), s.block))
 	}
 	start := len(s.cells)
 	for i := range cells {

@@ -122,10 +122,10 @@ func TestPage_of_no_records_and_of_the_finish_token(t *testing.T) {
 
 func TestPage_slices_of_one_record_do_not_reach_into_the_next(t *testing.T) {
 	p := mustDecode(t, wirePage("n", nil, fullPage()...))
-	slab := recordDecoder{slab: slabCells}
+	block := recordDecoder{block: blockCells}
 	for i := range p.rows {
 		var r ots.Record
-		slab.decode(p, i, &r)
+		block.decode(p, i, &r)
 		if cap(r.Columns) != len(r.Columns) || cap(r.PrimaryKey) != len(r.PrimaryKey) || cap(r.Origin) != len(r.Origin) {
 			t.Errorf("record %d: an append to its columns would overwrite those of another", i)
 		}
@@ -134,7 +134,7 @@ func TestPage_slices_of_one_record_do_not_reach_into_the_next(t *testing.T) {
 
 func TestPage_a_decoder_serves_pages_of_any_size_after_each_other(t *testing.T) {
 	d := testDecoder()
-	slab := recordDecoder{slab: slabCells}
+	block := recordDecoder{block: blockCells}
 	for _, n := range []int{1, 100, 0, 3, 1000, 2} {
 		var records []*protocol.Record
 		for i := range n {
@@ -146,7 +146,7 @@ func TestPage_a_decoder_serves_pages_of_any_size_after_each_other(t *testing.T) 
 		}
 		for i := range p.rows {
 			var r ots.Record
-			slab.decode(p, i, &r)
+			block.decode(p, i, &r)
 			if r.PrimaryKey[0].Value.Int64() != int64(i) || len(r.Columns) != 0 {
 				t.Fatalf("record %d of %d is %+v", i, n, r)
 			}
@@ -365,7 +365,7 @@ func BenchmarkDecodePage(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	n := 0
-	slab := recordDecoder{slab: slabCells}
+	block := recordDecoder{block: blockCells}
 	for b.Loop() {
 		p, err := d.decode(body)
 		if err != nil {
@@ -373,7 +373,7 @@ func BenchmarkDecodePage(b *testing.B) {
 		}
 		for i := range p.rows {
 			var r ots.Record
-			slab.decode(p, i, &r)
+			block.decode(p, i, &r)
 		}
 		n += records
 	}

@@ -93,7 +93,7 @@ func TestUnmarshaler_that_panics_or_exits_fails_its_record_only(t *testing.T) {
 					if totals.Refused != 1 || totals.Nacked != 1 || totals.Acked != 3 {
 						t.Errorf("totals are %+v", totals)
 					}
-					lines := linesOf(logger, watermill.ErrorLogLevel, "Record was refused by the Unmarshaler; it is tried again")
+					lines := linesOf(logger, watermill.ErrorLogLevel, "Record was refused by the Unmarshaler; retrying")
 					if len(lines) != 1 || lines[0].Err.Error() != c.err || lines[0].Fields["key"] != "[1]" || lines[0].Fields["attempt"] != 1 {
 						t.Fatalf("logged %+v", lines)
 					}

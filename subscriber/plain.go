@@ -13,7 +13,7 @@ import (
 // those that JSON makes of a Record, by a shorter way.
 //
 // A record is plain when it holds a value for each of its columns, the columns
-// are in the order of their names, and nothing is told of the columns before the change. Most are.
+// are in the order of their names, and it has no columns of before the change. Most are.
 //
 // Not for concurrent use.
 type plainJSON struct {

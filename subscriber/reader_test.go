@@ -84,7 +84,7 @@ func TestReader_failed_read_is_repeated_with_pauses_from_the_same_token(t *testi
 					}
 				}
 				detail := 0
-				for _, m := range linesOf(logger, watermill.DebugLogLevel, "Read failed; it is tried again") {
+				for _, m := range linesOf(logger, watermill.DebugLogLevel, "Read failed; retrying") {
 					if err, _ := m.Fields["err"].(string); strings.HasPrefix(err, "table/tunnel channel c1: ") && !strings.Contains(err, "hush") {
 						detail++
 					}

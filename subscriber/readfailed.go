@@ -52,9 +52,9 @@ func (r *reader) readFailed(err error) bool {
 		return false
 	}
 	if r.observer.callFailed(r.id, "readrecords", err) {
-		r.logger.Error("Read failed; it is tried again", err, callFields("readrecords", err))
+		r.logger.Error("Read failed; retrying", err, callFields("readrecords", err))
 	} else {
-		r.logger.Debug("Read failed; it is tried again", callDetail("readrecords", err))
+		r.logger.Debug("Read failed; retrying", callDetail("readrecords", err))
 	}
 	return r.pause(pause)
 }

@@ -24,16 +24,16 @@ type retention struct {
 func (r *retention) load() time.Duration { return time.Duration(r.known.Load()) }
 
 // watchRetention raises RetentionNear for channels that are so far behind that the
-// log will soon be cut off before they have read it. It looks at positions, not
+// log will soon be cut off before they have read it. It checks positions, not
 // at records: a channel that cannot be read, and one that was lost with the
 // connection, fall behind as well. It ends with ctx.
 func (s *subscription) watchRetention(ctx context.Context) {
-	looks := time.NewTicker(max(s.cfg.StuckAfter/looksPerStuck, time.Millisecond))
-	defer looks.Stop()
+	ticks := time.NewTicker(max(s.cfg.StuckAfter/checksPerStuck, time.Millisecond))
+	defer ticks.Stop()
 	raised := make(map[string]time.Time) // by channel
 	for ask := s.readRetention(ctx); ; {
 		select {
-		case <-looks.C:
+		case <-ticks.C:
 		case <-ctx.Done():
 			return
 		}

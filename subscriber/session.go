@@ -67,7 +67,7 @@ func newSession(c *sessionConfig, logger watermill.LoggerAdapter) *session {
 
 // run connects and works until the subscription stops (nil) or the session ends by
 // itself (its error). When it returns, no goroutine of the session is left, and
-// the service was told that the client ended, if it could be reached.
+// the service knows that the client ended, if it could be reached.
 func (s *session) run() error {
 	defer s.transport.background.Wait()
 	defer s.cancel(errSessionOver)
@@ -167,7 +167,7 @@ func (s *session) stopWorker(worker tunnel.TunnelWorker, ended <-chan error) {
 	<-runsEnded
 }
 
-// newWorker makes a worker of the SDK on the given transport.
+// newWorker returns a worker of the SDK's on the given transport.
 func (s *session) newWorker(rt http.RoundTripper, every time.Duration) (tunnel.TunnelWorker, error) {
 	return s.endpoint.client(rt).NewTunnelWorker(s.tunnelID, &tunnel.TunnelWorkerConfig{
 		HeartbeatInterval: every,

@@ -43,7 +43,7 @@ func (s *settler) settleAll(deliveries []*delivery, attempts []ledger.Attempt, c
 	return counted
 }
 
-// acked does the rest when the tracker was told of an ack.
+// acked does the rest once the tracker knows of an ack.
 func (s *settler) acked(d *delivery, counted bool) {
 	if counted {
 		s.failures.acked(d.attempt)
@@ -80,7 +80,7 @@ func (s *settler) nack(a ledger.Attempt, cause error) {
 	if counted {
 		s.metrics.counts.inc(countNacked)
 		s.failures.note(a, cause)
-		s.logger.Debug("Message nacked; it comes again", recordFields(a.Page().(*page).record(a.Index()), a).Add(watermill.LogFields{"pause": pause.String()}))
+		s.logger.Debug("Message nacked; it is redelivered", recordFields(a.Page().(*page).record(a.Index()), a).Add(watermill.LogFields{"pause": pause.String()}))
 	}
 }
 

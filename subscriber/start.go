@@ -19,7 +19,7 @@ func (s *Subscriber) startContext(ctx context.Context) (context.Context, context
 	return ctx, func() { unlink(); end(nil) }
 }
 
-// persist makes a call of a start, again and again with backoff while it fails for a
+// persist makes one call of a start, and retries it with backoff while it fails for a
 // reason that may pass: the service is busy, throttles or cannot be reached, an answer
 // is late. Anything else is returned at once. Each kind of failure is logged once.
 func (s *Subscriber) persist(ctx context.Context, topic, op string, call func() error) error {
@@ -50,9 +50,9 @@ func (s *Subscriber) persist(ctx context.Context, topic, op string, call func() 
 		fields := callFields(op, err).Add(watermill.LogFields{"topic": topic, "pause": pause.String()})
 		if kind := failedCallOf(op, err); !told[kind] && len(told) < maxFailedCalls {
 			told[kind] = true
-			s.logger.Error("Start failed; it is tried again", s.advise(ctx, err), fields)
+			s.logger.Error("Start failed; retrying", s.advise(ctx, err), fields)
 		} else {
-			s.logger.Debug("Start failed; it is tried again", fields.Add(watermill.LogFields{"err": err.Error()}))
+			s.logger.Debug("Start failed; retrying", fields.Add(watermill.LogFields{"err": err.Error()}))
 		}
 		timer := time.NewTimer(pause)
 		select {
@@ -64,7 +64,7 @@ func (s *Subscriber) persist(ctx context.Context, topic, op string, call func() 
 	}
 }
 
-// gaveUp is the error of a start that was ended while it was tried again: what failed
+// gaveUp is the error of a start that was ended while it was retried: what failed
 // last, and what ended it.
 func gaveUp(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); !errors.Is(err, cause) {

@@ -115,11 +115,11 @@ func TestStart_what_may_pass_is_tried_with_backoff_and_logged_once(t *testing.T)
 						if least := int(lasts / (40 * time.Second)); len(at) < least || len(at) > int(lasts/(4*time.Second))+10 {
 							t.Errorf("%d calls in %v", len(at), lasts)
 						}
-						lines := linesOf(logger, watermill.ErrorLogLevel, "Start failed; it is tried again")
+						lines := linesOf(logger, watermill.ErrorLogLevel, "Start failed; retrying")
 						if len(lines) != 1 || lines[0].Err == nil || lines[0].Fields["operation"] != op || lines[0].Fields["topic"] != "table/tunnel" {
 							t.Errorf("logged at Error: %+v", lines)
 						}
-						if n := len(linesOf(logger, watermill.DebugLogLevel, "Start failed; it is tried again")); n != len(at)-2 {
+						if n := len(linesOf(logger, watermill.DebugLogLevel, "Start failed; retrying")); n != len(at)-2 {
 							t.Errorf("%d of %d failures are logged at Debug, want all but the first", n, len(at)-1)
 						}
 						if n := len(linesOf(logger, watermill.InfoLogLevel, "Calls succeed again")); n != 1 {
@@ -252,7 +252,7 @@ func TestStart_each_kind_of_failure_is_logged_once(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		if n := len(linesOf(logger, watermill.ErrorLogLevel, "Start failed; it is tried again")); n != 3 {
+		if n := len(linesOf(logger, watermill.ErrorLogLevel, "Start failed; retrying")); n != 3 {
 			t.Errorf("three kinds of failures are logged in %d lines", n)
 		}
 	})

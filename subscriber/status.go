@@ -3,8 +3,8 @@ package subscriber
 import "time"
 
 // Status is a snapshot of a Subscriber. It holds no secrets, but primary keys
-// of the records that hold things up. Its parts are taken one after the other
-// while everything goes on: numbers of different channels may be some
+// of the records that hold things up. Its parts are taken in order
+// while everything continues: numbers of different channels may be some
 // microseconds apart. Durations are nanoseconds in JSON.
 type Status struct {
 	Time     time.Time `json:"time"` // when it was taken
@@ -37,7 +37,7 @@ type SubscriptionStatus struct {
 	MaxInFlightBytes int64 `json:"max_in_flight_bytes"`
 
 	// Lag is that of the channel that is farthest behind. While no client is
-	// connected it goes on counting, from where the channels were; without any,
+	// connected it still grows, from where the channels were; without any,
 	// from the last answered heartbeat or from Started.
 	Lag time.Duration `json:"lag_ns"`
 	// Retention is how long the table's stream keeps records; 0 while unknown.

@@ -39,7 +39,7 @@ type Subscriber struct {
 	subscriptions []*subscription
 	ended         map[string]*endedSubscriptions
 	watches       map[*func()]struct{} // of watchEnds
-	starts        map[string]starting  // by topic: those that fail and are tried again
+	starts        map[string]starting  // by topic: those that fail and are retried
 
 	closing closing.Once // by Close
 }
@@ -97,7 +97,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Subscriber, error) {
 //
 // When ctx is cancelled or Close is called the subscription drains: nothing
 // more is read or delivered, messages that are out may still be acked for up to
-// CloseTimeout, what was acked is committed, the service is told
+// CloseTimeout, what was acked is committed, the service learns
 // that its clients end, and then the channel is closed. It is also closed when
 // the tunnel is deleted or expires, and Err tells; and when the tunnel was read to
 // its end, as a BaseData tunnel or one with an end is, and Err is nil. RunRouter
@@ -120,8 +120,8 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 // counts only when h returns. It fails as Subscribe does.
 //
 // done is closed when the subscription has ended, as the channel of Subscribe
-// is, and all calls of h have returned. Calls that go on although their
-// message's context has ended are waited for a second longer and then left alone.
+// is, and all calls of h have returned. Calls that still run although their
+// message's context has ended are waited for a second longer, and then no more.
 //
 // That done is closed does not mean that all is well: it is when ctx has ended, and just as well
 // when the tunnel was deleted or expired, or was read to its end. Err tells the second from the others,

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Status returns a snapshot of the subscriber. It takes short locks only, calls
-// nobody, and may be called at any time, also after Close.
+// Status returns a snapshot of the subscriber. It takes short locks only, calls no
+// code of the user's, and may be called at any time, also after Close.
 func (s *Subscriber) Status() Status {
 	s.mu.Lock()
 	st := Status{Instance: s.cfg.Instance, Closed: s.closed}

@@ -86,7 +86,7 @@ func (s *subscription) run() {
 	drained()
 	endScanning()
 	if !endsWithin(&checking, handlersGrace/2) {
-		s.logger.Error("Config.OnAck goes on although the subscription has ended; it is left alone", ErrDrainTimeout, nil)
+		s.logger.Error("Config.OnAck has not returned although the subscription has ended; no longer waiting for it", ErrDrainTimeout, nil)
 	}
 	s.awaitUserCode()
 	s.observer.records.end()
@@ -113,7 +113,7 @@ func (s *subscription) awaitUserCode() {
 	case <-handlers:
 	case <-late:
 		late = closedTimer
-		s.logger.Error("Handlers go on although the contexts of their messages have ended; they are left alone", ErrDrainTimeout, nil)
+		s.logger.Error("Handlers still run although the contexts of their messages have ended; no longer waiting for them", ErrDrainTimeout, nil)
 	}
 	if closed(callbacks) {
 		return
@@ -123,7 +123,7 @@ func (s *subscription) awaitUserCode() {
 	case <-late:
 		s.observer.phases.giveUp()
 		s.observer.alarms.giveUp()
-		s.logger.Error("Config.OnPhase or Config.OnAlarm goes on although the subscription has ended; it is left alone", ErrDrainTimeout, nil)
+		s.logger.Error("Config.OnPhase or Config.OnAlarm has not returned although the subscription has ended; no longer waiting for it", ErrDrainTimeout, nil)
 	}
 }
 

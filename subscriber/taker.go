@@ -32,7 +32,7 @@ func newTaker(o *outcomes, dest *destination) *taker {
 		scope: &scope{ownership: own, values: dest.values, typed: &dest.typed, offer: offer{recalled: make(chan struct{}, 1)}},
 		uuids: newUUIDs(own.tunnelID, own.id),
 	}
-	t.records.slab = slabCells
+	t.records.block = blockCells
 	if _, ok := own.cfg.Unmarshaler.(JSON); ok {
 		t.plain = new(plainJSON)
 	}

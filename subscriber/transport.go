@@ -192,7 +192,7 @@ func readBody(resp *http.Response) ([]byte, error) {
 	return body, err
 }
 
-// answerError makes an error of an answer that is not 2xx. Its body is an
+// answerError turns an answer that is not 2xx into an error. Its body is an
 // Error message; one that does not decode becomes, as in the SDK,
 // OTSTunnelServerUnavailable for 5xx and OTSClientError for the rest [docs/protocol.md, Responses].
 func answerError(op string, resp *http.Response, body []byte) *ots.ServiceError {
@@ -203,7 +203,7 @@ func answerError(op string, resp *http.Response, body []byte) *ots.ServiceError 
 		if resp.StatusCode >= 500 {
 			code = tunnel.ErrCodeServerUnavailable
 		}
-		return newServiceError(op, resp.StatusCode, code, fmt.Sprintf("%s with a body that is no error message", resp.Status), requestID)
+		return newServiceError(op, resp.StatusCode, code, fmt.Sprintf("%s with a body that is not an error message", resp.Status), requestID)
 	}
 	return newServiceError(op, resp.StatusCode, e.GetCode(), e.GetMessage(), requestID)
 }

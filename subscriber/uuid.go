@@ -8,7 +8,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// uuids makes the UUIDs of one channel's messages.
+// uuids builds the UUIDs of one channel's messages.
 //
 // A UUID is a pure function of tunnel, channel, sequence, record type and
 // primary key (law L2): the first 128 bits of a SHA-256 over them, in the form of a

@@ -47,7 +47,7 @@ type ViewState string
 const (
 	ViewHeld     ViewState = "held"     // a client holds it
 	ViewOrphan   ViewState = "orphan"   // a client holds it that reads none of its channels; it stands still
-	ViewWaiting  ViewState = "waiting"  // nobody holds it: the service hands it out soon, or when the channels before it have ended
+	ViewWaiting  ViewState = "waiting"  // no client holds it: the service hands it out soon, or when the channels before it have ended
 	ViewFinished ViewState = "finished" // it was read to its end
 )
 

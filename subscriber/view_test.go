@@ -162,7 +162,7 @@ func TestView_names_the_channels_of_a_killed_process_until_they_are_read_again(t
 				t.Errorf("channel %d: %+v", i, c)
 			}
 		}
-		said := a.lines(watermill.ErrorLogLevel, "Nobody reads some channels")
+		said := a.lines(watermill.ErrorLogLevel, "Some channels of the tunnel are not read")
 		if len(said) != 1 || said[0].Fields["orphans"] != 3 || !strings.Contains(fmt.Sprint(said[0].Fields["clients"]), "victim") {
 			t.Errorf("logged %+v", said)
 		}
@@ -170,7 +170,7 @@ func TestView_names_the_channels_of_a_killed_process_until_they_are_read_again(t
 		if v := a.status().View; v.Orphans != 0 || len(a.status().Channels) != 6 {
 			t.Errorf("6 minutes after the kill: %+v", v)
 		}
-		if n := len(a.lines(watermill.InfoLogLevel, "Somebody reads every channel of the tunnel again")); n != 1 {
+		if n := len(a.lines(watermill.InfoLogLevel, "Every channel of the tunnel is read again")); n != 1 {
 			t.Errorf("%d lines at the end", n)
 		}
 	})

@@ -23,14 +23,14 @@ const (
 )
 
 // viewWatch asks the service every now and then how the tunnel is, and says
-// what a person wants to know of it: why there are no channels, and which nobody
-// reads. It belongs to its goroutine.
+// what a person wants to know of it: why there are no channels, and which are not
+// read. It belongs to its goroutine.
 type viewWatch struct {
 	sub      *subscription
 	suspects map[string]string // channels of clients that were silent at the last look, with these
 
 	waiting string    // what was said of having no channels; empty: there are some
-	orphans string    // those that were told of
+	orphans string    // those that were logged
 	since   time.Time // since when there are some
 }
 
@@ -146,7 +146,7 @@ func (w *viewWatch) sayWaiting(v *TunnelView) {
 		s.logger.Info("No channels yet: no client holds one; the service hands them out with heartbeats", fields)
 		return
 	}
-	s.logger.Info("No channels yet: other clients hold them; those of a dead client come free HeartbeatTimeout after its last heartbeat", fields)
+	s.logger.Info("No channels yet: other clients hold them; those of a dead client are released HeartbeatTimeout after its last heartbeat", fields)
 }
 
 // holders says who holds how many channels, silent clients first, and which are silent.
@@ -176,7 +176,7 @@ func (w *viewWatch) sayOrphans(v *TunnelView) {
 	clients := make(map[string]bool)
 	var channels []string
 	last := time.Time{}
-	free := false // an orphan that is no client's any more, and not handed out yet
+	free := false // an orphan that no client holds any more, and not handed out yet
 	before := strings.Fields(w.orphans)
 	for _, c := range v.Channels {
 		free = free || c.State == ViewWaiting && slices.Contains(before, c.ID)
@@ -192,12 +192,12 @@ func (w *viewWatch) sayOrphans(v *TunnelView) {
 	case told == w.orphans, told == "" && free:
 		return
 	case told == "":
-		s.logger.Info("Somebody reads every channel of the tunnel again", watermill.LogFields{"lasted": time.Since(w.since).Round(time.Second).String()})
+		s.logger.Info("Every channel of the tunnel is read again", watermill.LogFields{"lasted": time.Since(w.since).Round(time.Second).String()})
 	default:
 		if w.orphans == "" {
 			w.since = time.Now()
 		}
-		s.logger.Error("Nobody reads some channels of the tunnel; a dead client's come free HeartbeatTimeout after its last heartbeat", errOrphans, watermill.LogFields{
+		s.logger.Error("Some channels of the tunnel are not read; a dead client's are released HeartbeatTimeout after its last heartbeat", errOrphans, watermill.LogFields{
 			"orphans": len(channels), "channels": channels[:min(len(channels), namedOrphans)],
 			"clients": slices.Sorted(maps.Keys(clients)), "last_read": last.UTC().Format(time.RFC3339), "heartbeat_timeout": s.cfg.HeartbeatTimeout.String(),
 		})

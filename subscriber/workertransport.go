@@ -28,7 +28,7 @@ import (
 // is over. So a changed status travels within one tick.
 //
 // It also answers the worker's GetCheckpoint calls with a stand-in: the worker
-// makes them one after the other inside its state machine and would miss
+// makes them one at a time inside its state machine and would miss
 // heartbeats while the service is slow. Each channel makes its own instead.
 //
 // Invariants:
@@ -49,7 +49,7 @@ type workerTransport struct {
 	lease    *lease // of the client
 	timing
 
-	// connected is closed by the first heartbeat: from then on the worker has a
+	// connected is closed by the first heartbeat: since then the worker has a
 	// state machine, and Shutdown may be called without a race.
 	connected     chan struct{}
 	connectedOnce sync.Once
@@ -58,7 +58,7 @@ type workerTransport struct {
 
 	mu       sync.Mutex
 	clientID string
-	released bool // the service was told that the client ends
+	released bool // the service knows that the client ends
 	beat     beat // written by the worker's goroutine only
 
 	counts    counts
@@ -192,7 +192,7 @@ func (t *workerTransport) client() string {
 	return t.clientID
 }
 
-// isReleased reports whether the service was told that the client ended.
+// isReleased reports whether the service knows that the client ended.
 func (t *workerTransport) isReleased() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

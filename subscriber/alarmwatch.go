@@ -10,14 +10,14 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 )
 
-// watchdog looks at one channel every now and then and raises alarms. It
+// alarmWatch checks one channel every now and then and raises alarms. It
 // belongs to the goroutine of watch.
 //
 // Invariants:
-//   - An alarm that goes on is raised again each time its age has grown
-//     by StuckAfter, not at each look.
-//   - A look raises one alarm of a kind for its channel, however many messages are stuck.
-type watchdog struct {
+//   - An alarm whose cause lasts is raised again each time its age has grown
+//     by StuckAfter, not at each check.
+//   - A check raises one alarm of a kind for its channel, however many messages are stuck.
+type alarmWatch struct {
 	run    *channelRun
 	logger watermill.LoggerAdapter // with the channel's fields
 
@@ -25,40 +25,40 @@ type watchdog struct {
 }
 
 const (
-	// looksPerStuck is how often the watchdog looks within StuckAfter.
-	looksPerStuck = 4
+	// checksPerStuck is how often it checks within StuckAfter.
+	checksPerStuck = 4
 	// alarmKeys is how many keys an alarm names.
 	alarmKeys = 5
 )
 
-// watch is the goroutine that looks at all channels of a subscription. It ends with
+// watch is the goroutine that checks all channels of a subscription. It ends with
 // ctx. Dumping stacks, and logging and telling of alarms, may take long: neither commits nor
 // drains wait for it.
 func (s *subscription) watch(ctx context.Context) {
-	looks := time.NewTicker(max(s.cfg.StuckAfter/looksPerStuck, time.Millisecond))
-	defer looks.Stop()
-	dogs := make(map[*channelRun]*watchdog)
+	ticks := time.NewTicker(max(s.cfg.StuckAfter/checksPerStuck, time.Millisecond))
+	defer ticks.Stop()
+	watches := make(map[*channelRun]*alarmWatch)
 	for {
 		select {
-		case <-looks.C:
+		case <-ticks.C:
 		case <-ctx.Done():
 			return
 		}
-		before := dogs
-		dogs = make(map[*channelRun]*watchdog, len(before))
-		stacks := sync.OnceValue(handlerStacks) // one dump for all alarms of a look
+		before := watches
+		watches = make(map[*channelRun]*alarmWatch, len(before))
+		stacks := sync.OnceValue(handlerStacks) // one dump for all alarms of a check
 		for _, r := range s.channels.all() {
-			dog := before[r]
-			if dog == nil {
-				dog = &watchdog{run: r, logger: s.logger.With(watermill.LogFields{"channel_id": r.id, "client_id": r.clientID})}
+			one := before[r]
+			if one == nil {
+				one = &alarmWatch{run: r, logger: s.logger.With(watermill.LogFields{"channel_id": r.id, "client_id": r.clientID})}
 			}
-			dogs[r] = dog
-			dog.look(time.Now(), stacks)
+			watches[r] = one
+			one.check(time.Now(), stacks)
 		}
 	}
 }
 
-func (w *watchdog) look(now time.Time, stacks func() string) {
+func (w *alarmWatch) check(now time.Time, stacks func() string) {
 	w.handlers(now, stacks)
 	w.waiting(now)
 }
@@ -70,7 +70,7 @@ type stuck struct {
 }
 
 // handlers finds messages that are with their handlers for too long.
-func (w *watchdog) handlers(now time.Time, stacks func() string) {
+func (w *alarmWatch) handlers(now time.Time, stacks func() string) {
 	limit := w.run.cfg.StuckAfter
 	offered := w.run.taker.scope.offer.current.Load() // is with no handler yet
 	var all []stuck
@@ -97,8 +97,8 @@ func (w *watchdog) handlers(now time.Time, stacks func() string) {
 	w.raise(a)
 }
 
-// waiting finds that nobody takes the next message.
-func (w *watchdog) waiting(now time.Time) {
+// waiting finds that the next message is not taken.
+func (w *alarmWatch) waiting(now time.Time) {
 	offered := w.run.taker.scope.offer.current.Load()
 	limit := w.run.cfg.StuckAfter
 	if offered == nil || now.Sub(offered.since()) < limit || now.Sub(w.output) < limit {
@@ -109,7 +109,7 @@ func (w *watchdog) waiting(now time.Time) {
 }
 
 // raise logs an alarm of the watched channel and has OnAlarm called.
-func (w *watchdog) raise(a *Alarm) {
+func (w *alarmWatch) raise(a *Alarm) {
 	a.Topic, a.Channel = w.run.topic, w.run.id
 	w.run.observer.alarm(w.logger, a)
 }
