@@ -19,7 +19,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/batching"
 )
 
-// heard collects what callbacks were told.
+// heard collects what callbacks were called with.
 type heard[T any] struct {
 	mu  sync.Mutex
 	all []T
@@ -167,7 +167,7 @@ func TestPickStacks_shows_handlers_or_else_the_program(t *testing.T) {
 	}
 }
 
-// What OnAlarm does wrong, and what goes on all the same.
+// What OnAlarm does wrong, and what works all the same.
 func TestCallbacks_that_misbehave_hold_up_nothing(t *testing.T) {
 	for name, misbehave := range map[string]func(s *Subscriber){
 		"slow":   func(*Subscriber) { time.Sleep(2 * time.Minute) },

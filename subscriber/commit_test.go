@@ -16,7 +16,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
-// steps returns backoffs of so many seconds, one longer each time, and counts how many were made.
+// steps returns backoffs of that many seconds, one second longer each time, and counts how many were made.
 func steps(unit time.Duration, made *int) func() backoff.BackOff {
 	return func() backoff.BackOff {
 		*made++
@@ -201,7 +201,7 @@ func TestChannel_that_is_refused_but_listed_is_opened_again_with_backoff(t *test
 				refuse.Store(false)
 				time.Sleep(20 * time.Second)
 				if at := f.times("getcheckpoint", start); op != "getcheckpoint" && len(at) == opened { // an open channel does not ask for that one
-					t.Error("the channel was not opened again 10s after another refusal: the backoff goes on as if it had not worked")
+					t.Error("the channel was not opened again 10s after another refusal: the backoff continues as if it had not worked")
 				}
 				if err := s.Close(); err != nil {
 					t.Error(err)

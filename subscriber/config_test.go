@@ -98,7 +98,7 @@ func TestConfig_each_fault_names_its_field(t *testing.T) {
 				t.Fatalf("got %v, want %q in it", err, c.want)
 			}
 			if n := strings.Count(err.Error(), "Config.Endpoint is") + strings.Count(err.Error(), "Config.Endpoint has"); n > 1 {
-				t.Errorf("one fault is told %d times: %v", n, err)
+				t.Errorf("one fault is reported %d times: %v", n, err)
 			}
 			if _, newErr := New(cfg, nil); newErr == nil || newErr.Error() != err.Error() {
 				t.Errorf("New returned %v, Validate %v", newErr, err)

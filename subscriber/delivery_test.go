@@ -314,7 +314,7 @@ func TestL6_in_flight_records_stay_within_MaxInFlight_and_a_page(t *testing.T) {
 	_, messages := subscribe(t, b, func(c *subscriber.Config) { c.MaxInFlight = 100 })
 	var mu sync.Mutex
 	var held []*message.Message
-	for range 100 { // at least so many are delivered without any ack
+	for range 100 { // at least that many are delivered without any ack
 		msg := receive(t, messages)
 		mu.Lock()
 		held = append(held, msg)
@@ -323,7 +323,7 @@ func TestL6_in_flight_records_stay_within_MaxInFlight_and_a_page(t *testing.T) {
 	reads := b.Emulator.Stats().Operations["tunnel/readrecords"].Requests
 	time.Sleep(300 * time.Millisecond)
 	if more := b.Emulator.Stats().Operations["tunnel/readrecords"].Requests; more != reads {
-		t.Errorf("%d reads went on although the window is full", more-reads)
+		t.Errorf("%d reads were made although the window is full", more-reads)
 	}
 	for _, msg := range held {
 		msg.Ack()

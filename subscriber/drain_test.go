@@ -64,7 +64,7 @@ func TestL7_run_that_begins_while_the_one_before_is_reported_ends_with_the_sessi
 				select {
 				case <-ended:
 				case <-time.After(time.Minute):
-					t.Error("the run goes on although its session has ended")
+					t.Error("the run has not ended although its session has")
 					s.cancel(errSessionOver)
 					<-ended
 				}

@@ -68,7 +68,7 @@ func TestClassify_what_is_no_answer_of_the_service(t *testing.T) {
 		"network":        {errNetwork, retry},
 		"EOF":            {io.ErrUnexpectedEOF, retry},
 		"deadline":       {context.DeadlineExceeded, retry},
-		"cancelled":      {context.Canceled, retry}, // by somebody else: our own contexts say what we gave up
+		"cancelled":      {context.Canceled, retry}, // not by this package: its own contexts say what it gave up
 		"credentials":    {service.ErrNoCredentials, retry},
 		"malformed page": {errPage, retry},
 	} {

@@ -15,7 +15,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// recorded collects what callbacks were told.
+// recorded collects what callbacks were called with.
 type recorded[T any] struct {
 	mu  sync.Mutex
 	all []T
@@ -46,7 +46,7 @@ func TestOnPhase_tells_once_that_the_stream_starts_before_its_first_change(t *te
 		if !r.Sequence.IsZero() {
 			stream++
 			if !slices.ContainsFunc(phases.get(), func(p subscriber.Phase) bool { return p.Kind == subscriber.StreamStarted }) {
-				t.Error("a change was delivered before the start of the stream was told")
+				t.Error("a change was delivered before OnPhase was called with the start of the stream")
 			}
 		}
 		msg.Ack()

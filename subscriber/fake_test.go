@@ -196,7 +196,7 @@ func listed(chs []*protocol.Channel) (list []string) {
 	return list
 }
 
-// call makes the request of one operation as the SDK's HTTP client hands it to the transport.
+// call sends the request of one operation as the SDK's HTTP client hands it to the transport.
 func call(rt http.RoundTripper, op string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://ots.test/tunnel/"+op, bytes.NewReader(body))
 	if err != nil {

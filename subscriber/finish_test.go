@@ -65,7 +65,7 @@ func TestFinish_base_data_that_are_read_end_the_subscription_of_every_process(t 
 	select {
 	case <-done:
 	case <-time.After(20 * time.Second):
-		t.Fatal("the subscription goes on")
+		t.Fatal("the subscription has not ended")
 	}
 	wantFinished(t, s, 100)
 	said := slices.ContainsFunc(log.Captured()[watermill.InfoLogLevel], func(m watermill.CapturedMessage) bool {

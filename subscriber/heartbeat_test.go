@@ -63,7 +63,7 @@ func (w *worker) beat() (list []string, status int, err error) {
 	return listed(r.Channels), resp.StatusCode, nil
 }
 
-// tickFor beats every tick for so long; the last beat is just before d is over.
+// tickFor beats every tick for d; the last beat is just before d is over.
 func (w *worker) tickFor(d time.Duration) {
 	w.t.Helper()
 	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(tick) {
@@ -198,7 +198,7 @@ func TestHeartbeat_poke_makes_the_next_tick_real_once(t *testing.T) {
 		w.transport.heartbeatNow()
 		w.transport.heartbeatNow()
 		w.tickFor(time.Minute)
-		w.wantSent("poked", 0)
+		w.wantSent("asked for", 0)
 	})
 }
 
@@ -332,7 +332,7 @@ func TestL4_heartbeat_the_client_is_lost_at_the_last_answered_heartbeat_plus_tim
 					}
 					return heartbeatReply("c1:1:OPEN")
 				})
-				// The service is told 20 s: it counts whole seconds.
+				// The service gets 20 s: it counts whole seconds.
 				w := newWorker(t, f, 5*time.Second, 20*time.Second+900*ms)
 				w.report = []string{"c1:1:OPEN"}
 				w.tickFor(time.Minute)
@@ -423,7 +423,7 @@ func TestHeartbeat_ends_with_the_session(t *testing.T) {
 		w.tickFor(time.Second)
 		w.cancel(errSessionOver)
 		if list, status, err := w.beat(); err != nil || status != http.StatusGone || list[0] != tunnel.ErrCodeResourceGone {
-			t.Errorf("after the session's end a tick servicetest.Gives %v, %d, %v; the worker goes on", list, status, err)
+			t.Errorf("after the session's end a tick servicetest.Gives %v, %d, %v; the worker continues", list, status, err)
 		}
 	})
 }

@@ -52,7 +52,7 @@ func TestL6_held_messages_cost_no_CPU(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := scannedRun(t, 100)
 		await := r.delivering()
-		for range 99 { // the last one is offered, and nobody takes it
+		for range 99 { // the last one is offered, and not taken
 			<-r.taker.dest.output
 		}
 		before := cpuTime(t)
@@ -61,7 +61,7 @@ func TestL6_held_messages_cost_no_CPU(t *testing.T) {
 			t.Errorf("an hour of waiting cost %v", used)
 		}
 		if !r.taker.dest.scanner.rests.Load() {
-			t.Error("the scanner goes on, although each message has a watcher")
+			t.Error("the scanner continues, although each message has a watcher")
 		}
 		r.drain()
 		await()

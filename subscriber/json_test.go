@@ -17,7 +17,7 @@ import (
 )
 
 // payloads are the examples of docs/payload.md, by their headings there. They
-// are what a consumer may rely on: a change of one breaks somebody.
+// are what a consumer may rely on: a change of one breaks consumers.
 var payloads = map[string]*ots.Record{
 	"A row of the base data": {
 		Type: ots.Put, PrimaryKey: []ots.Column{{Name: "id", Value: ots.IntegerValue(7)}, {Name: "region", Value: ots.StringValue("eu")}},
@@ -214,7 +214,7 @@ func BenchmarkJSON(b *testing.B) {
 	})
 }
 
-// benchRecord has so many columns with strings of 20 bytes.
+// benchRecord has a number of columns with strings of 20 bytes.
 func benchRecord(columns int) *ots.Record {
 	r := &ots.Record{
 		Table: "orders", Tunnel: "audit", Channel: "c1", Type: ots.Put, Sequence: ots.Sequence{Epoch: 1, Timestamp: 1700000000123456, RowIndex: 2},

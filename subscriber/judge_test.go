@@ -34,7 +34,7 @@ func TestView_judges_by_what_a_client_reads(t *testing.T) {
 		"one of its channels is read": {[]ViewChannel{ch("1", "b", "OPEN", 2*s), ch("2", "b", "OPEN", 60*s)}, false, map[string]string{"2": "b"}, 0, nil},
 		"own channels are not read":   {[]ViewChannel{ch("1", "me", "OPEN", 60*s), ch("2", "b", "OPEN", 2*s)}, false, map[string]string{"1": "me"}, 0, nil},
 		"this clock is ahead":         {[]ViewChannel{ch("1", "me", "OPEN", 60*s), ch("2", "b", "OPEN", 62*s)}, true, map[string]string{"2": "b"}, 0, nil},
-		"nobody reads anything":       {[]ViewChannel{ch("1", "b", "OPEN", 60*s), ch("2", "c", "CLOSING", 62*s)}, false, map[string]string{"1": "b", "2": "c"}, 2, map[string]string{"1": "b", "2": "c"}},
+		"nothing is read":             {[]ViewChannel{ch("1", "b", "OPEN", 60*s), ch("2", "c", "CLOSING", 62*s)}, false, map[string]string{"1": "b", "2": "c"}, 2, map[string]string{"1": "b", "2": "c"}},
 		"never read, by a silent one": {[]ViewChannel{ch("1", "me", "OPEN", s), ch("2", "b", "OPEN", -1)}, true, map[string]string{"2": "b"}, 1, map[string]string{"2": "b"}},
 		"reads are not known":         {[]ViewChannel{ch("1", "me", "OPEN", -1), ch("2", "b", "OPEN", -1)}, true, map[string]string{"2": "b"}, 0, nil},
 		"free, and finished":          {[]ViewChannel{ch("1", "", "WAIT", 60*s), ch("2", "b", "TERMINATED", 60*s), ch("3", "me", "OPEN", s)}, true, map[string]string{"1": "", "2": "b"}, 0, nil},
@@ -79,9 +79,9 @@ func TestView_lag_is_that_of_channels_that_are_still_to_be_read(t *testing.T) {
 	}
 }
 
-// TestOrphans_are_told_of_until_somebody_reads_them: when a dead client's channels come free
-// nobody reads them yet.
-func TestOrphans_are_told_of_until_somebody_reads_them(t *testing.T) {
+// TestOrphans_are_logged_until_they_are_read: when a dead client's channels are released
+// they are not read yet.
+func TestOrphans_are_logged_until_they_are_read(t *testing.T) {
 	logger := watermill.NewCaptureLogger()
 	w := &viewWatch{sub: &subscription{logger: logger, sessionConfig: sessionConfig{tunnelInfo: &tunnelInfo{cfg: Config{HeartbeatTimeout: 300 * time.Second}}}}}
 	const again = "Every channel of the tunnel is read again"

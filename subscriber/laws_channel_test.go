@@ -125,7 +125,7 @@ func TestL5_finish_token_refused_with_a_lost_channel_is_not_reported_as_terminat
 	b.Emulator.Inject(emulator.Fault{Operation: "tunnel/checkpoint", Code: tunnel.ErrCodeResourceGone})
 	w := newWire(t)
 	_, messages := subscribe(t, b, func(c *subscriber.Config) { c.Transport, c.CheckpointInterval = w, time.Hour })
-	for range 6 { // all rows come again, to the channel's next run
+	for range 6 { // all rows are redelivered, to the channel's next run
 		receive(t, messages).Ack()
 	}
 	want := []string{"stored " + tunnel.FinishTag}

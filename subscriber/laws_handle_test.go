@@ -114,7 +114,7 @@ func TestL4_Handle_outcome_after_the_loss_counts_for_nothing(t *testing.T) {
 	testbed.Eventually(t, 10*time.Second, "the handler runs", func() bool { return len(h.seen()) == 1 })
 	time.Sleep(150 * time.Millisecond) // what was read before it, which is nothing, may be committed
 	before := len(w.all("stored "))
-	w.tell(protocol.ChannelStatus_CLOSE) // from here on: the channel does not come back
+	w.tell(protocol.ChannelStatus_CLOSE) // the channel does not come back
 	select {
 	case <-returned:
 	case <-time.After(10 * time.Second):

@@ -39,7 +39,7 @@ func TestL8_failed_record_pauses_while_other_keys_flow(t *testing.T) {
 	again := receive(t, messages)
 	wantName(t, again, "poison/1")
 	if took := time.Since(failed); took < pause {
-		t.Errorf("it came again after %v, want %v at least", took, pause)
+		t.Errorf("it was redelivered after %v, want %v at least", took, pause)
 	}
 	if r, _ := ots.RecordFromMessage(again); r.Attempt != 2 || held.Attempt != 1 {
 		t.Errorf("attempt %d, and %d in the record that the first handler holds", r.Attempt, held.Attempt)

@@ -14,7 +14,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// hurried tells whether whoever waits is to hurry.
+// hurried reports whether a batch that waits is to hurry.
 func hurried(d ack.Delivery) bool {
 	select {
 	case <-d.Hurry():
@@ -35,7 +35,7 @@ func TestL6_L7_waiting_messages_are_hurried_by_a_full_window_and_by_the_drain(t 
 	testbed.Eventually(t, 5*time.Second, "the only message that fits is hurried", func() bool { return hurried(d) })
 	d.Begin()
 	if hurried(d) {
-		t.Error("a batch that runs is hurried: it waits for nobody")
+		t.Error("a batch that runs is hurried: it waits for nothing")
 	}
 	hurry := d.Hurry()
 	closed := make(chan error, 1)

@@ -64,10 +64,10 @@ func TestLeader_calls_quick_handlers_one_after_the_other_in_one_goroutine(t *tes
 	})
 }
 
-// TestLeader_tells_how_long_each_handling_took: one after the other, each from its own turn on.
+// TestLeader_tells_how_long_each_handling_took: one at a time, each since its own turn.
 func TestLeader_tells_how_long_each_handling_took(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const takes, records = slowHandler / 2, checkEvery // acks are told together, when so many have come
+		const takes, records = slowHandler / 2, checkEvery // acks are reported together, when that many have come
 		var took []time.Duration                           // not guarded: the race detector would tell
 		end := leadRunTelling(t, func(a Acked) { took = append(took, a.Handling) }, records, func(string) { time.Sleep(takes) })
 		time.Sleep(time.Second)

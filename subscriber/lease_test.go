@@ -165,7 +165,7 @@ func TestL4_no_handler_is_called_after_a_suspension(t *testing.T) {
 	for name, at := range map[string]int{"handlers in goroutines": 10, "handlers called by the leader": 500} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := fakeTunnel(1000) // in one page: the next record is there when the process goes on
+				f := fakeTunnel(1000) // in one page: the next record is there when the process continues
 				s := fakeSubscriber(t, f, func(c *Config) { c.Ordering = OrderByChannel })
 				calls := 0
 				var stopped *ownership
@@ -186,7 +186,7 @@ func TestL4_no_handler_is_called_after_a_suspension(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				<-again // another session goes on
+				<-again // another session continues
 				if !errors.Is(context.Cause(stopped.ctx), ErrChannelLost) {
 					t.Errorf("the channel ended with %v", context.Cause(stopped.ctx))
 				}
@@ -249,7 +249,7 @@ func TestL4_what_becomes_a_message_after_a_suspension_reaches_nobody(t *testing.
 						}
 					}()
 				}
-				<-again // another session goes on
+				<-again // another session continues
 				if err := s.Close(); err != nil {
 					t.Error(err)
 				}
@@ -274,7 +274,7 @@ func TestL4_handler_whose_goroutine_begins_after_a_suspension_is_not_called(t *t
 		suspend(r.ownership)
 		r.deliverer.(*toHandler).handleAside(d, msg)
 		if r.ctx.Err() == nil && s.ctx.Err() == nil {
-			t.Error("the session goes on")
+			t.Error("the session has not ended")
 		}
 	})
 }

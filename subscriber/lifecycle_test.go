@@ -107,7 +107,7 @@ func TestSubscribeInitialize_creates_the_tunnel_once(t *testing.T) {
 	}
 	defer s.Close()
 	var group sync.WaitGroup
-	for range 4 { // whoever comes second finds it made
+	for range 4 { // the second one finds it made
 		group.Add(1)
 		go func() {
 			defer group.Done()
@@ -264,7 +264,7 @@ func TestL7_Close_gives_up_after_CloseTimeout_and_says_what_is_unsettled(t *test
 	if cause := context.Cause(msg.Context()); !errors.Is(cause, subscriber.ErrDrainTimeout) {
 		t.Errorf("its cause is %v", cause)
 	}
-	msg.Ack() // changes nothing: the record comes again
+	msg.Ack() // changes nothing: the record is redelivered
 	_, messages = subscribe(t, b, nil)
 	again := receive(t, messages)
 	wantName(t, again, "a/1")

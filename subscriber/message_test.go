@@ -200,7 +200,7 @@ func TestMessageContext_that_is_waited_for_ends_with_why(t *testing.T) {
 	messageContextEndsWithWhy(t, func(d ack.Delivery) { d.(ack.Ender).WillWait() })
 }
 
-// TestMessageContext_has_one_Done: whoever wants to wait, and whenever.
+// TestMessageContext_has_one_Done: whatever wants to wait, and whenever.
 func TestMessageContext_has_one_Done(t *testing.T) {
 	const ask, wait, end = "ask", "wait", "end"
 	for name, steps := range map[string][]string{
@@ -301,7 +301,7 @@ func messageContextEndsWithWhy(t *testing.T, prepare func(ack.Delivery)) {
 						}
 					}
 				}
-				go func() { // whatever comes again
+				go func() { // whatever is redelivered
 					for m := range messages {
 						m.Ack()
 					}
@@ -340,7 +340,7 @@ func TestL8_record_that_the_unmarshaler_refuses_is_a_failed_message(t *testing.T
 			t.Errorf("attempt %d after %d calls", r.Attempt, u.calls)
 		}
 		if got := stored(t, f); len(got) != 0 {
-			t.Errorf("stored %v past a record that nobody handled", got)
+			t.Errorf("stored %v past a record that was not handled", got)
 		}
 		msg.Ack()
 		if err := s.Close(); err != nil {

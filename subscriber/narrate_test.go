@@ -26,7 +26,7 @@ func TestLog_tells_of_the_connection_and_of_a_drain_every_five_seconds(t *testin
 		s, logger := told(t, fakeTunnel(1), func(c *Config) { c.CloseTimeout = 12 * time.Second })
 		<-subscribeTo(t, s) // and not settled
 		time.Sleep(time.Second)
-		synctest.Wait() // nobody logs any more at this moment
+		synctest.Wait() // nothing is logged any more at this moment
 		if lines := linesOf(logger, watermill.InfoLogLevel, "Connected to the tunnel"); len(lines) != 1 || lines[0].Fields["client_id"] != "client-1" || lines[0].Fields["heartbeat_timeout"] != "30s" {
 			t.Errorf("at the start: %+v", lines)
 		}
@@ -135,7 +135,7 @@ func TestLog_promises_no_other_try_of_what_is_over(t *testing.T) {
 				before := len(logger.Captured()[watermill.ErrorLogLevel])
 				_ = s.Close()
 				for _, line := range logger.Captured()[watermill.ErrorLogLevel][before:] {
-					for _, promise := range []string{"tried again", "connecting again", "come again", "comes again"} {
+					for _, promise := range []string{"tried again", "retrying", "retried", "connecting again", "come again", "comes again", "it is redelivered", "messages are redelivered"} {
 						if strings.Contains(line.Msg, promise) {
 							t.Errorf("at the end it says: %s: %v", line.Msg, line.Err)
 						}

@@ -33,7 +33,7 @@ func TestOutages_begin_go_on_once_a_minute_and_end_with_the_last_channel(t *test
 		}
 	}
 	if begun != 1 || len(wentOn) != 4 {
-		t.Fatalf("it began %d times and went on in %d lines", begun, len(wentOn))
+		t.Fatalf("it began %d times and continued in %d lines", begun, len(wentOn))
 	}
 	if got, want := wentOn[1], (outageLine{busy, 3*1200 + 1, 3, 2 * time.Minute}); got != want {
 		t.Errorf("the second line is %+v, want %+v", got, want)
@@ -67,7 +67,7 @@ func TestOutages_ends_with_anybody_when_all_that_failed_are_gone(t *testing.T) {
 	o.failed(busy, "c1", start.Add(2*time.Hour))
 	o.gone("c1")
 	if begins, _ := o.failed(busy, "c2", start.Add(3*time.Hour)); !begins {
-		t.Error("what nobody remembers does not begin anew")
+		t.Error("an outage that was forgotten does not begin anew")
 	}
 }
 

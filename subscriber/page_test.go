@@ -214,20 +214,20 @@ func TestPage_faults_are_refused_with_their_offset(t *testing.T) {
 	badOrigin := someRecord(1)
 	badOrigin.OriginRecord = []byte("no row")
 	for name, body := range map[string][]byte{
-		"empty body":             {},
-		"no next_token":          protowire.AppendBytes(protowire.AppendTag(nil, fieldRecords, protowire.BytesType), ok),
-		"empty next_token":       wirePage("", nil),
-		"no action type":         record(rowOnly),
-		"action type 0":          record(append(action(0), rowOnly...)),
-		"action type 4":          record(append(action(4), rowOnly...)),
-		"action type 257":        record(append(action(257), rowOnly...)), // 1 in its last byte
-		"no row":                 record(action(1)),
-		"row of only a header":   record(marshal(header)),
-		"row without a key":      record(marshal(noKey)),
-		"origin that is no row":  record(marshal(badOrigin)),
-		"no protobuf":            []byte("<html>no such page</html>"),
-		"tag cut short":          append(wirePage("n", nil), 0x80),
-		"record's field too big": record([]byte{0x12, 0xff, 0xff, 0xff, 0xff, 0x7f}),
+		"empty body":               {},
+		"no next_token":            protowire.AppendBytes(protowire.AppendTag(nil, fieldRecords, protowire.BytesType), ok),
+		"empty next_token":         wirePage("", nil),
+		"no action type":           record(rowOnly),
+		"action type 0":            record(append(action(0), rowOnly...)),
+		"action type 4":            record(append(action(4), rowOnly...)),
+		"action type 257":          record(append(action(257), rowOnly...)), // 1 in its last byte
+		"no row":                   record(action(1)),
+		"row of only a header":     record(marshal(header)),
+		"row without a key":        record(marshal(noKey)),
+		"origin that is not a row": record(marshal(badOrigin)),
+		"no protobuf":              []byte("<html>no such page</html>"),
+		"tag cut short":            append(wirePage("n", nil), 0x80),
+		"record's field too big":   record([]byte{0x12, 0xff, 0xff, 0xff, 0xff, 0x7f}),
 	} {
 		p, err := testDecoder().decode(body)
 		if p != nil {
@@ -343,7 +343,7 @@ func FuzzDecodePage(f *testing.F) {
 	})
 }
 
-// benchWire is so many records with so many columns of 20 bytes.
+// benchWire is a number of records with a number of columns of 20 bytes.
 func benchWire(records, columns int) (wire []*protocol.Record) {
 	for i := range records {
 		row := &plainbuffer.Row{

@@ -52,7 +52,7 @@ func TestPhase_ChannelFinished_is_told_when_the_channel_ends_in_the_drain(t *tes
 			t.Fatalf("stored %v", got)
 		}
 		if finished.Load() != 1 {
-			t.Errorf("the channel was read to its end, acked and stored; ChannelFinished was told %d times, Status counts %d finished", finished.Load(), s.Status().Subscriptions[0].Totals.ChannelsFinished)
+			t.Errorf("the channel was read to its end, acked and stored; OnPhase was called with ChannelFinished %d times, Status counts %d finished", finished.Load(), s.Status().Subscriptions[0].Totals.ChannelsFinished)
 		}
 	})
 }

@@ -91,7 +91,7 @@ func TestPlainJSON_leaves_other_records_to_JSON(t *testing.T) {
 }
 
 // TestPlainJSON_messages_share_no_memory: texts are made in memory that is used again,
-// and what an owner of a message does to its payload is nobody else's business.
+// and what an owner of a message does to its payload concerns no other message.
 func TestPlainJSON_messages_share_no_memory(t *testing.T) {
 	j := new(plainJSON)
 	var messages []*message.Message

@@ -52,7 +52,7 @@ func TestPooled_gives_idle_connections_up_when_one_gets_no_answer(t *testing.T) 
 	short, stop := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer stop()
 	go func() { late <- get(short, "/hang") }()
-	if err := <-beside; err != nil { // its connection is idle from here on
+	if err := <-beside; err != nil { // its connection is idle now
 		t.Fatal(err)
 	}
 	if err := <-late; err == nil {

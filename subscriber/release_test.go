@@ -205,7 +205,7 @@ func TestL6_handlers_of_lost_channels_are_bounded_with_Handle(t *testing.T) {
 		if n := most.Load(); n < 10 || n > 20 {
 			t.Errorf("%d handlers ran at once after 10 lost sessions, with MaxInFlight 10", n)
 		}
-		close(release) // they return, and handling goes on
+		close(release) // they return, and handling continues
 		time.Sleep(time.Minute)
 		if got := stored(t, f); len(got) == 0 || got[len(got)-1] != "t1@1" {
 			t.Errorf("stored %v once the handlers had returned", got)

@@ -51,7 +51,7 @@ func (a *alarms) of(kind AlarmKind) (n int) {
 	return n
 }
 
-// keeps makes the stream of the subscriber's only subscription keep records for so long.
+// keeps sets how long the stream of the subscriber's only subscription keeps records.
 func keeps(s *Subscriber, retention time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +156,7 @@ func TestRetentionNear_counts_while_nothing_can_be_read_opened_or_connected(t *t
 				if len(near) != 1 || near[0].Channel != tc.channel || near[0].Key != "" {
 					t.Fatalf("the alarms are %+v", near)
 				}
-				// While heartbeats alone are refused, reads go on until the session is lost.
+				// While heartbeats alone are refused, reads continue until the session is lost.
 				if lag := only(t, s).Lag; lag < time.Since(began)-30*time.Second || lag > time.Since(began)+20*time.Second {
 					t.Errorf("the lag is %v after %v", lag, time.Since(began))
 				}
@@ -169,7 +169,7 @@ func TestRetentionNear_counts_while_nothing_can_be_read_opened_or_connected(t *t
 }
 
 // handsOutAgain makes the service hand channel c1 out again when its client has given it
-// back: with the first heartbeat after it was away for so long.
+// back: with the first heartbeat after it was away for that long.
 func handsOutAgain(f *fakeService, away time.Duration) {
 	version := int64(1)
 	var closed time.Time

@@ -59,7 +59,7 @@ func (r *routed) end(t *testing.T) error {
 	case err := <-r.ended:
 		return err
 	case <-time.After(30 * time.Second):
-		t.Fatal("RunRouter goes on")
+		t.Fatal("RunRouter has not returned")
 	}
 	return nil
 }
@@ -174,7 +174,7 @@ func TestRunRouter_runs_on_while_one_subscription_does(t *testing.T) {
 }
 
 // TestRunRouter_ends_well_when_all_was_read: also where the Router has a handler that
-// reads something else, and would go on for ever.
+// reads something else, and would never end.
 func TestRunRouter_ends_well_when_all_was_read(t *testing.T) {
 	b := testbed.New(t, emulator.Options{})
 	b.PutAll(10, 1)

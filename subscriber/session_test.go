@@ -412,7 +412,7 @@ func TestConn_a_late_status_of_a_dropped_conn_starts_nothing(t *testing.T) {
 		}
 		c.NotifyStatus(&tunnel.ChannelStatus{ChannelId: "c1", Version: 1, Status: protocol.ChannelStatus_OPEN})
 		if c.active() != nil {
-			t.Error("a run was started that nobody can end")
+			t.Error("a run was started that nothing can end")
 			s.cancel(errSessionOver)
 			s.runs.Wait()
 		}

@@ -179,7 +179,7 @@ type logLine struct {
 }
 
 // keepLogger keeps errors and debug lines. Watermill's own capturing logger
-// cannot be read while somebody writes to it.
+// cannot be read while it is written to.
 type keepLogger struct {
 	watermill.NopLogger
 	lines *recorded[logLine]

@@ -18,7 +18,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// fleet is an emulator in a bubble, with a table of so many partitions.
+// fleet is an emulator in a bubble, with a table of that many partitions.
 type fleet struct {
 	*testing.T
 	em *emulator.Emulator
@@ -52,7 +52,7 @@ func newFleet(t *testing.T, partitions int) *fleet {
 	return &fleet{t, em}
 }
 
-// process is one consumer of the fleet. kill ends it without a word to the service.
+// process is one consumer of the fleet. kill ends it without a call to the service.
 type process struct {
 	sub    *subscriber.Subscriber
 	logger *watermill.CaptureLoggerAdapter
@@ -93,7 +93,7 @@ func (p *process) status() subscriber.SubscriptionStatus { return p.sub.Status()
 
 // lines returns what was logged at a level with a message that begins so.
 func (p *process) lines(level watermill.LogLevel, begins string) (lines []watermill.CapturedMessage) {
-	synctest.Wait()                        // nobody logs any more at this moment
+	synctest.Wait()                        // nothing is logged any more at this moment
 	defer func() { p.logger.Captured() }() // takes its lock: what is read here is read before it changes
 	for _, line := range p.logger.Captured()[level] {
 		if strings.HasPrefix(line.Msg, begins) {

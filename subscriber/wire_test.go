@@ -107,7 +107,7 @@ func (w *wire) note(events ...string) {
 	w.events = append(w.events, events...)
 }
 
-// onAnswer changes the answers of an operation from here on.
+// onAnswer changes the answers of an operation from now.
 func (w *wire) onAnswer(op string, edit func([]byte) []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -162,7 +162,7 @@ func requests(b *testbed.Bed, op string) int64 {
 	return b.Emulator.Stats().Operations["tunnel/"+op].Requests
 }
 
-// served waits until the service has handed out so many records, and then for as long
+// served waits until the service has handed out that many records, and then for as long
 // as it takes to offer them: from then on the subscriber holds them out.
 func served(t *testing.T, b *testbed.Bed, n int64) {
 	t.Helper()
