@@ -71,7 +71,7 @@ func build(t *testing.T, replace ...string) (program string) {
 // process is the README's program, running.
 type process struct {
 	*exec.Cmd
-	started chan struct{} // closed when it has logged something: it hears signals from then on
+	started chan struct{} // closed when it has logged something: it hears signals after that
 	first   chan struct{} // closed when it has printed something
 	read    sync.WaitGroup
 
@@ -335,7 +335,7 @@ func TestReadme_program_that_SIGTERM_ends_hands_over_at_once(t *testing.T) {
 	}
 }
 
-// A handler that hangs costs both timeouts, one after the other: with those of the README
+// A handler that hangs costs both timeouts in sequence: with those of the README
 // and the manifest the program must end by itself.
 func TestReadme_program_with_a_handler_that_hangs_ends_within_the_grace_period_of_the_manifest(t *testing.T) {
 	number := func(path, pattern string) time.Duration {

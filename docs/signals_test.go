@@ -34,7 +34,7 @@ func shown(t *testing.T) map[string]string {
 
 // TestPrograms_end_at_Ctrl_C_and_at_SIGTERM_and_at_once_at_the_second: a program that
 // does not hear SIGTERM, as Kubernetes and systemd send it, dies without a drain, and
-// its channels stand still until HeartbeatTimeout. One that goes on to catch signals
+// its channels stand still until HeartbeatTimeout. One that keeps catching signals
 // while it drains cannot be hurried.
 func TestPrograms_end_at_Ctrl_C_and_at_SIGTERM_and_at_once_at_the_second(t *testing.T) {
 	catches := regexp.MustCompile(`(?m)^.*signal\.NotifyContext\(.*\n.*\n`)

@@ -206,7 +206,7 @@ type Config struct {
 
 	// EmptyReadsPerSecond bounds the reads that find nothing, of all channels of a
 	// Subscribe together: beyond it the pauses of all of them grow. Reads that
-	// find records do not count, so a Subscribe makes at most so many reads a second, and
+	// find records do not count, so a Subscribe makes at most this number of reads a second, and
 	// one for each change. Default 100.
 	EmptyReadsPerSecond int
 
@@ -215,16 +215,16 @@ type Config struct {
 	// to another client. Default 10 s.
 	CloseTimeout time.Duration
 
-	// NackBackoff makes the pauses before a nacked message comes again, a new
-	// one for each message that fails. Default: 100 ms doubling up to 30 s.
+	// NackBackoff returns the backoff between the deliveries of a nacked message. It is
+	// called once for each message that fails. Default: 100 ms doubling up to 30 s.
 	// backoff.Stop is taken as the longest pause so far of that message, or 30 s if it
 	// comes first.
 	NackBackoff func() backoff.BackOff
 
-	// ReadBackoff makes the pauses after failed reads and checkpoints. Default: 50 ms doubling up to 5 s.
+	// ReadBackoff returns the backoff after failed reads and checkpoints. Default: 50 ms doubling up to 5 s.
 	ReadBackoff func() backoff.BackOff
 
-	// ReconnectBackoff makes the pauses between two sessions of a tunnel
+	// ReconnectBackoff returns the backoff between two sessions of a tunnel
 	// client. Default: 200 ms doubling up to 10 s.
 	ReconnectBackoff func() backoff.BackOff
 
@@ -232,19 +232,19 @@ type Config struct {
 	// taken from the output, until an alarm is raised. Default 5 minutes.
 	StuckAfter time.Duration
 
-	// OnPhase, when set, is told of turns in the life of a subscription: base
+	// OnPhase, when set, is called at lifecycle events of a subscription: base
 	// data done, channels opened and finished. It is called in a goroutine of its
-	// own, one call after the other in each subscription. A channel is read only when it has
+	// own, one call at a time in each subscription. A channel is read only when it has
 	// returned from that channel's opening; nothing else waits for it. It may call Close. A
 	// panic is logged.
 	OnPhase func(Phase)
 
-	// OnAlarm, when set, is told of what a person should look at: handlers that
-	// are stuck, records that soon get older than the log. Each alarm is also
+	// OnAlarm, when set, is called for what a person should look at: handlers that
+	// are stuck, records that will soon be older than the log. Each alarm is also
 	// logged as an error. Called like OnPhase, and beside it; nothing waits for it.
 	OnAlarm func(Alarm)
 
-	// OnAck, when set, is told of each ack that counts, by the goroutine that
+	// OnAck, when set, is called for each ack that counts, in the goroutine that
 	// saw it. Several call at once, and records wait: it must be quick and must not block.
 	// It is made for histograms; see package metrics.
 	OnAck func(Acked)
@@ -271,8 +271,8 @@ type TunnelSpec struct {
 	// any type where one exists.
 	Type TunnelType
 
-	// Start is from when on changes are delivered: not before what the
-	// stream still keeps. Zero: from the tunnel's creation on.
+	// Start is the time of the first changes that are delivered, if the stream still
+	// keeps them. Zero: the time of the tunnel's creation.
 	Start time.Time
 
 	// Earliest starts at the oldest change that the stream keeps. Not together with Start.

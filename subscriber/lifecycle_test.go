@@ -19,7 +19,7 @@ import (
 )
 
 // TestSubscribe_bad_input asserts that each fault gives one error at once that
-// names what is wrong and can be told apart.
+// names what is wrong and can be distinguished.
 func TestSubscribe_bad_input(t *testing.T) {
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)

@@ -316,8 +316,8 @@ func TestPage_decodes_as_the_SDK_does(t *testing.T) {
 }
 
 // FuzzDecodePage: no body makes the decoder panic, every refusal has an offset,
-// and what is taken as a page is one for protobuf too, with as many records, of
-// which the plain ones make the messages of the others.
+// and what is taken as a page is one for protobuf too, with as many records. The plain
+// decoder gives the same messages as the general one.
 func FuzzDecodePage(f *testing.F) {
 	more := false
 	f.Add(wirePage("next", &more, fullPage()...))

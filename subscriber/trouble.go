@@ -61,7 +61,7 @@ func causeOf(code string) string {
 	case auth:
 		return "the service refuses the credentials"
 	case throttled:
-		return "the service refuses so many calls"
+		return "the service throttles the calls"
 	case fatal:
 		return "the table or the tunnel is gone"
 	}

@@ -23,7 +23,7 @@ func TestTrouble_says_within_seconds_what_fails_and_why(t *testing.T) {
 		"credentials refused":    {func(f *fakeService) { all(f, status("OTSAuthFailed")) }, "readrecords", "OTSAuthFailed", "refuses the credentials"},
 		"unreachable":            {unreachable, "readrecords", "network", "cannot be reached"},
 		"no answers":             {func(f *fakeService) { all(f, reply{hang: true}) }, "readrecords", "timeout", "does not answer in time"},
-		"reads throttled":        {func(f *fakeService) { f.always("readrecords", status("OTSServerBusy")) }, "readrecords", "OTSServerBusy", "refuses so many calls"},
+		"reads throttled":        {func(f *fakeService) { f.always("readrecords", status("OTSServerBusy")) }, "readrecords", "OTSServerBusy", "throttles the calls"},
 		"position not known":     {func(f *fakeService) { f.always("readrecords", status("OTSParameterInvalid")) }, "readrecords", "OTSParameterInvalid", "does not know the channel or its position"},
 		"garbage":                {func(f *fakeService) { f.always("readrecords", reply{body: []byte("garbage")}) }, "readrecords", "malformed", "do not decode"},
 		"heartbeats refused":     {func(f *fakeService) { f.always("heartbeat", status("OTSNoPermissionAccess")) }, "heartbeat", "OTSNoPermissionAccess", "refuses the credentials"},

@@ -163,7 +163,7 @@ func requests(b *testbed.Bed, op string) int64 {
 }
 
 // served waits until the service has handed out that many records, and then for as long
-// as it takes to offer them: from then on the subscriber holds them out.
+// as it takes to offer them: since then the subscriber holds them out.
 func served(t *testing.T, b *testbed.Bed, n int64) {
 	t.Helper()
 	testbed.Eventually(t, 5*time.Second, "the record is read", func() bool { return b.Emulator.Stats().RecordsServed >= n })

@@ -416,7 +416,7 @@ func (t *Tracker) current(a Attempt) *entry {
 	return e
 }
 
-// takeBackAfter calls back all entries in force behind e and makes the first of them
+// takeBackAfter calls back all entries in force behind e and sets the first of them as
 // the queue's next. It returns their bound values. Each of them was delivered before,
 // so the walk costs O(1) per delivery.
 func (t *Tracker) takeBackAfter(e *entry) (taken []any) {

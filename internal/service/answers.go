@@ -103,7 +103,7 @@ var Answers = []Answer{
 	{Code: "OTSTableNotReady", Status: 404, Tunnel: Transient, Table: Transient,
 		Means: "the table was just created", Advice: "nothing", Source: docTable},
 	{Code: "OTSRowOperationConflict", Status: 409, Tunnel: Transient, Table: Transient,
-		Means: "the row is being written by somebody else", Advice: "nothing", Source: docTable},
+		Means: "another request writes the row", Advice: "nothing", Source: docTable},
 	{Code: "OTSRequestTimeout", Status: 408, Tunnel: Transient, Table: Transient,
 		Means: "the request was not received in time", Advice: "look at the network when it lasts", Source: docTable},
 	{Code: "OTSTimeout", Status: 503, Tunnel: Transient, Table: Transient,
