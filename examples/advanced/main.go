@@ -19,12 +19,8 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"flag"
 	"fmt"
-	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -42,22 +38,7 @@ import (
 //go:embed pipelines.yaml
 var pipelines []byte
 
-func main() {
-	duration := flag.Duration("duration", 5*time.Second, "how long the table is written to")
-	verbose := flag.Bool("v", false, "log what the library does")
-	flag.Parse()
-	var logger watermill.LoggerAdapter = watermill.NopLogger{}
-	if *verbose {
-		logger = watermill.NewSlogLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	}
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	if err := run(ctx, *duration, logger); err != nil {
-		fmt.Fprintln(os.Stderr, "advanced:", err)
-		os.Exit(1)
-	}
-}
+func main() { console.Main("advanced", 5*time.Second, run) }
 
 // example is the state of one run.
 type example struct {

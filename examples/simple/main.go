@@ -17,12 +17,8 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"flag"
 	"fmt"
-	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
@@ -38,22 +34,7 @@ import (
 //go:embed pipelines.yaml
 var pipelines []byte
 
-func main() {
-	duration := flag.Duration("duration", 6*time.Second, "how long the table is written to")
-	verbose := flag.Bool("v", false, "log what the library does")
-	flag.Parse()
-	var logger watermill.LoggerAdapter = watermill.NopLogger{}
-	if *verbose {
-		logger = watermill.NewSlogLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	}
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	if err := run(ctx, *duration, logger); err != nil {
-		fmt.Fprintln(os.Stderr, "simple:", err)
-		os.Exit(1)
-	}
-}
+func main() { console.Main("simple", 6*time.Second, run) }
 
 func run(ctx context.Context, duration time.Duration, logger watermill.LoggerAdapter) (err error) {
 	table, err := pxytest.Start()

@@ -1,5 +1,5 @@
-// Package console prints what an example does: a line for each batch and a
-// table at the end. It also counts what was handled.
+// Package console is the main function of an example, and prints what the example does:
+// a line for each batch and a table at the end. It also counts what was handled.
 package console
 
 import (
