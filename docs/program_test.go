@@ -20,6 +20,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/internal/testsize"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -286,7 +287,11 @@ func TestReadme_program_that_SIGTERM_ends_hands_over_at_once(t *testing.T) {
 	p := start(t, program, em.Endpoint())
 	processes := []*process{p}
 	var took []time.Duration
-	for round := range 9 {
+	rounds := 3
+	if testsize.Full() {
+		rounds = 9
+	}
+	for round := range rounds {
 		p.await(t, p.started, "started")
 		time.Sleep(time.Duration(random.Int64N(int64(1500 * time.Millisecond)))) // while it connects, reads, idles, commits
 		signalled := time.Now()

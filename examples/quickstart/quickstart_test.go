@@ -25,6 +25,7 @@ func checkAllHandled(t *testing.T, p *exampletest.Program) {
 }
 
 func TestQuickstart_handles_all_that_it_writes_and_ends_by_itself(t *testing.T) {
+	t.Parallel() // it mostly waits
 	p := exampletest.Start(t, "", nil, "-duration", "3s")
 	p.Wait()
 	checkAllHandled(t, p)
@@ -32,6 +33,7 @@ func TestQuickstart_handles_all_that_it_writes_and_ends_by_itself(t *testing.T) 
 }
 
 func TestQuickstart_drains_at_an_interrupt(t *testing.T) {
+	t.Parallel() // it mostly waits
 	p := exampletest.Start(t, batches, nil, "-duration", "1m")
 	p.Interrupt()
 	p.Wait()
@@ -40,6 +42,7 @@ func TestQuickstart_drains_at_an_interrupt(t *testing.T) {
 }
 
 func TestQuickstart_continues_after_kill_9_and_handles_every_order(t *testing.T) {
+	t.Parallel() // it mostly waits
 	dir := t.TempDir()
 	p := exampletest.Start(t, batches, nil, "-data-dir", dir, "-duration", "1m")
 	p.Kill()
@@ -52,6 +55,7 @@ func TestQuickstart_continues_after_kill_9_and_handles_every_order(t *testing.T)
 }
 
 func TestQuickstart_consumes_a_real_tunnel_and_writes_nothing_to_its_table(t *testing.T) {
+	t.Parallel() // it mostly waits
 	em, err := emulator.Start(emulator.Options{Instance: "real", AccessKeyID: "id", AccessKeySecret: "secret"})
 	if err != nil {
 		t.Fatal(err)
@@ -104,6 +108,7 @@ func TestQuickstart_consumes_a_real_tunnel_and_writes_nothing_to_its_table(t *te
 }
 
 func TestQuickstart_says_what_is_missing(t *testing.T) {
+	t.Parallel() // it mostly waits
 	p := exampletest.Start(t, "", []string{"OTS_ENDPOINT=http://127.0.0.1:1", "OTS_TABLE=orders"})
 	if status := p.WaitStatus(); status == 0 {
 		t.Fatalf("it succeeded:\n%s", p.Output())

@@ -22,10 +22,11 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/internal/testsize"
 )
 
 var (
-	chaosSeeds   = flag.Int("chaos.seeds", 4, "how many seeds the chaos test runs; 2 with -race or -short")
+	chaosSeeds   = flag.Int("chaos.seeds", 0, "how many seeds the chaos test runs; 0: 6 in the full form of tests, 2 otherwise, and with -race or -short")
 	chaosRecords = flag.Int("chaos.records", 20_000, "how many records the chaos test writes for each seed")
 	chaosSeed    = flag.Uint64("chaos.seed", 0, "run this seed only")
 )
@@ -48,10 +49,7 @@ const (
 func TestLaws_under_chaos(t *testing.T) {
 	needsSignals(t)
 	binary := buildEmulator(t)
-	seeds := make([]uint64, *chaosSeeds)
-	if raceEnabled || testing.Short() {
-		seeds = seeds[:min(2, len(seeds))]
-	}
+	seeds := make([]uint64, seedsOf(*chaosSeeds, 6))
 	first := uint64(time.Now().UnixNano())
 	for i := range seeds {
 		seeds[i] = first + uint64(i)
@@ -70,6 +68,17 @@ func TestLaws_under_chaos(t *testing.T) {
 			c.check()
 		})
 	}
+}
+
+// seedsOf returns how many seeds to run: those asked for, or by the form of tests.
+func seedsOf(asked, full int) int {
+	switch {
+	case asked != 0:
+		return asked
+	case testsize.Full() && !raceEnabled && !testing.Short():
+		return full
+	}
+	return 2
 }
 
 func buildEmulator(t *testing.T) string {

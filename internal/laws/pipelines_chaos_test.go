@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	pipelinesSeeds = flag.Int("pipelines.seeds", 4, "how many seeds the chaos test of pipelines runs; 2 with -race, none with -short")
+	pipelinesSeeds = flag.Int("pipelines.seeds", 0, "how many seeds the chaos test of pipelines runs; 0: 20 in the full form of tests, 2 otherwise and with -race, none with -short")
 	pipelinesSeed  = flag.Uint64("pipelines.seed", 0, "run this seed only")
 	pipelinesTime  = flag.Duration("pipelines.time", 7*time.Second, "how long a seed of the chaos test of pipelines has faults")
 )
@@ -23,10 +23,7 @@ func TestLaws_of_pipelines_under_chaos(t *testing.T) {
 	if testing.Short() && *pipelinesSeed == 0 {
 		t.Skip("takes some ten seconds a seed; -short leaves it out")
 	}
-	seeds := make([]uint64, *pipelinesSeeds)
-	if raceEnabled {
-		seeds = seeds[:min(2, len(seeds))]
-	}
+	seeds := make([]uint64, seedsOf(*pipelinesSeeds, 20))
 	first := uint64(time.Now().UnixNano())
 	for i := range seeds {
 		seeds[i] = first + uint64(i)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/watermill-ots/watermill-ots/internal/testsize"
 )
 
 // TestModel runs random histories of several channels on one window. After every step
@@ -22,7 +24,7 @@ func TestModel(t *testing.T) {
 	switch {
 	case raceEnabled: // one goroutine: the race detector has nothing to find here
 		n = 2_000
-	case testing.Short():
+	case testing.Short(), !testsize.Full():
 		n = 10_000
 	}
 	// rapid has no setting per test. An explicit -rapid.checks wins.

@@ -8,6 +8,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
+	"github.com/watermill-ots/watermill-ots/internal/testsize"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -24,7 +25,9 @@ func TestPubSub(t *testing.T) {
 	for _, o := range orderings {
 		t.Run(o.name, func(t *testing.T) {
 			f := newFixture(t, o.ordering)
-			tests.TestPubSub(t, f.features(t), f.pubSub, f.groupPubSub)
+			features := f.features(t)
+			features.ForceShort = !testsize.Full() // Watermill's short form: fewer messages
+			tests.TestPubSub(t, features, f.pubSub, f.groupPubSub)
 		})
 	}
 	t.Run("Unordered", func(t *testing.T) {
@@ -39,8 +42,8 @@ func TestPubSub(t *testing.T) {
 
 // TestPubSubStress runs several suites side by side with one emulator.
 func TestPubSubStress(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it repeats TestPubSub side by side; -short leaves it out")
+	if !testsize.Full() || testing.Short() {
+		t.Skip("it repeats TestPubSub side by side: only in the full form, " + testsize.Variable + "=1, and not with -short")
 	}
 	for _, o := range orderings {
 		t.Run(o.name, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/internal/testsize"
 )
 
 // handled notes the letters that were handled, in order.
@@ -201,8 +202,8 @@ func TestReplay_survives_lost_answers(t *testing.T) {
 
 // Wherever the end of a Replay is cut off, no letter is lost and none is incomplete.
 func TestReplay_a_cut_end_loses_no_letter(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it cuts a replay of large letters at each call; -short leaves it out")
+	if !testsize.Full() {
+		t.Skip("it cuts a replay of large letters at each call: only in the full form, " + testsize.Variable + "=1")
 	}
 	h := new(handled)
 	b := newBed(t, h.process)
