@@ -61,7 +61,7 @@ var Answers = []Answer{
 	{Code: CodeTunnelExpired, Status: 400, Tunnel: Gone, Table: Refused,
 		Means: "the tunnel's position is older than the log, or its base data took longer than the log is kept", Advice: "recreate the tunnel; changes of the time between are missing unless it is BaseAndStream", Source: docTunnel},
 	{Code: CodePermissionDenied, Status: 403, Tunnel: Auth, Table: Auth,
-		Means: "the access key may not use the tunnel", Advice: "give the key the rights ots:*Tunnel*, ots:Connect, ots:Heartbeat, ots:ReadRecords, ots:Checkpoint", Source: docTunnel},
+		Means: "the access key may not use the tunnel", Advice: "allow the RAM user of the key what the message names, on the table and its tunnels", Source: docTunnel},
 	{Code: "OTSTunnelExist", Status: 409, Tunnel: Transient, Table: Refused,
 		Means: "a tunnel of this name exists", Advice: "nothing: Initialize uses it", Source: docTunnel},
 	{Code: CodeAuthFailed, Status: 403, Tunnel: Auth, Table: Auth,
