@@ -27,21 +27,26 @@ func (b *Batching) retire(ob *openBatch) {
 // while the batch waited, an earlier message may have failed and called some of them
 // back. It also returns the context for the handler.
 func (b *Batching) begin(ob *openBatch) ([]*item, context.Context) {
-	// The contexts are checked without the lock. The batch is sealed, so the slice
-	// does not change. An item whose context ends after the check counts as running.
-	var gone []*item
-	for _, it := range ob.items {
-		if it.gone() {
-			gone = append(gone, it)
-		}
-	}
-
 	ctx, cancel := context.WithCancelCause(b.ctx)
 
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, it := range gone {
-		b.leave(it)
+	// The contexts are checked without the lock. The batch is sealed, so the slice does not
+	// change. When an item leaves by itself meanwhile, they are checked once more: the later
+	// ones of its key have ended before it, perhaps after they were checked, and must not
+	// be handled without it.
+	for {
+		checked := ob.present
+		b.mu.Unlock()
+		gone := goneOf(ob.items)
+		b.mu.Lock()
+		if ob.present != checked {
+			continue
+		}
+		for _, it := range gone {
+			b.leave(it)
+		}
+		break
 	}
 	for _, it := range ob.items {
 		if it.turn != nil && it.turn.revoked {
@@ -62,6 +67,16 @@ func (b *Batching) begin(ob *openBatch) ([]*item, context.Context) {
 	}
 	ob.cancel = cancel
 	return items, ctx
+}
+
+// goneOf returns the items whose subscriber no longer waits for them.
+func goneOf(items []*item) (gone []*item) {
+	for _, it := range items {
+		if it.gone() {
+			gone = append(gone, it)
+		}
+	}
+	return gone
 }
 
 // finish ends a batch that ran, and starts the batches that may run next.

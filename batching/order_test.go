@@ -1,10 +1,13 @@
 package batching
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -355,5 +358,76 @@ func TestOrder(t *testing.T) {
 			equal(t, "messages", b.batchers[DefaultBatcher].whole.items, 0)
 			equal(t, "free", len(b.batchers[DefaultBatcher].free), 2)
 		})
+	})
+}
+
+// lateContext has ended, as its Err says, before its Done does: the goroutine that waits for it has
+// not run yet. Its Err calls hook when it is called for the first time after arm.
+type lateContext struct {
+	context.Context
+	late  chan struct{}
+	armed atomic.Bool
+	hook  func()
+}
+
+func (c *lateContext) Done() <-chan struct{} { return c.late }
+
+func (c *lateContext) Err() error {
+	if c.armed.CompareAndSwap(true, false) {
+		c.hook()
+		return nil // as it was when it was asked
+	}
+	return c.Context.Err()
+}
+
+// TestL3_messages_that_are_called_back_while_their_batch_begins_are_not_handled: a subscriber
+// calls back the last one first. When the batch checks them, one may have left it by itself while
+// a later one of its key was checked before it ended: to handle that one would be out of order.
+func TestL3_messages_that_are_called_back_while_their_batch_begins_are_not_handled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRecorder()
+		b := mustNew(t, Config{
+			OrderingKey: func(*message.Message) string { return "k" },
+			Batchers:    map[string]Batcher{DefaultBatcher: {Handler: r.handle, Size: 3, Timeout: time.Hour}},
+		}, nil)
+		h := b.Middleware(nop)
+		late := make(chan struct{})
+		var cancels [3]context.CancelFunc
+		var passes []*pass
+		var second *lateContext
+		for i := range cancels {
+			msg := msgOf(fmt.Sprint(i + 1))
+			ctx, cancel := context.WithCancel(context.Background())
+			cancels[i] = cancel
+			if i > 0 {
+				c := &lateContext{Context: ctx, late: late, hook: func() {
+					for _, cancel := range slices.Backward(cancels[:]) {
+						cancel()
+					}
+					for b.Stats()[0].Waiting == 3 { // the first one leaves; the others' goroutines have not heard of it
+						time.Sleep(time.Millisecond)
+					}
+				}}
+				second = cmp.Or(second, c)
+				ctx = c
+			}
+			msg.SetContext(ctx)
+			synctest.Wait()
+			if i == 2 {
+				second.armed.Store(true) // the next to ask is the batch, which this message completes
+			}
+			passes = append(passes, send(h, msg))
+		}
+		time.Sleep(time.Second)
+		close(late)
+		for _, p := range passes {
+			if err := p.result(); err == nil {
+				t.Errorf("%s succeeded although it was called back", p.msg.UUID)
+			}
+		}
+		equal(t, "handled", r.batches(), "")
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
 	})
 }
