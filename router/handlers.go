@@ -12,8 +12,8 @@ import (
 	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
 )
 
-// ErrDrop, returned by Process (wrapped or not), acks the message without any
-// further step: it neither joins a batch nor is forwarded.
+// ErrDrop is an error for Process to return, wrapped or not: the message is acked without
+// any further step. It neither joins a batch nor is forwarded.
 var ErrDrop = errors.New("message dropped")
 
 // Handlers is the code of one pipeline. All functions are called concurrently.

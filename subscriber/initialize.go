@@ -76,20 +76,20 @@ func (s *Subscriber) create(ctx context.Context, table, name string) error {
 }
 
 // stream returns the SDK's form of start and end; nil where the service's default is meant.
-func (t TunnelSpec) stream() *tunnel.StreamTunnelConfig {
-	if t.Start.IsZero() && t.End.IsZero() && !t.Earliest {
+func (s TunnelSpec) stream() *tunnel.StreamTunnelConfig {
+	if s.Start.IsZero() && s.End.IsZero() && !s.Earliest {
 		return nil
 	}
 	c := &tunnel.StreamTunnelConfig{Flag: protocol.StartOffsetFlag_LATEST}
-	if t.Earliest {
+	if s.Earliest {
 		c.Flag = protocol.StartOffsetFlag_EARLIEST
 	}
 	// Offsets are nanoseconds on the wire, and the Go SDK passes them as they are [docs/protocol.md, Start and end of a tunnel].
-	if !t.Start.IsZero() {
-		c.StartOffset = uint64(t.Start.UnixNano())
+	if !s.Start.IsZero() {
+		c.StartOffset = uint64(s.Start.UnixNano())
 	}
-	if !t.End.IsZero() {
-		c.EndOffset = uint64(t.End.UnixNano())
+	if !s.End.IsZero() {
+		c.EndOffset = uint64(s.End.UnixNano())
 	}
 	return c
 }

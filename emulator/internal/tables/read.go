@@ -41,18 +41,18 @@ type reading interface {
 
 // newProjection makes the checks that need no table. noVersions is the
 // service's message for a read that does not say which versions it wants.
-func (rl rules) newProjection(r reading, noVersions string) (*projection, error) {
-	if err := rl.wanted(r.GetColumnsToGet()); err != nil {
+func (r rules) newProjection(req reading, noVersions string) (*projection, error) {
+	if err := r.wanted(req.GetColumnsToGet()); err != nil {
 		return nil, err
 	}
-	p := &projection{start: r.GetStartColumn(), end: r.GetEndColumn(), to: math.MaxInt64, maxVersions: int(r.GetMaxVersions())}
-	if names := r.GetColumnsToGet(); len(names) > 0 {
+	p := &projection{start: req.GetStartColumn(), end: req.GetEndColumn(), to: math.MaxInt64, maxVersions: int(req.GetMaxVersions())}
+	if names := req.GetColumnsToGet(); len(names) > 0 {
 		p.columns = make(map[string]bool, len(names))
 		for _, name := range names {
 			p.columns[name] = true
 		}
 	}
-	window := r.GetTimeRange()
+	window := req.GetTimeRange()
 	switch {
 	case p.maxVersions < 0:
 		return nil, wire.Invalid("Invalid max versions: %d. Reason: Max versions must be positive.", p.maxVersions)
@@ -78,7 +78,7 @@ func (rl rules) newProjection(r reading, noVersions string) (*projection, error)
 		}
 	}
 	var err error
-	if p.filter, err = rl.filter("filter", r.GetFilter()); err != nil {
+	if p.filter, err = r.filter("filter", req.GetFilter()); err != nil {
 		return nil, err
 	}
 	return p, nil
