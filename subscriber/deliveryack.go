@@ -19,7 +19,9 @@ func (d *delivery) HandOff() { d.scope.tracker.HandOff(d.attempt) }
 // Begin says that the message's batch runs.
 func (d *delivery) Begin() { d.scope.tracker.Begin(d.attempt) }
 
-// CallBack takes back the later messages of the key.
+// CallBack takes back the later messages of the key. When it returns their contexts have ended
+// (law L3): the caller may be a batch that goes on to the next message of the key. That is so
+// too if another goroutine takes them back, or fences the channel, at the same moment.
 func (d *delivery) CallBack(cause error) {
 	if cause != nil {
 		d.mu.Lock()
@@ -28,9 +30,11 @@ func (d *delivery) CallBack(cause error) {
 		}
 		d.mu.Unlock()
 	}
+	d.scope.takingBack.Lock()
 	taken := d.scope.tracker.CallBack(d.attempt)
-	d.scope.metrics.counts.add(countCalledBack, len(taken))
 	cancelCalledBack(taken, cause)
+	d.scope.takingBack.Unlock()
+	d.scope.metrics.counts.add(countCalledBack, len(taken))
 }
 
 var errNacked = errors.New("message nacked")

@@ -47,6 +47,11 @@ type ownership struct {
 	drainOnce sync.Once
 
 	refusedOnce sync.Once
+
+	// takingBack is held while messages are taken back: from when the tracker takes back or
+	// fences their records until their contexts have ended. So who finds that the tracker has
+	// done so already knows that they have ended. No code of the user's runs meanwhile.
+	takingBack sync.Mutex
 }
 
 // drain ends reading and delivering. It reports whether this call began that. What is
@@ -75,8 +80,10 @@ func (o *ownership) giveUp(cause error) {
 	if position, _ := o.metrics.position(o.tracker); position != 0 { // before the tracker forgets what is in flight
 		o.metrics.fenced.CompareAndSwap(0, position)
 	}
+	o.takingBack.Lock()
 	live := o.tracker.Fence()
 	endAll(live, cause)
+	o.takingBack.Unlock()
 	o.metrics.counts.add(countAbandoned, len(live))
 	o.observer.heldBack(len(live))
 }

@@ -71,9 +71,11 @@ func (s *settler) noteAcked(d *delivery) {
 // nack schedules the redelivery of a record.
 func (s *settler) nack(a ledger.Attempt, cause error) {
 	pause := s.failures.pause(a.ID())
+	s.takingBack.Lock()
 	taken, counted := s.tracker.Nack(a, time.Now().Add(pause))
-	s.metrics.counts.add(countCalledBack, len(taken))
 	cancelCalledBack(taken, cause)
+	s.takingBack.Unlock()
+	s.metrics.counts.add(countCalledBack, len(taken))
 	if !counted && a.Failures() == 0 {
 		s.failures.forget(a.ID()) // it was called back and has not failed itself
 	}
