@@ -70,6 +70,7 @@ func (w *pipelinesWorld) run() {
 	changes.stop()
 	w.await(true)
 	w.must(changes.err)
+	w.awaitQuiet()
 	for slot := range w.slots {
 		w.end(slot)
 	}
@@ -99,6 +100,17 @@ func (w *pipelinesWorld) await(withTicks bool) {
 		time.Sleep(50 * time.Millisecond)
 		w.revive()
 		w.sample()
+	}
+}
+
+// awaitQuiet waits until the sink has had nothing to do for longer than the longest pause between two
+// attempts. A record may be in the sink, and be retried because the answer was lost; a drain
+// that begins then rightly leaves it to the next consumer, uncommitted.
+func (w *pipelinesWorld) awaitQuiet() {
+	for effects, since := w.sink.effects(), time.Now(); time.Since(since) < spellGap; time.Sleep(20 * time.Millisecond) {
+		if n := w.sink.effects(); n != effects {
+			effects, since = n, time.Now()
+		}
 	}
 }
 

@@ -217,6 +217,13 @@ func (s *recordingSink) String() string {
 	return text.String()
 }
 
+// effects returns how many rows the sink has taken.
+func (s *recordingSink) effects() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.entries)
+}
+
 // log returns the entries of a door.
 func (s *recordingSink) log(door string) []entry {
 	s.mu.Lock()
