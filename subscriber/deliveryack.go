@@ -20,7 +20,7 @@ func (d *delivery) HandOff() { d.scope.tracker.HandOff(d.attempt) }
 func (d *delivery) Begin() { d.scope.tracker.Begin(d.attempt) }
 
 // CallBack takes back the later messages of the key. When it returns their contexts have ended
-// (law L3): the caller may be a batch that goes on to the next message of the key. That is so
+// (law L3): the caller may be a batch that continues with the next message of the key. That is so
 // too if another goroutine takes them back, or fences the channel, at the same moment.
 func (d *delivery) CallBack(cause error) {
 	if cause != nil {
