@@ -86,6 +86,7 @@ var statuses = map[string]int{
 	"OTSServerBusy":             http.StatusServiceUnavailable,
 	"OTSPartitionUnavailable":   http.StatusServiceUnavailable,
 	"OTSTimeout":                http.StatusServiceUnavailable,
+	"OTSFlowControl":            http.StatusTooManyRequests,
 	CodeTooFrequentAdjustment:   http.StatusForbidden,
 	CodeTrimmedDataAccess:       http.StatusNotFound, // as in DataX's test double of the service
 }
