@@ -41,6 +41,10 @@ type Delivery interface {
 	// that were taken back have ended. Call CallBack before returning the error, so
 	// that the order holds whatever an outer middleware does with the error. This
 	// message's own ack or nack still counts.
+	//
+	// The contexts have ended when CallBack returns, the latest message's first. That
+	// includes messages that something else takes back at the same time, and those of a
+	// channel that is being lost.
 	CallBack(cause error)
 
 	// Hurry returns a channel that is closed when waiting for more messages is

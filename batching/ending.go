@@ -32,9 +32,9 @@ func (b *Batching) begin(ob *openBatch) ([]*item, context.Context) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	// The contexts are checked without the lock. The batch is sealed, so the slice does not
-	// change. When an item leaves by itself meanwhile, they are checked once more: the later
-	// ones of its key have ended before it, perhaps after they were checked, and must not
-	// be handled without it.
+	// change. If an item leaves during the check, the check is repeated: the contexts of the
+	// later items of its key ended before its own, perhaps after they were checked, and those
+	// items must not be handled without it.
 	for {
 		checked := ob.present
 		b.mu.Unlock()

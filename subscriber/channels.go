@@ -23,7 +23,7 @@ type channels struct {
 	connected time.Time              // when a client was connected last
 }
 
-// open returns the run of a channel, which has yet to begin.
+// open returns the run of a channel, which has not begun.
 func (c *channels) open(a assignment) *channelRun {
 	r := newChannelRun(&c.shared, a)
 	r.metrics.counts.inc(countOpened)

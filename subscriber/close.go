@@ -72,7 +72,7 @@ func (s *Subscriber) unsettled() error {
 	return errors.Join(errs...)
 }
 
-// subscriptionEnded keeps what is to be known of a subscription that has ended.
+// subscriptionEnded stores the status and the error of a subscription that has ended.
 func (s *Subscriber) subscriptionEnded(sub *subscription) {
 	last := sub.status(time.Now())
 	last.Ended, last.Connected, last.Draining, last.Trouble, last.View = true, false, false, []Trouble{}, nil

@@ -33,11 +33,11 @@ func (o *offer) recall(d *delivery) {
 	}
 }
 
-// recheck has the deliverer look whether what it offers is still to be delivered.
+// recheck makes the deliverer check whether it must still deliver the offered message.
 func (o *offer) recheck() {
 	select {
 	case o.recalled <- struct{}{}:
-	default: // an earlier call has yet to be seen
+	default: // the deliverer has not seen an earlier call
 	}
 }
 

@@ -19,9 +19,9 @@ func (d *delivery) HandOff() { d.scope.tracker.HandOff(d.attempt) }
 // Begin says that the message's batch runs.
 func (d *delivery) Begin() { d.scope.tracker.Begin(d.attempt) }
 
-// CallBack takes back the later messages of the key. When it returns their contexts have ended
-// (law L3): the caller may be a batch that continues with the next message of the key. That is so
-// too if another goroutine takes them back, or fences the channel, at the same moment.
+// CallBack takes back the later messages of the key. Their contexts have ended when it returns
+// (law L3), because the caller may be a batch that continues with the next message of the key.
+// This also holds if another goroutine takes them back, or fences the channel, at the same time.
 func (d *delivery) CallBack(cause error) {
 	if cause != nil {
 		d.mu.Lock()

@@ -57,9 +57,9 @@ func TestL3_later_records_of_a_key_end_first(t *testing.T) {
 	}
 }
 
-// TestL3_call_back_waits_for_what_is_being_taken_back: two goroutines may find at once that a key
-// is to be taken back: a batch whose message failed, and the nack of an earlier message or the loss of the
-// channel. The second one must not continue with a message whose context the first one has yet to end.
+// TestL3_call_back_waits_for_what_is_being_taken_back: two goroutines may take back the messages of
+// a key at the same time: a batch with a failed message, and the nack of an earlier message or the loss
+// of the channel. The batch must not continue with a message whose context is about to end.
 func TestL3_call_back_waits_for_what_is_being_taken_back(t *testing.T) {
 	for name, take := range map[string]func(r *channelRun, first *delivery){
 		"the channel is lost":  func(r *channelRun, _ *delivery) { r.fence(ErrChannelLost) },

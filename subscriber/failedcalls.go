@@ -34,7 +34,7 @@ const (
 	codeNetwork     = "network"     // everything else
 )
 
-// failedCallOf returns what failed: the operation, and the service's code or one of ours.
+// failedCallOf returns what failed: the operation, and the service's code or a code of this package.
 func failedCallOf(op string, err error) failedCall {
 	var se *ots.ServiceError
 	var ne net.Error

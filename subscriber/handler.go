@@ -15,7 +15,7 @@ import (
 //
 // Invariants:
 //   - turn is odd while the leader is in a call. The goroutine that makes it even, by
-//     compare-and-swap, decides who leads: the leader itself after the call, or the
+//     compare-and-swap, decides which goroutine leads: the leader itself after the call, or the
 //     monitor, which starts the next leader.
 //   - ended is closed by the last leader, once.
 type toHandler struct {

@@ -88,8 +88,8 @@ func (h *toHandler) awaitStrays() {
 var errStrays = errors.New("they still run although the contexts of their messages have ended, and there are MaxInFlight of them")
 
 // strayCount counts the calls of one channel's handler (of Handle) that have not
-// returned. Those that still run when the channel is over are strays: such a handler does not
-// heed its message's context. Each lost session may leave as many behind as fit into the
+// returned. Calls that still run when the channel is over are strays: their handler ignores
+// its message's context. Each lost session may leave as many behind as fit into the
 // window, so the subscription counts them, and while there are MaxInFlight of them no
 // further handler is called (law L6).
 type strayCount struct {

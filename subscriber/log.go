@@ -22,7 +22,7 @@ func sdkLogConfig() *zap.Config {
 }
 
 // sdkLogWriter turns the SDK's JSON log lines into Watermill's. The SDK reports
-// each step of its channels at Info; here these are details of ours, at Trace.
+// each step of its channels at Info; here these are details, at Trace.
 // Its errors are Debug, because the caller gets and reports the same error.
 type sdkLogWriter struct{ logger watermill.LoggerAdapter }
 

@@ -48,9 +48,9 @@ type ownership struct {
 
 	refusedOnce sync.Once
 
-	// takingBack is held while messages are taken back: from when the tracker takes back or
-	// fences their records until their contexts have ended. So who finds that the tracker has
-	// done so already knows that they have ended. No code of the user's runs meanwhile.
+	// takingBack serializes taking back: the tracker takes back or fences records, and then
+	// their contexts end. A goroutine that holds it and finds that the tracker took its
+	// records back earlier can rely on their contexts having ended. No user code runs under it.
 	takingBack sync.Mutex
 }
 

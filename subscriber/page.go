@@ -40,7 +40,7 @@ type rowView struct {
 	typ                  ots.RecordType
 }
 
-// record decodes a record, for those who need one only. Not the fast way.
+// record decodes a single record. Decoding a page in order is faster.
 func (p *page) record(i int) *ots.Record {
 	r := new(ots.Record)
 	new(recordDecoder).decode(p, i, r)

@@ -80,9 +80,8 @@ func (r *reader) read(token string) {
 	}
 }
 
-// awaitPhase waits until OnPhase has returned, which was called because the channel is open:
-// what it prepares is to be ready before the first record is delivered. It is false when
-// reading is to stop.
+// awaitPhase waits for the call of OnPhase that reports the open channel, because OnPhase may
+// prepare what handlers need. It returns false if reading must stop.
 func (r *reader) awaitPhase(told <-chan struct{}) bool {
 	late, cancel := context.WithTimeout(r.reading, r.cfg.StuckAfter)
 	defer cancel()

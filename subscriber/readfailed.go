@@ -19,7 +19,7 @@ func (r *reader) readSucceeded() {
 	}
 }
 
-// readFailed reports whether the read is to be retried, after a pause.
+// readFailed reports whether to retry the read, after a pause.
 func (r *reader) readFailed(err error) bool {
 	if r.pauses == nil {
 		r.pauses = r.cfg.ReadBackoff()

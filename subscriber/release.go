@@ -33,7 +33,7 @@ func (g *ghosts) add(id string, until time.Time) {
 	g.ids[id] = until
 }
 
-// take hands the clients that are to be ended to the caller.
+// take returns the clients to end, and forgets them.
 func (g *ghosts) take() map[string]time.Time {
 	g.mu.Lock()
 	defer g.mu.Unlock()

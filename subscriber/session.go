@@ -189,7 +189,7 @@ func (noProcessor) NewProcessor(string, string, string, tunnel.Checkpointer) (tu
 }
 
 // ChannelDial implements tunnel.ChannelDialer. The SDK calls it from its state machine, for each
-// channel that is new to the client; token and processor are stand-ins of ours.
+// channel that is new to the client; token and processor are stand-ins.
 func (s *session) ChannelDial(_, clientID, channelID, _ string, _ tunnel.ChannelProcessor, state *tunnel.TunnelStateMachine) tunnel.ChannelConn {
 	return &conn{session: s, id: channelID, clientID: clientID, state: state}
 }

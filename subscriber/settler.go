@@ -9,10 +9,10 @@ import (
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// settler ends deliveries: it tells the tracker whether a record is done with or is to be
-// redelivered, and everything else that has to know. Safe for concurrent use.
+// settler ends deliveries. It reports to the tracker whether a record is done or must be
+// redelivered, and updates counters, callbacks and failures. Safe for concurrent use.
 //
-// Invariant: an outcome is counted, told to OnAck or kept as a failure only if the
+// Invariant: an outcome is counted, reported to OnAck or kept as a failure only if the
 // tracker says that it counts: the first one of an attempt that was neither taken back nor fenced.
 type settler struct {
 	*ownership

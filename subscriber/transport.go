@@ -74,7 +74,7 @@ func (e *endpoint) api(rt http.RoundTripper) *tunnel.TunnelApi {
 }
 
 // call makes one call of the SDK and returns its error in our form. Nothing is
-// retried inside: retrying is the caller's, who can be cancelled.
+// retried inside: callers retry, because they can be cancelled.
 func (e *endpoint) call(ctx context.Context, op string, f func(api *tunnel.TunnelApi) error) error {
 	return e.callWithin(ctx, op, e.timeout, f)
 }

@@ -40,7 +40,7 @@ type ViewClient struct {
 	Silent   bool      `json:"silent"`             // it reads nothing any more: it is dead, or hangs
 }
 
-// ViewState says who reads a channel.
+// ViewState says whether a client reads a channel.
 type ViewState string
 
 // The states of a channel in a TunnelView.
@@ -140,10 +140,10 @@ func (v *TunnelView) addReads(resp *tunnel.GetRpoResponse) {
 	}
 }
 
-// judge finds out who reads what. own are the ids of this subscription's clients, reading
-// says that some channel of theirs is read; suspects are the channels of the look before
-// whose clients were silent, with these. It returns those of this look. A client is
-// silent that has read nothing for the time given.
+// judge finds out which clients read their channels. own are the ids of this subscription's clients, reading
+// says that one of their channels is read; suspects are the channels whose clients were silent
+// at the previous check, with these clients. It returns those of this check. A client is
+// silent if it has read nothing for the duration silence.
 func (v *TunnelView) judge(own map[string]bool, reading bool, suspects map[string]string, silence time.Duration) map[string]string {
 	newest := time.Time{}
 	clients := make(map[string]*ViewClient)

@@ -54,7 +54,7 @@ type workerTransport struct {
 	connected     chan struct{}
 	connectedOnce sync.Once
 
-	due atomic.Bool // the next tick is to be a real heartbeat
+	due atomic.Bool // the next tick must be a real heartbeat
 
 	mu       sync.Mutex
 	clientID string

@@ -103,9 +103,9 @@ func (w *pipelinesWorld) await(withTicks bool) {
 	}
 }
 
-// awaitQuiet waits until the sink has had nothing to do for longer than the longest pause between two
-// attempts. A record may be in the sink, and be retried because the answer was lost; a drain
-// that begins then rightly leaves it to the next consumer, uncommitted.
+// awaitQuiet waits until the sink has been idle for longer than the longest pause between two
+// attempts. A record in the sink may be retried because the answer was lost, and a drain that
+// begins during its pause leaves it uncommitted, which is correct.
 func (w *pipelinesWorld) awaitQuiet() {
 	for effects, since := w.sink.effects(), time.Now(); time.Since(since) < spellGap; time.Sleep(20 * time.Millisecond) {
 		if n := w.sink.effects(); n != effects {
