@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/watermill-ots/watermill-ots/emulator/internal/aging"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/assume"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/auth"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/store"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/tables"
@@ -62,9 +63,12 @@ func Start(opts Options) (*Emulator, error) {
 		return nil, err
 	}
 	e := &Emulator{
-		opts:     opts,
-		log:      opts.Logger,
-		keys:     auth.Keys{ID: opts.AccessKeyID, Secret: opts.AccessKeySecret, Token: opts.SecurityToken, Instance: opts.Instance, Region: opts.Region},
+		opts: opts,
+		log:  opts.Logger,
+		keys: auth.Keys{
+			ID: opts.AccessKeyID, Secret: opts.AccessKeySecret, Token: opts.SecurityToken, Instance: opts.Instance, Region: opts.Region,
+			Assume: assume.Of(opts.Assume),
+		},
 		faults:   newFaultSet(opts.Seed),
 		guard:    newGuard(opts.AllowedHosts),
 		counters: newCounters(),
@@ -101,7 +105,7 @@ func (e *Emulator) openServices() error {
 	if instance == "" {
 		instance = defaultInstance
 	}
-	e.tunnels, err = tunnels.New(countingSource{e.store, &e.records}, tunnels.Config{Instance: instance, Logger: e.log, Now: e.now, Aging: e.aging})
+	e.tunnels, err = tunnels.New(countingSource{e.store, &e.records}, tunnels.Config{Instance: instance, Logger: e.log, Now: e.now, Aging: e.aging, Assume: assume.Of(e.opts.Assume)})
 	if err != nil {
 		return errors.Join(fmt.Errorf("starting the tunnel service: %w", err), e.store.Close())
 	}

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/watermill-ots/watermill-ots/emulator/internal/assume"
 )
 
 // Options configures an emulator. The zero value is ready for use: any
@@ -62,12 +65,33 @@ type Options struct {
 	// not ask for them. docs/emulator.md has the sources for each.
 	Lenient bool
 
+	// Assume are names of ways in which the real service may behave other than the
+	// emulator does by default, where the right one is not known. Assumptions lists
+	// them, and docs/assumptions.md says what depends on each. A program that works
+	// under all of them does not rely on a guess. Empty: the defaults.
+	Assume []string
+
 	// Seed determines the outcome of faults that happen by chance.
 	Seed uint64
 
 	// Logger logs the emulator's start and end, tunnels and clients that come
 	// and go, and responses with status 5xx. Nil: nothing is logged.
 	Logger *slog.Logger
+}
+
+// Assumption is a behaviour that Options.Assume can choose.
+type Assumption struct {
+	Name string
+	Text string // what the emulator does if it is chosen
+}
+
+// Assumptions lists what Options.Assume takes, in the order of docs/assumptions.md.
+func Assumptions() []Assumption {
+	all := make([]Assumption, len(assume.All))
+	for i, b := range assume.All {
+		all[i] = Assumption(b)
+	}
+	return all
 }
 
 func (o Options) check() error {
@@ -80,6 +104,11 @@ func (o Options) check() error {
 	}
 	if o.Region != "" && o.AccessKeyID == "" {
 		errs = append(errs, errors.New("the Region (ots-emulator --region) of signatures needs AccessKeyID and AccessKeySecret (--access-key-id, --access-key-secret): without them signatures are not checked"))
+	}
+	for _, name := range o.Assume {
+		if names := assume.Names(); !slices.Contains(names, name) {
+			errs = append(errs, fmt.Errorf("unknown behaviour %.64q in Assume (ots-emulator --assume)%s; there are %s", name, suggest(name, names), strings.Join(names, ", ")))
+		}
 	}
 	for _, host := range o.AllowedHosts {
 		if host == "" || strings.ContainsAny(host, ":/*") {

@@ -44,6 +44,10 @@ func newSettings() *settings {
 	s.flags.StringVar(&s.adminAddr, "admin-addr", "", "`HOST:PORT` of the admin API; empty turns it off")
 	s.flags.StringVar(&opts.AdminToken, "admin-token", "", "`TOKEN` that requests of the admin API must carry; needed where other machines can reach it")
 	s.flags.BoolVar(&opts.Lenient, "lenient", false, "accept what the official SDKs' tests send against the documentation")
+	s.flags.Func("assume", "`BEHAVIOUR` of the service to play instead of the default, which is an assumption; repeat it for more (see docs/assumptions.md)", func(name string) error {
+		opts.Assume = append(opts.Assume, name)
+		return nil
+	})
 	s.flags.Uint64Var(&opts.Seed, "fault-seed", 0, "`NUMBER` that seeds faults which happen by chance")
 	s.flags.BoolVar(&s.verbose, "v", false, "log every fault and every channel that changes its owner")
 	s.flags.BoolVar(&s.version, "version", false, "print the version and exit")

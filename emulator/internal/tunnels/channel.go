@@ -64,6 +64,8 @@ type channel struct {
 	readCount  int64
 	readRPO    int64
 	served     int64 // records served, repeated reads included
+
+	reads otherReads // for behaviours that are not the default
 }
 
 func (c *channel) kind() string {

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 
+	"github.com/watermill-ots/watermill-ots/emulator/internal/assume"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
@@ -25,14 +26,25 @@ func (t *tunnel) owned(clientID, channelID string) (*channel, error) {
 	return ch, nil
 }
 
+// storable returns a channel whose checkpoint the client may store.
+func (t *tunnel) storable(clientID, channelID string) (*channel, error) {
+	if ch := t.byID[channelID]; ch != nil && !t.Expired && t.assume[assume.CheckpointOfLoser] {
+		return ch, nil
+	}
+	return t.owned(clientID, channelID)
+}
+
 // readable returns a channel that the client may read: its own, or one without
 // an owner if the client gives no id. The Java SDK's live tail reads a tunnel
 // in this way, without Connect; it stores nothing.
 func (t *tunnel) readable(clientID, channelID string) (*channel, error) {
+	ch := t.byID[channelID]
+	if ch != nil && !t.Expired && t.assume[assume.ReadsNeedNoClient] {
+		return ch, nil
+	}
 	if clientID != "" {
 		return t.owned(clientID, channelID)
 	}
-	ch := t.byID[channelID]
 	switch {
 	case t.Expired:
 		return nil, expired(t.ID)
@@ -84,11 +96,11 @@ func (s *Service) checkpoint(req *protocol.CheckpointRequest) (protoadapt.Messag
 		return nil, s.sourceError(t, unknown)
 	}
 	return nil, s.update(t, func(time.Time) error {
-		ch, err := t.owned(req.GetClientId(), req.GetChannelId())
+		ch, err := t.storable(req.GetClientId(), req.GetChannelId())
 		if err != nil {
 			return err
 		}
-		if req.GetSequenceNumber() != ch.Sequence+1 {
+		if n := req.GetSequenceNumber(); n != ch.Sequence+1 && !(n > ch.Sequence && t.assume[assume.SequenceMayGrow]) {
 			return wire.TunnelErrorf(wire.CodeSequenceNumberNotMatch, t.ID, "channel %q: sequence number %d is not the stored one, %d, plus one",
 				ch.ID, req.GetSequenceNumber(), ch.Sequence)
 		}
@@ -101,6 +113,9 @@ func (s *Service) checkpoint(req *protocol.CheckpointRequest) (protoadapt.Messag
 			}
 			if unknown != nil {
 				return sourceError(t.Table, unknown)
+			}
+			if before, err := positionIn(&ch.channelRecord, []byte(ch.Token)); err == nil && p.offset < before.offset && t.assume[assume.CheckpointForwardOnly] {
+				return wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID, "checkpoint of channel %q: the token is behind the stored one", ch.ID)
 			}
 			if p.offset > end {
 				return wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID,

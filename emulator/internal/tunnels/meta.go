@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 
+	"github.com/watermill-ots/watermill-ots/emulator/internal/assume"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
@@ -33,7 +34,7 @@ func (s *Service) create(req *protocol.CreateTunnelRequest) (protoadapt.MessageV
 	if err != nil {
 		return nil, err
 	}
-	t := newTunnel(r)
+	t := s.newTunnel(r)
 	t.seen = s.changes.Load()
 	info, err := s.src.Stream(t.TableID, t.hasStream())
 	if err != nil {
@@ -280,6 +281,9 @@ func (s *Service) describe(req *protocol.DescribeTunnelRequest) (protoadapt.Mess
 		resp.Tunnel = t.info(s.cfg.Instance)
 		resp.TunnelRpo = proto.Int64(t.rpo(func(c *channel) int64 { return c.RPO }))
 		for _, c := range t.channels {
+			if c.Status == StatusTerminated && t.assume[assume.EndedChannelsHidden] {
+				continue
+			}
 			resp.Channels = append(resp.Channels, &protocol.ChannelInfo{
 				ChannelId:     proto.String(c.ID),
 				ChannelType:   proto.String(c.kind()),

@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/watermill-ots/watermill-ots/emulator/internal/assume"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
@@ -56,7 +57,7 @@ func (s *Service) readRecords(body, dst []byte) ([]byte, error) {
 	t := s.tunnels[string(req.tunnelID)]
 	s.mu.RUnlock()
 	if t == nil {
-		return nil, unknownTunnel(string(req.tunnelID))
+		return nil, unknownTunnel(s.cfg.Assume, string(req.tunnelID))
 	}
 	var ch channelRecord
 	err = s.peek(t, func(time.Time) error {
@@ -72,12 +73,15 @@ func (s *Service) readRecords(body, dst []byte) ([]byte, error) {
 		}
 		return nil, err
 	}
-	if string(req.token) == finishToken {
+	if string(req.token) == finishToken && !t.assume[assume.FinishedReadRefused] {
 		return appendPageEnd(dst, req.token, false), nil
 	}
 	p, err := positionIn(&ch, req.token)
 	if err != nil {
 		return nil, wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID, "read of channel %q: %v", ch.ID, err)
+	}
+	if p, err = s.otherPosition(t, &ch, req, p); err != nil {
+		return nil, err
 	}
 	var pg page
 	if ch.Base {
@@ -95,6 +99,9 @@ func (s *Service) readRecords(body, dst []byte) ([]byte, error) {
 		if err != nil || c.Owner == "" { // a reader without ownership leaves no trace
 			return err
 		}
+		if len(t.assume) > 0 {
+			c.reads.answered(appendToken(nil, pg.next))
+		}
 		c.accessTime = now.UnixNano()
 		c.readCount, c.readRPO = pg.next.count, pg.next.time
 		c.served += int64(pg.records)
@@ -105,6 +112,9 @@ func (s *Service) readRecords(body, dst []byte) ([]byte, error) {
 		return nil
 	})
 	if err != nil {
+		return nil, err
+	}
+	if pg.data, err = t.otherRecords(dst, pg.data); err != nil {
 		return nil, err
 	}
 	if pg.end {

@@ -50,7 +50,7 @@ func (t *tunnel) gone() error {
 	case t.lost:
 		return errLost
 	case t.deleted:
-		return unknownTunnel(t.ID)
+		return unknownTunnel(t.assume, t.ID)
 	}
 	return nil
 }

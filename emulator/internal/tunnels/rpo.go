@@ -7,6 +7,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 	"google.golang.org/protobuf/protoadapt"
 
+	"github.com/watermill-ots/watermill-ots/emulator/internal/assume"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
@@ -49,6 +50,14 @@ func (t *tunnel) rpo(of func(*channel) int64) int64 {
 	return newest
 }
 
+// shownAccess is the time of the channel's last read, as GetRpo tells it.
+func (t *tunnel) shownAccess(c *channel) int64 {
+	if t.assume[assume.NoAccessTime] {
+		return 0
+	}
+	return c.accessTime
+}
+
 // getRPO answers how far the channels have been read.
 func (s *Service) getRPO(req *protocol.GetRpoRequest) (protoadapt.MessageV1, error) {
 	return s.recoveryPoints(req, func(c *channel) (count, point int64) { return c.readCount, c.readRPO })
@@ -80,9 +89,9 @@ func (s *Service) recoveryPoints(req *protocol.GetRpoRequest, of func(*channel) 
 		for _, c := range t.channels {
 			count, point := of(c)
 			whole.TotalCount += count
-			whole.AccessTime = max(whole.AccessTime, c.accessTime)
+			whole.AccessTime = max(whole.AccessTime, t.shownAccess(c))
 			if limit := int(req.GetLimit()); limit == 0 || len(channels) < limit {
-				channels[c.ID] = channelRPO{c.kind(), tunnelRPO{string(c.shown()), count, c.accessTime, point}}
+				channels[c.ID] = channelRPO{c.kind(), tunnelRPO{string(c.shown()), count, t.shownAccess(c), point}}
 			}
 		}
 		return nil

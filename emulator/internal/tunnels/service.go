@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/watermill-ots/watermill-ots/emulator/internal/aging"
+	"github.com/watermill-ots/watermill-ots/emulator/internal/assume"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
@@ -20,6 +21,7 @@ import (
 const (
 	DefaultMaxRows  = 5000
 	DefaultMaxBytes = 1 << 20
+	largePage       = 8 << 20 // of assume.LargePages
 )
 
 // Config configures a Service. The zero value is usable.
@@ -43,6 +45,9 @@ type Config struct {
 	// Now is the service's clock; nil: time.Now. It should be the clock that
 	// the Source stamps its log with. It may jump.
 	Now func() time.Time
+
+	// Assume are the behaviours that differ from the default ones.
+	Assume assume.Set
 
 	// Aging is the clock by which clients' timeouts are counted; nil: one that
 	// follows Now.
@@ -84,6 +89,9 @@ func New(src Source, cfg Config) (*Service, error) {
 	}
 	cfg.MaxRows = cmp.Or(cfg.MaxRows, DefaultMaxRows)
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, DefaultMaxBytes)
+	if cfg.Assume[assume.LargePages] {
+		cfg.MaxBytes = largePage
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -207,12 +215,15 @@ func (s *Service) tunnel(id string) (*tunnel, error) {
 	t := s.tunnels[id]
 	s.mu.RUnlock()
 	if t == nil {
-		return nil, unknownTunnel(id)
+		return nil, unknownTunnel(s.cfg.Assume, id)
 	}
 	return t, nil
 }
 
-func unknownTunnel(id string) error {
+func unknownTunnel(a assume.Set, id string) error {
+	if a[assume.GoneIsUnavailable] {
+		return wire.TunnelErrorf(wire.CodeTunnelServerUnavailable, id, "tunnel %q does not exist", id)
+	}
 	return wire.TunnelErrorf(wire.CodeParameterInvalid, id, "tunnel %q does not exist", id)
 }
 
@@ -223,6 +234,9 @@ func (s *Service) named(table, tunnelName, id string) (*tunnel, error) {
 	t := s.names[name{table, tunnelName}]
 	s.mu.RUnlock()
 	if t == nil {
+		if s.cfg.Assume[assume.GoneIsUnavailable] {
+			return nil, wire.Errorf(wire.CodeTunnelServerUnavailable, "table %q has no tunnel %q", table, tunnelName)
+		}
 		return nil, wire.Invalid("table %q has no tunnel %q", table, tunnelName)
 	}
 	if id != "" && id != t.ID {
@@ -321,7 +335,7 @@ func (s *Service) sourceError(t *tunnel, err error) error {
 		if err := s.drop(t); err != nil {
 			return err
 		}
-		return unknownTunnel(t.ID)
+		return unknownTunnel(s.cfg.Assume, t.ID)
 	}
 	return sourceError(t.Table, err)
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 
+	"github.com/watermill-ots/watermill-ots/emulator/internal/assume"
 	"github.com/watermill-ots/watermill-ots/emulator/internal/wire"
 )
 
@@ -21,6 +22,11 @@ const (
 	maxTimeout = 24 * time.Hour
 
 	maxTagBytes = 128
+
+	// shortTagBytes and heartbeatGap are those of assume.ShortTags and
+	// assume.HeartbeatsThrottled.
+	shortTagBytes = 32
+	heartbeatGap  = time.Second
 
 	// maxClients limits the cost of a client that connects in a loop.
 	maxClients = 4096
@@ -46,6 +52,12 @@ func (s *Service) connect(req *protocol.ConnectRequest) (protoadapt.MessageV1, e
 	}
 	if err := s.refresh(t); err != nil {
 		return nil, err
+	}
+	if t.assume[assume.EarlyTimeout] {
+		timeout /= 2
+	}
+	if n := len(req.GetClientConfig().GetClientTag()); n > shortTagBytes && t.assume[assume.ShortTags] {
+		return nil, wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID, "client tag of %d bytes", n)
 	}
 	tag := cleanTag(req.GetClientConfig().GetClientTag())
 	c := &client{clientRecord: clientRecord{TunnelID: t.ID, ID: newClientID(tag), Tag: tag, Timeout: timeout}}
@@ -109,6 +121,9 @@ func (s *Service) heartbeat(req *protocol.HeartbeatRequest) (protoadapt.MessageV
 		if err != nil {
 			return err
 		}
+		if err := t.mayReport(c, now, req.Channels); err != nil {
+			return err
+		}
 		c.lastSeen, c.heard, c.joined = now, s.cfg.Aging.Now(), true
 		for _, r := range req.Channels {
 			t.report(c, r)
@@ -124,6 +139,22 @@ func (s *Service) heartbeat(req *protocol.HeartbeatRequest) (protoadapt.MessageV
 		return nil
 	})
 	return resp, err
+}
+
+// mayReport returns the refusal of a heartbeat that the default behaviour accepts.
+func (t *tunnel) mayReport(c *client, now time.Time, reported []*protocol.Channel) error {
+	if t.assume[assume.HeartbeatsThrottled] && c.joined && now.Sub(c.lastSeen) < heartbeatGap {
+		return wire.TunnelErrorf(wire.CodeFlowControl, t.ID, "heartbeats of client %q are less than %v apart", c.ID, heartbeatGap)
+	}
+	if !t.assume[assume.LateReportRefused] {
+		return nil
+	}
+	for _, r := range reported {
+		if ch := t.byID[r.GetChannelId()]; ch == nil || ch.Owner != c.ID {
+			return wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID, "channel %q is not assigned to client %q", r.GetChannelId(), c.ID)
+		}
+	}
+	return nil
 }
 
 // liveClient returns a connected client, if the tunnel can be used.
@@ -157,7 +188,7 @@ func (t *tunnel) report(c *client, r *protocol.Channel) {
 	}
 	status, version := r.GetStatus(), r.GetVersion()
 	ended := status == protocol.ChannelStatus_CLOSE || status == protocol.ChannelStatus_TERMINATED
-	if version < ch.Version || version == ch.Version && !ended {
+	if (version < ch.Version || version == ch.Version && !ended) && !t.assume[assume.OlderReportTaken] {
 		return
 	}
 	version = max(version, ch.Version+1)
@@ -177,6 +208,9 @@ func (t *tunnel) report(c *client, r *protocol.Channel) {
 // report: ex_aliyun_ots (Elixir) reports OPEN only. reported are the entries of
 // the heartbeat that is being answered.
 func (t *tunnel) endFinished(reported []*protocol.Channel) {
+	if t.assume[assume.FinishNeedsReport] {
+		return
+	}
 	for _, ch := range t.channels {
 		if ch.Token == finishToken && ch.Status != StatusTerminated {
 			t.move(ch, StatusTerminated, "", max(ch.Version, reportedVersion(reported, ch.ID))+1)
@@ -205,7 +239,9 @@ func (s *Service) shutdown(req *protocol.ShutdownRequest) (protoadapt.MessageV1,
 		if c == nil {
 			return unknownClient(t.ID)
 		}
-		t.removeClient(c)
+		if !t.assume[assume.ShutdownHolds] {
+			t.removeClient(c)
+		}
 		return nil
 	})
 	if err != nil {

@@ -65,7 +65,7 @@ func (s *Service) take(all map[string]*tunnel) {
 func (s *Service) loadTunnels() (map[string]*tunnel, error) {
 	all := make(map[string]*tunnel)
 	err := loadEach(s.src, tunnelPrefix, func(r *tunnelRecord) error {
-		t := newTunnel(*r)
+		t := s.newTunnel(*r)
 		if t.TableID == "" { // saved by a version that identified tables by name only
 			id, err := s.src.TableID(t.Table)
 			if err != nil && !noTable(err) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+
+	"github.com/watermill-ots/watermill-ots/emulator/internal/assume"
 )
 
 // Stages of a tunnel. The service's third stage, InitBaseDataAndStreamShard, is
@@ -42,7 +44,8 @@ type tunnelRecord struct {
 //   - channels holds base channels first, and parents before children;
 //   - changed holds everything that differs from the saved state.
 type tunnel struct {
-	mu sync.Mutex // guards everything below; ID, Table, TableID, Name, Type, Created, Start*, EndOffset and StreamID never change
+	assume assume.Set // of the service
+	mu     sync.Mutex // guards everything below; ID, Table, TableID, Name, Type, Created, Start*, EndOffset and StreamID never change
 	tunnelRecord
 	channels []*channel
 	byID     map[string]*channel
@@ -56,8 +59,9 @@ type tunnel struct {
 	checked time.Time // when the log was last compared with the checkpoints
 }
 
-func newTunnel(r tunnelRecord) *tunnel {
+func (s *Service) newTunnel(r tunnelRecord) *tunnel {
 	return &tunnel{
+		assume:       s.cfg.Assume,
 		tunnelRecord: r,
 		byID:         make(map[string]*channel),
 		clients:      make(map[string]*client),
@@ -141,8 +145,11 @@ func (t *tunnel) ready(c *channel, baseDone bool) bool {
 	if c.Base {
 		return true
 	}
-	if !baseDone {
+	if !baseDone && !t.assume[assume.StreamBeforeBase] {
 		return false
+	}
+	if t.assume[assume.ChildrenBeforeParents] {
+		return true
 	}
 	for _, id := range c.Parents {
 		// A parent without a channel ended before the tunnel's start.
@@ -172,7 +179,7 @@ func (t *tunnel) removeClient(c *client) {
 	for _, ch := range t.channels {
 		if ch.Owner == c.ID {
 			to := StatusWait
-			if ch.Token == finishToken {
+			if ch.Token == finishToken && !t.assume[assume.FinishNeedsReport] {
 				to = StatusTerminated
 			}
 			t.move(ch, to, "", ch.Version+1)

@@ -39,6 +39,7 @@ const (
 	CodeQuotaExhausted        = "OTSQuotaExhausted"
 	CodeServerUnavailable     = "OTSServerUnavailable"
 	CodeTrimmedDataAccess     = "OTSTrimmedDataAccess"
+	CodeFlowControl           = "OTSFlowControl"
 	CodeRowOperationConflict  = "OTSRowOperationConflict"
 	CodeSessionNotExist       = "OTSSessionNotExist"
 	CodeSessionBusy           = "OTSSessionBusy"
@@ -86,7 +87,7 @@ var statuses = map[string]int{
 	"OTSServerBusy":             http.StatusServiceUnavailable,
 	"OTSPartitionUnavailable":   http.StatusServiceUnavailable,
 	"OTSTimeout":                http.StatusServiceUnavailable,
-	"OTSFlowControl":            http.StatusTooManyRequests,
+	CodeFlowControl:             http.StatusTooManyRequests,
 	CodeTooFrequentAdjustment:   http.StatusForbidden,
 	CodeTrimmedDataAccess:       http.StatusNotFound, // as in DataX's test double of the service
 }
