@@ -1,25 +1,25 @@
-.PHONY: help build test-fast test race fmt vet lint fuzz cover bench quickstart emulator binaries check
+.PHONY: help build test-fast test race fmt vet lint fuzz cover bench quickstart verify emulator binaries check
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 build: ## compile everything
-	go build ./... ./credentials/... ./examples/... ./otscontainer/...
+	go build ./... ./cmd/ots/... ./credentials/... ./examples/... ./otscontainer/...
 
 test-fast: ## run the library's tests without the long ones
 	go test -short ./...
 
 test: ## run the tests
-	go test ./... ./credentials/... ./examples/... ./otscontainer/...
+	go test ./... ./cmd/ots/... ./credentials/... ./examples/... ./otscontainer/...
 
 race: ## run the tests with the race detector
-	go test -race ./... ./credentials/... ./examples/... ./otscontainer/...
+	go test -race ./... ./cmd/ots/... ./credentials/... ./examples/... ./otscontainer/...
 
 fmt: ## format the code
 	gofmt -w $$(git ls-files '*.go')
 
 vet: ## go vet
-	go vet ./... ./credentials/... ./examples/... ./otscontainer/...
+	go vet ./... ./cmd/ots/... ./credentials/... ./examples/... ./otscontainer/...
 
 fuzz: ## run each fuzz target for ten seconds
 	@for pkg in $$(go list ./...); do \
@@ -34,14 +34,17 @@ cover: ## coverage of the library, as cover.html
 
 lint: ## gofmt, vet, staticcheck
 	@test -z "$$(git ls-files '*.go' | xargs gofmt -l)" || { git ls-files '*.go' | xargs gofmt -l; exit 1; }
-	go vet ./... ./credentials/... ./examples/... ./otscontainer/...
-	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./... ./credentials/... ./examples/... ./otscontainer/...
+	go vet ./... ./cmd/ots/... ./credentials/... ./examples/... ./otscontainer/...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./... ./cmd/ots/... ./credentials/... ./examples/... ./otscontainer/...
 
 bench: ## run the micro-benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
 
 quickstart: ## run the quickstart
 	go run ./examples/quickstart
+
+verify: ## check the assumptions about the service, on an emulator
+	go -C cmd/ots run . verify --emulator
 
 emulator: ## run the emulator at 127.0.0.1:8087
 	go run ./cmd/ots-emulator
