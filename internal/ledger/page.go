@@ -50,41 +50,5 @@ type page struct {
 	held     int
 	lost     bool
 
-	prev, next *page
-}
-
-// pages lists, in order of reading, the pages that hold the watermark back.
-//
-// A page that is done leaves the list even if earlier pages are not done: its token
-// moves into the page before. So the list is never longer than the number of unsettled
-// records, however many pages the channel reads past a record that is stuck, and
-// finding the watermark never needs a walk.
-type pages struct {
-	head, tail *page
-}
-
-func (l *pages) push(p *page) {
-	p.prev = l.tail
-	if l.tail == nil {
-		l.head = p
-	} else {
-		l.tail.next = p
-	}
-	l.tail = p
-}
-
-// remove removes a page from any place, and clears its links for the same reason as
-// queue.remove.
-func (l *pages) remove(p *page) {
-	if p.prev == nil {
-		l.head = p.next
-	} else {
-		p.prev.next = p.next
-	}
-	if p.next == nil {
-		l.tail = p.prev
-	} else {
-		p.next.prev = p.prev
-	}
-	p.prev, p.next = nil, nil
+	place links[page] // in Tracker.pages
 }

@@ -15,13 +15,13 @@ package ledger
 type queue struct {
 	key        string // empty: not in an index
 	hash       uint64 // of the key
-	chained    *queue // the next queue in its chain of the index
+	chained    *queue // the next queue in its chain of the index, or among the spare ones
 	head, tail *entry
 	next       *entry // the first entry not in force, nil if all are
 	calledBack int
 
-	ready                bool
-	readyPrev, readyNext *queue
+	ready bool
+	place links[queue] // in Tracker.ready
 }
 
 // deliverable is the law of order (L3): the next entry may be delivered when all
@@ -66,37 +66,4 @@ func (q *queue) remove(e *entry) {
 		e.next.prev = e.prev
 	}
 	e.prev, e.next = nil, nil
-}
-
-// readyList holds the queues whose next entry may be delivered. The queue that has
-// been ready longest is first, so that no key waits behind a busy one.
-type readyList struct {
-	head, tail *queue
-	len        int
-}
-
-func (l *readyList) push(q *queue) {
-	q.readyPrev = l.tail
-	if l.tail == nil {
-		l.head = q
-	} else {
-		l.tail.readyNext = q
-	}
-	l.tail = q
-	l.len++
-}
-
-func (l *readyList) remove(q *queue) {
-	if q.readyPrev == nil {
-		l.head = q.readyNext
-	} else {
-		q.readyPrev.readyNext = q.readyNext
-	}
-	if q.readyNext == nil {
-		l.tail = q.readyPrev
-	} else {
-		q.readyNext.readyPrev = q.readyPrev
-	}
-	q.readyPrev, q.readyNext = nil, nil
-	l.len--
 }

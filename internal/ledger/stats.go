@@ -35,7 +35,7 @@ func (t *Tracker) Stats() Stats {
 		Retrying: t.counts[retrying],
 		Bytes:    t.bytes,
 	}
-	for pg := t.pages.head; pg != nil; pg = pg.next {
+	for pg := t.pages.head(); pg != nil; pg = pg.place.next.element() {
 		for i := range pg.entries {
 			e := &pg.entries[i]
 			if e.state == gone {
@@ -59,7 +59,7 @@ func (t *Tracker) Live() []any {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var live []any
-	for pg := t.pages.head; pg != nil; pg = pg.next {
+	for pg := t.pages.head(); pg != nil; pg = pg.place.next.element() {
 		for i := range pg.entries {
 			if v := pg.entries[i].value; v != nil && pg.entries[i].state != waiting {
 				live = append(live, v)

@@ -41,14 +41,25 @@ type Tracker struct {
 	done       chan struct{}
 	drained    chan struct{}
 
-	mu      sync.Mutex // guards the following
-	queues  index
-	spare   *queue // recycled queues, linked by readyNext
-	ready   readyList
+	mu     sync.Mutex // guards the following
+	queues index
+	spare  *queue // recycled queues, linked by chained
+
+	// ready are the queues whose next entry may be delivered. The one that has been ready
+	// longest is first, so that no key waits behind a busy one.
+	ready linkedList[queue]
+
 	retries retries
-	pages   pages
-	counts  [states]int // entries by state
-	bytes   int64       // of the pages that hold entries
+
+	// pages are those that hold the watermark back, in order of reading. A page that is
+	// done leaves the list even if earlier ones are not: its token moves into the page
+	// before. So the list is never longer than the number of unsettled records, however
+	// many pages the channel reads past a record that is stuck, and finding the watermark
+	// never needs a walk.
+	pages linkedList[page]
+
+	counts [states]int // entries by state
+	bytes  int64       // of the pages that hold entries
 
 	records  uint64 // added so far
 	position uint64 // of the last page added
@@ -118,7 +129,7 @@ func (t *Tracker) Add(p Page) {
 		tracker: t, keys: p.Keys, value: p.Value, bytes: p.Bytes, first: t.records + 1,
 		token: p.Token, position: t.position, finish: p.Finish, held: len(p.Keys), settled: uint64(len(p.Keys)),
 	}
-	t.pages.push(pg)
+	t.pages.push(&pg.place, pg)
 	if pg.held == 0 {
 		t.fold(pg)
 		return
@@ -154,7 +165,7 @@ func (t *Tracker) Next(now time.Time) (a Attempt, retryAt time.Time, ok bool) {
 		t.set(e, queued)
 		t.refresh(e.queue)
 	}
-	q := t.ready.head
+	q := t.ready.head()
 	if q == nil {
 		return Attempt{}, t.retries.due(), false
 	}
@@ -364,7 +375,7 @@ func (t *Tracker) Drain() {
 	defer t.report()
 	t.lane.retire()
 	t.retries = nil // the loop drops them with the queued ones
-	for pg := t.pages.head; pg != nil; pg = pg.next {
+	for pg := t.pages.head(); pg != nil; pg = pg.place.next.element() {
 		for i := range pg.entries {
 			if e := &pg.entries[i]; e.state == queued || e.state == retrying {
 				t.drop(e)
@@ -390,7 +401,7 @@ func (t *Tracker) Fence() (live []any) {
 	// Entries keep their states: current refuses all of them once fenced is set, and
 	// the lists that hold them are dropped below.
 	t.fenced, t.draining = true, true
-	for pg := t.pages.head; pg != nil; pg = pg.next {
+	for pg := t.pages.head(); pg != nil; pg = pg.place.next.element() {
 		for i := range pg.entries {
 			if e := &pg.entries[i]; e.value != nil {
 				live = append(live, e.value)
@@ -400,7 +411,7 @@ func (t *Tracker) Fence() (live []any) {
 	}
 	t.lane.retire()
 	t.queues, t.spare, t.retries = index{}, nil, nil
-	t.ready, t.pages = readyList{}, pages{}
+	t.ready, t.pages = linkedList[queue]{}, linkedList[page]{}
 	t.counts, t.bytes = [states]int{}, 0
 	t.report()
 	return live
@@ -482,7 +493,7 @@ func (t *Tracker) leave(e *entry) {
 // fold removes a page whose records are all acked. If it is the first page, its token
 // becomes the watermark, else the token moves into the page before.
 func (t *Tracker) fold(pg *page) {
-	if before := pg.prev; before != nil {
+	if before := pg.place.prev.element(); before != nil {
 		before.token, before.position, before.finish = pg.token, pg.position, pg.finish
 		before.settled += pg.settled
 	} else {
@@ -492,7 +503,7 @@ func (t *Tracker) fold(pg *page) {
 			close(t.done)
 		}
 	}
-	t.pages.remove(pg)
+	t.pages.remove(&pg.place)
 }
 
 // set moves e to state s.
@@ -509,10 +520,10 @@ func (t *Tracker) refresh(q *queue) {
 	case deliverable == q.ready:
 		return
 	case deliverable:
-		t.ready.push(q)
+		t.ready.push(&q.place, q)
 		t.signal()
 	default:
-		t.ready.remove(q)
+		t.ready.remove(&q.place)
 	}
 	q.ready = deliverable
 }
@@ -546,7 +557,7 @@ func (t *Tracker) emptyQueue() *queue {
 	if q == nil {
 		return new(queue)
 	}
-	t.spare, q.readyNext = q.readyNext, nil
+	t.spare, q.chained = q.chained, nil
 	return q
 }
 
@@ -557,7 +568,7 @@ func (t *Tracker) recycle(q *queue) {
 		t.queues.remove(q)
 		q.key = ""
 	}
-	q.readyNext, t.spare = t.spare, q
+	q.chained, t.spare = t.spare, q
 }
 
 // report is called at the end of every method that changes the state. It reports the

@@ -436,7 +436,7 @@ func testFailures(t *testing.T) {
 			c.acks(c.delivers(uint64(i + 2))...)
 		}
 		listed := 0
-		for p := c.Tracker.pages.head; p != nil; p = p.next {
+		for p := c.Tracker.pages.head(); p != nil; p = p.place.next.element() {
 			listed++
 		}
 		if listed != 1 {
