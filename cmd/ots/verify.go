@@ -68,7 +68,7 @@ temporary ones, OTS_SECURITY_TOKEN.`,
 	flags.BoolVar(&f.clean, "clean", false, "delete what earlier runs in this directory have left, and end")
 	flags.DurationVar(&f.timeout, "client-timeout", 0, "heartbeat timeout of the checks' clients; some checks wait for twice as long (default 30s, with --emulator 2s)")
 	flags.StringVarP(&f.output, "output", "o", "table", "format of standard output: table or json")
-	flags.StringVar(&f.report, "report", "", "`FILE` for the report as JSON, beside standard output")
+	flags.StringVar(&f.report, "report", "", "`FILE` for the report as JSON, beside standard output (default ots-verify-ID.json, with --emulator none)")
 	return cmd
 }
 
@@ -155,6 +155,9 @@ func (f *verifyFlags) verify(ctx context.Context, cfg verify.Config, stdout, std
 	if ctx.Err() != nil && err == nil {
 		return errors.New("interrupted; what had been created is deleted")
 	}
+	if f.report == "" && !f.emulator {
+		f.report = "ots-verify-" + report.ID + ".json"
+	}
 	if f.report != "" {
 		err = errors.Join(err, writeFile(f.report, report))
 	}
@@ -162,6 +165,9 @@ func (f *verifyFlags) verify(ctx context.Context, cfg verify.Config, stdout, std
 		err = errors.Join(err, report.WriteJSON(stdout))
 	} else {
 		err = errors.Join(err, report.WriteSummary(stdout))
+	}
+	if err == nil && !f.emulator {
+		fmt.Fprintf(stderr, "The report is in %s. It shows no keys and no names: please attach it to an issue.\n", f.report)
 	}
 	switch {
 	case err != nil:

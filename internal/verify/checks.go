@@ -3,8 +3,8 @@ package verify
 // check is one thing that is true of the service, or not.
 type check struct {
 	name   string
-	proves string // an assumption's or a law's id
-	says   string // of a law's check; assumptions have their statement
+	proves string // an assumption's or a law's id, or "doc": a documented limit
+	says   string // empty for an assumption, which has a statement
 	// run returns nil if it holds, refuted or skipped; any other error leaves it undecided.
 	run func(*probe) error
 }
@@ -49,6 +49,8 @@ var checks = withStatements([]check{
 	{name: "access-time-is-last-read", proves: "A23", run: accessTimeIsLastRead},
 	{name: "clock-may-be-off", proves: "A24", run: clockMayBeOff},
 	{name: "wrong-keys-are-told", proves: "A25", run: wrongKeysAreTold},
+	{name: "largest-value-is-whole", proves: "doc", says: "A column of 2 MiB comes through a tunnel whole, and a larger one is refused.", run: largestValueIsWhole},
+	{name: "retention-is-as-asked", proves: "doc", says: "A stream keeps its log for the hours that were asked for.", run: retentionIsAsAsked},
 	{name: "nothing-is-lost", proves: "L1", says: "Every change is handled, also if a consumer dies.", run: nothingIsLost},
 	{name: "repeats-have-equal-ids", proves: "L2", says: "A record that is redelivered has the same UUID.", run: repeatsHaveEqualIDs},
 	{name: "order-holds-per-key", proves: "L3", says: "Changes of a key are handled in order, one at a time.", run: orderHoldsPerKey},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 	"google.golang.org/protobuf/proto"
 
@@ -194,6 +195,56 @@ func pagesAreBounded(p *probe) error {
 		}
 	}
 	p.note("%d MiB came in %d pages of at most %d KiB", wideRows*wideColumn>>20, pages, largest>>10)
+	return nil
+}
+
+// largestColumn is the documented limit of a column's value.
+const largestColumn = 2 << 20
+
+func largestValueIsWhole(p *probe) error {
+	table := p.kit.name("large")
+	if err := p.kit.createTable(p.ctx, table); err != nil {
+		return err
+	}
+	c, channel, token, _, err := p.streaming(table)
+	if err != nil {
+		return err
+	}
+	value := bytes.Repeat([]byte("abcdefgh"), largestColumn/8)
+	if err := p.kit.putColumn(p.ctx, table, p.key(0), "large", value); err != nil {
+		return err
+	}
+	rows, _, err := c.readUntil(channel, token, 1)
+	if err != nil {
+		return err
+	}
+	if cells := rows[0].Cells; len(cells) != 1 || !bytes.Equal(cells[0].Value.Bytes(), value) {
+		return refuted("the record has %d columns, and not the value that was written.", len(cells))
+	}
+	switch err := p.kit.putColumn(p.ctx, table, p.key(1), "large", append(value, 'x')); {
+	case err == nil:
+		return refuted("a column of 2 MiB and a byte was written.")
+	case answerOf(err) == nil:
+		return err
+	}
+	return nil
+}
+
+func retentionIsAsAsked(p *probe) error {
+	var hours int32
+	err := p.kit.table.Call(p.ctx, "DescribeTable", func(c *tablestore.TableStoreClient) error {
+		resp, err := c.DescribeTable(&tablestore.DescribeTableRequest{TableName: p.kit.name("")})
+		if err == nil && resp.StreamDetails != nil {
+			hours = int32(resp.StreamDetails.ExpirationTime)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if hours != retention {
+		return refuted("it keeps %d hours, and %d were asked for.", hours, retention)
+	}
 	return nil
 }
 

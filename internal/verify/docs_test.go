@@ -49,6 +49,12 @@ func page() string {
 		}
 		fmt.Fprintf(&b, "| [%s](#%s) | %s | %s |\n", a.ID, strings.ToLower(a.ID), a.Statement, check)
 	}
+	b.WriteString("\nSome documented limits have checks too, because they cost little:\n\n| check | what holds |\n|---|---|\n")
+	for _, c := range verify.Checks() {
+		if c.Proves == "doc" {
+			fmt.Fprintf(&b, "| `%s` | %s |\n", c.Name, c.Says)
+		}
+	}
 	b.WriteString("\nThe laws have checks too, in miniature: each is a consumer of this library at work.\n\n| law | check | what holds |\n|---|---|---|\n")
 	for _, c := range verify.Checks() {
 		if strings.HasPrefix(c.Proves, "L") {

@@ -15,6 +15,10 @@ import (
 // baseRows is how many rows the common table has, for checks of base data.
 const baseRows = 20
 
+// retention is how long the streams of the tables keep their logs, in hours: the shortest
+// that the service offers.
+const retention = 24
+
 // name returns the name of a table of this run: the common one, or that of a check which
 // needs its own.
 func (k *Kit) name(suffix string) string {
@@ -36,7 +40,7 @@ func (k *Kit) createTable(ctx context.Context, name string) error {
 		TableMeta:          meta,
 		TableOption:        &tablestore.TableOption{TimeToAlive: -1, MaxVersion: 1},
 		ReservedThroughput: &tablestore.ReservedThroughput{},
-		StreamSpec:         &tablestore.StreamSpecification{EnableStream: true, ExpirationTime: 24},
+		StreamSpec:         &tablestore.StreamSpecification{EnableStream: true, ExpirationTime: retention},
 	}
 	err := k.retry(ctx, func() error {
 		return k.table.Call(ctx, "CreateTable", func(c *tablestore.TableStoreClient) error {
