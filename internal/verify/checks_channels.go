@@ -203,7 +203,7 @@ func streamBeginsAtCreation(p *probe) error {
 	if err != nil {
 		return err
 	}
-	rows, err := c.own(first.records)
+	rows, err := decode(first.records)
 	if err != nil {
 		return err
 	}

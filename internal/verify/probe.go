@@ -207,18 +207,25 @@ func (c *client) read(channel, token string) (page, error) {
 // finished is the token of a channel that was read to its end.
 const finished = "finished"
 
-// own returns the records whose keys belong to this check: others write to the same table.
-func (p *probe) own(records []*protocol.Record) (own []plainbuffer.Row, err error) {
-	for _, r := range records {
-		var row plainbuffer.Row
-		if err := plainbuffer.Decode(r.Record, &row); err != nil {
+// decode decodes records of a page.
+func decode(records []*protocol.Record) ([]plainbuffer.Row, error) {
+	rows := make([]plainbuffer.Row, len(records))
+	for i, r := range records {
+		if err := plainbuffer.Decode(r.Record, &rows[i]); err != nil {
 			return nil, fmt.Errorf("decoding a record: %w", err)
 		}
+	}
+	return rows, nil
+}
+
+// own returns the rows whose keys belong to this check: others write to the same table.
+func (p *probe) own(rows []plainbuffer.Row) (own []plainbuffer.Row) {
+	for _, row := range rows {
 		if strings.HasPrefix(row.PrimaryKey[0].Value.Str(), p.check) {
 			own = append(own, row)
 		}
 	}
-	return own, nil
+	return own
 }
 
 // key is the key of row i of this check.
@@ -234,8 +241,8 @@ func (p *probe) write(first, n int) error {
 	return nil
 }
 
-// readUntil reads on from token until n records of this check have come, or the channel's
-// end, or for as long as the run is patient. It returns them and the next token.
+// readUntil reads on from token until n rows of this check have come, or the channel's end,
+// or for as long as the run is patient. It returns all rows and the next token.
 func (c *client) readUntil(channel, token string, n int) (rows []plainbuffer.Row, next string, err error) {
 	limit := time.Now().Add(c.kit.cfg.Patience)
 	for {
@@ -243,12 +250,12 @@ func (c *client) readUntil(channel, token string, n int) (rows []plainbuffer.Row
 		if err != nil {
 			return rows, token, err
 		}
-		own, err := c.own(pg.records)
+		decoded, err := decode(pg.records)
 		if err != nil {
 			return rows, token, err
 		}
-		rows, token = append(rows, own...), pg.next
-		if len(rows) >= n || token == finished {
+		rows, token = append(rows, decoded...), pg.next
+		if token == finished || len(c.own(rows)) >= n {
 			return rows, token, nil
 		}
 		if pg.more {
@@ -260,7 +267,7 @@ func (c *client) readUntil(channel, token string, n int) (rows []plainbuffer.Row
 			}
 		}
 		if time.Now().After(limit) {
-			return rows, token, fmt.Errorf("%d of %d records were read within %v", len(rows), n, c.kit.cfg.Patience)
+			return rows, token, fmt.Errorf("%d of %d records were read within %v", len(c.own(rows)), n, c.kit.cfg.Patience)
 		}
 		if err := pause(c.ctx, c.kit.pace()); err != nil {
 			return rows, token, err

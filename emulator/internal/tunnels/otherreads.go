@@ -15,10 +15,13 @@ import (
 // otherReads is what reads under assumed behaviours remember of a channel. The
 // tunnel's mutex guards it.
 type otherReads struct {
-	last    [2]string // tokens of the last two answers
-	at      string    // token of the last read
+	last    [2]string       // tokens of the last two answers
+	seen    map[string]bool // tokens of reads, at most maxSeen
 	started bool
 }
+
+// maxSeen bounds how many tokens of a channel are remembered.
+const maxSeen = 10_000
 
 // otherPosition returns where a read at p begins, or why it is refused, under the
 // assumed behaviours. ch is a copy.
@@ -44,12 +47,18 @@ func (s *Service) otherPosition(t *tunnel, ch *channelRecord, req readRequest, p
 	switch {
 	case t.assume[assume.OldTokensRefused] && token != ch.Token && token != r.last[0] && token != r.last[1]:
 		return p, wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID, "read of channel %q: the token is too old", ch.ID)
-	case t.assume[assume.RereadSkips] && token == r.at && p.offset < end:
+	case t.assume[assume.RereadSkips] && r.seen[token] && p.offset < end:
 		p.offset++
 	case t.assume[assume.StreamAfterBase] && t.hasBase() && !r.started:
 		p.offset = end
 	}
-	r.at, r.started = token, true
+	r.started = true
+	if t.assume[assume.RereadSkips] {
+		if r.seen == nil || len(r.seen) == maxSeen {
+			r.seen = make(map[string]bool)
+		}
+		r.seen[token] = true
+	}
 	return p, nil
 }
 
