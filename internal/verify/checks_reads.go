@@ -162,12 +162,18 @@ func pagesAreBounded(p *probe) error {
 		return err
 	}
 	for i := range wideRows {
+		if err := c.stay(); err != nil {
+			return err
+		}
 		if err := p.kit.putColumn(p.ctx, table, p.key(i), "wide", bytes.Repeat([]byte{byte(i)}, wideColumn)); err != nil {
 			return err
 		}
 	}
 	largest, pages := 0, 0
 	for read, limit := 0, time.Now().Add(p.kit.cfg.Patience); read < wideRows; {
+		if err := c.stay(); err != nil {
+			return err
+		}
 		pg, err := c.read(channel, token)
 		if err != nil {
 			return err

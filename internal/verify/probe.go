@@ -123,6 +123,14 @@ func (c *client) heartbeat(changes ...*protocol.Channel) error {
 	return nil
 }
 
+// stay sends a heartbeat when it is time for one. What takes long calls it now and then.
+func (c *client) stay() error {
+	if time.Since(c.beaten) < c.kit.cfg.ClientTimeout/4 {
+		return nil
+	}
+	return c.heartbeat()
+}
+
 // entry returns a report on a channel.
 func entry(id string, status protocol.ChannelStatus, version int64) *protocol.Channel {
 	return &protocol.Channel{ChannelId: &id, Status: &status, Version: &version}
@@ -261,10 +269,8 @@ func (c *client) readUntil(channel, token string, n int) (rows []plainbuffer.Row
 		if pg.more {
 			continue
 		}
-		if time.Since(c.beaten) > c.kit.cfg.ClientTimeout/4 {
-			if err := c.heartbeat(); err != nil {
-				return rows, token, err
-			}
+		if err := c.stay(); err != nil {
+			return rows, token, err
 		}
 		if time.Now().After(limit) {
 			return rows, token, fmt.Errorf("%d of %d records were read within %v", len(c.own(rows)), n, c.kit.cfg.Patience)
