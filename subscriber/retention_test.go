@@ -146,12 +146,12 @@ func TestRetentionNear_counts_while_nothing_can_be_read_opened_or_connected(t *t
 				tc.fail(f)
 				began := time.Now()
 				time.Sleep(time.Second)
-				keeps(s, 20*time.Minute)
-				time.Sleep(17 * time.Minute)
+				keeps(s, 30*time.Minute)
+				time.Sleep(26*time.Minute + 30*time.Second)
 				if near := raised.near(); len(near) != 0 {
 					t.Fatalf("before the last tenth: %+v", near)
 				}
-				time.Sleep(2 * time.Minute)
+				time.Sleep(90 * time.Second)
 				near := raised.near()
 				if len(near) != 1 || near[0].Channel != tc.channel || near[0].Key != "" {
 					t.Fatalf("the alarms are %+v", near)
