@@ -30,6 +30,7 @@ type source struct {
 
 	mu       sync.Mutex
 	records  []*record
+	byKey    map[string][]*record // the same records
 	hurry    chan struct{}
 	draining bool
 	drained  chan struct{} // closed when draining and no record is live
@@ -63,7 +64,7 @@ func (s recordState) live() bool { return s != queued && s != acked }
 func newSource(window int, backoff time.Duration) *source {
 	return &source{
 		window: window, backoff: backoff,
-		out:   make(chan *message.Message),
+		out: make(chan *message.Message), byKey: make(map[string][]*record),
 		hurry: make(chan struct{}), drained: make(chan struct{}),
 	}
 }
@@ -72,7 +73,9 @@ func newSource(window int, backoff time.Duration) *source {
 func (s *source) add(id, key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.records = append(s.records, &record{src: s, id: id, key: key})
+	r := &record{src: s, id: id, key: key}
+	s.records = append(s.records, r)
+	s.byKey[key] = append(s.byKey[key], r)
 	s.pump()
 }
 
@@ -114,11 +117,10 @@ func (s *source) deliverable(r *record) bool {
 		return true
 	}
 	before := true
-	for _, o := range s.records {
+	for _, o := range s.byKey[r.key] {
 		switch {
 		case o == r:
 			before = false
-		case o.key != r.key:
 		case o.state == calledBack:
 			return false
 		case before && o.state != acked && o.state != handedOff && o.state != begun:

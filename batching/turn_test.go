@@ -17,6 +17,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
 
 	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/testsize"
 )
 
 // slowly is a middleware outside of the batches: it takes a while, and fails the
@@ -310,8 +311,11 @@ func TestOrderBehindTheRouter(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	runs := 1000
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		runs = 100
+	case !testsize.Full():
+		runs = 250
 	}
 	for run := range runs {
 		synctest.Test(t, func(t *testing.T) { orderBehindTheRouter(t, rand.New(rand.NewPCG(rng.Uint64(), uint64(run)))) })

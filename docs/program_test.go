@@ -2,6 +2,9 @@ package docs
 
 import (
 	"bufio"
+	"errors"
+	"fmt"
+	"log"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -44,29 +47,65 @@ import (
 
 `
 
-// build builds the README's program, with parts of it replaced: old, new, ...
-func build(t *testing.T, replace ...string) (program string) {
+// build returns the README's program, built once for all tests.
+func build(t *testing.T) (program string) {
 	t.Helper()
-	code, _ := blocks(read(t, english))
+	program, err := readmeProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
+var readmeProgram = sync.OnceValues(func() (string, error) {
+	return compile(filepath.Join(programs, "readme"))
+})
+
+// programs is a directory for programs, which exists while the tests run.
+var programs string
+
+func TestMain(m *testing.M) {
+	var err error
+	if programs, err = os.MkdirTemp("", "docs"); err != nil {
+		log.Fatal(err)
+	}
+	code := m.Run()
+	if err := os.RemoveAll(programs); err != nil {
+		log.Fatal(err)
+	}
+	os.Exit(code)
+}
+
+// compile builds the README's program in a directory that it creates, with parts of the
+// source replaced: old, new, ...
+func compile(dir string, replace ...string) (program string, err error) {
+	readme, err := os.ReadFile(english)
+	if err != nil {
+		return "", err
+	}
+	code, _ := blocks(string(readme))
 	at := slices.IndexFunc(code, func(b block) bool { return strings.HasPrefix(b.code, "func main()") })
 	if at < 0 {
-		t.Fatal("there is none")
+		return "", errors.New("the README has no program")
 	}
 	source := imports + code[at].code
 	for i := 0; i < len(replace); i += 2 {
 		if !strings.Contains(source, replace[i]) {
-			t.Fatalf("the program does not have %q", replace[i])
+			return "", fmt.Errorf("the program does not have %q", replace[i])
 		}
 		source = strings.ReplaceAll(source, replace[i], replace[i+1])
 	}
-	file, program := filepath.Join(t.TempDir(), "main.go"), filepath.Join(t.TempDir(), "program")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	file, program := filepath.Join(dir, "main.go"), filepath.Join(dir, "program")
 	if err := os.WriteFile(file, []byte(source), 0o600); err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	if out, err := exec.Command("go", "build", "-o", program, file).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		return "", fmt.Errorf("%w\n%s", err, out)
 	}
-	return program
+	return program, nil
 }
 
 // process is the README's program, running.
@@ -221,7 +260,11 @@ func TestReadme_program_prints_each_change_and_ends_at_a_signal(t *testing.T) {
 
 func TestReadme_program_ends_at_once_at_the_second_signal(t *testing.T) {
 	em, client := shop(t, subscriber.Stream)
-	p := start(t, build(t, "return nil // acks", "select {} // acks"), em.Endpoint())
+	program, err := compile(t.TempDir(), "return nil // acks", "select {} // acks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, program, em.Endpoint())
 	p.await(t, p.started, "started")
 	putOrder(t, client, 1, 1)
 	p.await(t, p.first, "printed anything")

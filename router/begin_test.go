@@ -93,6 +93,7 @@ func TestPipelinesDoNotWaitForOneThatCannotReachItsService(t *testing.T) {
 }
 
 func TestAPipelineThatIsRefusedAfterTheOthersBeganEndsAlone(t *testing.T) {
+	t.Parallel() // it waits in real time
 	both(t, func(t *testing.T, asked bool) {
 		here, there := testbed.New(t, emulator.Options{}), testbed.New(t, emulator.Options{})
 		there.Emulator.Inject(emulator.Fault{Operation: "tunnel/describe", Delay: time.Second, Code: "OTSAuthFailed"})
@@ -130,6 +131,7 @@ func TestCloseDoesNotWaitForAPipelineThatCannotReachItsService(t *testing.T) {
 // TestRunFailsAtOnceAlthoughAnotherPipelineCannotReachItsService: a lasting error is
 // returned although another pipeline has a transient one.
 func TestRunFailsAtOnceAlthoughAnotherPipelineCannotReachItsService(t *testing.T) {
+	t.Parallel() // it waits in real time
 	here, there := testbed.New(t, emulator.Options{}), testbed.New(t, emulator.Options{})
 	there.Emulator.Inject(emulator.Fault{Operation: "tunnel/describe", Hang: true, Times: -1})
 	here.Emulator.Inject(emulator.Fault{Operation: "tunnel/describe", Code: "OTSAuthFailed", Times: -1})

@@ -196,6 +196,7 @@ func wantNotRecreated(t *testing.T, p *pair) {
 }
 
 func TestATunnelThatIsGoneOrExpiredEndsItsPipelineOnly(t *testing.T) {
+	t.Parallel() // it waits in real time
 	for name, c := range map[string]struct {
 		tunnel string // of the pipeline
 		end    func(*testing.T, *testbed.Bed)
@@ -282,6 +283,7 @@ func TestOnEndStopEndsRunAtTheFirstEnd(t *testing.T) {
 }
 
 func TestCreateMakesADeletedTunnelAnew(t *testing.T) {
+	t.Parallel() // it waits in real time
 	both(t, func(t *testing.T, asked bool) {
 		bed := testbed.New(t, emulator.Options{})
 		p := runPair(t, bed, asked, twoPipelines(bed, "tunnel: {create: true, type: Stream}", ""))
@@ -306,6 +308,7 @@ func TestCreateMakesADeletedTunnelAnew(t *testing.T) {
 }
 
 func TestATunnelThatCannotBeMadeAnewEndsItsPipeline(t *testing.T) {
+	t.Parallel() // it waits in real time
 	both(t, func(t *testing.T, asked bool) {
 		bed := testbed.New(t, emulator.Options{})
 		p := runPair(t, bed, asked, twoPipelines(bed, "tunnel: {create: true, type: Stream}", ""))
@@ -341,6 +344,7 @@ func TestCloseDoesNotWaitForATunnelToBeMadeAnew(t *testing.T) {
 // TestPipelinesThatWereReadToTheirEndsAreDone: a backfill beside a pipeline that continues,
 // and alone.
 func TestPipelinesThatWereReadToTheirEndsAreDone(t *testing.T) {
+	t.Parallel() // it waits in real time
 	both(t, func(t *testing.T, asked bool) {
 		bed := testbed.New(t, emulator.Options{})
 		bed.PutAll(10, 1)

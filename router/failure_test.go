@@ -188,6 +188,8 @@ func letter(t *testing.T, key string, v int64) *message.Message {
 }
 
 func TestReplayMessage(t *testing.T) {
+	t.Parallel() // it waits in real time
+
 	r := build(t, offline("    batchers: {default: {batch_timeout: 1h}}\n")) // for which it does not wait
 	var got []int64
 	err := r.Handle("numbers", router.Handlers{Batches: batchHandlers{"default": func(_ context.Context, b *batching.Batch) error {
@@ -221,6 +223,7 @@ func TestReplayMessage(t *testing.T) {
 }
 
 func TestReplayMessages(t *testing.T) {
+	t.Parallel() // it waits in real time
 	r := build(t, offline("    batchers: {default: {batch_timeout: 1h}}\n"))
 	var mu sync.Mutex
 	var got []string

@@ -94,7 +94,11 @@ func (l *lines) of(part string) (n int) {
 }
 
 func TestL8_one_bad_row_of_100_makes_one_letter_and_99_handled_rows(t *testing.T) {
-	for _, bad := range []int{0, 50, 99} {
+	rows := []int{0, 50, 99}
+	if testing.Short() {
+		rows = rows[1:2] // the others differ in their place in the batch
+	}
+	for _, bad := range rows {
 		t.Run(fmt.Sprint("row ", bad), func(t *testing.T) {
 			t.Parallel()
 			bed := testbed.New(t, emulator.Options{})

@@ -35,22 +35,23 @@ func manyTunnels(n int, broken bool) []byte {
 func TestParse_takes_work_that_grows_with_the_file(t *testing.T) {
 	allocated := func(n int, broken bool) uint64 {
 		data := manyTunnels(n, broken)
-		least := ^uint64(0) // what other goroutines of the process allocate does not count
-		for range 3 {
-			var before, after runtime.MemStats
-			runtime.ReadMemStats(&before)
-			_, err := router.Parse("ots.yaml", data)
-			runtime.ReadMemStats(&after)
-			var ce *router.ConfigError
-			if broken && (!errors.As(err, &ce) || len(ce.Faults) != n) || !broken && err != nil {
-				t.Fatalf("got %v", err)
-			}
-			least = min(least, after.TotalAlloc-before.TotalAlloc)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := router.Parse("ots.yaml", data)
+		runtime.ReadMemStats(&after)
+		var ce *router.ConfigError
+		if broken && (!errors.As(err, &ce) || len(ce.Faults) != n) || !broken && err != nil {
+			t.Fatalf("got %v", err)
 		}
-		return least
+		return after.TotalAlloc - before.TotalAlloc
 	}
 	for _, broken := range []bool{false, true} {
 		few, many := allocated(400, broken), allocated(3200, broken)
+		for range 2 { // what other goroutines of the process allocate does not count
+			if many > 12*few {
+				few, many = min(few, allocated(400, broken)), min(many, allocated(3200, broken))
+			}
+		}
 		if many > 12*few {
 			t.Errorf("400 tunnels (broken: %v) take %d bytes and 3200 take %d, %.1f times as much", broken, few, many, float64(many)/float64(few))
 		}

@@ -53,6 +53,9 @@ tunnels:
     tunnel_name: %s
     worker_size: 2
     tunnel: {create: true, type: Stream}
+    heartbeat_interval: 5s
+    heartbeat_timeout: 20s
+    max_poll_interval: 2s # minutes pass in these tests, and each read costs real time
     scope: %s
     processors: {concurrency: 2}
     batchers: %s
@@ -65,7 +68,7 @@ tunnels:
 		ended := make(chan error, 1)
 		go func() { ended <- r.Run(context.Background()) }() // ends with Close
 		<-r.Running()
-		time.Sleep(2 * time.Minute) // until each worker has two channels
+		time.Sleep(30 * time.Second) // until each worker has two channels
 		b := &scopeBed{t: t, em: em, r: r}
 		b.wantTwoEach()
 		f(b)

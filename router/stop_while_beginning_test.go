@@ -35,6 +35,7 @@ func TestClose_gives_back_at_once_what_waits_for_a_pipeline_that_is_not_subscrib
 }
 
 func TestRun_fails_at_once_although_messages_wait(t *testing.T) {
+	t.Parallel() // it waits in real time
 	both(t, func(t *testing.T, asked bool) {
 		here, there := testbed.New(t, emulator.Options{}), testbed.New(t, emulator.Options{})
 		here.CreateTunnel(tunnel.TunnelTypeStream)
@@ -48,6 +49,7 @@ func TestRun_fails_at_once_although_messages_wait(t *testing.T) {
 }
 
 func TestPipeline_ends_when_its_tunnel_was_recreated_with_another_type(t *testing.T) {
+	t.Parallel() // it waits in real time
 	bed := testbed.New(t, emulator.Options{})
 	p := runPair(t, bed, false, twoPipelines(bed, "tunnel: {create: true, type: Stream}", ""))
 	p.awaitRunning(t)

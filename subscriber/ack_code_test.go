@@ -8,13 +8,16 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
+// shortClose is the CloseTimeout of tests that wait for it in real time.
+const shortClose = 200 * time.Millisecond
+
 func TestL7_Close_is_bounded_although_OnAck_hangs(t *testing.T) {
 	t.Parallel() // it waits in real time
 	for _, way := range []string{"Subscribe", "Handle"} {
 		t.Run(way, func(t *testing.T) {
 			release, entered := make(chan struct{}), make(chan struct{}, 100)
 			s := fakeSubscriber(t, fakeTunnel(3), func(c *Config) {
-				c.CloseTimeout = time.Second
+				c.CloseTimeout = shortClose
 				c.OnAck = func(Acked) { entered <- struct{}{}; <-release }
 			})
 			if way == "Handle" {
@@ -35,7 +38,7 @@ func TestL7_Close_is_bounded_although_OnAck_hangs(t *testing.T) {
 			select {
 			case err := <-closed:
 				t.Logf("Close took %v: %v", time.Since(began), err)
-			case <-time.After(6 * time.Second): // CloseTimeout + 5 s
+			case <-time.After(shortClose + 5*time.Second):
 				t.Error("Close does not return within CloseTimeout + 5 s")
 			}
 			close(release)
@@ -48,7 +51,7 @@ func TestOnAck_may_call_Close(t *testing.T) {
 	var s *Subscriber
 	ready, closed := make(chan struct{}), make(chan struct{})
 	s = fakeSubscriber(t, fakeTunnel(1), func(c *Config) {
-		c.CloseTimeout = time.Second
+		c.CloseTimeout = shortClose
 		c.OnAck = func(Acked) { <-ready; _ = s.Close(); close(closed) }
 	})
 	messages := subscribeTo(t, s)
@@ -65,7 +68,7 @@ func TestL7_Close_is_bounded_although_NackBackoff_hangs(t *testing.T) {
 	t.Parallel() // it waits in real time
 	release, entered := make(chan struct{}), make(chan struct{}, 100)
 	s := fakeSubscriber(t, fakeTunnel(1), func(c *Config) {
-		c.CloseTimeout = time.Second
+		c.CloseTimeout = shortClose
 		c.NackBackoff = func() backoff.BackOff { entered <- struct{}{}; <-release; return &backoff.ZeroBackOff{} }
 	})
 	messages := subscribeTo(t, s)
@@ -75,7 +78,7 @@ func TestL7_Close_is_bounded_although_NackBackoff_hangs(t *testing.T) {
 	go func() { closed <- s.Close() }()
 	select {
 	case <-closed:
-	case <-time.After(6 * time.Second):
+	case <-time.After(shortClose + 5*time.Second):
 		t.Error("Close does not return within CloseTimeout + 5 s")
 	}
 	close(release)

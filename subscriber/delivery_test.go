@@ -136,7 +136,7 @@ func TestL2_uuid_is_the_same_on_every_delivery_and_differs_between_records(t *te
 	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
-	s, messages := subscribe(t, b, nil)
+	s, messages := subscribe(t, b, func(c *subscriber.Config) { c.CloseTimeout = 500 * time.Millisecond })
 	put(t, b, "a", 1, 2)
 	first := receive(t, messages)
 	first.Nack()

@@ -34,6 +34,7 @@ func (r *recorded[T]) get() []T {
 }
 
 func TestOnPhase_tells_once_that_the_stream_starts_before_its_first_change(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.PutAll(100, 1)
 	b.CreateTunnel(tunnel.TunnelTypeBaseStream)

@@ -146,10 +146,13 @@ func TestHandle_lets_handlers_finish_when_its_context_ends(t *testing.T) {
 	}
 	_, messages := subscribe(t, b, nil) // the ack was committed
 	put(t, b, "a", 2)
-	wantName(t, receive(t, messages), "a/2")
+	next := receive(t, messages)
+	wantName(t, next, "a/2")
+	next.Ack() // or closing would wait for it
 }
 
 func TestHandle_leaves_a_handler_alone_that_goes_on_after_its_context(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	release := make(chan struct{})
@@ -216,7 +219,7 @@ func TestHandle_slow_handler_does_not_keep_the_channel_from_draining(t *testing.
 	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
-	h := handle(t, b, nil, func(msg *message.Message) error {
+	h := handle(t, b, func(c *subscriber.Config) { c.CloseTimeout = 500 * time.Millisecond }, func(msg *message.Message) error {
 		if name(msg) == "slow/1" {
 			<-msg.Context().Done()
 		}

@@ -19,6 +19,7 @@ import (
 )
 
 func TestL4_channel_is_fenced(t *testing.T) {
+	t.Parallel() // it waits in real time
 	for name, lose := range map[string]func(b *testbed.Bed, w *wire, first *message.Message){
 		"when a checkpoint says that it is gone": func(b *testbed.Bed, _ *wire, first *message.Message) {
 			b.Emulator.Inject(emulator.Fault{Operation: "tunnel/checkpoint", Code: tunnel.ErrCodeResourceGone})
@@ -56,6 +57,7 @@ func TestL4_channel_is_fenced(t *testing.T) {
 }
 
 func TestL5_closing_meets_a_finish_token_that_is_not_stored(t *testing.T) {
+	t.Parallel() // it waits in real time
 	for name, c := range map[string]struct {
 		closing func(*testbed.Bed)
 		report  string
@@ -107,6 +109,7 @@ func TestL5_channel_whose_finish_token_is_stored_is_terminated_without_a_read(t 
 }
 
 func TestL5_channel_whose_checkpoint_cannot_be_read_is_given_back_not_terminated(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.PutAll(3, 1)
 	b.CreateTunnel(tunnel.TunnelTypeBaseData)
@@ -119,6 +122,7 @@ func TestL5_channel_whose_checkpoint_cannot_be_read_is_given_back_not_terminated
 }
 
 func TestL5_finish_token_refused_with_a_lost_channel_is_not_reported_as_terminated(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.PutAll(3, 1)
 	b.CreateTunnel(tunnel.TunnelTypeBaseData)

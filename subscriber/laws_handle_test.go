@@ -97,6 +97,7 @@ func TestL7_Handle_waits_for_handlers_that_return_when_their_contexts_end(t *tes
 }
 
 func TestL4_Handle_outcome_after_the_loss_counts_for_nothing(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	w := newWire(t)

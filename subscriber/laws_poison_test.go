@@ -20,6 +20,7 @@ import (
 )
 
 func TestL8_failed_record_pauses_while_other_keys_flow(t *testing.T) {
+	t.Parallel() // it waits in real time
 	const pause = time.Second
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)

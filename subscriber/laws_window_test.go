@@ -90,6 +90,7 @@ func fill(t *testing.T, b *testbed.Bed, messages <-chan *message.Message, rounds
 }
 
 func TestL6_ended_channel_gives_its_share_back(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	_, messages := subscribe(t, b, func(c *subscriber.Config) {

@@ -130,6 +130,7 @@ func TestSubscribeInitialize_creates_the_tunnel_once(t *testing.T) {
 }
 
 func TestL5_base_data_ends_after_everything_is_acked_and_the_finish_token_is_committed(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.PutAll(500, 1)
 	b.CreateTunnel(tunnel.TunnelTypeBaseData)
@@ -272,6 +273,7 @@ func TestL7_Close_gives_up_after_CloseTimeout_and_says_what_is_unsettled(t *test
 }
 
 func TestChannels_move_to_a_second_subscriber_after_what_is_in_flight_is_settled(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.PutAll(20, 1)
 	if err := b.Emulator.Split(testbed.Table); err != nil {

@@ -123,7 +123,9 @@ func instance(t *testing.T, broken *atomic.Bool) (*Subscriber, *watermill.Captur
 			return answers(body)
 		})
 	}
-	s := fakeSubscriber(t, f, func(c *Config) { c.WorkerSize = 2 })
+	s := fakeSubscriber(t, f, func(c *Config) {
+		c.WorkerSize, c.MaxPollInterval = 2, 5*time.Second // minutes pass, and each read costs real time
+	})
 	logger := watermill.NewCaptureLogger()
 	s.logger = logger
 	return s, logger

@@ -192,7 +192,7 @@ func pollers(cfg *Config, channels int, busy func(n int) bool) (reads []int) {
 		all[n] = newPoller(budget, cfg, start)
 	}
 	const from, to = 2 * time.Minute, 3 * time.Minute
-	for at := time.Duration(0); at < to; at += ms {
+	for at := time.Duration(0); at < to; at = (slices.Min(due) + ms - 1).Truncate(ms) {
 		for n, p := range all {
 			if due[n] > at {
 				continue

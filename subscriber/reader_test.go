@@ -111,14 +111,14 @@ func TestL6_reading_stops_while_the_window_is_full(t *testing.T) {
 		})
 		s := fakeSubscriber(t, f, func(c *Config) { c.MaxInFlight = 25; c.CloseTimeout = time.Second })
 		messages := subscribeTo(t, s)
-		time.Sleep(time.Hour)
+		time.Sleep(10 * time.Minute)
 		if got := len(reads(t, f)); got != 3 {
 			t.Errorf("%d pages of 10 were read with MaxInFlight 25, want 3", got)
 		}
 		for range 10 {
 			(<-messages).Ack()
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(10 * time.Minute)
 		if got := len(reads(t, f)); got != 4 {
 			t.Errorf("%d pages were read after one was acked, want 4", got)
 		}

@@ -146,12 +146,12 @@ func TestRetentionNear_counts_while_nothing_can_be_read_opened_or_connected(t *t
 				tc.fail(f)
 				began := time.Now()
 				time.Sleep(time.Second)
-				keeps(s, time.Hour)
-				time.Sleep(53 * time.Minute)
+				keeps(s, 30*time.Minute)
+				time.Sleep(26*time.Minute + 30*time.Second)
 				if near := raised.near(); len(near) != 0 {
 					t.Fatalf("before the last tenth: %+v", near)
 				}
-				time.Sleep(3 * time.Minute)
+				time.Sleep(90 * time.Second)
 				near := raised.near()
 				if len(near) != 1 || near[0].Channel != tc.channel || near[0].Key != "" {
 					t.Fatalf("the alarms are %+v", near)
@@ -254,9 +254,9 @@ func TestRetentionNear_is_not_raised_of_base_data_nor_of_channels_that_others_ha
 		s := fakeSubscriber(t, f, func(c *Config) { c.OnAlarm, c.MaxPollInterval = raised.add, 10*time.Second })
 		subscribeTo(t, s)
 		time.Sleep(time.Minute)
-		keeps(s, time.Hour)
+		keeps(s, 20*time.Minute)
 		f.always("heartbeat", heartbeatReply()) // the service has given the channel to another client
-		time.Sleep(2 * time.Hour)
+		time.Sleep(40 * time.Minute)
 		if near := raised.near(); len(near) != 0 {
 			t.Errorf("alarms of a channel that another client has: %+v", near)
 		}

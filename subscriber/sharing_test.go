@@ -53,6 +53,7 @@ func TestL6_stuck_channel_starves_no_other(t *testing.T) {
 }
 
 func TestL6_bytes_in_flight_stop_the_reader(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	_, messages := subscribe(t, b, func(c *subscriber.Config) { c.MaxInFlightBytes = 1 })
@@ -71,6 +72,7 @@ func TestL6_bytes_in_flight_stop_the_reader(t *testing.T) {
 }
 
 func TestWorkerSize_connects_clients_that_share_the_channels(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := twoChannels(t)
 	_, messages := subscribe(t, b, func(c *subscriber.Config) { c.WorkerSize = 2 })
 	testbed.Eventually(t, 20*time.Second, "two clients have a channel each", func() bool {

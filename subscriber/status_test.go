@@ -276,6 +276,7 @@ func TestStatus_counts_sessions_that_follow_each_other(t *testing.T) {
 }
 
 func TestStatus_counts_channels_that_the_service_moves(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := twoChannels(t)
 	s, _ := subscribe(t, b, nil)
 	testbed.Eventually(t, 5*time.Second, "both channels are open", func() bool { return len(only(t, s).Channels) == 2 })

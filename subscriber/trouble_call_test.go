@@ -46,7 +46,7 @@ func TestTrouble_says_within_seconds_what_fails_and_why(t *testing.T) {
 						msg.Ack()
 					}
 				}()
-				time.Sleep(time.Minute)
+				time.Sleep(20 * time.Second)
 				if tr := only(t, s).Trouble; len(tr) != 0 {
 					t.Fatalf("while all is well: %v", tr)
 				}

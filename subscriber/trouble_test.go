@@ -49,6 +49,7 @@ func (g *tokenGate) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func TestCredentials_that_are_rotated_while_running_are_asked_for_again(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	gate := new(tokenGate)

@@ -308,6 +308,7 @@ func closeOften(t *testing.T, c *closer, limit time.Duration) error {
 func TestClose(t *testing.T) {
 	for name, open := range closers {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits in real time
 			t.Run("before it is started", func(t *testing.T) {
 				if err := closeOften(t, open(t), 0); err != nil {
 					t.Error(err)

@@ -26,7 +26,7 @@ import (
 )
 
 var (
-	chaosSeeds   = flag.Int("chaos.seeds", 0, "how many seeds the chaos test runs; 0: 6 in the full form of tests, 2 otherwise, and with -race or -short")
+	chaosSeeds   = flag.Int("chaos.seeds", 0, "how many seeds the chaos test runs; 0: 6 in the full form of tests, 2 otherwise and with -race, 1 with -short")
 	chaosRecords = flag.Int("chaos.records", 20_000, "how many records the chaos test writes for each seed")
 	chaosSeed    = flag.Uint64("chaos.seed", 0, "run this seed only")
 )
@@ -47,6 +47,7 @@ const (
 // through a seeded schedule of faults. It checks the laws on what the consumers
 // have logged and on the checkpoints that the service had meanwhile.
 func TestLaws_under_chaos(t *testing.T) {
+	t.Parallel() // it waits in real time
 	needsSignals(t)
 	binary := buildEmulator(t)
 	seeds := make([]uint64, seedsOf(*chaosSeeds, 6))
@@ -57,12 +58,11 @@ func TestLaws_under_chaos(t *testing.T) {
 	if *chaosSeed != 0 {
 		seeds = []uint64{*chaosSeed}
 	}
-	gate := make(chan struct{}, 2) // two worlds at a time
 	for _, seed := range seeds {
 		t.Run(fmt.Sprintf("seed_%d", seed), func(t *testing.T) {
 			t.Parallel()
-			gate <- struct{}{}
-			defer func() { <-gate }()
+			worlds <- struct{}{}
+			defer func() { <-worlds }()
 			c := newChaos(t, binary, seed)
 			c.run()
 			c.check()
@@ -70,12 +70,17 @@ func TestLaws_under_chaos(t *testing.T) {
 	}
 }
 
+// worlds bounds the worlds of processes that exist at a time, of all tests together.
+var worlds = make(chan struct{}, 2)
+
 // seedsOf returns how many seeds to run: those asked for, or by the form of tests.
 func seedsOf(asked, full int) int {
 	switch {
 	case asked != 0:
 		return asked
-	case testsize.Full() && !raceEnabled && !testing.Short():
+	case testing.Short():
+		return 1
+	case testsize.Full() && !raceEnabled:
 		return full
 	}
 	return 2

@@ -211,6 +211,7 @@ func atSplit(t *testing.T, w worker) (gap time.Duration, beats int64) {
 // learns of an ended channel, and that the channels after it are read, long
 // before the next regular heartbeat, which is 30 s away.
 func TestHandover_is_prompt_at_any_HeartbeatInterval(t *testing.T) {
+	t.Parallel() // it waits in real time
 	regular := worker{interval: subscriber.DefaultHeartbeatInterval}
 	for _, tc := range []struct {
 		name    string

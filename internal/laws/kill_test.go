@@ -28,6 +28,7 @@ func TestL1_L2_L3_consumer_killed_ten_times(t *testing.T) {
 		t.Skip("it kills processes, for ten seconds; -short leaves it out")
 	}
 	needsSignals(t)
+	t.Parallel() // it waits in real time
 	const keys, kills = 40, 10
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

@@ -19,6 +19,7 @@ var (
 // and of the sink. It checks the laws on what a user would see: the sink's own
 // log and the dead letters.
 func TestLaws_of_pipelines_under_chaos(t *testing.T) {
+	t.Parallel() // it waits in real time
 	needsSignals(t)
 	if testing.Short() && *pipelinesSeed == 0 {
 		t.Skip("takes some ten seconds a seed; -short leaves it out")
@@ -31,12 +32,11 @@ func TestLaws_of_pipelines_under_chaos(t *testing.T) {
 	if *pipelinesSeed != 0 {
 		seeds = []uint64{*pipelinesSeed}
 	}
-	gate := make(chan struct{}, 2) // two worlds at a time
 	for _, seed := range seeds {
 		t.Run(fmt.Sprintf("seed_%d", seed), func(t *testing.T) {
 			t.Parallel()
-			gate <- struct{}{}
-			defer func() { <-gate }()
+			worlds <- struct{}{}
+			defer func() { <-worlds }()
 			w := newPipelinesWorld(t, seed)
 			w.run()
 			w.check()

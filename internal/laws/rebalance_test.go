@@ -138,6 +138,7 @@ func atRebalance(t *testing.T, w worker) move {
 // it, and for little else. At the default interval that takes up to a minute,
 // so the test uses a shorter one.
 func TestHandover_at_a_rebalance_adds_little_to_the_heartbeats(t *testing.T) {
+	t.Parallel() // it waits in real time
 	t.Run("ours", func(t *testing.T) {
 		t.Parallel()
 		w := worker{interval: 3 * time.Second}

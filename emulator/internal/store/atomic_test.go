@@ -155,7 +155,11 @@ func TestUndo(t *testing.T) {
 		return sub(PutRow, key, text("a", strings.Repeat("x", random.IntN(segmentBytes/2))))
 	}
 	shard := shards(t, s, "t")[0].ID
-	for range 60 {
+	batches := 60
+	if testing.Short() {
+		batches = 20
+	}
+	for range batches {
 		apply(t, table, randomChange())
 		before, lastTime := picture(t, s), table.shards[0].lastTime
 		var batch []*Change

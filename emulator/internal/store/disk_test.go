@@ -260,7 +260,10 @@ func TestDamage(t *testing.T) {
 		t.Logf("seed %d", seed)
 		random := rand.New(rand.NewPCG(seed, seed))
 		refusals := 0
-		const tries = 300
+		tries := 300
+		if testing.Short() {
+			tries = 60
+		}
 		for range tries {
 			b := bytes.Clone(good)
 			i := random.IntN(len(b))

@@ -116,6 +116,7 @@ func TestReplay_claims_end_with_their_lease(t *testing.T) {
 
 // A claim is taken only from the letter as it was read.
 func TestClaims_are_lost_to_a_faster_process(t *testing.T) {
+	t.Parallel() // it waits in real time
 	for name, meanwhile := range map[string]func(t *testing.T, b *bed, l *Letter){
 		"claimed": func(t *testing.T, b *bed, l *Letter) {
 			b.set(t, b.table.key(l), map[string]any{columnClaim: "other", columnClaimedUntil: time.Now().Add(time.Hour).UnixMilli()})

@@ -12,6 +12,7 @@ import (
 
 // A letter is kept from other Replays as long as its handler takes.
 func TestReplay_renews_claims_while_handlers_work(t *testing.T) {
+	t.Parallel() // it waits in real time
 	entered, release := make(chan struct{}, 1), make(chan struct{})
 	b := newBed(t, func(*message.Message) error { entered <- struct{}{}; <-release; return nil })
 	b.put(t, letterOfRow("a", 1))
@@ -32,6 +33,7 @@ func TestReplay_renews_claims_while_handlers_work(t *testing.T) {
 
 // A handler's context ends when its letter can no longer be kept from other Replays.
 func TestReplay_stops_handlers_whose_claims_lapse(t *testing.T) {
+	t.Parallel() // it waits in real time
 	entered := make(chan struct{}, 1)
 	b := newBed(t, func(msg *message.Message) error {
 		entered <- struct{}{}

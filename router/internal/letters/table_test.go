@@ -108,6 +108,7 @@ func TestTable_small_letters_are_readable(t *testing.T) {
 
 // Wherever the writing of a letter is cut off, the letter is complete or absent.
 func TestTable_a_cut_write_leaves_no_half_letter(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := newBed(t, func(*message.Message) error { return nil })
 	l := letterOfRow("a", 1, blob(1, 3<<20))
 	complete := 0
@@ -135,6 +136,7 @@ func TestTable_a_cut_write_leaves_no_half_letter(t *testing.T) {
 // A letter with a part that could not be written is absent, and so are its other parts. It is
 // complete when it is written again.
 func TestTable_a_part_that_fails_leaves_nothing(t *testing.T) {
+	t.Parallel() // it waits in real time
 	b := newBed(t, func(*message.Message) error { return nil })
 	l := letterOfRow("a", 1, blob(1, 3<<20))
 	for n := range 4 { // the parts
