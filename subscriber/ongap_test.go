@@ -139,7 +139,11 @@ func TestOnGapRecreate_continues_after_a_gap_that_only_a_read_has_found(t *testi
 		w.settles()
 		first := w.described().CreateTime.UnixNano()
 		w.gap()
+		began := time.Now()
 		w.await("the tunnel is recreated", func() bool { return w.described() != nil && w.described().TunnelId != former })
+		if took := time.Since(began); took > 10*time.Second { // the first read after the gap is within MaxPollInterval
+			t.Errorf("it took %v, although no other process has channels", took)
+		}
 		w.put(2, 2)
 		w.settles()
 		second := w.described().CreateTime.UnixNano()
