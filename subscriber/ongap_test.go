@@ -350,3 +350,23 @@ func TestOnGapFail_leaves_the_tunnel_as_it_is(t *testing.T) {
 		}
 	})
 }
+
+// They are redelivered as rows, so Close has nothing to report.
+func TestOnGapRecreate_does_not_report_messages_that_outlast_the_drain_of_the_former_tunnel(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.create(tunnel.TunnelTypeStream)
+		c := w.consumer(func(cfg *subscriber.Config) { cfg.CloseTimeout = 2 * time.Second }).handle(func(msg *message.Message) error {
+			if msg.Metadata.Get(subscriber.MetadataPhase) == subscriber.PhaseStream && msg.Metadata.Get(subscriber.MetadataKey) == keyText(7) {
+				<-msg.Context().Done()
+				return msg.Context().Err()
+			}
+			return w.sink.handle(msg)
+		})
+		w.put(1, 1)
+		w.put(7, 1)
+		time.Sleep(time.Minute)
+		w.gap()
+		w.settles()
+		c.ends()
+	})
+}
