@@ -88,7 +88,6 @@ func (s *Subscriber) subscriptionEnded(r *series, sub *subscription) {
 	e.add(sub, last)
 	if s.cfg.heals(cause) && !s.closed && r.ctx.Err() == nil {
 		sub.continues = true
-		e.last.Fatal = ""
 		s.recreations[r] = recreating(sub.failed, cause)
 	} else {
 		e.fail(sub, cause)

@@ -3,6 +3,7 @@ package subscriber_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 
+	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
 	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
@@ -366,6 +368,68 @@ func TestOnGapRecreate_does_not_report_messages_that_outlast_the_drain_of_the_fo
 		w.put(7, 1)
 		time.Sleep(time.Minute)
 		w.gap()
+		w.settles()
+		c.ends()
+	})
+}
+
+func TestOnGapRecreate_status_shows_why_from_the_gap_until_the_subscription_continues(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.create(tunnel.TunnelTypeStream)
+		held := make(chan struct{})
+		c := w.consumer(nil).handle(func(msg *message.Message) error {
+			if msg.Metadata.Get(subscriber.MetadataKey) == keyText(7) {
+				<-held
+			}
+			return w.sink.handle(msg)
+		})
+		shown := func() bool {
+			st := c.sub.Status().Subscriptions
+			return len(st) == 1 && !st[0].Ended && slices.ContainsFunc(st[0].Trouble, func(t subscriber.Trouble) bool { return t.Op == "recreate" && t.Error != "" })
+		}
+		w.put(7, 1)
+		time.Sleep(time.Minute)
+		if shown() {
+			t.Error("it shows before there is a gap")
+		}
+		w.inject(emulator.Fault{Operation: "tunnel/create", Code: "OTSServerBusy", Times: 20})
+		w.gap()
+		w.await("the drain begins", func() bool { return c.sub.Status().Subscriptions[0].Draining })
+		for _, when := range []string{"while it drains", "while the tunnel is recreated"} {
+			if err := c.sub.Err(); err != nil || !shown() {
+				t.Errorf("%s: Err %v, status %+v", when, err, c.sub.Status().Subscriptions)
+			}
+			if when == "while it drains" {
+				close(held)
+				w.await("the drain is over", c.recreating)
+			}
+		}
+		w.await("it continues", func() bool { return c.sub.Status().Subscriptions[0].Connected })
+		w.put(1, 1)
+		w.settles()
+		st := c.sub.Status().Subscriptions
+		if shown() || len(st) != 1 || st[0].Fatal != "" || !st[0].Connected {
+			t.Errorf("the status is %+v", st)
+		}
+		c.ends()
+	})
+}
+
+// The end of its clients could not be reported to the service, nor that they have closed their channels.
+func TestOnGapRecreate_does_not_wait_for_its_own_clients(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		former := w.create(tunnel.TunnelTypeStream)
+		c := w.starts()
+		w.put(1, 1)
+		w.settles()
+		w.inject(always(emulator.Fault{Operation: "tunnel/shutdown", Code: "OTSServerBusy"}), always(emulator.Fault{Operation: "tunnel/heartbeat", Code: "OTSServerBusy"}))
+		w.gap()
+		began := time.Now()
+		w.await("another tunnel is created", func() bool { info := w.described(); return info != nil && info.TunnelId != former })
+		if took := time.Since(began); took > time.Minute {
+			t.Errorf("it took %v", took)
+		}
+		w.em.ClearFaults()
 		w.settles()
 		c.ends()
 	})
