@@ -189,8 +189,9 @@ func TestReadme_code_is_that_of_tests_that_compile(t *testing.T) {
 	}
 	code, _ := blocks(read(t, english))
 	backfill, _ := blocks(read(t, "backfill.md"))
+	gaps, _ := blocks(read(t, "gaps.md"))
 	checked := 0
-	for _, b := range append(code, backfill...) {
+	for _, b := range slices.Concat(code, backfill, gaps) {
 		if b.language != "go" || strings.HasPrefix(b.code, "func main()") { // TestReadme_program runs that one
 			continue
 		}

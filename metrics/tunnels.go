@@ -103,6 +103,7 @@ var tunnelFamilies = []family[status]{
 		return map[string]uint64{"finished": t.ChannelsFinished, "closed": t.ChannelsClosed, "lost": t.ChannelsLost}
 	}),
 	total("rebalances_total", "Channels given back because the service asked for them.", func(t *subscriber.Totals) uint64 { return t.Rebalances }),
+	total("tunnel_recreations_total", "Tunnels that OnGapRecreate continued with, because the one before could not continue.", func(t *subscriber.Totals) uint64 { return t.Recreations }),
 	total("drains_total", "Drains of channels that began.", func(t *subscriber.Totals) uint64 { return t.Drains }),
 	{
 		desc: newDesc("subscriptions", "Subscriptions: running, draining, failed ones (1 when the tunnel is gone or expired), and finished ones (1 when it was read to its end).", tunnelLabels, "state"),

@@ -118,10 +118,12 @@ func (r *Router) subscriberConfig(name string) subscriber.Config {
 		CloseTimeout:        t.CloseTimeout,
 		NackBackoff:         t.Failure.backoff,
 		OnAck:               r.onAck(),
+		OnPhase:             r.handlers[name].Phase,
 		Preset:              subscriber.Preset(t.Preset),
 		ClientTag:           t.ClientTag,
 		ExpectedClients:     t.ExpectedClients,
 		TunnelViewInterval:  t.TunnelViewInterval,
+		OnGap:               t.onGap(),
 		Tunnel: subscriber.TunnelSpec{
 			Type: subscriber.TunnelType(t.Tunnel.Type), Start: start, Earliest: earliest, End: t.Tunnel.End,
 		},

@@ -112,10 +112,11 @@ func (r *Router) followAll(ctx context.Context, b beginnings) {
 	})
 }
 
-// connect creates the tunnel if that is asked for, and starts the subscription.
+// connect creates the tunnel if that is asked for, and starts the subscription. With on_gap: recreate the
+// subscription creates the tunnel itself.
 func (r *Router) connect(ctx context.Context, s *subscription) error {
 	s.pipeline.waits.Store(true)
-	if r.cfg.Tunnels[s.name].Tunnel.Create {
+	if t := r.cfg.Tunnels[s.name]; t.Tunnel.Create && !t.recreates() {
 		// SubscribeInitialize takes no context; Close ends it.
 		unlink := context.AfterFunc(ctx, func() { _ = s.subscriber.Close() }) // end returns the same error
 		err := s.subscriber.SubscribeInitialize(s.topic)

@@ -1,5 +1,7 @@
 package router_test
 
+import "strings"
+
 // brokenMeanings are well-formed, but say what cannot be.
 var brokenMeanings = []brokenConfig{
 	{
@@ -381,6 +383,24 @@ tunnels:
 		want: `ots.yaml:32: tunnels.orders.tunnel.type: has no effect unless create is true
 ots.yaml:33: tunnels.orders.tunnel.start: has no effect unless create is true
 ots.yaml:34: tunnels.orders.tunnel.end: has no effect unless create is true`,
+	},
+	{
+		name: "recreation of a tunnel with a start and an end",
+		old:  "    ordering: key",
+		new:  "    ordering: key\n    on_gap: recreate",
+		want: `ots.yaml:34: tunnels.orders.tunnel.start: excludes on_gap: recreate: the tunnels that it creates begin with all rows, at their creation
+ots.yaml:35: tunnels.orders.tunnel.end: excludes on_gap: recreate: the tunnels that it creates have no end`,
+	},
+	{
+		name: "recreation of a backfill",
+		file: strings.NewReplacer("ordering: key", "on_gap: recreate", "type: Stream", "type: BaseData", "      start: earliest\n", "", "      end: 2030-01-31T00:00:00Z\n", "").Replace(whole),
+		want: "ots.yaml:32: tunnels.orders.tunnel.type: is BaseData, which excludes on_gap: recreate: what that creates is BaseAndStream; repeat a backfill with a tunnel of another name",
+	},
+	{
+		name: "unknown on_gap",
+		old:  "ordering: key",
+		new:  "on_gap: recreat",
+		want: `ots.yaml:24: tunnels.orders.on_gap: is "recreat"; did you mean "recreate"?`,
 	},
 	{
 		name: "batch larger than the window",

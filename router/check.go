@@ -119,6 +119,7 @@ func (c *checker) tunnel(path, name string, t Tunnel) {
 	}
 	c.polls(path, t)
 	c.spec(keypath.Join(path, "tunnel"), t.Tunnel)
+	c.onGap(keypath.Join(path, "tunnel"), keypath.Join(path, "on_gap"), t)
 	inFlight := cmp.Or(t.MaxInFlight, subscriber.DefaultMaxInFlight)
 	for _, b := range names(t.Batchers) {
 		at := keypath.Join(path, "batchers", b)
@@ -188,6 +189,28 @@ func (c *checker) spec(path string, s TunnelSpec) {
 	if !s.End.IsZero() && !s.End.After(start) {
 		c.fault(keypath.Join(path, "end"), "must be after start")
 		c.because(keypath.Join(path, "start"))
+	}
+}
+
+// onGap checks that on_gap: recreate could recreate the tunnel as it is configured. path is that of its
+// properties, policy that of on_gap.
+func (c *checker) onGap(path, policy string, t Tunnel) {
+	s := t.Tunnel
+	if !t.recreates() || !s.Create { // without create, having them at all is the fault
+		return
+	}
+	for _, k := range []struct {
+		key, text string
+		wrong     bool
+	}{
+		{"type", "is BaseData, which excludes on_gap: recreate: what that creates is BaseAndStream; repeat a backfill with a tunnel of another name", s.Type == string(subscriber.BaseData)},
+		{"start", "excludes on_gap: recreate: the tunnels that it creates begin with all rows, at their creation", s.Start != "" && s.Start != "latest"},
+		{"end", "excludes on_gap: recreate: the tunnels that it creates have no end", !s.End.IsZero()},
+	} {
+		if k.wrong {
+			c.fault(keypath.Join(path, k.key), "%s", k.text)
+			c.because(policy)
+		}
 	}
 }
 

@@ -139,6 +139,9 @@ type Tunnel struct {
 	// What the other pipelines do if this one ends alone (its tunnel is gone or expired, or failure.stop_after is exceeded): continue; or stop, and Run returns the error.
 	OnEnd string `yaml:"on_end" enum:"continue,stop" default:"continue"`
 
+	// What happens when changes are lost, or the tunnel has expired or was deleted: fail ends the pipeline; recreate replaces the tunnel by a BaseAndStream tunnel of the same name, creates a missing one, and delivers all rows again (see docs/gaps.md).
+	OnGap string `yaml:"on_gap" enum:"fail,recreate" default:"fail"`
+
 	// Payload format: json, cloudevents, debezium, raw, none, or a name registered with RegisterPayload.
 	Payload string `yaml:"payload" default:"json"`
 
@@ -178,6 +181,17 @@ const (
 	onEndContinue = "continue"
 	onEndStop     = "stop"
 )
+
+// recreates reports whether the subscriber recreates the tunnel (on_gap: recreate).
+func (t Tunnel) recreates() bool { return t.OnGap == subscriber.OnGapRecreate.String() }
+
+// onGap returns OnGap, which has been checked, as the subscriber's type.
+func (t Tunnel) onGap() subscriber.OnGap {
+	if t.recreates() {
+		return subscriber.OnGapRecreate
+	}
+	return subscriber.OnGapFail
+}
 
 // Processors bounds the processing step.
 type Processors struct {

@@ -111,7 +111,7 @@ func TestDocs_examples_are_valid(t *testing.T) {
 	for _, name := range []string{"OTS_ID", "OTS_SECRET"} {
 		t.Setenv(name, "x")
 	}
-	for _, file := range []string{docsFile, "../docs/from-broadway.md", "../docs/backfill.md"} {
+	for _, file := range []string{docsFile, "../docs/from-broadway.md", "../docs/backfill.md", "../docs/gaps.md"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

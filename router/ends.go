@@ -26,7 +26,8 @@ func isGone(err error) bool {
 
 // follow returns when a subscription that has begun is over for good: drained, read to its
 // end, or ended by an error. If the tunnel was deleted and the configuration says to create
-// it, follow recreates and resubscribes it.
+// it, follow recreates and resubscribes it. With on_gap: recreate the subscription does that itself, and
+// when it has ended by an error, it could not.
 func (r *Router) follow(ctx context.Context, s *subscription) {
 	for {
 		<-s.done
@@ -34,7 +35,7 @@ func (r *Router) follow(ctx context.Context, s *subscription) {
 		if err == nil || s.pipeline.ended() != nil {
 			return
 		}
-		if errors.Is(err, ots.ErrTunnelGone) && r.cfg.Tunnels[s.name].Tunnel.Create {
+		if t := r.cfg.Tunnels[s.name]; errors.Is(err, ots.ErrTunnelGone) && t.Tunnel.Create && !t.recreates() {
 			if err = r.recreate(ctx, s, err); err == nil {
 				continue
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
+	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
 // ErrDrop is an error for Process to return, wrapped or not: the message is acked without
@@ -35,6 +36,11 @@ type Handlers struct {
 	// because the pipeline stops, their channel is lost or an earlier change of their
 	// key failed: these have not failed.
 	Failed func(msg *message.Message, err error)
+
+	// Phase is subscriber.Config.OnPhase of the pipeline: it is called when the base data of a
+	// tunnel is done, and when channels are opened and finished, one call at a time. A sink deletes there
+	// what a recreated tunnel does not have any more, see docs/gaps.md. A panic is logged.
+	Phase func(p subscriber.Phase)
 
 	// Middlewares are the pipeline's own, around Process and the batches and
 	// inside those of AddMiddleware. The first one is the outermost.

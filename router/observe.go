@@ -49,7 +49,8 @@ type Observed struct {
 	Subscriber *subscriber.Subscriber
 	Batching   *batching.Batching // nil without batchers
 
-	pipeline *pipeline
+	pipeline  *pipeline
+	recreates bool // on_gap: recreate
 }
 
 // Ready returns nil while the pipeline works, and otherwise why it does not: it is
@@ -65,6 +66,15 @@ func (o Observed) Ready() error {
 	}
 	if o.pipeline.waits.Load() {
 		return errors.New("not subscribed to its tunnel yet; the log and the subscriber's Status say why")
+	}
+	if o.recreates {
+		for _, sub := range o.Subscriber.Status().Subscriptions {
+			for _, t := range sub.Trouble {
+				if t.Op == "recreate" {
+					return fmt.Errorf("%s: %s", sub.Topic, t)
+				}
+			}
+		}
 	}
 	if outage := o.pipeline.gate.state(); outage != nil {
 		return fmt.Errorf("process: %w", outage)
@@ -135,7 +145,7 @@ func (r *Router) startObservers(subs []*subscription) error {
 	start := r.observers.Start
 	pipelines := make([]Observed, len(subs))
 	for i, s := range subs {
-		pipelines[i] = Observed{Name: s.name, Subscriber: s.subscriber, Batching: s.pipeline.batches, pipeline: s.pipeline}
+		pipelines[i] = Observed{Name: s.name, Subscriber: s.subscriber, Batching: s.pipeline.batches, pipeline: s.pipeline, recreates: r.cfg.Tunnels[s.name].recreates()}
 	}
 	r.mu.Unlock()
 	if start == nil {

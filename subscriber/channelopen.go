@@ -60,7 +60,7 @@ func newChannelRun(s *shared, a assignment) *channelRun {
 
 // phase has OnPhase called. told is closed when it has returned.
 func (r *channelRun) phase(p Phase) (told <-chan struct{}) {
-	p.Topic, p.Channel = r.topic, r.id
+	p.Topic, p.Channel, p.Snapshot = r.topic, r.id, r.snapshot
 	return r.observer.phase(r.logger, p)
 }
 

@@ -11,10 +11,14 @@ import (
 )
 
 // checkType refuses a tunnel of another type than the configuration asks for. One
-// that names no type takes any.
+// that names no type takes any. With OnGapRecreate a tunnel that was recreated as BaseAndStream stands in for a
+// Stream tunnel.
 func (s *Subscriber) checkType(info *tunnel.TunnelInfo) error {
-	want := s.wantType
-	if want == "" || TunnelType(info.TunnelType) == want {
+	if err := s.checkRecreatable(info); err != nil {
+		return err
+	}
+	want, is := s.wantType, TunnelType(info.TunnelType)
+	if want == "" || is == want || s.cfg.OnGap == OnGapRecreate && is == BaseAndStream {
 		return nil
 	}
 	return fmt.Errorf("%w: the tunnel is of type %s and Config.Tunnel.Type is %s; a tunnel keeps its type: configure %s, or use a tunnel of another name",

@@ -25,7 +25,7 @@ func (s *subscription) client(n int) {
 			return
 		}
 		if classify(err) == fatal {
-			s.fail(fmt.Errorf("%s: %w%s", s.topic, err, anewAdvice(err)))
+			s.fail(fmt.Errorf("%s: %w%s", s.topic, err, s.cfg.anewAdvice(err)))
 			return
 		}
 		if time.Since(started) > steadySession {
@@ -73,13 +73,16 @@ func (s *subscription) noteConnected(n int, ses *session) {
 	ses.transport.background.Go(ses.endGhosts) // ends with the session
 }
 
-// anewAdvice says what to do about a tunnel that is of no use any more.
-func anewAdvice(err error) string {
+// anewAdvice says what to do about a tunnel that is of no use any more. With OnGapRecreate there is
+// nothing to do.
+func (c *Config) anewAdvice(err error) string {
 	switch {
+	case c.OnGap == OnGapRecreate:
+		return ""
 	case errors.Is(err, ots.ErrTunnelGone):
-		return "; the tunnel or its table was deleted: create it anew and start again, and expect that changes made in between are missing"
+		return "; the tunnel or its table was deleted: create it anew and start again, and expect that changes made in between are missing; or let OnGapRecreate (on_gap: recreate) create it"
 	case errors.Is(err, ots.ErrTunnelExpired):
-		return "; delete the tunnel and create it anew as BaseAndStream, which reads the whole table again"
+		return "; delete the tunnel and create it anew as BaseAndStream, which reads the whole table again, or let OnGapRecreate (on_gap: recreate) do that"
 	}
 	return ""
 }

@@ -22,6 +22,7 @@ type clientSlot struct {
 	sessions  int      // begun so far
 	lastError *Failure
 	lastBeat  time.Time // when the last answered heartbeat of earlier sessions was sent
+	lastID    string    // of the client of the session before, at the service
 }
 
 // clientName names a tunnel client among those whose calls fail.
@@ -53,11 +54,25 @@ func (c *clients) sessionEnds(n int, f *Failure) {
 	if ok := t.beat.ok; !ok.IsZero() {
 		slot.lastBeat = ok
 	}
+	if t.clientID != "" {
+		slot.lastID = t.clientID
+	}
 	t.mu.Unlock()
 	slot.session = nil
 	if f != nil {
 		slot.lastError = f
 	}
+}
+
+// lastIDs returns the ids that the clients had in their last sessions, which have ended.
+func (c *clients) lastIDs() map[string]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ids := make(map[string]bool, len(c.slots))
+	for _, slot := range c.slots {
+		ids[slot.lastID] = true
+	}
+	return ids
 }
 
 // heartbeatNow has all clients send a heartbeat.

@@ -10,9 +10,9 @@ import (
 )
 
 // Err returns the errors that ended subscriptions, one for each topic: their
-// tunnels were deleted (ErrTunnelGone) or expired (ErrTunnelExpired). Nil while
-// all is well, and when tunnels were read to their ends. A new subscription to a topic
-// takes the error of the one before away.
+// tunnels were deleted (ErrTunnelGone) or expired (ErrTunnelExpired), or changes are lost (ErrGap). Nil while
+// all is well, when tunnels were read to their ends, and while OnGapRecreate recreates a tunnel. A new
+// subscription to a topic takes the error of the one before away.
 func (s *Subscriber) Err() error {
 	fatal := make(map[string]error)
 	s.mu.Lock()
@@ -20,7 +20,7 @@ func (s *Subscriber) Err() error {
 		fatal[topic] = e.fatal
 	}
 	for _, sub := range s.subscriptions {
-		if err := sub.fatal(); err != nil {
+		if err := sub.fatal(); err != nil && !s.cfg.heals(err) {
 			fatal[sub.topic] = err
 		}
 	}
@@ -44,14 +44,14 @@ func (s *Subscriber) Close() error {
 	return s.closing.Do(func() error {
 		s.mu.Lock()
 		s.closed = true
-		subs := slices.Clone(s.subscriptions)
+		subs, all := slices.Clone(s.subscriptions), slices.Collect(maps.Keys(s.all))
 		s.mu.Unlock()
-		s.cancel(ErrClosed)
+		s.cancel(ErrClosed) // which also ends the calls that recreate tunnels
 		for _, sub := range subs {
 			sub.stop()
 		}
-		for _, sub := range subs {
-			<-sub.done
+		for _, r := range all {
+			<-r.done
 		}
 		s.endpoint.creds.Close(service.CredentialsGrace)
 		if s.own != nil {
@@ -72,10 +72,12 @@ func (s *Subscriber) unsettled() error {
 	return errors.Join(errs...)
 }
 
-// subscriptionEnded stores the status and the error of a subscription that has ended.
-func (s *Subscriber) subscriptionEnded(sub *subscription) {
+// subscriptionEnded stores the status and the error of a subscription that has ended, and decides
+// whether the series continues.
+func (s *Subscriber) subscriptionEnded(r *series, sub *subscription) {
 	last := sub.status(time.Now())
 	last.Ended, last.Connected, last.Draining, last.Trouble, last.View = true, false, false, []Trouble{}, nil
+	cause := sub.fatal()
 	s.mu.Lock()
 	s.subscriptions = slices.DeleteFunc(s.subscriptions, func(o *subscription) bool { return o == sub })
 	e := s.ended[sub.topic]
@@ -84,6 +86,12 @@ func (s *Subscriber) subscriptionEnded(sub *subscription) {
 		s.ended[sub.topic] = e
 	}
 	e.add(sub, last)
+	if s.cfg.heals(cause) && !s.closed && r.ctx.Err() == nil {
+		sub.continues = true
+		s.recreations[r] = recreating(sub.failed, cause)
+	} else {
+		e.fail(sub, cause)
+	}
 	watches := slices.Collect(maps.Keys(s.watches))
 	s.mu.Unlock()
 	for _, f := range watches {

@@ -240,7 +240,7 @@ type Config struct {
 	OnPhase func(Phase)
 
 	// OnAlarm, when set, is called for what a person should look at: handlers that
-	// are stuck, records that will soon be older than the log. Each alarm is also
+	// are stuck, records that will soon be older than the log, changes that are lost. Each alarm is also
 	// logged as an error. Called like OnPhase, and beside it; nothing waits for it.
 	OnAlarm func(Alarm)
 
@@ -251,8 +251,13 @@ type Config struct {
 
 	// Tunnel is what SubscribeInitialize creates when the tunnel is missing. A
 	// tunnel that exists must be of the type that it names, if it names one; that
-	// it starts or ends at another time is logged.
+	// it starts or ends at another time is logged. OnGapRecreate creates BaseAndStream
+	// whatever it names.
 	Tunnel TunnelSpec
+
+	// OnGap is what happens when the tunnel cannot continue, because changes are lost or
+	// because it was deleted: the subscription ends, or it recreates the tunnel. Default OnGapFail.
+	OnGap OnGap
 }
 
 // TunnelType is what a tunnel delivers.
@@ -408,6 +413,7 @@ func (c Config) Validate() error {
 		}
 	}
 	faults = append(faults, c.Tunnel.validate()...)
+	faults = append(faults, c.onGapFaults()...)
 	if len(faults) == 0 {
 		return nil
 	}

@@ -83,6 +83,13 @@ func TestConfig_each_fault_names_its_field(t *testing.T) {
 		"end before start":            {func(c *Config) { c.Tunnel.Start, c.Tunnel.End = time.Unix(2, 0), time.Unix(1, 0) }, "Config.Tunnel.End"},
 		"end at start":                {func(c *Config) { c.Tunnel.Start, c.Tunnel.End = time.Unix(2, 0), time.Unix(2, 0) }, "Config.Tunnel.End"},
 		"end alone":                   {func(c *Config) { c.Tunnel.End = time.Unix(2, 0) }, ""},
+		"on gap":                      {func(c *Config) { c.OnGap = 2 }, "Config.OnGap is 2: take OnGapFail or OnGapRecreate"},
+		"recreate alone":              {func(c *Config) { c.OnGap = OnGapRecreate }, ""},
+		"recreate a stream":           {func(c *Config) { c.OnGap, c.Tunnel.Type = OnGapRecreate, Stream }, ""},
+		"recreate base data":          {func(c *Config) { c.OnGap, c.Tunnel.Type = OnGapRecreate, BaseData }, "Config.Tunnel.Type is BaseData, which excludes OnGapRecreate"},
+		"recreate with a start":       {func(c *Config) { c.OnGap, c.Tunnel.Start = OnGapRecreate, time.Unix(2, 0) }, "Config.Tunnel.Start excludes OnGapRecreate"},
+		"recreate the earliest":       {func(c *Config) { c.OnGap, c.Tunnel.Earliest = OnGapRecreate, true }, "Config.Tunnel.Earliest excludes OnGapRecreate"},
+		"recreate with an end":        {func(c *Config) { c.OnGap, c.Tunnel.End = OnGapRecreate, time.Unix(2, 0) }, "Config.Tunnel.End excludes OnGapRecreate"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := validConfig()

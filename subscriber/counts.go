@@ -34,6 +34,7 @@ const (
 	countHeartbeatsFailed
 	countReconnects
 	countConnects
+	countRecreations
 	counters
 )
 
@@ -75,5 +76,6 @@ func (t *tally) totals() Totals {
 		ChannelsOpened: t[countOpened], ChannelsFinished: t[countFinished], ChannelsClosed: t[countClosed], ChannelsLost: t[countLost],
 		Rebalances: t[countRebalances], Drains: t[countDrains],
 		Connects: t[countConnects], Reconnects: t[countReconnects], Heartbeats: t[countHeartbeats], HeartbeatsFailed: t[countHeartbeatsFailed],
+		Recreations: t[countRecreations],
 	}
 }

@@ -119,7 +119,7 @@ func TestMessage_carries_record_payload_and_metadata(t *testing.T) {
 	}
 	for key, want := range map[string]string{
 		"ots.table": testbed.Table, "ots.tunnel": testbed.Tunnel, "ots.channel": r.Channel, "ots.type": "put",
-		"ots.timestamp": fmt.Sprint(r.Sequence.Timestamp), "ots.key": `["a"]`,
+		"ots.timestamp": fmt.Sprint(r.Sequence.Timestamp), "ots.key": `["a"]`, "ots.phase": "stream", "ots.snapshot": "",
 	} {
 		if got := msg.Metadata.Get(key); got != want {
 			t.Errorf("metadata %s is %q, want %q", key, got, want)

@@ -52,7 +52,9 @@
 //
 // Later, failed calls are retried with backoff, without limit, and logged. A lost
 // session is connected again. A tunnel that is deleted or
-// expired closes the output; Err tells why.
+// expired closes the output, and so does a gap: changes that the service deleted before
+// they were read. Err tells why. With OnGapRecreate the subscription replaces the tunnel instead, and
+// delivers all rows of the table again.
 //
 // # Ends
 //

@@ -22,9 +22,14 @@ func (e *endedSubscriptions) add(sub *subscription, last SubscriptionStatus) {
 	sums := sub.sums()
 	e.tally.add(&sums)
 	e.calls.addAll(&sub.observer.calls)
+}
+
+// fail takes in what a subscription has left behind that no other follows, and why it ended by itself; nil
+// if it did not. What one left behind whose tunnel was recreated does not count: all rows are delivered again.
+func (e *endedSubscriptions) fail(sub *subscription, err error) {
 	e.unsettled.add(&sub.observer.unsettled)
-	if err := sub.fatal(); err != nil {
-		e.fatal = err
+	if err != nil {
+		e.fatal, e.last.Fatal = err, err.Error()
 	}
 }
 
@@ -85,9 +90,9 @@ func (s *Subscriber) watchEnds(f func()) (unwatch func()) {
 	}
 }
 
-// allEnded reports whether there were subscriptions, and all have ended.
+// allEnded reports whether there were subscriptions, and all have ended for good.
 func (s *Subscriber) allEnded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.subscriptions) == 0 && len(s.ended) > 0
+	return len(s.subscriptions) == 0 && len(s.recreations) == 0 && len(s.ended) > 0
 }

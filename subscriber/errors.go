@@ -19,7 +19,8 @@ var (
 	// ErrNotSubscribed is returned by RPO for a topic without a subscription.
 	ErrNotSubscribed = errors.New("no subscription to this topic")
 
-	// ErrTunnelType means that a tunnel is of another type than Config.Tunnel names.
+	// ErrTunnelType means that a tunnel is of another type than Config.Tunnel names, or one that
+	// OnGapRecreate is not for.
 	ErrTunnelType = errors.New("tunnel of another type")
 
 	// ErrDrainTimeout is wrapped by the error of Close when messages were still

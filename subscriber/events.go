@@ -15,8 +15,9 @@ const (
 	ChannelOpened PhaseKind = iota + 1
 	// StreamStarted: the base data of a BaseAndStream tunnel is done: every row
 	// was delivered and acked, by this or another consumer of the tunnel. It
-	// comes once for a subscription, before the first change is delivered: the
-	// moment for a sink to switch from bulk load to upserts.
+	// comes once for a subscription and tunnel, before the first change is delivered: the
+	// moment for a sink to switch from bulk load to upserts, and with OnGapRecreate to delete the rows
+	// of older snapshots.
 	StreamStarted
 	// ChannelFinished: the channel was read to its end, everything of it is
 	// acked, and that is stored. A base data channel ends with its rows, a stream
@@ -43,6 +44,9 @@ type Phase struct {
 	Topic   string
 	Channel string
 	Base    bool // the channel is one of base data
+
+	// Snapshot is the MetadataSnapshot of the tunnel's messages; empty with OnGapFail.
+	Snapshot string
 }
 
 // AlarmKind is what an Alarm tells of.
@@ -61,11 +65,14 @@ const (
 	// to a part of the log that is gone.
 	RetentionNear
 	// Gap: changes are lost, because the stream's log was trimmed before they were
-	// read. The subscription ends with a *GapError.
+	// read. The subscription ends with a *GapError, or with OnGapRecreate a Recreate alarm follows.
 	Gap
+	// Recreate: the tunnel cannot continue, for the reason in Err. OnGapRecreate recreates
+	// it, and all rows are delivered again.
+	Recreate
 )
 
-// String returns "handler stuck", "output stuck", "retention near" or "gap".
+// String returns "handler stuck", "output stuck", "retention near", "gap" or "recreate".
 func (k AlarmKind) String() string {
 	switch k {
 	case HandlerStuck:
@@ -76,6 +83,8 @@ func (k AlarmKind) String() string {
 		return "retention near"
 	case Gap:
 		return "gap"
+	case Recreate:
+		return "recreate"
 	}
 	return "AlarmKind(" + strconv.Itoa(int(k)) + ")"
 }
@@ -97,6 +106,8 @@ type Alarm struct {
 	Age time.Duration
 	// Retention is how long the stream keeps records, for RetentionNear.
 	Retention time.Duration
+	// Err is why the tunnel cannot continue, for Recreate.
+	Err error
 	// Stacks are the stacks of the goroutines that run handlers, for HandlerStuck: of
 	// the Router's, of those of Subscriber.Handle, and of batch handlers; without any, those of the
 	// program. Each stack is there once, with the number of goroutines that have it; at most 64 KiB.
@@ -105,7 +116,10 @@ type Alarm struct {
 
 // Error makes an Alarm usable as an error.
 func (a *Alarm) Error() string {
-	if a.Kind == Gap {
+	switch a.Kind {
+	case Recreate:
+		return fmt.Sprintf("%s: %s: the tunnel is recreated, and all rows are delivered again: %v", a.Topic, a.Kind, a.Err)
+	case Gap:
 		return fmt.Sprintf("%s channel %s: %s: changes are lost, the stream does not keep them any more", a.Topic, a.Channel, a.Kind)
 	}
 	s := fmt.Sprintf("%s channel %s: %s: record %s", a.Topic, a.Channel, a.Kind, a.Key)

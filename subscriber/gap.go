@@ -9,7 +9,7 @@ import (
 
 // GapError says that changes of a table are lost: the service has deleted a part of the
 // stream's log that a channel had yet to read. It ends the subscription, since to continue
-// would hide the loss. errors.Is finds ots.ErrGap in it.
+// would hide the loss, unless OnGapRecreate heals it. errors.Is finds ots.ErrGap in it.
 type GapError struct {
 	Table, Tunnel, Channel string
 
@@ -18,6 +18,8 @@ type GapError struct {
 	Position time.Time
 
 	Err error // the service's answer
+
+	recreates bool // OnGapRecreate does what Error would advise
 }
 
 // Error says what is lost and what to do.
@@ -26,8 +28,12 @@ func (e *GapError) Error() string {
 	if !e.Position.IsZero() {
 		since = " after " + e.Position.UTC().Format(time.RFC3339)
 	}
-	return fmt.Sprintf("%s/%s channel %s: %v%s, because the stream does not keep them any more. Delete the tunnel and create it anew as BaseAndStream to read the whole table again: %v",
-		e.Table, e.Tunnel, e.Channel, ots.ErrGap, since, e.Err)
+	advice := ". Delete the tunnel and create it as BaseAndStream, which reads the whole table again, or let OnGapRecreate (on_gap: recreate) do that"
+	if e.recreates {
+		advice = ""
+	}
+	return fmt.Sprintf("%s/%s channel %s: %v%s, because the stream does not keep them any more%s: %v",
+		e.Table, e.Tunnel, e.Channel, ots.ErrGap, since, advice, e.Err)
 }
 
 // Unwrap returns ots.ErrGap and the service's answer.

@@ -74,3 +74,13 @@ func TestL1_log_that_was_trimmed_ends_the_subscription_with_what_was_lost(t *tes
 		})
 	}
 }
+
+// A tunnel is told from the one that replaces it by when it was created.
+func TestOnGapRecreate_needs_to_know_when_the_tunnel_was_created(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := fakeSubscriber(t, fakeTunnel(0), func(c *Config) { c.OnGap = OnGapRecreate })
+		if _, err := s.Subscribe(t.Context(), "table/tunnel"); !errors.Is(err, ErrTunnelType) || !strings.Contains(err.Error(), "when the tunnel was created") {
+			t.Errorf("Subscribe returned %v", err)
+		}
+	})
+}

@@ -21,9 +21,10 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 }
 
 // Initialize creates the tunnel that topic names, as Config.Tunnel says, unless it
-// exists. The table must exist. A tunnel that exists stays as it is; one of another type
-// than Config.Tunnel names is an error (ErrTunnelType). It fails at once, and retries
-// until ctx ends, as Subscribe does.
+// exists. With OnGapRecreate it creates BaseAndStream. The table must exist. A tunnel that exists
+// stays as it is, even if it has expired; one of another type than Config.Tunnel names, or one that
+// OnGapRecreate is not for, is an error (ErrTunnelType). It fails at once, and retries until ctx ends, as
+// Subscribe does.
 func (s *Subscriber) Initialize(ctx context.Context, topic string) (err error) {
 	defer func() { s.refused(topic, err) }()
 	table, name, err := splitTopic(topic)
@@ -57,13 +58,14 @@ var errInitializeTimeout = fmt.Errorf("not within %v: %w", initializeTimeout, co
 // initializeTimeout bounds SubscribeInitialize, which has no context that could end it.
 const initializeTimeout = time.Minute
 
-// create creates the tunnel that Config.Tunnel describes, unless another process was faster.
+// create creates the tunnel that Config.created describes, unless another process was faster.
 func (s *Subscriber) create(ctx context.Context, table, name string) error {
+	spec := s.cfg.created()
 	return s.persist(ctx, table+"/"+name, "create", func() error {
 		err := s.endpoint.call(ctx, "create", func(api *tunnel.TunnelApi) error {
 			_, err := api.CreateTunnel(&tunnel.CreateTunnelRequest{
 				TableName: table, TunnelName: name,
-				Type: tunnel.TunnelType(s.cfg.Tunnel.Type), StreamTunnelConfig: s.cfg.Tunnel.stream(),
+				Type: tunnel.TunnelType(spec.Type), StreamTunnelConfig: spec.stream(),
 			})
 			return err
 		})

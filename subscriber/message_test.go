@@ -128,7 +128,7 @@ func TestMetadata_of_stream_and_base_data(t *testing.T) {
 	}
 	want := message.Metadata{
 		"ots.table": "orders", "ots.tunnel": "audit", "ots.channel": "c1", "ots.type": "update",
-		"ots.timestamp": "1700000000123456", "ots.key": `["u1",7]`,
+		"ots.timestamp": "1700000000123456", "ots.key": `["u1",7]`, "ots.phase": "stream",
 	}
 	msg, err := JSON{}.Unmarshal(r)
 	if err != nil || !maps.Equal(msg.Metadata, want) || msg.UUID != "" {
@@ -136,6 +136,7 @@ func TestMetadata_of_stream_and_base_data(t *testing.T) {
 	}
 	r.Sequence = ots.Sequence{}
 	delete(want, "ots.timestamp")
+	want["ots.phase"] = "base"
 	if msg, err = (JSON{}).Unmarshal(r); err != nil || !maps.Equal(msg.Metadata, want) {
 		t.Errorf("base data: got %v, %v", msg.Metadata, err)
 	}

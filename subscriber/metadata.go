@@ -17,7 +17,21 @@ const (
 	MetadataType      = "ots.type"      // "put", "update" or "delete"
 	MetadataTimestamp = "ots.timestamp" // of the change, microseconds since 1970; absent for base data
 	MetadataKey       = "ots.key"       // the primary key's values as a JSON array, in key order
+	MetadataPhase     = "ots.phase"     // PhaseBase or PhaseStream
 )
+
+// The values of MetadataPhase.
+const (
+	PhaseBase   = "base"   // a row of the base data: its state when it was read
+	PhaseStream = "stream" // a change
+)
+
+// MetadataSnapshot is set by a Subscriber with OnGapRecreate on all messages, whatever the
+// Unmarshaler: when the tunnel was created, in nanoseconds since 1970 by the service's
+// clock. All messages of one tunnel have the same; those of the tunnel that replaced it have a
+// greater one. A sink marks its rows with it, to find those that the base data does
+// not have any more, see docs/gaps.md. Phase.Snapshot is the same.
+const MetadataSnapshot = "ots.snapshot"
 
 // copies reports whether an Unmarshaler is known to keep nothing of a Record,
 // nor of the slices and strings in it, in the messages that it makes.
@@ -46,7 +60,7 @@ func setMetadataIn(msg *message.Message, r *ots.Record, scratch []byte) {
 	setMetadataTexts(msg, r, r.Type, textOf(scratch[from:key]), textOf(scratch[key:]))
 }
 
-// setMetadataTexts sets the metadata of a record of the given origin. Without a timestamp there is none.
+// setMetadataTexts sets the metadata of a record of the given origin. A record without a timestamp is one of base data.
 func setMetadataTexts(msg *message.Message, origin *ots.Record, typ ots.RecordType, timestamp, key string) {
 	msg.Metadata[MetadataTable] = origin.Table
 	msg.Metadata[MetadataTunnel] = origin.Tunnel
@@ -54,6 +68,9 @@ func setMetadataTexts(msg *message.Message, origin *ots.Record, typ ots.RecordTy
 	msg.Metadata[MetadataType] = typ.String()
 	if timestamp != "" {
 		msg.Metadata[MetadataTimestamp] = timestamp
+		msg.Metadata[MetadataPhase] = PhaseStream
+	} else {
+		msg.Metadata[MetadataPhase] = PhaseBase
 	}
 	msg.Metadata[MetadataKey] = key
 }

@@ -59,14 +59,14 @@ func (r *reader) readFailed(err error) bool {
 	return r.pause(pause)
 }
 
-// foundGap ends the subscription of a channel whose log was trimmed. What is in flight is
-// still handled and committed.
+// foundGap ends the subscription of a channel whose log was trimmed, or has it continue with another
+// tunnel. What is in flight is still handled and committed.
 func (r *reader) foundGap(err error) {
 	var answer *ots.ServiceError
 	if errors.As(err, &answer) {
 		err = answer
 	}
-	g := &GapError{Table: r.table, Tunnel: r.tunnel, Channel: r.id, Err: err}
+	g := &GapError{Table: r.table, Tunnel: r.tunnel, Channel: r.id, Err: err, recreates: r.cfg.OnGap == OnGapRecreate}
 	if position, _ := r.metrics.position(r.tracker); position != 0 {
 		g.Position = time.Unix(0, position)
 	}

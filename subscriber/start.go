@@ -74,23 +74,30 @@ func gaveUp(ctx context.Context, err error) error {
 }
 
 // describe looks a tunnel up.
-func (s *Subscriber) describe(ctx context.Context, table, name string) (info *tunnel.TunnelInfo, err error) {
+func (s *Subscriber) describe(ctx context.Context, table, name string) (*tunnel.TunnelInfo, error) {
+	found, err := s.look(ctx, table, name)
+	if err != nil {
+		return nil, err
+	}
+	return found.Tunnel, nil
+}
+
+// look looks a tunnel up, with its channels.
+func (s *Subscriber) look(ctx context.Context, table, name string) (found *tunnel.DescribeTunnelResponse, err error) {
 	err = s.persist(ctx, table+"/"+name, "describe", func() error {
-		return s.endpoint.call(ctx, "describe", func(api *tunnel.TunnelApi) error {
-			resp, err := api.DescribeTunnel(&tunnel.DescribeTunnelRequest{TableName: table, TunnelName: name})
-			if err == nil {
-				info = resp.Tunnel
-			}
+		return s.endpoint.call(ctx, "describe", func(api *tunnel.TunnelApi) (err error) {
+			found, err = api.DescribeTunnel(&tunnel.DescribeTunnelRequest{TableName: table, TunnelName: name})
 			return err
 		})
 	})
-	return info, err
+	return found, err
 }
 
 // advise adds to an error what can be done about it. A call that ended because ctx,
-// the caller's context, was cancelled or because of Close needs no advice.
+// the caller's context, was cancelled or because of Close needs no advice; that of a tunnel that has expired
+// is in the error.
 func (s *Subscriber) advise(ctx context.Context, err error) error {
-	if errors.Is(ctx.Err(), context.Canceled) || s.ctx.Err() != nil || errors.Is(err, ErrTunnelType) {
+	if errors.Is(ctx.Err(), context.Canceled) || s.ctx.Err() != nil || errors.Is(err, ErrTunnelType) || errors.Is(err, ots.ErrTunnelExpired) {
 		return err
 	}
 	switch classify(err) {

@@ -212,4 +212,6 @@ type Totals struct {
 	Reconnects       uint64 `json:"reconnects"` // sessions begun because the one before had ended
 	Heartbeats       uint64 `json:"heartbeats"`
 	HeartbeatsFailed uint64 `json:"heartbeats_failed"`
+
+	Recreations uint64 `json:"recreations"` // tunnels that OnGapRecreate continued with
 }

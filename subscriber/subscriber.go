@@ -6,14 +6,12 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/internal/closing"
 	"github.com/watermill-ots/watermill-ots/internal/service"
-	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 // Subscriber turns Tablestore tunnels into Watermill subscriptions. See the
@@ -24,6 +22,8 @@ import (
 //   - Once closed is set, no subscription is added.
 //   - subscriptions holds every subscription until all of its goroutines but the
 //     last have ended; then ended has what is kept of it, under its topic.
+//   - all holds every series until its output is closed. recreations holds those that have no
+//     subscription because their tunnel is being recreated.
 type Subscriber struct {
 	cfg      Config     // without its secrets: whatever prints a Subscriber shows none
 	wantType TunnelType // as configured; empty: any
@@ -40,6 +40,8 @@ type Subscriber struct {
 	ended         map[string]*endedSubscriptions
 	watches       map[*func()]struct{} // of watchEnds
 	starts        map[string]starting  // by topic: those that fail and are retried
+	all           map[*series]struct{}
+	recreations   map[*series]starting
 
 	closing closing.Once // by Close
 }
@@ -66,6 +68,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Subscriber, error) {
 		cfg: cfg, wantType: wantType,
 		logger: logger.With(watermill.LogFields{"provider": "tablestore", "instance": cfg.Instance}),
 		ended:  make(map[string]*endedSubscriptions),
+		all:    make(map[*series]struct{}), recreations: make(map[*series]starting),
 	}
 	base := cfg.Transport
 	if base == nil {
@@ -99,7 +102,8 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Subscriber, error) {
 // more is read or delivered, messages that are out may still be acked for up to
 // CloseTimeout, what was acked is committed, the service learns
 // that its clients end, and then the channel is closed. It is also closed when
-// the tunnel is deleted or expires, and Err tells; and when the tunnel was read to
+// the tunnel is deleted or expires, or changes are lost, unless OnGapRecreate heals
+// that, and Err tells; and when the tunnel was read to
 // its end, as a BaseData tunnel or one with an end is, and Err is nil. RunRouter
 // runs a message.Router that tells the difference.
 //
@@ -110,7 +114,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if err != nil {
 		return nil, err
 	}
-	return sub.dest.output, nil
+	return sub.output, nil
 }
 
 // Handle is Subscribe and the loop of a message.Router in one, at less than
@@ -137,8 +141,8 @@ func (s *Subscriber) Handle(ctx context.Context, topic string, h message.NoPubli
 	return sub.done, nil
 }
 
-// subscribe starts a subscription, with an output if h is nil.
-func (s *Subscriber) subscribe(ctx context.Context, topic string, h message.NoPublishHandlerFunc) (sub *subscription, err error) {
+// subscribe starts a series, with an output if h is nil.
+func (s *Subscriber) subscribe(ctx context.Context, topic string, h message.NoPublishHandlerFunc) (sub *series, err error) {
 	defer func() { s.refused(topic, err) }()
 	table, name, err := splitTopic(topic)
 	if err != nil {
@@ -147,33 +151,9 @@ func (s *Subscriber) subscribe(ctx context.Context, topic string, h message.NoPu
 	if s.isClosed() {
 		return nil, fmt.Errorf("subscribing to %s: %w", topic, ErrClosed)
 	}
-	startCtx, cancel := s.startContext(ctx)
-	defer cancel()
-	info, err := s.describe(startCtx, table, name)
-	if err != nil {
-		return nil, fmt.Errorf("subscribing to %s: %w", topic, s.advise(ctx, err))
-	}
-	if info.Expired {
-		return nil, fmt.Errorf("subscribing to %s: %w%s", topic, ots.ErrTunnelExpired, anewAdvice(ots.ErrTunnelExpired))
-	}
-	if err := s.checkType(info); err != nil {
+	sub = s.newSeries(ctx, topic, table, name, h)
+	if err := sub.start(); err != nil {
 		return nil, fmt.Errorf("subscribing to %s: %w", topic, err)
 	}
-	s.checkTimes(topic, info)
-	logger := s.logger.With(watermill.LogFields{"topic": topic, "tunnel_id": info.TunnelId})
-	sub = newSubscription(ctx, &tunnelInfo{
-		cfg: s.cfg, endpoint: s.endpoint,
-		topic: topic, table: table, tunnel: name, tunnelID: info.TunnelId,
-		tunnelType: TunnelType(info.TunnelType), tunnelEnd: endOf(info), started: time.Now(),
-	}, logger, h)
-	sub.ended = func() { s.subscriptionEnded(sub) }
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, fmt.Errorf("subscribing to %s: %w", topic, ErrClosed)
-	}
-	s.begins(topic)
-	s.subscriptions = append(s.subscriptions, sub)
-	sub.start()
 	return sub, nil
 }

@@ -12,16 +12,14 @@ func (s *Subscriber) Status() Status {
 	s.mu.Lock()
 	st := Status{Instance: s.cfg.Instance, Closed: s.closed}
 	subs := slices.Clone(s.subscriptions)
-	ended := make([]SubscriptionStatus, 0, len(s.ended))
+	ended, starts := make([]SubscriptionStatus, 0, len(s.ended)), s.startsNow()
 	for _, topic := range slices.Sorted(maps.Keys(s.ended)) {
-		if _, starts := s.starts[topic]; !starts {
+		if _, starts := starts[topic]; !starts {
 			ended = append(ended, s.ended[topic].status())
 		}
 	}
-	for _, topic := range slices.Sorted(maps.Keys(s.starts)) {
-		if st, ok := s.startStatus(topic); ok {
-			ended = append(ended, st)
-		}
+	for _, topic := range slices.Sorted(maps.Keys(starts)) {
+		ended = append(ended, s.startStatus(topic, starts[topic]))
 	}
 	s.mu.Unlock()
 
@@ -34,14 +32,9 @@ func (s *Subscriber) Status() Status {
 	return st
 }
 
-// startStatus returns the status of a topic whose start fails, with the totals of the
-// earlier subscriptions to it. ok is false if no start of the topic fails, or if there
-// is another subscription to it. The caller holds mu.
-func (s *Subscriber) startStatus(topic string) (st SubscriptionStatus, ok bool) {
-	start, ok := s.starts[topic]
-	if !ok || slices.ContainsFunc(s.subscriptions, func(o *subscription) bool { return o.topic == topic }) {
-		return st, false
-	}
+// startStatus returns the status of a topic whose start fails, or whose tunnel is recreated, with the totals of the
+// earlier subscriptions to it. The caller holds mu.
+func (s *Subscriber) startStatus(topic string, start starting) (st SubscriptionStatus) {
 	if e := s.ended[topic]; e != nil {
 		st = e.status()
 	}
@@ -51,9 +44,6 @@ func (s *Subscriber) startStatus(topic string) (st SubscriptionStatus, ok bool) 
 	st.Connected, st.Draining, st.Ended, st.Finished, st.Fatal = false, false, false, false, ""
 	st.MaxInFlight, st.MaxInFlightBytes, st.ExpectedClients = s.cfg.MaxInFlight, s.cfg.MaxInFlightBytes, s.cfg.ExpectedClients
 	st.Clients, st.Channels, st.Failing = []ClientStatus{}, []ChannelStatus{}, []FailingRecord{}
-	st.Trouble = []Trouble{{
-		Op: start.last.Op, Since: start.began, Failing: 1, Of: 1,
-		Cause: causeOf(start.last.Code), Code: start.last.Code, Error: start.last.Error,
-	}}
-	return st, true
+	st.Trouble = []Trouble{start.trouble()}
+	return st
 }

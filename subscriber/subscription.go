@@ -12,13 +12,13 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/ledger"
 )
 
-// subscription is one Subscribe or Handle: one tunnel, WorkerSize clients, one
+// subscription reads one tunnel: WorkerSize clients, one
 // window, and one output channel or handler. It puts its parts together, and each of them
-// guards itself.
+// guards itself. A Subscribe or Handle has one, or several in sequence: see series.
 //
 // Invariants:
-//   - output is closed once, by run, when every client has ended; only deliverers send to
-//     it, and they have all ended then. With a handler nothing is sent to it.
+//   - Only deliverers send to the output, and they have all ended when run returns. With a
+//     handler nothing is sent to it.
 //   - dest.handlers counts the calls of the handler; none begins after the clients' ends.
 //   - stop is called by the end of Subscribe's context, by Close, or by a fatal
 //     error. The clients drain then, and none ends before.
@@ -32,12 +32,15 @@ type subscription struct {
 	retention retention
 	view      atomic.Pointer[TunnelView] // nil until the service was asked; what it points to does not change
 
-	done  chan struct{} // closed when output is closed
-	ended func()        // called when everything has ended, before output is closed
+	recreated bool   // its tunnel was created because the one before could not continue
+	replaced  error  // why, if there was no subscription yet that could raise the alarm
+	ended     func() // called when everything has ended, before output is closed
+	continues bool   // set by ended: another subscription follows
 
 	mu       sync.Mutex
-	err      error // fatal
-	finished bool  // the tunnel was read to its end
+	err      error     // fatal, or with OnGapRecreate the reason for recreating the tunnel
+	failed   time.Time // when that was
+	finished bool      // the tunnel was read to its end
 }
 
 func newSubscription(ctx context.Context, info *tunnelInfo, logger watermill.LoggerAdapter, h message.NoPublishHandlerFunc) *subscription {
@@ -45,7 +48,7 @@ func newSubscription(ctx context.Context, info *tunnelInfo, logger watermill.Log
 	o := newObserver(&info.cfg, logger, life.stopping)
 	s := &subscription{
 		logger: logger, ctx: ctx, dest: newDestination(&info.cfg, context.WithoutCancel(ctx), h),
-		done: make(chan struct{}), ended: func() {},
+		ended: func() {},
 	}
 	s.sessionConfig = sessionConfig{
 		tunnelInfo: info, lifetime: life, observer: o,
@@ -57,13 +60,12 @@ func newSubscription(ctx context.Context, info *tunnelInfo, logger watermill.Log
 	return s
 }
 
-// start connects the clients. run owns everything and closes output and done at the end.
-func (s *subscription) start() { go s.run() }
-
+// run connects the clients, and returns when everything has ended.
 func (s *subscription) run() {
-	defer close(s.done)
-	defer close(s.dest.output)
 	defer s.ended()
+	if s.replaced != nil {
+		s.observer.alarm(s.logger, &Alarm{Kind: Recreate, Topic: s.topic, Err: s.replaced})
+	}
 	unlink := context.AfterFunc(s.ctx, s.stop)
 	defer unlink()
 	unbound := s.bound(s.cfg.CloseTimeout)
@@ -130,15 +132,21 @@ func (s *subscription) awaitUserCode() {
 // closedTimer is a timer that has fired.
 var closedTimer = func() <-chan time.Time { c := make(chan time.Time); close(c); return c }()
 
-// fail ends the subscription for good: its tunnel is of no use any more.
+// fail ends the subscription: its tunnel is of no use any more. With OnGapRecreate another
+// subscription follows.
 func (s *subscription) fail(err error) {
+	continues := s.cfg.heals(err) && s.stopping.Err() == nil
 	s.mu.Lock()
 	first := s.err == nil
 	if first {
-		s.err = err
+		s.err, s.failed = err, time.Now()
 	}
 	s.mu.Unlock()
-	if first {
+	switch {
+	case !first:
+	case continues:
+		s.observer.alarm(s.logger, &Alarm{Kind: Recreate, Topic: s.topic, Err: err})
+	default:
 		s.logger.Error("Subscription failed; its output is closed", err, nil)
 	}
 	s.stop()
@@ -155,5 +163,8 @@ func (s *subscription) fatal() error {
 func (s *subscription) sums() tally {
 	t, clients := s.channels.sums(), s.clients.sums()
 	t.add(&clients)
+	if s.recreated || s.replaced != nil {
+		t[countRecreations]++
+	}
 	return t
 }

@@ -23,11 +23,12 @@ func (s *subscription) statusAndLeft(now time.Time) (SubscriptionStatus, map[str
 		Channels: []ChannelStatus{}, Failing: []FailingRecord{},
 	}
 	s.mu.Lock()
-	if s.err != nil {
-		st.Fatal = s.err.Error()
-	}
+	fatal, failed := s.err, s.failed
 	st.Finished = s.finished
 	s.mu.Unlock()
+	if fatal != nil {
+		st.Fatal = fatal.Error()
+	}
 	st.View = s.view.Load()
 	sums := s.sums()
 	st.Totals = sums.totals()
@@ -50,6 +51,9 @@ func (s *subscription) statusAndLeft(now time.Time) (SubscriptionStatus, map[str
 	}
 	st.Lag = max(st.Lag, s.lagOfLeft(now, &st, left))
 	st.Trouble = s.troubles(now, &st, runs, left)
+	if s.cfg.heals(fatal) {
+		st.Trouble = append(st.Trouble, recreating(failed, fatal).trouble())
+	}
 	slices.SortFunc(st.Channels, func(a, b ChannelStatus) int {
 		if a.Base != b.Base {
 			if a.Base {

@@ -2,6 +2,7 @@ package subscriber
 
 import (
 	"errors"
+	"maps"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -115,6 +116,7 @@ func (t *taker) messageOf(a ledger.Attempt, now time.Time) (*delivery, *message.
 		if msg, seq, ok := t.plain.message(p, a.Index()); ok {
 			d := t.newDelivery(a, now, p.rows[a.Index()].typ, seq)
 			msg.UUID = d.uuid
+			t.mark(msg)
 			msg.SetContext(d)
 			return d, msg
 		}
@@ -150,8 +152,20 @@ func (t *taker) messageOf(a ledger.Attempt, now time.Time) (*delivery, *message.
 	if msg.UUID == "" {
 		msg.UUID = rec.UUID
 	}
+	t.mark(msg)
 	msg.SetContext(d)
 	return d, msg
+}
+
+// mark says of which snapshot a message is.
+func (t *taker) mark(msg *message.Message) {
+	if t.snapshot == "" {
+		return
+	}
+	if !t.dest.copies { // the user's Unmarshaler may give several messages the same metadata
+		msg.Metadata = maps.Clone(msg.Metadata)
+	}
+	msg.Metadata[MetadataSnapshot] = t.snapshot
 }
 
 func (t *taker) newDelivery(a ledger.Attempt, now time.Time, typ ots.RecordType, seq ots.Sequence) *delivery {

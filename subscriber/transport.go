@@ -81,10 +81,15 @@ func (e *endpoint) call(ctx context.Context, op string, f func(api *tunnel.Tunne
 
 // callWithin is call with another bound for the exchange.
 func (e *endpoint) callWithin(ctx context.Context, op string, timeout time.Duration, f func(api *tunnel.TunnelApi) error) error {
+	return e.callWith(ctx, op, &callTransport{base: e.base, ctx: ctx, timeout: timeout}, f)
+}
+
+// callWith is call by a transport of its own.
+func (e *endpoint) callWith(ctx context.Context, op string, rt http.RoundTripper, f func(api *tunnel.TunnelApi) error) error {
 	if _, err := e.creds.Get(ctx); err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	err := fromSDK(op, f(e.api(&callTransport{base: e.base, ctx: ctx, timeout: timeout})))
+	err := fromSDK(op, f(e.api(rt)))
 	if classify(err) == auth {
 		e.creds.Forget()
 	}

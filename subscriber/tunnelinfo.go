@@ -15,6 +15,7 @@ type tunnelInfo struct {
 	topic, table, tunnel, tunnelID string
 	tunnelType                     TunnelType
 	tunnelEnd                      time.Time // no changes after it; zero: the tunnel has no end
+	snapshot                       string    // names the tunnel among those of its name; empty with OnGapFail
 	started                        time.Time // when the subscription started
 }
 

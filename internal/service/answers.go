@@ -49,7 +49,7 @@ const (
 // is generated from them.
 var Answers = []Answer{
 	{Code: "OTSTunnelServerUnavailable", Prefix: CodeTrimmed, Status: 400, Tunnel: Gap, Table: Gap,
-		Means: "a part of the log was deleted before it was read: changes are lost", Advice: "recreate the tunnel as BaseAndStream, so that the sink gets the whole table again; look at RetentionNear and at the consumer's lag", Source: docTable},
+		Means: "a part of the log was deleted before it was read: changes are lost", Advice: "recreate the tunnel as BaseAndStream, so that the sink gets the whole table again, or let `OnGapRecreate` (`on_gap: recreate`) do that; look at RetentionNear and at the consumer's lag", Source: docTable},
 	{Code: CodeTrimmed, Status: 404, Tunnel: Gap, Table: Gap,
 		Means: "the same, as the code of its own that the stream API answers with", Advice: "as above", Source: "DataX"},
 	{Code: "OTSTunnelServerUnavailable", Status: 503, Tunnel: Transient, Table: Transient,
@@ -59,7 +59,7 @@ var Answers = []Answer{
 	{Code: "OTSSequenceNumberNotMatch", Status: 400, Tunnel: Mismatch, Table: Refused,
 		Means: "the checkpoint has a sequence number that another client has used", Advice: "nothing: the checkpoint is compared and stored again", Source: docTunnel},
 	{Code: CodeTunnelExpired, Status: 400, Tunnel: Gone, Table: Refused,
-		Means: "the tunnel's position is older than the log, or its base data took longer than the log is kept", Advice: "recreate the tunnel; changes of the time between are missing unless it is BaseAndStream", Source: docTunnel},
+		Means: "the tunnel's position is older than the log, or its base data took longer than the log is kept", Advice: "recreate the tunnel, or let `OnGapRecreate` (`on_gap: recreate`) do that; changes of the time between are missing unless it is BaseAndStream", Source: docTunnel},
 	{Code: CodePermissionDenied, Status: 403, Tunnel: Auth, Table: Auth,
 		Means: "the access key may not use the tunnel", Advice: "allow the RAM user of the key what the message names, on the table and its tunnels", Source: docTunnel},
 	{Code: "OTSTunnelExist", Status: 409, Tunnel: Transient, Table: Refused,

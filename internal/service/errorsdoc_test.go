@@ -37,8 +37,8 @@ var does = map[service.Class][2]string{
 	service.Lost:      {"cancels the messages of the session's channels and connects again", ""},
 	service.Mismatch:  {"reads the stored checkpoint, and retries with its number", ""},
 	service.Auth:      {"asks for other credentials and retries; at the start it fails (`ots.ErrAuth`)", "asks for other credentials, retries once, then fails (`ots.ErrAuth`)"},
-	service.Gone:      {"ends the subscription (`ots.ErrTunnelGone`, `ots.ErrTunnelExpired`); a single channel is opened again", ""},
-	service.Gap:       {"ends the subscription (`*subscriber.GapError`, `ots.ErrGap`) with an alarm", "fails"},
+	service.Gone:      {"ends the subscription (`ots.ErrTunnelGone`, `ots.ErrTunnelExpired`); a single channel is opened again. With `OnGapRecreate` it recreates the tunnel", ""},
+	service.Gap:       {"ends the subscription (`*subscriber.GapError`, `ots.ErrGap`) with an alarm, or recreates the tunnel ([gaps](gaps.md))", "fails"},
 	service.Refused:   {"", "fails, with the message that it is about"},
 }
 

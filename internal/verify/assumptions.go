@@ -99,4 +99,10 @@ var Assumptions = []Assumption{
 	{ID: "A28", Statement: "A read behind a trimmed log is answered as documented, with OTSTrimmedDataAccess in its message.",
 		Why: "documentation, and two other clients look for the text", IfWrong: "a gap looks like an outage",
 		Copes: "RetentionNear warns before", Unchecked: "the shortest retention is a day"},
+	{ID: "A29", Statement: "A delete request that names the id of another tunnel is refused.",
+		Why: "the protocol has the field, beside the name", IfWrong: "a tunnel that another process has just created may be deleted",
+		Copes: "the tunnel is described before, and one that is deleted in spite of that is recreated", Check: "delete-minds-the-id", Otherwise: "delete-ignores-id"},
+	{ID: "A30", Statement: "A tunnel of the same name can be created at once after a deletion, with a later create_time.",
+		Why: "it is a time", IfWrong: "a sink that orders snapshots by ots.snapshot may take a message for an older one",
+		Copes: "it cannot", Check: "create-time-grows", Otherwise: "no-create-time"},
 }

@@ -49,6 +49,8 @@ var checks = withStatements([]check{
 	{name: "access-time-is-last-read", proves: "A23", run: accessTimeIsLastRead},
 	{name: "clock-may-be-off", proves: "A24", run: clockMayBeOff},
 	{name: "wrong-keys-are-told", proves: "A25", run: wrongKeysAreTold},
+	{name: "delete-minds-the-id", proves: "A29", run: deleteMindsTheID},
+	{name: "create-time-grows", proves: "A30", run: createTimeGrows},
 	{name: "largest-value-is-whole", proves: "doc", says: "A column of 2 MiB comes through a tunnel whole, and a larger one is refused.", run: largestValueIsWhole},
 	{name: "retention-is-as-asked", proves: "doc", says: "A stream keeps its log for the hours that were asked for.", run: retentionIsAsAsked},
 	{name: "nothing-is-lost", proves: "L1", says: "Every change is handled, also if a consumer dies.", run: nothingIsLost},

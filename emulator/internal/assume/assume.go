@@ -31,6 +31,8 @@ const (
 	NoAccessTime          = "no-access-time"
 	StrictClock           = "strict-clock"
 	WrongKeysAreInvalid   = "wrong-keys-are-invalid"
+	DeleteIgnoresID       = "delete-ignores-id"
+	NoCreateTime          = "no-create-time"
 )
 
 // Behaviour is a name and what the emulator does under it.
@@ -63,6 +65,8 @@ var All = []Behaviour{
 	{NoAccessTime, "GetRpo answers with an AccessTime of zero"},
 	{StrictClock, "a request whose date is more than a minute off is refused"},
 	{WrongKeysAreInvalid, "a wrong signature is answered with OTSParameterInvalid instead of OTSAuthFailed"},
+	{DeleteIgnoresID, "DeleteTunnel looks at table and name only, and not at the tunnel's id"},
+	{NoCreateTime, "descriptions of tunnels have a create_time of zero"},
 }
 
 // Names returns the names of all behaviours.

@@ -196,7 +196,11 @@ func (t *tunnel) addRanges(ranges []KeyRange) {
 
 // deleteTunnel deletes a tunnel at once: its clients' next requests fail.
 func (s *Service) deleteTunnel(req *protocol.DeleteTunnelRequest) (protoadapt.MessageV1, error) {
-	t, err := s.named(req.GetTableName(), req.GetTunnelName(), req.GetTunnelId())
+	id := req.GetTunnelId()
+	if s.cfg.Assume[assume.DeleteIgnoresID] {
+		id = ""
+	}
+	t, err := s.named(req.GetTableName(), req.GetTunnelName(), id)
 	if err != nil {
 		return nil, err
 	}
@@ -253,6 +257,9 @@ func (t *tunnel) info(instance string) *protocol.TunnelInfo {
 		TunnelName:   &t.Name,
 		Public:       proto.Bool(true),
 		CreateTime:   &t.Created,
+	}
+	if t.assume[assume.NoCreateTime] {
+		info.CreateTime = proto.Int64(0)
 	}
 	if t.hasStream() {
 		info.StreamTunnelConfig = &protocol.StreamTunnelConfig{Flag: t.StartFlag.Enum()}
