@@ -168,7 +168,7 @@ func TestL4_recreated_tunnel_is_not_read_while_handlers_of_the_former_one_run(t 
 func TestOnGapRecreate_random_crashes_and_gaps_end_with_the_table(t *testing.T) {
 	seeds := 3
 	if testsize.Full() {
-		seeds = 30
+		seeds = 12
 	}
 	for range seeds {
 		seed := rand.Uint64()
