@@ -182,7 +182,10 @@ func createTunnel(t *testing.T, bed *testbed.Bed, name string, typ tunnel.Tunnel
 // both runs a test with the subscribers' own loops, and with a message.Router.
 func both(t *testing.T, test func(t *testing.T, asked bool)) {
 	for _, asked := range []bool{false, true} {
-		t.Run(fmt.Sprintf("message_router_%v", asked), func(t *testing.T) { test(t, asked) })
+		t.Run(fmt.Sprintf("message_router_%v", asked), func(t *testing.T) {
+			t.Parallel()
+			test(t, asked)
+		})
 	}
 }
 

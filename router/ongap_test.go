@@ -28,6 +28,7 @@ func soon(yaml string) string {
 }
 
 func TestOnGapRecreate_pipeline_continues_with_another_tunnel(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		tunnel string
 		breaks func(t *testing.T, bed *testbed.Bed)
@@ -41,6 +42,7 @@ func TestOnGapRecreate_pipeline_continues_with_another_tunnel(t *testing.T) {
 		"deleted, not created": {noCreate, func(t *testing.T, bed *testbed.Bed) { deleteTunnel(t, bed, doomed) }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			both(t, func(t *testing.T, asked bool) {
 				bed := testbed.New(t, emulator.Options{})
 				former := createTunnel(t, bed, doomed, tunnel.TunnelTypeStream)
@@ -77,6 +79,7 @@ func TestOnGapRecreate_pipeline_continues_with_another_tunnel(t *testing.T) {
 }
 
 func TestOnGapRecreate_pipeline_whose_tunnel_cannot_be_recreated_ends_alone(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, asked bool) {
 		bed := testbed.New(t, emulator.Options{})
 		p := runPair(t, bed, asked, soon(twoPipelines(bed, "tunnel: {create: true, type: Stream}", recreates)))
@@ -93,8 +96,9 @@ func TestOnGapRecreate_pipeline_whose_tunnel_cannot_be_recreated_ends_alone(t *t
 	})
 }
 
-// TestOnGapRecreate_pipeline_hears_when_the_rows_are_there: Handlers.Phase is where a sink deletes what is gone.
+// Handlers.Phase is where a sink deletes what is gone.
 func TestOnGapRecreate_pipeline_hears_of_the_end_of_base_data_with_its_snapshot(t *testing.T) {
+	t.Parallel()
 	bed := testbed.New(t, emulator.Options{})
 	bed.PutAll(5, 1)
 	r := buildLogging(t, fileFor(bed, recreates), logLines{all: new(lockedLines)})

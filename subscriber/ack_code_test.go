@@ -48,6 +48,7 @@ func TestL7_Close_is_bounded_although_OnAck_hangs(t *testing.T) {
 }
 
 func TestOnAck_may_call_Close(t *testing.T) {
+	t.Parallel()
 	var s *Subscriber
 	ready, closed := make(chan struct{}), make(chan struct{})
 	s = fakeSubscriber(t, fakeTunnel(1), func(c *Config) {

@@ -43,6 +43,7 @@ func (h *heard[T]) get() []T {
 func hangInHandler(release <-chan struct{}) { <-release }
 
 func TestAlarm_of_many_stuck_handlers_is_one_with_their_count_keys_and_stack(t *testing.T) {
+	t.Parallel()
 	const n = 300
 	for way, subscribe := range map[string]func(t *testing.T, s *Subscriber, release <-chan struct{}) (end func()){
 		"Router": func(t *testing.T, s *Subscriber, release <-chan struct{}) func() {
@@ -169,6 +170,7 @@ func TestPickStacks_shows_handlers_or_else_the_program(t *testing.T) {
 
 // What OnAlarm does wrong, and what works all the same.
 func TestCallbacks_that_misbehave_hold_up_nothing(t *testing.T) {
+	t.Parallel()
 	for name, misbehave := range map[string]func(s *Subscriber){
 		"slow":   func(*Subscriber) { time.Sleep(2 * time.Minute) },
 		"panics": func(*Subscriber) { panic("in a callback") },

@@ -45,6 +45,7 @@ func gaps(f *fakeService, op string, start time.Time) (gaps []time.Duration) {
 }
 
 func TestCommit_that_failed_is_tried_after_ReadBackoff_which_begins_anew_after_a_success(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		failure reply
 		first   time.Duration
@@ -264,6 +265,7 @@ func TestPatience_follows_what_answers_take(t *testing.T) {
 }
 
 func TestSilent_flow_is_noticed_in_seconds(t *testing.T) {
+	t.Parallel()
 	for _, op := range []string{"readrecords", "checkpoint", "getcheckpoint"} {
 		t.Run(op, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

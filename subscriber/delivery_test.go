@@ -234,6 +234,7 @@ func TestUnordered_delivers_a_key_side_by_side(t *testing.T) {
 }
 
 func TestL8_failing_message_holds_back_only_its_key_and_the_checkpoint(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	id := b.CreateTunnel(tunnel.TunnelTypeStream)
 	// Before anything is read: a page that is read while a record is being written tells the
@@ -267,6 +268,7 @@ func TestL8_failing_message_holds_back_only_its_key_and_the_checkpoint(t *testin
 }
 
 func TestMessageContext_ends_with_the_settlement_and_outlives_the_subscription_context(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	s, err := subscriber.New(testbed.Config(b.Emulator.Endpoint()), testLogger(t))
@@ -308,6 +310,7 @@ func TestMessageContext_ends_with_the_settlement_and_outlives_the_subscription_c
 }
 
 func TestL6_in_flight_records_stay_within_MaxInFlight_and_a_page(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	b.PutAll(1000, 3)

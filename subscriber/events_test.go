@@ -75,6 +75,7 @@ func TestOnPhase_tells_once_that_the_stream_starts_before_its_first_change(t *te
 }
 
 func TestWatchdog_reports_a_handler_that_is_stuck_with_key_and_stack(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	alarms := new(recorded[subscriber.Alarm])

@@ -146,6 +146,7 @@ func sink(t *testing.T, records int, broken *atomic.Bool, change func(*Config)) 
 }
 
 func TestHandle_logs_an_outage_of_the_sink_in_a_few_lines(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var broken atomic.Bool
 		broken.Store(true)

@@ -44,6 +44,7 @@ func wantFinished(t *testing.T, s *subscriber.Subscriber, acked uint64) {
 }
 
 func TestFinish_base_data_that_are_read_end_the_subscription_of_every_process(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	if err := b.Emulator.SplitAt(testbed.Table, testbed.Key(30), testbed.Key(60)); err != nil {
 		t.Fatal(err)

@@ -31,6 +31,7 @@ func (f *fleet) takeover(left []*process, channels int) time.Duration {
 }
 
 func TestPresetFleet_brings_channels_of_a_killed_process_back_within_seconds(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		preset      subscriber.Preset
 		least, most time.Duration

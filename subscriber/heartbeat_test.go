@@ -92,6 +92,7 @@ func (w *worker) wantSent(what string, want ...time.Duration) {
 const ms = time.Millisecond
 
 func TestHeartbeat_ticks_without_news_are_local_until_the_interval_is_over(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorker(t, new(fakeService).always("heartbeat", heartbeatReply("c1:1:OPEN")), 30*time.Second, 300*time.Second)
 		w.report = []string{"c1:1:OPEN"}

@@ -13,6 +13,7 @@ import (
 
 // A consumer that is started every hour and runs for nine minutes, on a table without changes.
 func TestReader_position_of_an_idle_channel_is_stored_also_by_short_runs(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeTunnel(0)
 		var n atomic.Int64
@@ -38,6 +39,7 @@ func TestReader_position_of_an_idle_channel_is_stored_also_by_short_runs(t *test
 
 // A process whose session is lost every eight minutes, on a table without changes.
 func TestReader_position_of_an_idle_channel_is_stored_also_by_short_sessions(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeTunnel(0)
 		var n, version atomic.Int64

@@ -77,6 +77,7 @@ func TestL8_Handle_errors_of_handlers_are_in_the_log_with_key_and_attempt(t *tes
 }
 
 func TestL7_Handle_waits_for_handlers_that_return_when_their_contexts_end(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	var returned atomic.Bool

@@ -52,6 +52,7 @@ func TestL6_L7_waiting_messages_are_hurried_by_a_full_window_and_by_the_drain(t 
 }
 
 func TestL6_bytes_in_flight_stay_within_MaxInFlightBytes_and_a_page(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	_, messages := subscribe(t, b, func(c *subscriber.Config) { c.MaxInFlightBytes = 1 })

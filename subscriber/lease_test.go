@@ -101,6 +101,7 @@ func (d *deaf) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 func TestL4_contexts_end_with_the_lease_whatever_hangs(t *testing.T) {
+	t.Parallel()
 	const interval, timeout = 30 * time.Second, 300 * time.Second
 	for name, hangs := range map[string]func(f *fakeService, d *deaf, c *Config) (cut func(), restore func()){
 		"heartbeats": func(f *fakeService, _ *deaf, _ *Config) (func(), func()) {

@@ -244,6 +244,7 @@ func TestL7_Close_lets_messages_finish_commits_and_frees_the_channels_at_once(t 
 }
 
 func TestL7_Close_gives_up_after_CloseTimeout_and_says_what_is_unsettled(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	s, messages := subscribe(t, b, func(c *subscriber.Config) { c.CloseTimeout = 300 * time.Millisecond })

@@ -73,6 +73,7 @@ func alive(bodies map[weak.Pointer[byte]]int) (pages []int) {
 }
 
 func TestL6_record_that_is_kept_or_stuck_pins_its_page_and_no_other(t *testing.T) {
+	t.Parallel()
 	const pages, each = 40, 3
 	names := new(atomic.Pointer[[]string])
 	for name, c := range map[string]struct {
@@ -134,6 +135,7 @@ func TestL6_record_that_is_kept_or_stuck_pins_its_page_and_no_other(t *testing.T
 }
 
 func TestL6_idle_channel_pins_no_page(t *testing.T) {
+	t.Parallel()
 	for name, u := range map[string]ots.Unmarshaler{"JSON": JSON{}, "None": None{}, "CloudEvents": CloudEvents{}, "user's": keeper{}} {
 		for _, typed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, typed=%v", name, typed), func(t *testing.T) {

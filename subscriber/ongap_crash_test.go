@@ -71,6 +71,7 @@ func TestOnGapRecreate_survives_a_crash_at_any_step(t *testing.T) {
 
 // TestOnGapRecreate_heals_although_calls_fail_and_answers_are_lost: each call of the procedure fails in each way that may pass.
 func TestOnGapRecreate_heals_although_calls_fail_and_answers_are_lost(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]emulator.Fault{
 		"busy":                 {Code: "OTSServerBusy"},
 		"throttled":            {Code: "OTSFlowControl"},

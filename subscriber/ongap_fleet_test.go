@@ -15,6 +15,7 @@ import (
 )
 
 func TestOnGapRecreate_of_several_processes_recreates_the_tunnel_once(t *testing.T) {
+	t.Parallel()
 	for name, breaks := range map[string]func(w *world){
 		"one of them finds a gap": func(w *world) { w.gap() },
 		"a person has deleted it": func(w *world) { w.delete() },
@@ -163,12 +164,15 @@ func TestL4_recreated_tunnel_is_not_read_while_handlers_of_the_former_one_run(t 
 	}
 }
 
-// TestOnGapRecreate_random_crashes_and_gaps_end_with_the_table: processes crash, start, find gaps and expired tunnels at any time, and in
+// Processes crash, start, find gaps and expired tunnels at any time, and in
 // the end the sink equals the table.
 func TestOnGapRecreate_random_crashes_and_gaps_end_with_the_table(t *testing.T) {
-	seeds := 3
-	if testsize.Full() {
-		seeds = 12
+	seeds := 2
+	switch {
+	case testing.Short():
+		seeds = 1
+	case testsize.Full():
+		seeds = 8
 	}
 	for range seeds {
 		seed := rand.Uint64()

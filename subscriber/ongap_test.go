@@ -287,6 +287,7 @@ func TestOnGapRecreate_does_not_continue_with_a_tunnel_that_does_not_deliver_all
 }
 
 func TestOnGapRecreate_gives_up_after_MaxRecreations_within_RecreateWindow(t *testing.T) {
+	t.Parallel()
 	inWorld(t, func(t *testing.T, w *world) {
 		w.create(tunnel.TunnelTypeStream)
 		p := w.starts()

@@ -132,6 +132,7 @@ func instance(t *testing.T, broken *atomic.Bool) (*Subscriber, *watermill.Captur
 }
 
 func TestLog_of_an_outage_of_the_instance_is_a_few_lines_a_minute(t *testing.T) {
+	t.Parallel()
 	for _, lasting := range []time.Duration{20 * time.Second, 10 * time.Minute} { // without and with the loss of the sessions
 		t.Run(lasting.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

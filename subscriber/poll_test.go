@@ -212,6 +212,7 @@ func pollers(cfg *Config, channels int, busy func(n int) bool) (reads []int) {
 }
 
 func TestPollBudget_bounds_the_empty_reads_of_all_channels(t *testing.T) {
+	t.Parallel()
 	none := func(int) bool { return false }
 	for _, c := range []struct {
 		channels, limit int
@@ -235,6 +236,7 @@ func TestPollBudget_bounds_the_empty_reads_of_all_channels(t *testing.T) {
 }
 
 func TestPollBudget_reads_that_find_records_do_not_count(t *testing.T) {
+	t.Parallel()
 	cfg := pollConfig(nil)
 	reads := pollers(cfg, 500, func(n int) bool { return n < 5 })
 	empty := 0
@@ -403,6 +405,7 @@ func TestReader_service_that_says_more_and_does_not_move_is_not_asked_at_full_sp
 }
 
 func TestReader_idle_channel_commits_its_position_every_ten_minutes_and_no_more(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeTunnel(0)
 		n := 0

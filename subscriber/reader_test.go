@@ -98,6 +98,7 @@ func TestReader_failed_read_is_repeated_with_pauses_from_the_same_token(t *testi
 }
 
 func TestL6_reading_stops_while_the_window_is_full(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeTunnel(0)
 		n := int64(0)

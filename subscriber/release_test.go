@@ -96,6 +96,7 @@ func (h hangingUnmarshaler) Unmarshal(r *ots.Record) (*message.Message, error) {
 }
 
 func TestL7_Close_is_bounded_whatever_code_of_the_users_does_not_return(t *testing.T) {
+	t.Parallel()
 	const bound = DefaultCloseTimeout + 5*time.Second
 	for name, hang := range map[string]func(c *Config, release chan struct{}){
 		"handler": func(*Config, chan struct{}) {},

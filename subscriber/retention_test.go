@@ -67,6 +67,7 @@ func oldRecord(at time.Time) *protocol.Record {
 }
 
 func TestRetentionNear_is_raised_in_the_last_tenth_of_what_the_stream_keeps(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		age, retention time.Duration
 		want           int
@@ -112,6 +113,7 @@ func TestRetentionNear_is_raised_in_the_last_tenth_of_what_the_stream_keeps(t *t
 }
 
 func TestRetentionNear_counts_while_nothing_can_be_read_opened_or_connected(t *testing.T) {
+	t.Parallel()
 	refused := errorReply(http.StatusForbidden, "OTSAuthFailed")
 	for name, tc := range map[string]struct {
 		fail    func(f *fakeService)
@@ -248,6 +250,7 @@ func TestRetentionNear_of_a_callback_that_closes_or_panics_ends_nothing_else(t *
 }
 
 func TestRetentionNear_is_not_raised_of_base_data_nor_of_channels_that_others_have(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := fakeTunnel(0)
 		var raised alarms

@@ -116,6 +116,7 @@ func TestRunRouter_returns_why_its_subscription_ended_for_good(t *testing.T) {
 }
 
 func TestRunRouter_returns_nil_at_the_end_of_its_context_and_what_was_unsettled_if_not(t *testing.T) {
+	t.Parallel()
 	for name, want := range map[string]error{"all is settled": nil, "a handler hangs": subscriber.ErrDrainTimeout} {
 		t.Run(name, func(t *testing.T) {
 			b := testbed.New(t, emulator.Options{})
@@ -176,6 +177,7 @@ func TestRunRouter_runs_on_while_one_subscription_does(t *testing.T) {
 // TestRunRouter_ends_well_when_all_was_read: also where the Router has a handler that
 // reads something else, and would never end.
 func TestRunRouter_ends_well_when_all_was_read(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	b.PutAll(10, 1)
 	createTunnel(t, b, "one", tunnel.TunnelTypeBaseData)

@@ -74,6 +74,7 @@ func v4Emulator(t *testing.T) (*emulator.Emulator, *signatures, Config) {
 
 // The key of a day is refused a quarter of an hour after its end.
 func TestSubscriber_signs_every_call_in_version_4_over_midnight(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(23*time.Hour + 50*time.Minute) // the bubble begins at midnight
 		em, requests, cfg := v4Emulator(t)

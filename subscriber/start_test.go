@@ -73,6 +73,7 @@ var starts = map[string]func(ctx context.Context, s *Subscriber) error{
 func creates(way string) bool { return way == "Initialize" || way == "SubscribeInitialize" }
 
 func TestStart_what_may_pass_is_tried_with_backoff_and_logged_once(t *testing.T) {
+	t.Parallel()
 	for what, failure := range transient {
 		for way, start := range starts {
 			for _, op := range []string{"describe", "create"} {

@@ -104,6 +104,7 @@ func TestStatus_tells_topic_clients_and_limits(t *testing.T) {
 }
 
 func TestStatus_lag_is_the_age_of_the_oldest_change_that_is_not_acked(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	put(t, b, "a", 1) // before any read, which could be asked for before the change and have it all the same
@@ -225,6 +226,7 @@ func TestStatus_record_that_is_acked_at_last_fails_no_more(t *testing.T) {
 }
 
 func TestStatus_counts_failed_calls_by_operation_and_code(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	b.Emulator.Inject(emulator.Fault{Operation: "tunnel/readrecords", Code: "OTSServerUnavailable", Times: 2})
@@ -500,6 +502,7 @@ func TestStatus_of_base_data_has_no_lag_and_counts_channels_that_finish(t *testi
 }
 
 func TestStatus_tells_the_states_of_a_channel(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	state := func(s *subscriber.Subscriber, want subscriber.ChannelState) func() bool {

@@ -75,6 +75,7 @@ func TestEndpoint_without_credentials_calls_nothing(t *testing.T) {
 }
 
 func TestReadBody_is_bounded_and_whole(t *testing.T) {
+	t.Parallel()
 	body := func(length int64, text string) *http.Response {
 		return &http.Response{ContentLength: length, Body: io.NopCloser(strings.NewReader(text))}
 	}

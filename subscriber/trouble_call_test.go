@@ -13,6 +13,7 @@ import (
 )
 
 func TestTrouble_says_within_seconds_what_fails_and_why(t *testing.T) {
+	t.Parallel()
 	status := func(code string) reply { return errorReply(http.StatusForbidden, code) }
 	for name, tc := range map[string]struct {
 		fail  func(f *fakeService)

@@ -122,6 +122,7 @@ func TestEndpoint_that_is_gone_for_longer_than_the_heartbeat_timeout_is_connecte
 }
 
 func TestClock_that_is_wrong_is_named_in_the_log_and_survived(t *testing.T) {
+	t.Parallel()
 	b := testbed.New(t, emulator.Options{})
 	b.CreateTunnel(tunnel.TunnelTypeStream)
 	logged := new(recorded[logLine])

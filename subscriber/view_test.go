@@ -143,6 +143,7 @@ func TestView_has_every_channel_of_every_process(t *testing.T) {
 }
 
 func TestView_names_the_channels_of_a_killed_process_until_they_are_read_again(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, 6)
 		a, b := f.process(nil), f.process(func(c *subscriber.Config) { c.ClientTag = "victim" })
@@ -177,6 +178,7 @@ func TestView_names_the_channels_of_a_killed_process_until_they_are_read_again(t
 }
 
 func TestView_tells_a_process_without_channels_what_it_waits_for(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, 2)
 		dead := f.process(func(c *subscriber.Config) { c.ClientTag = "dead" })
@@ -225,6 +227,7 @@ func TestView_confirms_at_once_that_a_client_is_silent(t *testing.T) {
 }
 
 func TestView_costs_a_fleet_little_and_can_be_switched_off(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, 4)
 		describes := func() uint64 { return uint64(f.em.Stats().Operations["tunnel/describe"].Requests) }
