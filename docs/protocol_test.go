@@ -178,3 +178,30 @@ func TestProtocol_example_of_a_row_decodes(t *testing.T) {
 		t.Errorf("another row: %+v", got)
 	}
 }
+
+// assumedMark is how docs/protocol.md marks what is not verified: [assumed A7], with others after a semicolon or comma.
+var assumedMark = regexp.MustCompile(`\[([^\]]*\bassumed\b[^\]]*)\]`)
+
+func TestProtocol_marks_what_is_assumed_with_a_number_of_the_list(t *testing.T) {
+	known := make(map[string]bool)
+	for _, h := range heading.FindAllStringSubmatch(read(t, "assumptions.md"), -1) {
+		known[h[2]] = true
+	}
+	number := regexp.MustCompile(`\bA[0-9]+\b`)
+	named := make(map[string]bool)
+	for _, m := range assumedMark.FindAllStringSubmatch(read(t, "protocol.md"), -1) {
+		ids := number.FindAllString(m[1], -1)
+		if len(ids) == 0 {
+			t.Errorf("[%s] has no number of docs/assumptions.md", m[1])
+		}
+		for _, id := range ids {
+			if !known[id] {
+				t.Errorf("[%s]: docs/assumptions.md has no %s", m[1], id)
+			}
+			named[id] = true
+		}
+	}
+	if len(named) < 35 {
+		t.Errorf("only %d assumptions are named", len(named))
+	}
+}

@@ -114,7 +114,7 @@ func TestVerify_as_JSON_prints_nothing_else_on_stdout(t *testing.T) {
 
 func TestVerify_says_before_what_it_would_make(t *testing.T) {
 	noConnection(t)
-	for args, want := range map[string]string{"--dry-run": "at most 7 tables", "--list": "stored-token-ends"} {
+	for args, want := range map[string]string{"--dry-run": "at most 8 tables", "--list": "stored-token-ends"} {
 		if code, stdout, stderr := command(t, "verify", args); code != exitOK || !strings.Contains(stdout, want) {
 			t.Errorf("%s: exit %d, stdout %q, stderr %q", args, code, stdout, stderr)
 		}

@@ -15,8 +15,8 @@ type Plan struct {
 // PlanOf returns the plan of a run of all checks. A test holds it against what a run uses.
 func PlanOf() Plan {
 	return Plan{
-		Tables:  7, // the common one, those of wide rows, the largest value and Close, two of dead letters, and one that is split where that is possible
-		Tunnels: len(checks),
+		Tables:  8,               // the common one, those of wide rows, the largest value, row images and Close, two of dead letters, and one that is split where that is possible
+		Tunnels: len(checks) + 1, // one each, and two for row images
 		Rows:    500, MiB: (wideRows*wideColumn+2*largestColumn)>>20 + 1,
 		Calls: 20_000, WriteUnits: 3000,
 	}

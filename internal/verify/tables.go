@@ -72,8 +72,7 @@ func (k *Kit) put(ctx context.Context, table, key string, v int64) error {
 // putColumn writes a row with one column. A table that was just created is not ready for
 // some seconds.
 func (k *Kit) putColumn(ctx context.Context, table, key, column string, value any) error {
-	change := &tablestore.PutRowChange{TableName: table, PrimaryKey: new(tablestore.PrimaryKey)}
-	change.PrimaryKey.AddPrimaryKeyColumn("k", key)
+	change := &tablestore.PutRowChange{TableName: table, PrimaryKey: primaryKey(key)}
 	change.AddColumn(column, value)
 	change.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
 	err := k.retry(ctx, func() error {

@@ -33,6 +33,9 @@ const (
 	WrongKeysAreInvalid   = "wrong-keys-are-invalid"
 	DeleteIgnoresID       = "delete-ignores-id"
 	NoCreateTime          = "no-create-time"
+	UpdatesHoldMore       = "updates-hold-more"
+	UnknownChannelIsGone  = "unknown-channel-is-gone"
+	TerminatedIsBelieved  = "terminated-is-believed"
 )
 
 // Behaviour is a name and what the emulator does under it.
@@ -67,6 +70,9 @@ var All = []Behaviour{
 	{WrongKeysAreInvalid, "a wrong signature is answered with OTSParameterInvalid instead of OTSAuthFailed"},
 	{DeleteIgnoresID, "DeleteTunnel looks at table and name only, and not at the tunnel's id"},
 	{NoCreateTime, "descriptions of tunnels have a create_time of zero"},
+	{UpdatesHoldMore, "the record of an update has a column that the update did not change"},
+	{UnknownChannelIsGone, "a call that names an unknown channel is answered with OTSResourceGone"},
+	{TerminatedIsBelieved, "a report of TERMINATED ends a channel, whatever has been read of it"},
 }
 
 // Names returns the names of all behaviours.

@@ -17,6 +17,9 @@ func (t *tunnel) owned(clientID, channelID string) (*channel, error) {
 		return nil, err
 	}
 	ch := t.byID[channelID]
+	if ch == nil && t.assume[assume.UnknownChannelIsGone] {
+		return nil, wire.ResourceGone(t.ID, "channel %q does not exist", channelID)
+	}
 	if ch == nil {
 		return nil, wire.TunnelErrorf(wire.CodeParameterInvalid, t.ID, "channel %q does not exist", channelID)
 	}

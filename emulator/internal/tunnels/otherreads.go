@@ -2,6 +2,7 @@ package tunnels
 
 import (
 	"crypto/rand"
+	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 	"google.golang.org/protobuf/proto"
@@ -67,11 +68,11 @@ func (r *otherReads) answered(token []byte) {
 	r.last[1], r.last[0] = r.last[0], string(token)
 }
 
-// otherRecords returns data, whose records follow dst, with the sequences that the
-// assumed behaviours give them.
+// otherRecords returns data, whose records follow dst, with the sequences and cells that
+// the assumed behaviours give them.
 func (t *tunnel) otherRecords(dst, data []byte) ([]byte, error) {
-	milliseconds, change := t.assume[assume.Milliseconds], t.assume[assume.SequencesChange]
-	if !milliseconds && !change {
+	milliseconds, change, more := t.assume[assume.Milliseconds], t.assume[assume.SequencesChange], t.assume[assume.UpdatesHoldMore]
+	if !milliseconds && !change && !more {
 		return data, nil
 	}
 	var page protocol.ReadRecordsResponse
@@ -85,6 +86,11 @@ func (t *tunnel) otherRecords(dst, data []byte) ([]byte, error) {
 		}
 		if !row.HasSequence {
 			continue
+		}
+		if more && r.GetActionType() == protocol.ActionType_UPDATE_ROW {
+			row.Cells = append(row.Cells, plainbuffer.Cell{
+				Name: "unchanged", HasValue: true, Value: plainbuffer.IntegerValue(0), HasTimestamp: true, Timestamp: time.Now().UnixMilli(),
+			})
 		}
 		if milliseconds {
 			row.Sequence.Timestamp /= 1000
