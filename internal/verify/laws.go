@@ -258,7 +258,7 @@ func orderHoldsPerKey(p *probe) error {
 		last[key], inside[key] = max(v, last[key]), msg
 		mu.Unlock()
 		all.Go(func() { // waited for below
-			time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond) // a handler's work
+			_ = pause(p.ctx, time.Duration(rand.IntN(20))*time.Millisecond) // a handler's work; the loop sees the context's end
 			mu.Lock()
 			if inside[key] == msg {
 				delete(inside, key)
@@ -303,7 +303,7 @@ func oneOwnerAtATime(p *probe) error {
 				first[n] = time.Now()
 			}
 			mu.Unlock()
-			time.Sleep(5 * time.Millisecond) // a handler's work
+			_ = pause(p.ctx, 5*time.Millisecond) // a handler's work; next sees the context's end
 			mu.Lock()
 			if inside[key] == msg {
 				delete(inside, key)
