@@ -24,7 +24,7 @@ fmt: ## format the code
 vet: ## go vet
 	go vet ./... ./cmd/ots/... ./credentials/... ./examples/... ./otscontainer/...
 
-fuzz: ## run each fuzz target for ten seconds
+fuzz: ## run each fuzz target with 20,000 inputs
 	@for pkg in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
 			go test -run '^$$' -fuzz "^$$target$$" -fuzztime 20000x $$pkg || exit 1; \

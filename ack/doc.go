@@ -6,7 +6,8 @@
 // (NewContext). Middlewares that hold messages back, such as package batching, read
 // it from there (FromContext); a message without one is handled like any other. So
 // batching works with every Watermill subscriber, and any subscriber can make it
-// keep an order. Ender, Drainer and Parker are optional interfaces of a Delivery.
+// keep an order. Ender, Drainer, Parker and Deferrer are optional interfaces of a
+// Delivery.
 //
 // Handlers, batches and failure policies share these errors: Transient marks a
 // failure that the message did not cause, ErrCalledBack is the cancellation cause of

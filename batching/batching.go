@@ -30,8 +30,8 @@ var errHandledAgain = errors.New("batching: the message is handled again")
 //
 // The scheduling (schedule.go) is a state machine under one mutex. The mutex is not
 // held while messages wait, handlers run or methods of a Delivery are called. There
-// is one goroutine for each running batch and one timer for each open batch, and no
-// others.
+// is one goroutine for each running batch, one timer for each open batch, and with Join
+// one goroutine for each signal of a subscriber and each message that fails.
 //
 // Invariants, besides those of schedule:
 //   - A message is in at most one batch, and its handler returns only when no
@@ -56,6 +56,7 @@ type Batching struct {
 
 	mu sync.Mutex // guards what follows and all of schedule.go's state
 	schedule
+	signals signals
 }
 
 // New checks cfg and returns a Batching. It starts no goroutine. The error wraps
@@ -77,6 +78,7 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Batching, error) {
 		scope:        cfg.Scope,
 		batchers:     make(map[string]*shared, len(cfg.Batchers)),
 		schedule:     newSchedule(),
+		signals:      newSignals(),
 	}
 	if b.nameOf == nil {
 		b.nameOf = func(msg *message.Message) string { return msg.UUID }
@@ -134,7 +136,12 @@ func (b *Batching) handle(it *item, h message.HandlerFunc) ([]*message.Message, 
 		it.callBack(err)
 		return nil, err
 	}
-	hurry := it.handOff()
+	var hurry <-chan struct{}
+	if it.delivery != nil {
+		// Before HandOff, which may make the subscriber close the current Hurry channel.
+		hurry = it.delivery.Hurry()
+		it.handOff()
+	}
 	if err := b.wait(it, at, hurry); err != nil {
 		return nil, err
 	}
@@ -175,7 +182,7 @@ func (b *Batching) process(it *item, h message.HandlerFunc) (produced []*message
 // prepare sets the item's batcher, ordering key and weight, and returns its scope.
 // join needs them all.
 func (b *Batching) prepare(it *item) (scope string, err error) {
-	if it.gone() {
+	if it.deferred == nil && it.gone() { // Defer finds it out
 		return "", it.goneError()
 	}
 	name := it.route.batcher

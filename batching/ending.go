@@ -72,7 +72,8 @@ func (b *Batching) begin(ob *openBatch) ([]*item, context.Context) {
 // goneOf returns the items whose subscriber no longer waits for them.
 func goneOf(items []*item) (gone []*item) {
 	for _, it := range items {
-		if it.gone() {
+		// A deferred item leaves when it ends: the later ones of its key have left before.
+		if it.deferred == nil && it.gone() {
 			gone = append(gone, it)
 		}
 	}
@@ -80,13 +81,17 @@ func goneOf(items []*item) (gone []*item) {
 }
 
 // finish ends a batch that ran, and starts the batches that may run next.
-func (b *Batching) finish(ob *openBatch) {
-	b.callOnBatch(ob)
+func (b *Batching) finish(ob *openBatch, items []*item) {
 	b.mu.Lock()
 	bt := ob.batcher
 	bt.count(ob)
 	serial := bt.serial.left(ob)
 	b.retire(ob)
+	for _, it := range items {
+		if d := it.deferred; d != nil && !d.aside {
+			b.releaseTurn(d)
+		}
+	}
 	bt.givePartition(ob.partition)
 	down := bt.down != nil
 	event := b.learn(ob)
@@ -158,13 +163,24 @@ func (b *Batching) end(it *item) (left bool) {
 	gone := it.gone()
 	b.mu.Lock()
 	ob := it.batch
+	d := it.deferred
+	if d != nil {
+		d.over.Store(true)
+		if d.wakes != nil {
+			close(d.wakes)
+		}
+	}
 	var cancel context.CancelCauseFunc
 	switch {
+	case d != nil && !d.joined: // it is about to join, and finds it out
 	case it.left: // begin has removed it already
 	case !gone:
 		it.stopping = true
 		b.hurryUp(it)
 	case ob == nil || ob.phase < running:
+		if d != nil {
+			b.runs.Add(1) // before the Batching can be idle
+		}
 		b.leave(it)
 	case ob.phase == running && it.delivery != nil:
 		ob.ended++
@@ -186,6 +202,7 @@ func (b *Batching) shut() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
+	close(b.signals.over)
 	for _, s := range b.batchers {
 		for _, bt := range s.scopes {
 			for _, ob := range bt.open {
@@ -201,7 +218,7 @@ func (b *Batching) shut() {
 
 // signalIdle closes idle if the Batching is closed and all messages are done.
 func (b *Batching) signalIdle() {
-	if b.closed && b.unfinished == 0 && b.parked == 0 && !closed(b.idle) {
+	if b.closed && b.unfinished == 0 && len(b.parked) == 0 && !closed(b.idle) {
 		close(b.idle)
 	}
 }

@@ -31,6 +31,9 @@ var (
 	// batcher is down (Batcher.Probe) when its subscriber drains.
 	ErrOutage = errors.New("batching: not handled: all recent calls of the batch handler failed")
 
+	// errEndedBefore keeps a deferred item from joining. It is not its outcome.
+	errEndedBefore = errors.New("batching: message ended before it joined")
+
 	// errHandlerExited is the outcome of a batch whose handler called
 	// runtime.Goexit, as testing.T.FailNow does.
 	errHandlerExited = errors.New("batch handler ended its goroutine with runtime.Goexit")

@@ -42,6 +42,9 @@ type item struct {
 	// goroutines calls Begin.
 	stage atomic.Uint32
 
+	deferred *deferred // nil if the message's goroutine waits
+	told     bool      // DeliveryEnded reports the end; written before it joins
+
 	left     bool  // it left its batch before the batch ran
 	stopping bool  // its context has ended, but the subscriber may wait for the outcome; guarded like left
 	settled  bool  // its outcome is known
@@ -75,27 +78,17 @@ func (it *item) Value(key any) any {
 
 // handOff lets the subscriber deliver the next message of the ordering key. It must
 // be called after the item has joined, so that later messages of the key get their
-// places behind it. It returns the delivery's Hurry channel, or nil without a
-// delivery.
-func (it *item) handOff() (hurry <-chan struct{}) {
-	if it.delivery == nil {
-		return nil
-	}
-	// Before HandOff, which may make the subscriber close the current Hurry channel.
-	hurry = it.delivery.Hurry()
+// places behind it.
+func (it *item) handOff() {
 	it.delivery.HandOff()
 	if !it.stage.CompareAndSwap(stageJoined, stageHandedOff) {
 		it.delivery.Begin() // the batch began before HandOff and left this call to us
 	}
-	return hurry
 }
 
 // begin reports to the subscriber that the item's batch runs.
 func (it *item) begin() {
-	if it.delivery == nil {
-		return
-	}
-	if !it.stage.CompareAndSwap(stageJoined, stageBegun) {
+	if it.delivery != nil && !it.stage.CompareAndSwap(stageJoined, stageBegun) {
 		it.delivery.Begin()
 	}
 }
@@ -110,7 +103,16 @@ func (it *item) callBack(cause error) {
 // calledBack reports whether this message was taken back: it will be redelivered,
 // and its outcome is ignored.
 func (it *item) calledBack() bool {
-	return it.delivery != nil && it.Err() != nil && errors.Is(context.Cause(it.Context), ack.ErrCalledBack)
+	return it.delivery != nil && it.hasEnded() && errors.Is(context.Cause(it.Context), ack.ErrCalledBack)
+}
+
+// hasEnded reports whether the item's context has ended. That of a delivery that reports
+// its end need not be asked, which costs more than the rest of a message's outcome.
+func (it *item) hasEnded() bool {
+	if it.told {
+		return it.deferred.over.Load()
+	}
+	return it.Err() != nil
 }
 
 // gone reports whether the subscriber no longer waits for the outcome: the message

@@ -364,8 +364,8 @@ func (m *model) run() error {
 			faults = append(faults, fmt.Errorf("%s is not acked but in state %d after %d failures", id, m.src.find(id).state, m.src.find(id).failures))
 		}
 	}
-	if n := forgotten(b); n > 0 || b.unfinished > 0 || b.parked > 0 {
-		faults = append(faults, fmt.Errorf("%d turns, %d batches, %d parked messages are left", n, b.unfinished, b.parked))
+	if n := forgotten(b); n > 0 || b.unfinished > 0 || len(b.parked) > 0 {
+		faults = append(faults, fmt.Errorf("%d turns, %d batches, %d parked messages are left", n, b.unfinished, len(b.parked)))
 	}
 	for _, st := range b.Stats() {
 		if st.Waiting != 0 || st.Running != 0 || st.Handling != 0 || st.Ready != 0 || st.Scopes != 0 {

@@ -351,7 +351,7 @@ func TestOrder(t *testing.T) {
 			time.Sleep(time.Minute)
 			synctest.Wait()
 			equal(t, "turns", forgotten(b), 0)
-			equal(t, "parked", b.parked, 0)
+			equal(t, "parked", len(b.parked), 0)
 			equal(t, "unfinished", b.unfinishedBatches(), 0)
 			equal(t, "open", len(b.batchers[DefaultBatcher].whole.open), 0)
 			equal(t, "ready", len(b.batchers[DefaultBatcher].whole.ready), 0)

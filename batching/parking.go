@@ -16,7 +16,7 @@ type parking struct {
 func (b *Batching) park(it *item, ahead *item) {
 	it.parking = &parking{since: time.Now(), placed: make(chan struct{})}
 	it.to.stats.Waiting++
-	b.parked++
+	b.parked[it] = struct{}{}
 	b.watch(it, ahead)
 	if it.route.flush || b.closed {
 		b.hurryParked(it)
@@ -64,7 +64,7 @@ func (b *Batching) dueBefore(it *item) {
 
 // unparks ends the item's parking.
 func (b *Batching) unparks(it *item) {
-	b.parked--
+	delete(b.parked, it)
 	if t := it.parking.timer; t != nil {
 		t.Stop()
 		it.parking.timer = nil

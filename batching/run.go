@@ -11,6 +11,7 @@ import (
 
 // run handles one batch, in its own goroutine, which holds a partition.
 func (b *Batching) run(ob *openBatch) {
+	b.beginDeferred(ob)
 	items, ctx := b.begin(ob)
 	ob.result.began = time.Now()
 	ob.result.before = ob.batcher.succeeded.Load()
@@ -23,11 +24,15 @@ func (b *Batching) run(ob *openBatch) {
 		}
 		ob.cancel(nil)
 		ob.result.sum(b, ob, items)
-		b.finish(ob)
+		b.callOnBatch(ob)
+		b.settleAllDeferred(ob, items)
+		b.finish(ob, items)
 	}()
 
 	for _, it := range items {
-		it.begin()
+		if it.deferred == nil {
+			it.begin()
+		}
 	}
 	if ob.giveBack {
 		b.settleAll(ob, items, ob.interruption(ErrOutage))

@@ -32,13 +32,13 @@ import "sync/atomic"
 type schedule struct {
 	turns
 	closed     bool
-	unfinished int           // batches that are not done
-	parked     int           // messages
+	unfinished int // batches that are not done
+	parked     map[*item]struct{}
 	idle       chan struct{} // closed once closed is set and nothing is unfinished or parked
 }
 
 func newSchedule() schedule {
-	return schedule{turns: newTurns(), idle: make(chan struct{})}
+	return schedule{turns: newTurns(), parked: make(map[*item]struct{}), idle: make(chan struct{})}
 }
 
 // shared is the state of one configured batcher that all its scopes share (scope.go).
@@ -93,6 +93,10 @@ func (b *Batching) join(it *item, scope string) (spot, error) {
 	if b.closed {
 		return spot{}, ErrClosed
 	}
+	d := it.deferred
+	if d != nil && d.over.Load() {
+		return spot{}, errEndedBefore
+	}
 	if it.orderKey != "" {
 		b.take(it, key)
 	}
@@ -105,6 +109,12 @@ func (b *Batching) join(it *item, scope string) (spot, error) {
 		b.park(it, ahead)
 	} else {
 		b.place(it, it.to.open[it.route.key])
+	}
+	if d != nil {
+		d.joined = true
+		b.watchSignal(d.hurry)
+		b.watchSignal(d.draining)
+		return spot{}, nil
 	}
 	return it.spot(), nil
 }

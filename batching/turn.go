@@ -29,9 +29,11 @@ type turn struct {
 	exact         bool            // ended comes from the Delivery; else from the message's context
 	delivered     bool            // the message has a Delivery: its subscriber calls back
 
-	item    *item // nil once its batch is done or it has left
-	left    bool  // the item has left before its batch ran
-	revoked bool  // an earlier message of the key failed, and the subscriber cannot call this one back
+	item      *item  // nil once its batch is done or it has left
+	hash      uint64 // of the key
+	left      bool   // the item has left before its batch ran
+	revoked   bool   // an earlier message of the key failed, and the subscriber cannot call this one back
+	concluded bool   // of a deferred item: as known
 
 	prev, next *turn
 	row        *row // nil for the only turn of its key
@@ -59,12 +61,12 @@ func newTurns() turns {
 
 // settled reports whether the message was acked or nacked, or will not be.
 func (t *turn) settled() bool {
-	return closed(t.acked) || closed(t.nacked) || t.known()
+	return t.known() || closed(t.acked) || closed(t.nacked)
 }
 
 // known reports whether the subscriber knows that the message is settled. In that
 // case it has already taken back the later messages of the key if the message failed.
-func (t *turn) known() bool { return t.exact && closed(t.ended) }
+func (t *turn) known() bool { return t.concluded || t.exact && closed(t.ended) }
 
 // over reports whether the turn, the latest of its key, no longer affects later
 // messages. A turn that has left its batch still does while earlier ones are ahead
@@ -74,7 +76,7 @@ func (t *turn) over() bool {
 	if t.item != nil || !t.settled() || t.ahead() != nil {
 		return false
 	}
-	return !t.delivered || closed(t.acked) || closed(t.ended)
+	return !t.delivered || t.concluded || closed(t.acked) || closed(t.ended)
 }
 
 // again reports whether the chain that ends in t begins with the message whose acked
@@ -93,7 +95,11 @@ func (ts *turns) hash(key string) uint64 { return maphash.String(ts.seed, key) }
 
 // take appends the item to the chain of its key, whose hash is h.
 func (ts *turns) take(it *item, h uint64) {
-	t := &turn{acked: it.msg.Acked(), nacked: it.msg.Nacked(), ended: it.ended, exact: it.exact, delivered: it.delivery != nil, item: it}
+	t := new(turn)
+	if it.deferred != nil {
+		t = &it.deferred.place
+	}
+	*t = turn{acked: it.msg.Acked(), nacked: it.msg.Nacked(), ended: it.ended, exact: it.exact, delivered: it.delivery != nil, item: it, hash: h}
 	it.turn = t
 	if last := ts.latest[h]; last != nil && !last.over() {
 		if last.row == nil {
@@ -105,6 +111,25 @@ func (ts *turns) take(it *item, h uint64) {
 	ts.latest[h] = t
 	if len(ts.latest) >= ts.sweepAt {
 		ts.sweep()
+	}
+}
+
+// unlink removes a turn that no longer affects others from the chain of its key.
+func (ts *turns) unlink(t *turn) {
+	switch {
+	case t.next != nil:
+		t.next.prev = t.prev
+	case ts.latest[t.hash] != t:
+	case t.prev != nil:
+		ts.latest[t.hash] = t.prev
+	default:
+		delete(ts.latest, t.hash)
+	}
+	if t.prev != nil {
+		t.prev.next = t.next
+	}
+	if t.row != nil && t.row.head == t {
+		t.row.head = t.next
 	}
 }
 
@@ -218,6 +243,11 @@ func (b *Batching) awaitTurn(it *item) error {
 func (b *Batching) before(t *turn) (p *turn, revoked bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.previous(t)
+}
+
+// previous is before; Batching.mu must be held.
+func (b *Batching) previous(t *turn) (p *turn, revoked bool) {
 	for ; t.prev != nil; t.prev = t.prev.prev {
 		p := t.prev
 		switch {

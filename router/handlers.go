@@ -43,8 +43,15 @@ type Handlers struct {
 	Phase func(p subscriber.Phase)
 
 	// Middlewares are the pipeline's own, around Process and the batches and
-	// inside those of AddMiddleware. The first one is the outermost.
+	// inside those of AddMiddleware. The first one is the outermost. They see the
+	// outcome of a message's batch, so with any of them each message has a goroutine
+	// that waits for its batch, which costs more than all other steps.
 	Middlewares []message.HandlerMiddleware
+
+	// ProcessMiddlewares are around Process alone: middlewares that log, trace,
+	// recover or bound it, and need not know what becomes of the message in its batch.
+	// The first one is the outermost. ErrDrop passes them as an error.
+	ProcessMiddlewares []message.HandlerMiddleware
 }
 
 // check returns the mismatches between h and the tunnel's configuration.
@@ -79,10 +86,14 @@ func (h Handlers) check(name string, t Tunnel) []Fault {
 	case len(t.Batchers) > 0 && !hasDefault:
 		fault(batchers, "Handlers.Process is nil, so no message chooses a batcher, and none is called %q", batching.DefaultBatcher)
 	}
-	for i, m := range h.Middlewares {
-		if m == nil {
-			fault(path, "Handlers.Middlewares[%d] is nil", i)
+	middlewares := func(field string, all []message.HandlerMiddleware) {
+		for i, m := range all {
+			if m == nil {
+				fault(path, "Handlers.%s[%d] is nil", field, i)
+			}
 		}
 	}
+	middlewares("Middlewares", h.Middlewares)
+	middlewares("ProcessMiddlewares", h.ProcessMiddlewares)
 	return faults
 }

@@ -28,6 +28,10 @@ type pipeline struct {
 	chain  message.HandlerFunc // all steps but the policy
 	handle message.HandlerFunc // all steps
 
+	// deferral is how messages join their batches without a goroutine that waits for
+	// them; nil if a middleware needs their outcome, or without batchers.
+	deferral *batching.Deferral
+
 	stop    context.CancelFunc    // gives back messages that wait
 	endErr  atomic.Pointer[error] // why the pipeline ended alone
 	waits   atomic.Bool           // Run has not subscribed yet
@@ -66,7 +70,11 @@ func newPipeline(p parts) (*pipeline, error) {
 		policy: newPolicy(p, stops.Done()),
 		stop:   stop,
 	}
-	h := withScopedSlots(processing(p.handlers.Process), p.cfg.Processors.Concurrency, p.cfg.scopeOf(), stops.Done())
+	process := processing(p.handlers.Process)
+	for _, m := range backwards(p.handlers.ProcessMiddlewares) {
+		process = m(process)
+	}
+	h := withScopedSlots(process, p.cfg.Processors.Concurrency, p.cfg.scopeOf(), stops.Done())
 	if to := p.cfg.Forward; to != nil {
 		h = forwarding(h, p.publishers[to.publisher()], to.Topic)
 	}
@@ -79,6 +87,9 @@ func newPipeline(p parts) (*pipeline, error) {
 		if pl.batches, err = batching.New(p.batching(), p.logger); err != nil {
 			stop()
 			return nil, fmt.Errorf("tunnels.%s.batchers: %w", p.name, err)
+		}
+		if p.defers() {
+			pl.deferral = pl.policy.deferral(h)
 		}
 		h = pl.batches.Middleware(h)
 	}

@@ -67,22 +67,36 @@ func (p *policy) middleware(h message.HandlerFunc) message.HandlerFunc {
 		came := p.snapshot(msg)
 		produced, err := guarded(h, msg)
 		msg.SetContext(came.ctx)
-		switch p.verdict(came.ctx, err) {
-		case succeeded:
-			p.succeeded.Add(1)
-			if p.counts.some.Load() { // otherwise the record need not be decoded
-				p.counts.forget(came.identity(msg))
-			}
-			p.brake.note(false)
-			return produced, nil
-		case takenBack:
-			// The subscriber ignores the outcome; an error would only be logged.
-			return nil, nil
-		case interrupted:
+		if err := p.conclude(msg, came, err); err != nil {
 			return nil, err
 		}
-		return nil, p.failure(msg, came, err)
+		return produced, nil
 	}
+}
+
+// conclude returns what becomes of a message with the outcome err of all other steps: nil
+// acks it.
+func (p *policy) conclude(msg *message.Message, came arrival, err error) error {
+	switch p.verdict(came.ctx, err) {
+	case succeeded:
+		p.success(msg, came)
+		return nil
+	case takenBack:
+		// The subscriber ignores the outcome; an error would only be logged.
+		return nil
+	case interrupted:
+		return err
+	}
+	return p.failure(msg, came, err)
+}
+
+// success notes a message that was handled.
+func (p *policy) success(msg *message.Message, came arrival) {
+	p.succeeded.Add(1)
+	if p.counts.some.Load() { // otherwise the record need not be decoded
+		p.counts.forget(came.identity(msg))
+	}
+	p.brake.note(false)
 }
 
 // arrival is a message as it arrived: Process may change it.

@@ -63,8 +63,7 @@ func (r *Router) handleAll(ctx context.Context) (err error) {
 					return err
 				}
 			}
-			_, err := s.pipeline.handle(msg)
-			return err
+			return s.pipeline.handleOwn(msg)
 		})
 	})
 	defer func() { err = errors.Join(err, r.end(subs)) }()

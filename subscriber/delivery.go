@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/internal/ledger"
 	"github.com/watermill-ots/watermill-ots/ots"
@@ -14,9 +16,10 @@ import (
 // scope is what all deliveries of one channel share.
 type scope struct {
 	*ownership
-	values context.Context // of Subscribe's context, without its end
-	typed  *atomic.Bool    // handlers ask for records
-	offer  offer
+	values  context.Context // of Subscribe's context, without its end
+	typed   *atomic.Bool    // handlers ask for records
+	offer   offer
+	handler *toHandler // nil when messages go to the output
 }
 
 // offer is the message that waits for a receiver of the output. Cancelling the delivery, or
@@ -52,9 +55,12 @@ func (o *offer) recheck() {
 //   - ended is set once, under mu, and is the cause of the end.
 //   - Once inner is there it ends when the delivery does, with the same cause.
 //   - Done always returns the same channel: done, if WillWait came first, and else inner's.
+//   - listener is set once, in the call of the handler, and is told of an end that is
+//     no settlement.
 type delivery struct {
 	scope   *scope
 	attempt ledger.Attempt
+	msg     *message.Message // with Handle; else nil
 	uuid    string
 	changed int64         // change time of the record, µs since 1970; 0 for base data
 	at      time.Duration // when its turn came, since the subscription started
@@ -67,6 +73,8 @@ type delivery struct {
 	end     context.CancelCauseFunc
 	done    chan struct{} // nil unless WillWait was called before Done
 	trouble *trouble      // nil when all goes well
+
+	listener ack.Listener // nil unless the message is settled after its handler has returned
 }
 
 // trouble is what only a delivery needs that does not go well, or that waits
@@ -94,6 +102,7 @@ var (
 	_ ack.Ender       = (*delivery)(nil)
 	_ ack.Drainer     = (*delivery)(nil)
 	_ ack.Parker      = (*delivery)(nil)
+	_ ack.Deferrer    = (*delivery)(nil)
 	_ context.Context = (*delivery)(nil)
 )
 
@@ -194,14 +203,21 @@ func (d *delivery) over() bool {
 // cancel ends the context. Only the first cause counts.
 func (d *delivery) cancel(cause error) {
 	d.mu.Lock()
+	var told ack.Listener
 	if d.ended == nil {
 		d.ended = cause
 		if d.done != nil {
 			close(d.done)
 		}
+		if cause != ErrSettled {
+			told = d.listener
+		}
 	}
 	end, cause := d.end, d.ended
 	d.mu.Unlock()
+	if told != nil {
+		told.DeliveryEnded()
+	}
 	if end != nil {
 		end(cause) // outside of mu: it calls what waits for it
 	}

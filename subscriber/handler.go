@@ -34,10 +34,12 @@ type toHandler struct {
 const monitorInterval = time.Millisecond
 
 func newToHandler(t *taker) *toHandler {
-	return &toHandler{
+	h := &toHandler{
 		taker: t, pace: newPace(), calls: strayCount{strays: &t.dest.strays},
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
+	t.scope.handler = h
+	return h
 }
 
 func (h *toHandler) start(done func()) {

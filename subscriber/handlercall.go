@@ -22,12 +22,19 @@ func (h *toHandler) handleAside(d *delivery, msg *message.Message) {
 	h.pace.took(time.Since(began))
 }
 
-// handle calls the handler, and ends its message as a message.Router does. It calls settle in any case.
+// handle calls the handler, and ends its message as a message.Router does. It calls settle
+// unless the message is deferred.
 func (h *toHandler) handle(d *delivery, msg *message.Message, settle func(*delivery, error)) {
 	err := errHandlerExited
+	d.msg = msg
 	h.calls.begin()
-	defer h.calls.end()
-	defer func() { settle(d, h.conclude(d, msg, err)) }()
+	defer func() {
+		if d.deferred() {
+			return
+		}
+		defer h.calls.end(1)
+		settle(d, h.conclude(d, msg, err))
+	}()
 	err = h.call(msg)
 }
 
@@ -88,7 +95,7 @@ func (h *toHandler) awaitStrays() {
 var errStrays = errors.New("they still run although the contexts of their messages have ended, and there are MaxInFlight of them")
 
 // strayCount counts the calls of one channel's handler (of Handle) that have not
-// returned. Calls that still run when the channel is over are strays: their handler ignores
+// returned, and the deferred messages that are not settled. Calls that still run when the channel is over are strays: their handler ignores
 // its message's context. Each lost session may leave as many behind as fit into the
 // window, so the subscription counts them, and while there are MaxInFlight of them no
 // further handler is called (law L6).
@@ -107,10 +114,10 @@ func (c *strayCount) begin() {
 	}
 }
 
-// end undoes begin.
-func (c *strayCount) end() {
-	if c.calls.Add(-1) >= channelIsOver {
-		c.strays.Add(-1)
+// end undoes begin for n calls.
+func (c *strayCount) end(n int) {
+	if c.calls.Add(int64(-n)) >= channelIsOver {
+		c.strays.Add(int64(-n))
 	}
 }
 

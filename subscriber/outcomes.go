@@ -114,10 +114,15 @@ func (o *outcomes) check(b *ackBatch, c check) bool {
 		b.attempts = append(b.attempts, d.attempt)
 	}
 	b.counted = o.settler.settleAll(b.acked, b.attempts, b.counted)
-	clear(b.acked) // or they would stay in memory
+	b.forget()
+	return true
+}
+
+// forget keeps the memory alone, not what is in it.
+func (b *ackBatch) forget() {
+	clear(b.acked)
 	clear(b.attempts)
 	b.acked, b.attempts, b.counted = b.acked[:0], b.attempts[:0], b.counted[:0]
-	return true
 }
 
 // collect takes the messages that are acked, and gives others a watcher.

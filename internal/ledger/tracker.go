@@ -294,12 +294,24 @@ func (t *Tracker) HandOff(a Attempt) {
 func (t *Tracker) Begin(a Attempt) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.current(a)
-	if e == nil || e.state != waiting {
-		return
-	}
-	t.set(e, begun)
+	t.begin(a)
 	t.report()
+}
+
+// BeginAll is Begin for many attempts at once, which costs less.
+func (t *Tracker) BeginAll(attempts []Attempt) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, a := range attempts {
+		t.begin(a)
+	}
+	t.report()
+}
+
+func (t *Tracker) begin(a Attempt) {
+	if e := t.current(a); e != nil && e.state == waiting {
+		t.set(e, begun)
+	}
 }
 
 // CallBack is ack.Delivery.CallBack: the attempt failed, whatever its outcome will be.
