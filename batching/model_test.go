@@ -48,6 +48,7 @@ type plannedRecord struct {
 	step     time.Duration // how long the processing step takes
 	handler  time.Duration // how long the handler takes for a batch that begins with it
 	failures int           // how many deliveries fail
+	joins    bool          // it is deferred (Join)
 	kind     int
 }
 
@@ -57,6 +58,7 @@ type plan struct {
 	window   int
 	scopes   int  // 0: no Config.Scope
 	plain    bool // a subscriber without Delivery; the ordering key comes from the config
+	defers   bool // its deliveries can be deferred
 	ending   int
 	endAt    time.Duration
 }
@@ -73,6 +75,8 @@ func drawPlan(t *rapid.T) plan {
 		ending:   rapid.IntRange(0, endings-1).Draw(t, "ending"),
 		endAt:    ms("end at", 0, 500),
 	}
+	p.defers = !p.plain && rapid.Bool().Draw(t, "defers")
+	all := rapid.Bool().Draw(t, "all are deferred")
 	names := []string{"default", "s3", "sqs"}[:rapid.IntRange(1, 3).Draw(t, "batchers")]
 	for _, name := range names {
 		b := Batcher{
@@ -104,6 +108,7 @@ func drawPlan(t *rapid.T) plan {
 			kind:     rapid.IntRange(0, failureKinds-1).Draw(t, "kind"),
 			failures: max(0, rapid.IntRange(-6, 2).Draw(t, "failures")),
 		}
+		r.joins = p.defers && (all || rapid.Bool().Draw(t, "joins"))
 		if !instant {
 			r.handler = ms("handler", 0, 100)
 		}
@@ -299,9 +304,41 @@ func (m *model) instant() bool {
 	return true
 }
 
-// through wraps the middleware and checks what comes out of it.
-func (m *model) through(h message.HandlerFunc) message.HandlerFunc {
+// deferral checks what comes out of Join.
+func (m *model) deferral() *Deferral {
+	return &Deferral{
+		Process: m.step,
+		Succeeded: func(messages []*message.Message) {
+			for _, msg := range messages {
+				back := m.src.find(msg.UUID).state == calledBack
+				m.mu.Lock()
+				if !m.succeeded[msg.UUID] && !back {
+					m.faults = append(m.faults, fmt.Errorf("%s came out as a success, which it is not", msg.UUID))
+				}
+				m.mu.Unlock()
+			}
+		},
+		Failed: func(msg *message.Message, tag any, err error) error {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if tag != msg.UUID || err == nil {
+				m.faults = append(m.faults, fmt.Errorf("%s failed with tag %v and error %v", msg.UUID, tag, err))
+			}
+			return err
+		},
+	}
+}
+
+// through wraps the middleware, or Join, and checks what comes out of it.
+func (m *model) through(h message.HandlerFunc, d *Deferral) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
+		if m.planned(msg).joins {
+			joined, err := m.batching.Join(msg, d, msg.UUID)
+			if joined {
+				err = errJoined
+			}
+			return nil, err
+		}
 		out, err := h(msg)
 		back := m.src.find(msg.UUID).state == calledBack
 		m.mu.Lock()
@@ -320,7 +357,7 @@ func (m *model) through(h message.HandlerFunc) message.HandlerFunc {
 
 func (m *model) run() error {
 	m.src = newSource(m.window, 20*time.Millisecond)
-	m.src.plain = m.plain
+	m.src.plain, m.src.defers = m.plain, m.defers
 	m.ledger.unordered = m.plain
 	cfg := Config{Batchers: map[string]Batcher{}, CloseTimeout: time.Hour}
 	for name, b := range m.batchers {
@@ -344,7 +381,7 @@ func (m *model) run() error {
 		return err
 	}
 	m.batching = b
-	stopped := m.src.route(m.through(b.Middleware(m.step)))
+	stopped := m.src.route(m.through(b.Middleware(m.step), m.deferral()))
 	for i, r := range m.records {
 		time.Sleep(r.pause)
 		id := fmt.Sprint(r.key, i)

@@ -25,6 +25,7 @@ type source struct {
 	backoff time.Duration
 	plain   bool // provides no Delivery and keeps no order
 	tells   bool // its Deliveries are ack.Enders
+	defers  bool // its Deliveries are ack.Deferrers
 	out     chan *message.Message
 	pumps   sync.WaitGroup // goroutines of the source
 
@@ -57,6 +58,7 @@ type record struct {
 	failures int
 	retryAt  time.Time
 	cancel   context.CancelCauseFunc // of the live attempt
+	listener ack.Listener            // of the live attempt; nil unless it is deferred
 }
 
 func (s recordState) live() bool { return s != queued && s != acked }
@@ -134,12 +136,14 @@ func (s *source) deliverable(r *record) bool {
 func (s *source) deliver(r *record) {
 	r.state = delivered
 	r.attempt++
-	d := &testDelivery{r: r, attempt: r.attempt}
+	d := &testDelivery{r: r, attempt: r.attempt, settled: make(chan struct{})}
 	ctx, cancel := context.WithCancelCause(context.Background())
-	r.cancel = cancel
+	r.cancel, r.listener = cancel, nil
 	msg := message.NewMessageWithContext(ctx, r.id, []byte("payload of "+r.id))
 	switch {
 	case s.plain:
+	case s.defers:
+		msg.SetContext(ack.NewContext(ctx, &deferredDelivery{testDelivery: d, ctx: ctx, msg: msg}))
 	case s.tells:
 		msg.SetContext(ack.NewContext(ctx, endedDelivery{d, ctx}))
 	default:
@@ -150,11 +154,15 @@ func (s *source) deliver(r *record) {
 	msg.Metadata.Set("attempt", fmt.Sprint(r.attempt))
 	s.pumps.Go(func() {
 		s.out <- msg
+		acked := false
 		select {
 		case <-msg.Acked():
-			s.settle(d, true)
+			acked = true
 		case <-msg.Nacked():
-			s.settle(d, false)
+		case <-d.settled:
+		}
+		if !closed(d.settled) {
+			s.settle(d, acked)
 		}
 		cancel(nil)
 	})
@@ -202,7 +210,7 @@ func (r *record) takeBackLater(cause error) {
 		}
 		if behind && o.key == r.key && o.state.live() && o.state != calledBack {
 			o.state = calledBack
-			o.cancel(fmt.Errorf("%w: %w", ack.ErrCalledBack, cause))
+			o.end(fmt.Errorf("%w: %w", ack.ErrCalledBack, cause))
 		}
 	}
 }
@@ -236,7 +244,7 @@ func (s *source) fence(cause error) {
 	s.draining = true
 	for _, r := range s.records {
 		if r.state.live() {
-			r.cancel(cause)
+			r.end(cause)
 		}
 	}
 }
@@ -276,7 +284,8 @@ func (s *source) faultsFound() error {
 type testDelivery struct {
 	r       *record
 	attempt int
-	handed  bool // guarded by source.mu
+	handed  bool          // guarded by source.mu
+	settled chan struct{} // closed by deferredDelivery.Settle
 }
 
 func (d *testDelivery) Key() string { return d.r.key }
@@ -328,6 +337,78 @@ func (d *testDelivery) do(f func(*record)) {
 	}
 }
 
+// end ends the live attempt. The caller holds the source's mu: listeners must not call
+// deliveries.
+func (r *record) end(cause error) {
+	r.cancel(cause)
+	if l := r.listener; l != nil {
+		r.listener = nil
+		l.DeliveryEnded()
+	}
+}
+
+// errJoined is what a handler returns to route when its message is deferred.
+var errJoined = errors.New("joined")
+
+// deferredDelivery is a testDelivery that can be deferred. It finds wrong calls.
+type deferredDelivery struct {
+	*testDelivery
+	ctx      context.Context
+	msg      *message.Message
+	deferred bool // guarded by source.mu
+}
+
+func (d *deferredDelivery) Defer(l ack.Listener) bool {
+	s := d.r.src
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d.ctx.Err() != nil {
+		return false
+	}
+	d.deferred, d.r.listener = true, l
+	return true
+}
+
+func (d *deferredDelivery) Settle(err error) {
+	s := d.r.src
+	s.mu.Lock()
+	if !d.deferred {
+		s.faults = append(s.faults, fmt.Errorf("%s is settled a second time, or was not deferred", d.r.id))
+	}
+	d.deferred = false
+	if d.r.attempt == d.attempt {
+		d.r.listener = nil
+	}
+	for _, o := range s.byKey[d.r.key] {
+		if o == d.r || d.r.key == "" || err != nil || d.r.state == calledBack || d.ctx.Err() != nil {
+			break
+		}
+		if o.state != acked {
+			s.faults = append(s.faults, fmt.Errorf("%s is acked before %s of its key, in state %d", d.r.id, o.id, o.state))
+		}
+	}
+	s.mu.Unlock()
+	close(d.settled)
+	if err == nil {
+		d.msg.Ack()
+	} else {
+		d.msg.Nack()
+	}
+	s.settle(d.testDelivery, err == nil)
+}
+
+func (d *deferredDelivery) BeginAll(all []ack.Deferrer) {
+	for _, o := range all {
+		o.Begin()
+	}
+}
+
+func (d *deferredDelivery) AckAll(all []ack.Deferrer) {
+	for _, o := range all {
+		o.Settle(nil)
+	}
+}
+
 // Subscribe implements message.Subscriber.
 func (s *source) Subscribe(context.Context, string) (<-chan *message.Message, error) {
 	return s.out, nil
@@ -357,7 +438,9 @@ func (s *source) route(h message.HandlerFunc) <-chan struct{} {
 						msg.Nack()
 					}
 				}()
-				if _, err := h(msg); err != nil {
+				if _, err := h(msg); errors.Is(err, errJoined) {
+					return // its delivery is told the outcome
+				} else if err != nil {
 					msg.Nack()
 					return
 				}

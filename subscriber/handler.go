@@ -35,7 +35,7 @@ const monitorInterval = time.Millisecond
 
 func newToHandler(t *taker) *toHandler {
 	h := &toHandler{
-		taker: t, pace: newPace(), calls: strayCount{strays: &t.dest.strays},
+		taker: t, pace: new(pace), calls: strayCount{strays: &t.dest.strays},
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	t.scope.handler = h
@@ -87,6 +87,7 @@ func (h *toHandler) lead() {
 		}
 		h.metrics.delivered(a)
 		if !h.pace.inline() {
+			h.pace.beside()
 			h.dest.handlers.Go(func() { h.handleAside(d, msg) }) // ends with the handler
 			now = time.Now()
 			continue

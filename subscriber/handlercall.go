@@ -19,7 +19,6 @@ func (h *toHandler) handleAside(d *delivery, msg *message.Message) {
 		return
 	}
 	h.handle(d, msg, h.settle)
-	h.pace.took(time.Since(began))
 }
 
 // handle calls the handler, and ends its message as a message.Router does. It calls settle

@@ -6,75 +6,81 @@ import (
 )
 
 // pace decides whether the leader calls handlers itself or gives each a goroutine: a call is
-// the cheapest, but holds up the channel when the handler is slow. Handlers count as slow, and get
-// goroutines, until enough in a row have been quick.
+// the cheapest, but holds up the channel when the handler is slow. So the leader calls
+// handlers until it is held up, because one takes long or most are not quick. Then the next
+// handlers get goroutines, and after that the leader tries again. Handlers that always hold it
+// up do so once in mostAside messages.
 //
-// A busy processor makes quick handlers look slow now and then. So when the leader has made
-// many quick calls, one slow call is forgiven; when slow ones follow each other, handlers
-// get goroutines again and the number of quick ones in a row that is asked for doubles.
+// The leader's own calls decide that, not the time that handlers take in goroutines: those
+// wait for each other's locks and for a processor, and look slow when there are many of them.
 //
-// Any goroutine may call took; the other methods belong to the goroutine that leads, and
+// Any goroutine may call inline; the other methods belong to the goroutine that leads, and
 // stuck to the one that takes the lead over from it.
 type pace struct {
-	quick atomic.Int64 // handlers in a row that were quick
-	asked atomic.Int64 // how many in a row make the leader call handlers itself
-	calls atomic.Int64 // that the leader has made itself since
-	slow  int          // slow calls by the leader, each worth slowWeight quick ones
+	aside atomic.Int64 // the next handlers that get goroutines
+	calls atomic.Int64 // that the leader has made since it was held up
+	wait  int64        // what aside was set to last
+	doubt int          // calls that were not quick, each worth quickPerDoubt quick ones
+	slow  int          // slow calls, each worth quickPerSlow quick ones
 }
 
 const (
-	// quickHandler is the longest that a handler of the quick kind takes.
-	quickHandler = 20 * time.Microsecond
-	// slowHandler is how long a call by the leader may take without a doubt about
-	// its kind, and one in slowWeight calls may take longer: it may have been
-	// interrupted by the garbage collector.
-	slowHandler = 10 * quickHandler
-	slowWeight  = 32
+	// quickHandler is the longest that a handler of the quick kind takes. The leader calls
+	// handlers itself only while fewer than one in quickPerDoubt takes longer.
+	quickHandler  = 20 * time.Microsecond
+	quickPerDoubt = 16
+	// mostDoubt is how much doubt there is before handlers get goroutines.
+	mostDoubt = 16 * quickPerDoubt
+	// slowHandler is how long a call may take without holding the leader up. One in
+	// quickPerSlow calls may take longer: it may have been interrupted by the garbage
+	// collector.
+	slowHandler  = 10 * quickHandler
+	quickPerSlow = 32
 
-	// quickInARow is how many quick ones make the leader call them itself. It is
-	// doubled, up to mostInARow, each time that this was of use for fewer than
-	// steadyCalls calls.
-	quickInARow = 64
-	mostInARow  = 1 << 12
+	// A leader that was held up after steadyCalls or more calls continues: the processor may
+	// have been busy elsewhere. Otherwise the next leastAside handlers get goroutines, and
+	// twice as many each time that it was held up after fewer than soonCalls calls, up to
+	// mostAside.
 	steadyCalls = 1 << 10
+	soonCalls   = 1 << 6
+	leastAside  = 1 << 6
+	mostAside   = 1 << 12
 )
 
-func newPace() *pace {
-	p := new(pace)
-	p.asked.Store(quickInARow)
-	return p
-}
-
 // inline reports whether the leader is to call the next handler itself.
-func (p *pace) inline() bool { return p.quick.Load() >= p.asked.Load() }
+func (p *pace) inline() bool { return p.aside.Load() <= 0 }
 
-// took notes how long a handler took in a goroutine of its own.
-func (p *pace) took(d time.Duration) {
-	if d > quickHandler {
-		p.quick.Store(0)
-	} else {
-		p.quick.Store(p.quick.Load() + 1) // a lost update is made up for by the next
-	}
-}
+// beside notes that a handler got a goroutine.
+func (p *pace) beside() { p.aside.Add(-1) }
 
 // called notes how long a handler took that the leader called itself.
 func (p *pace) called(d time.Duration) {
 	p.calls.Add(1)
-	if d <= slowHandler {
+	if d <= quickHandler {
+		p.doubt, p.slow = max(0, p.doubt-1), max(0, p.slow-1)
+		return
+	}
+	p.doubt += quickPerDoubt
+	if d > slowHandler {
+		p.slow += quickPerSlow
+	} else {
 		p.slow = max(0, p.slow-1)
-	} else if p.slow += slowWeight; p.slow > slowWeight {
-		p.slow = 0
+	}
+	if p.slow > quickPerSlow || p.doubt > mostDoubt {
+		p.doubt, p.slow = 0, 0
 		p.stuck()
 	}
 }
 
-// stuck is called when a handler that the leader called took long. After many quick calls it is
-// forgiven: the processor may have been busy elsewhere. Otherwise handlers get goroutines of their own.
+// stuck is called when the leader is held up.
 func (p *pace) stuck() {
-	if p.calls.Swap(0) >= steadyCalls {
-		p.asked.Store(quickInARow)
-		return
+	n := p.calls.Swap(0)
+	if n < soonCalls {
+		p.wait = min(max(2*p.wait, leastAside), mostAside)
+	} else {
+		p.wait = leastAside
 	}
-	p.asked.Store(min(2*p.asked.Load(), mostInARow))
-	p.quick.Store(0)
+	if n < steadyCalls {
+		p.aside.Store(p.wait)
+	}
 }

@@ -2,90 +2,91 @@ package subscriber
 
 import "testing"
 
-// quickly notes quick handlers in goroutines of their own.
-func (p *pace) quickly(n int) {
-	for range n {
-		p.took(quickHandler)
-	}
-}
-
 // calledQuickly notes quick handlers that the leader called itself.
 func (p *pace) calledQuickly(n int) {
 	for range n {
-		p.called(slowHandler)
+		p.called(quickHandler)
 	}
 }
 
-func TestPace_handlers_get_goroutines_until_enough_in_a_row_are_quick(t *testing.T) {
-	p := newPace()
-	p.quickly(quickInARow - 1)
-	if p.inline() {
-		t.Errorf("the leader calls handlers after %d quick ones", quickInARow-1)
+func TestPace_lets_the_leader_call_handlers_until_most_are_not_quick(t *testing.T) {
+	p := new(pace)
+	for range mostDoubt / quickPerDoubt {
+		if !p.inline() {
+			t.Fatal("handlers get goroutines too early")
+		}
+		p.called(quickHandler + 1)
 	}
-	p.took(quickHandler + 1)
-	p.quickly(quickInARow - 1)
-	if p.inline() {
-		t.Error("quick handlers before a slow one count")
+	if p.called(quickHandler + 1); p.inline() {
+		t.Error("the leader calls handlers although none is quick")
 	}
-	if p.quickly(1); !p.inline() {
-		t.Errorf("handlers get goroutines after %d quick ones in a row", quickInARow)
+}
+
+func TestPace_tells_handlers_that_are_seldom_and_often_not_quick_apart(t *testing.T) {
+	seldom, often := new(pace), new(pace)
+	for range 10 * mostDoubt {
+		seldom.called(quickHandler + 1)
+		seldom.calledQuickly(quickPerDoubt)
+		often.called(quickHandler + 1)
+		often.calledQuickly(quickPerDoubt - 2)
+		often.calls.Store(0) // or it would be forgiven
+		if !seldom.inline() {
+			t.Fatalf("one handler in %d that is not quick keeps the leader from calling them", quickPerDoubt+1)
+		}
+	}
+	if often.inline() {
+		t.Errorf("the leader calls handlers of which one in %d is not quick", quickPerDoubt-1)
 	}
 }
 
 func TestPace_one_slow_call_among_many_quick_ones_changes_nothing(t *testing.T) {
-	p := newPace()
-	p.quickly(quickInARow)
+	p := new(pace)
 	for range 100 {
 		p.called(slowHandler + 1)
-		p.calledQuickly(slowWeight)
+		p.calledQuickly(quickPerSlow)
 	}
 	if !p.inline() {
-		t.Errorf("handlers get goroutines although 1 in %d calls was slow", slowWeight)
+		t.Errorf("handlers get goroutines although 1 in %d calls was slow", quickPerSlow)
 	}
 }
 
 func TestPace_slow_calls_soon_after_each_other_give_handlers_goroutines(t *testing.T) {
-	p := newPace()
-	p.quickly(quickInARow)
+	p := new(pace)
 	p.called(slowHandler + 1)
-	p.calledQuickly(slowWeight - 1)
+	p.calledQuickly(quickPerSlow - 1)
 	p.called(slowHandler + 1)
 	if p.inline() {
-		t.Errorf("the leader calls handlers although 2 in %d calls were slow", slowWeight+1)
+		t.Errorf("the leader calls handlers although 2 in %d calls were slow", quickPerSlow+1)
 	}
 }
 
-func TestPace_asks_for_twice_as_many_quick_handlers_after_each_failure(t *testing.T) {
-	p := newPace()
-	for want := quickInARow; want < mostInARow; want *= 2 {
-		if p.quickly(want - 1); p.inline() {
-			t.Fatalf("the leader calls handlers after %d quick ones, want %d", want-1, want)
+func TestPace_tries_again_the_later_the_oftener_the_leader_was_held_up_soon(t *testing.T) {
+	p := new(pace)
+	asides := func() (n int) {
+		for ; !p.inline(); n++ {
+			p.beside()
 		}
-		if p.quickly(1); !p.inline() {
-			t.Fatalf("handlers get goroutines after %d quick ones", want)
-		}
-		p.stuck()
+		return n
 	}
-	p.quickly(mostInARow)
-	p.stuck()
-	if p.quickly(mostInARow); !p.inline() {
-		t.Errorf("more than %d quick handlers are asked for", mostInARow)
+	for want := leastAside; want < 4*mostAside; want *= 2 {
+		p.calledQuickly(soonCalls - 1)
+		if p.stuck(); asides() != min(want, mostAside) {
+			t.Fatalf("want %d handlers with goroutines", min(want, mostAside))
+		}
+	}
+	p.calledQuickly(soonCalls)
+	if p.stuck(); asides() != leastAside {
+		t.Error("what was before a time in which the leader was of use is remembered")
 	}
 }
 
-func TestPace_forgives_a_slow_call_after_many_quick_ones(t *testing.T) {
-	p := newPace()
-	p.quickly(quickInARow)
-	p.stuck()
-	p.quickly(2 * quickInARow)
+func TestPace_forgives_a_stall_after_many_calls(t *testing.T) {
+	p := new(pace)
 	p.calledQuickly(steadyCalls)
 	if p.stuck(); !p.inline() {
 		t.Errorf("handlers get goroutines after one stall in %d calls", steadyCalls)
 	}
 	if p.stuck(); p.inline() {
-		t.Error("the leader calls handlers although it was stuck twice")
-	}
-	if p.quickly(2 * quickInARow); !p.inline() {
-		t.Error("what was asked for before the stall that was forgiven is remembered")
+		t.Error("the leader calls handlers although it was held up twice")
 	}
 }

@@ -20,7 +20,7 @@ type group struct {
 	idle        bool // nothing is consumed: only the cost of idling is measured
 }
 
-var everybody = []string{"sdk", "glue", "json", "raw", "lazy", "batch", "handle", "pipeline", "bare"}
+var everybody = []string{"sdk", "glue", "json", "raw", "lazy", "batch", "handle", "pipeline", "batches", "waiting", "bare", "limit"}
 
 var groups = []group{
 	{

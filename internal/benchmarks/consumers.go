@@ -43,7 +43,10 @@ var consumers = []consumer{
 	{"lazy", "ours → Router, no payload, a column of the typed record", ours(subscriber.None{}, throughRouterTyped)},
 	{"batch", "ours → Router → batches of 100, JSON", ours(subscriber.JSON{}, throughBatches)},
 	{"pipeline", "ours, a pipeline of package router, JSON", runPipeline},
+	{"batches", "the same with batches of 100", runPipelineWithBatches},
+	{"waiting", "the same with a middleware that needs the outcome of each message", runPipelineWaiting},
 	{"handle", "ours → Subscriber.Handle, JSON", ours(subscriber.JSON{}, throughHandle)},
+	{"limit", "no library: pages read and their checksums verified, nothing made of them", runLimit},
 	{"held", "ours without a Router, with a fixed number of unacked messages", runHeld},
 	{"bare", "ours without a Router, no payload", ours(subscriber.None{}, withoutRouter)},
 }
@@ -298,12 +301,43 @@ func runHeld(ctx context.Context, endpoint string, m *meter) error {
 }
 
 func runPipeline(ctx context.Context, endpoint string, m *meter) error {
+	return runYAML(ctx, endpoint, "", router.Handlers{Process: func(msg *message.Message) error {
+		m.done(changed(m, msg))
+		return nil
+	}})
+}
+
+func runPipelineWithBatches(ctx context.Context, endpoint string, m *meter) error {
+	return runYAML(ctx, endpoint, batchesOf100, handlersWithBatches(m))
+}
+
+func runPipelineWaiting(ctx context.Context, endpoint string, m *meter) error {
+	h := handlersWithBatches(m)
+	h.Middlewares = []message.HandlerMiddleware{func(h message.HandlerFunc) message.HandlerFunc { return h }}
+	return runYAML(ctx, endpoint, batchesOf100, h)
+}
+
+const batchesOf100 = ", batchers: {default: {batch_size: 100, concurrency: 4}}"
+
+func handlersWithBatches(m *meter) router.Handlers {
+	return router.Handlers{Batches: map[string]func(context.Context, *batching.Batch) error{
+		"default": func(_ context.Context, b *batching.Batch) error {
+			for _, msg := range b.Messages {
+				m.done(changed(m, msg))
+			}
+			return nil
+		},
+	}}
+}
+
+// runYAML runs a pipeline. more are further keys of its tunnel.
+func runYAML(ctx context.Context, endpoint, more string, h router.Handlers) error {
 	cfg, err := router.Parse("bench.yaml", []byte(fmt.Sprintf(`
 instances:
   bench: {name: %s, endpoint: %q, access_key_id: id, access_key_secret: secret}
 tunnels:
-  bench: {instance: bench, table_name: bench, tunnel_name: bench}
-`, instance, endpoint)))
+  bench: {instance: bench, table_name: bench, tunnel_name: bench%s}
+`, instance, endpoint, more)))
 	if err != nil {
 		return err
 	}
@@ -311,11 +345,7 @@ tunnels:
 	if err != nil {
 		return err
 	}
-	err = r.Handle("bench", router.Handlers{Process: func(msg *message.Message) error {
-		m.done(changed(m, msg))
-		return nil
-	}})
-	if err != nil {
+	if err := r.Handle("bench", h); err != nil {
 		return err
 	}
 	return r.Run(ctx)

@@ -94,7 +94,7 @@ func run(ctx context.Context, c consumer, l load, p *pages, o options, latencies
 	ctx, cancel := context.WithTimeout(ctx, o.warmup+o.measure+time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Env = append(os.Environ(), consumeVariable+"="+s.endpoint())
+	cmd.Env = append(os.Environ(), consumeVariable+"="+s.endpoint(), channelsVariable+"="+strconv.Itoa(l.Channels))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	r, err := s.follow(cmd)

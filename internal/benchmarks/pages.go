@@ -109,26 +109,32 @@ func position(token string) (int, error) {
 	return 0, fmt.Errorf("token %q has no position", token)
 }
 
-// stringField returns the bytes field with a number of a protobuf message.
+// stringField is bytesField as a string.
 func stringField(b []byte, field protowire.Number) (string, error) {
+	v, err := bytesField(b, field)
+	return string(v), err
+}
+
+// bytesField returns the bytes field with a number of a protobuf message.
+func bytesField(b []byte, field protowire.Number) ([]byte, error) {
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
-			return "", protowire.ParseError(n)
+			return nil, protowire.ParseError(n)
 		}
 		b = b[n:]
 		if num == field && typ == protowire.BytesType {
-			v, n := protowire.ConsumeString(b)
+			v, n := protowire.ConsumeBytes(b)
 			if n < 0 {
-				return "", protowire.ParseError(n)
+				return nil, protowire.ParseError(n)
 			}
 			return v, nil
 		}
 		n = protowire.ConsumeFieldValue(num, typ, b)
 		if n < 0 {
-			return "", protowire.ParseError(n)
+			return nil, protowire.ParseError(n)
 		}
 		b = b[n:]
 	}
-	return "", fmt.Errorf("no field %d", field)
+	return nil, fmt.Errorf("no field %d", field)
 }
