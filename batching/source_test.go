@@ -59,6 +59,7 @@ type record struct {
 	retryAt  time.Time
 	cancel   context.CancelCauseFunc // of the live attempt
 	listener ack.Listener            // of the live attempt; nil unless it is deferred
+	acked    <-chan struct{}         // of the live attempt's message
 }
 
 func (s recordState) live() bool { return s != queued && s != acked }
@@ -149,6 +150,7 @@ func (s *source) deliver(r *record) {
 	default:
 		msg.SetContext(ack.NewContext(ctx, d))
 	}
+	r.acked = msg.Acked()
 	msg.Metadata.Set("key", r.key)
 	msg.Metadata.Set("index", strings.TrimLeft(r.id, "kji"))
 	msg.Metadata.Set("attempt", fmt.Sprint(r.attempt))
@@ -383,7 +385,7 @@ func (d *deferredDelivery) Settle(err error) {
 		if o == d.r || d.r.key == "" || err != nil || d.r.state == calledBack || d.ctx.Err() != nil {
 			break
 		}
-		if o.state != acked {
+		if o.state != acked && !closed(o.acked) {
 			s.faults = append(s.faults, fmt.Errorf("%s is acked before %s of its key, in state %d", d.r.id, o.id, o.state))
 		}
 	}
