@@ -206,3 +206,67 @@ func BenchmarkHotRow(b *testing.B) {
 		})
 	}
 }
+
+// joinDelivery is a benchDelivery that can be deferred.
+type joinDelivery struct {
+	benchDelivery
+	done *atomic.Int64
+}
+
+func (d *joinDelivery) Defer(ack.Listener) bool     { return true }
+func (d *joinDelivery) Settle(error)                { d.done.Add(1) }
+func (d *joinDelivery) BeginAll([]ack.Deferrer)     {}
+func (d *joinDelivery) AckAll(all []ack.Deferrer)   { d.done.Add(int64(len(all))) }
+func (d *joinDelivery) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (d *joinDelivery) Done() <-chan struct{}       { return nil }
+func (d *joinDelivery) Err() error                  { return nil }
+func (d *joinDelivery) Value(key any) any {
+	if key == ack.DeliveryKey {
+		return ack.Delivery(d)
+	}
+	return nil
+}
+
+// BenchmarkJoin measures what batches of 100 cost a message that is deferred, without the
+// message itself.
+func BenchmarkJoin(b *testing.B) {
+	bt := mustNew(b, one(Batcher{
+		Size: 100, Timeout: 50 * time.Millisecond, Concurrency: 4,
+		Handler: func(context.Context, *Batch) error { return nil },
+	}), nil)
+	d := &Deferral{
+		Process:   func(*message.Message) ([]*message.Message, error) { return nil, nil },
+		Succeeded: func([]*message.Message) {},
+		Failed:    func(_ *message.Message, _ any, err error) error { return err },
+	}
+	var done atomic.Int64
+	hurry := make(chan struct{})
+	const inFlight = 4096
+	contexts := make([]*joinDelivery, 10_000)
+	messages := make([]*message.Message, len(contexts))
+	for i := range contexts {
+		contexts[i] = &joinDelivery{benchDelivery: benchDelivery{key: strconv.Itoa(i), hurry: hurry}, done: &done}
+		messages[i] = message.NewMessage("", nil)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	start := cpuTime()
+	for i := range b.N {
+		for int64(i)-done.Load() >= inFlight {
+			time.Sleep(10 * time.Microsecond)
+		}
+		msg := messages[i%len(messages)]
+		msg.SetContext(contexts[i%len(contexts)])
+		if joined, err := bt.Join(msg, d, nil); err != nil || !joined {
+			b.Fatal(joined, err)
+		}
+	}
+	for done.Load() < int64(b.N) {
+		time.Sleep(time.Millisecond)
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(cpuTime()-start)/float64(b.N), "cpu-ns/op")
+	if err := bt.Close(); err != nil {
+		b.Fatal(err)
+	}
+}

@@ -2,6 +2,7 @@ package batching
 
 import (
 	"errors"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -83,6 +84,7 @@ type deferred struct {
 
 	// Guarded by Batching.mu.
 	joined bool
+	filled bool          // its batch takes no more messages
 	waits  bool          // for the settlement of an earlier message of its key, outside of its batch
 	wakes  chan struct{} // what ended is while it waits; closed with over
 }
@@ -121,6 +123,11 @@ func (b *Batching) joinDeferred(it *deferred, scope string) {
 	it.handOff()
 	if closed(it.hurry) {
 		b.hurry(&it.item)
+	}
+	if it.filled {
+		// Lets the batch run: otherwise goroutines that never wait would first join all
+		// that may be in flight, which takes memory and the processor's caches.
+		runtime.Gosched()
 	}
 }
 

@@ -112,6 +112,7 @@ func (b *Batching) join(it *item, scope string) (spot, error) {
 	}
 	if d != nil {
 		d.joined = true
+		d.filled = it.batch != nil && it.batch.sealed
 		b.watchSignal(d.hurry)
 		b.watchSignal(d.draining)
 		return spot{}, nil

@@ -95,9 +95,11 @@ func (ts *turns) hash(key string) uint64 { return maphash.String(ts.seed, key) }
 
 // take appends the item to the chain of its key, whose hash is h.
 func (ts *turns) take(it *item, h uint64) {
-	t := new(turn)
+	var t *turn
 	if it.deferred != nil {
-		t = &it.deferred.place
+		t = &it.deferred.place // one allocation less
+	} else {
+		t = new(turn)
 	}
 	*t = turn{acked: it.msg.Acked(), nacked: it.msg.Nacked(), ended: it.ended, exact: it.exact, delivered: it.delivery != nil, item: it, hash: h}
 	it.turn = t

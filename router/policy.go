@@ -161,7 +161,6 @@ func (p *policy) verdict(ctx context.Context, err error) verdict {
 // the message's own context and this pipeline's own errors interrupt it: a call by the
 // handler that was cancelled is a failure.
 func verdictOf(ctx context.Context, err error) verdict {
-	var f *batching.Failure
 	switch {
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), ack.ErrCalledBack):
 		return takenBack
@@ -171,7 +170,8 @@ func verdictOf(ctx context.Context, err error) verdict {
 		return interrupted // the channel is lost, or the drain has timed out
 	case errors.Is(err, errGivenBack), errors.Is(err, ack.ErrCalledBack):
 		return interrupted
-	case errors.As(err, &f) && f.Interrupted:
+	}
+	if f := new(batching.Failure); errors.As(err, &f) && f.Interrupted {
 		return interrupted
 	}
 	return failed

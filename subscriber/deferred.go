@@ -22,6 +22,7 @@ func (d *delivery) Defer(l ack.Listener) bool {
 		return false
 	}
 	d.listener = l
+	d.scope.handler.userReturned(d)
 	return true
 }
 

@@ -61,6 +61,8 @@ type delivery struct {
 	scope   *scope
 	attempt ledger.Attempt
 	msg     *message.Message // with Handle; else nil
+	turn    uint64           // toHandler.turn in the leader's call of the handler; 0 in a goroutine of its own
+	leads   bool             // the leader is still the leader when its handler defers the message
 	uuid    string
 	changed int64         // change time of the record, µs since 1970; 0 for base data
 	at      time.Duration // when its turn came, since the subscription started

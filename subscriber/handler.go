@@ -14,7 +14,7 @@ import (
 // call it starts another one; the old leader returns when its handler does.
 //
 // Invariants:
-//   - turn is odd while the leader is in a call. The goroutine that makes it even, by
+//   - turn is odd while the leader is in a call, until the handler defers its message. The goroutine that makes it even, by
 //     compare-and-swap, decides which goroutine leads: the leader itself after the call, or the
 //     monitor, which starts the next leader.
 //   - ended is closed by the last leader, once.
@@ -35,7 +35,7 @@ const monitorInterval = time.Millisecond
 
 func newToHandler(t *taker) *toHandler {
 	h := &toHandler{
-		taker: t, pace: new(pace), calls: strayCount{strays: &t.dest.strays},
+		taker: t, pace: newPace(), calls: strayCount{strays: &t.dest.strays},
 		wake: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	t.scope.handler = h
@@ -87,22 +87,40 @@ func (h *toHandler) lead() {
 		}
 		h.metrics.delivered(a)
 		if !h.pace.inline() {
-			h.pace.beside()
 			h.dest.handlers.Go(func() { h.handleAside(d, msg) }) // ends with the handler
 			now = time.Now()
 			continue
 		}
-		turn := h.turn.Add(1)
+		d.turn = h.turn.Add(1)
 		leads = false // for sure
 		h.wakeMonitor()
 		h.handle(d, msg, soon)
+		if d.deferred() {
+			if leads = d.leads; !leads {
+				return
+			}
+			now = time.Now()
+			continue
+		}
 		h.dest.scanner.added()
-		if !h.turn.CompareAndSwap(turn, turn+1) {
+		if !h.turn.CompareAndSwap(d.turn, d.turn+1) {
 			return
 		}
 		leads = true
 		now = time.Now()
 		h.pace.called(now.Sub(h.started) - d.at)
+	}
+}
+
+// userReturned is called when a handler defers its message. What it does after that is quick,
+// but may wait for a lock that other channels need, too, which is no reason for another leader.
+func (h *toHandler) userReturned(d *delivery) {
+	if d.turn == 0 {
+		h.pace.returned()
+		return
+	}
+	if d.leads = h.turn.CompareAndSwap(d.turn, d.turn+1); d.leads {
+		h.pace.called(time.Since(h.started) - d.at)
 	}
 }
 

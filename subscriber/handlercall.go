@@ -14,8 +14,12 @@ import (
 // handleAside calls a handler in a goroutine of its own, which may have begun late: after
 // the process was suspended, say.
 func (h *toHandler) handleAside(d *delivery, msg *message.Message) {
-	began := time.Now()
-	if h.isOver(began) {
+	defer func() {
+		if !d.deferred() {
+			h.pace.returned()
+		}
+	}()
+	if h.isOver(time.Now()) {
 		return
 	}
 	h.handle(d, msg, h.settle)

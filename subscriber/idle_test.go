@@ -26,6 +26,7 @@ func TestL6_monitor_of_an_idle_leader_sleeps_until_handlers_are_called(t *testin
 		}
 		r := openRun(s)
 		leader := r.deliverer.(*toHandler)
+		leader.pace.aside = 0
 		ended := make(chan struct{})
 		leader.start(func() { close(ended) })
 		time.Sleep(time.Second)

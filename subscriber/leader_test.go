@@ -38,6 +38,7 @@ func leadRunTelling(t *testing.T, onAck func(Acked), keys int, h func(key string
 	r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
 	ended := make(chan struct{})
 	leader := r.deliverer.(*toHandler)
+	leader.pace.aside = 0
 	leader.start(func() { close(ended) })
 	return func() {
 		t.Helper()

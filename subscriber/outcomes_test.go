@@ -107,6 +107,7 @@ func TestOutcome_of_a_quick_handler_is_seen_while_the_leader_is_in_a_slow_one(t 
 			return nil
 		}
 		leader := newToHandler(r.taker)
+		leader.pace.aside = 0
 		ended := make(chan struct{})
 		leader.start(func() { close(ended) })
 		time.Sleep(2 * scanInterval)

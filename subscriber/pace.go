@@ -8,20 +8,21 @@ import (
 // pace decides whether the leader calls handlers itself or gives each a goroutine: a call is
 // the cheapest, but holds up the channel when the handler is slow. So the leader calls
 // handlers until it is held up, because one takes long or most are not quick. Then the next
-// handlers get goroutines, and after that the leader tries again. Handlers that always hold it
-// up do so once in mostAside messages.
+// handlers get goroutines, and after that the leader tries again, unless many of those have
+// not returned. Handlers that always hold it up do so once in mostAside messages.
 //
 // The leader's own calls decide that, not the time that handlers take in goroutines: those
 // wait for each other's locks and for a processor, and look slow when there are many of them.
 //
-// Any goroutine may call inline; the other methods belong to the goroutine that leads, and
+// Any goroutine may call returned; the other methods belong to the goroutine that leads, and
 // stuck to the one that takes the lead over from it.
 type pace struct {
-	aside atomic.Int64 // the next handlers that get goroutines
-	calls atomic.Int64 // that the leader has made since it was held up
-	wait  int64        // what aside was set to last
-	doubt int          // calls that were not quick, each worth quickPerDoubt quick ones
-	slow  int          // slow calls, each worth quickPerSlow quick ones
+	aside   int64        // the next handlers that get goroutines
+	running atomic.Int64 // handlers in goroutines that have not returned
+	calls   int64        // that the leader has made since it was held up
+	wait    int64        // what aside was set to last
+	doubt   int          // calls that were not quick, each worth quickPerDoubt quick ones
+	slow    int          // slow calls, each worth quickPerSlow quick ones
 }
 
 const (
@@ -45,17 +46,30 @@ const (
 	soonCalls   = 1 << 6
 	leastAside  = 1 << 6
 	mostAside   = 1 << 12
+	// mostRunning is how many handlers may be running in goroutines when the leader tries again.
+	mostRunning = 16
 )
 
-// inline reports whether the leader is to call the next handler itself.
-func (p *pace) inline() bool { return p.aside.Load() <= 0 }
+// newPace begins with goroutines: if handlers hang from the start, none holds up the others.
+func newPace() *pace { return &pace{aside: leastAside} }
 
-// beside notes that a handler got a goroutine.
-func (p *pace) beside() { p.aside.Add(-1) }
+// inline reports whether the leader is to call the next handler itself. Otherwise it gets a
+// goroutine, and returned must be called when it has returned.
+func (p *pace) inline() bool {
+	if p.aside <= 0 && p.running.Load() <= mostRunning {
+		return true
+	}
+	p.aside--
+	p.running.Add(1)
+	return false
+}
+
+// returned notes that a handler has returned that got a goroutine, or has deferred its message.
+func (p *pace) returned() { p.running.Add(-1) }
 
 // called notes how long a handler took that the leader called itself.
 func (p *pace) called(d time.Duration) {
-	p.calls.Add(1)
+	p.calls++
 	if d <= quickHandler {
 		p.doubt, p.slow = max(0, p.doubt-1), max(0, p.slow-1)
 		return
@@ -74,13 +88,14 @@ func (p *pace) called(d time.Duration) {
 
 // stuck is called when the leader is held up.
 func (p *pace) stuck() {
-	n := p.calls.Swap(0)
+	n := p.calls
+	p.calls = 0
 	if n < soonCalls {
 		p.wait = min(max(2*p.wait, leastAside), mostAside)
 	} else {
 		p.wait = leastAside
 	}
 	if n < steadyCalls {
-		p.aside.Store(p.wait)
+		p.aside = p.wait
 	}
 }
