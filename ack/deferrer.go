@@ -33,6 +33,6 @@ type Listener interface {
 	// DeliveryEnded is called once, when the delivery has ended and was not settled: its
 	// message was called back or fenced, or the drain timed out. The goroutine that ends
 	// the delivery calls it, before CallBack returns. It must not block, and must not
-	// call methods of Deliveries except those of their contexts.
+	// call methods of Deliveries or of their contexts.
 	DeliveryEnded()
 }

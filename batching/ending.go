@@ -160,10 +160,11 @@ func (b *Batching) hurryUp(it *item) {
 // end is called when the item's context has ended. It reports whether the item has
 // left its batch.
 func (b *Batching) end(it *item) (left bool) {
-	gone := it.gone()
+	d := it.deferred
+	// The subscriber that reports the end must not be asked about the context meanwhile.
+	gone := d != nil || it.gone()
 	b.mu.Lock()
 	ob := it.batch
-	d := it.deferred
 	if d != nil {
 		d.over.Store(true)
 		if d.wakes != nil {

