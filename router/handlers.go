@@ -45,7 +45,7 @@ type Handlers struct {
 	// Middlewares are the pipeline's own, around Process and the batches and
 	// inside those of AddMiddleware. The first one is the outermost. They see the
 	// outcome of a message's batch, so with any of them each message has a goroutine
-	// that waits for its batch, which costs more than all other steps.
+	// that waits for its batch, which costs more than all other steps together.
 	Middlewares []message.HandlerMiddleware
 
 	// ProcessMiddlewares are around Process alone: middlewares that log, trace,

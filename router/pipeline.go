@@ -90,6 +90,8 @@ func newPipeline(p parts) (*pipeline, error) {
 		}
 		if p.defers() {
 			pl.deferral = pl.policy.deferral(h)
+		} else if !p.trial {
+			p.logger.Info("Each message waits for its batch in a goroutine: a middleware needs its outcome", nil)
 		}
 		h = pl.batches.Middleware(h)
 	}

@@ -197,12 +197,14 @@ func TestPipeline(t *testing.T) {
 		err := r.Handle("numbers", router.Handlers{
 			Process:     func(*message.Message) error { trace = append(trace, "process"); return nil },
 			Middlewares: []message.HandlerMiddleware{mark("tunnel 1"), mark("tunnel 2")},
+
+			ProcessMiddlewares: []message.HandlerMiddleware{mark("process 1"), mark("process 2")},
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		try(t, r, row("a", 1))
-		if got, want := strings.Join(trace, ", "), "router 1, router 2, tunnel 1, tunnel 2, process"; got != want {
+		if got, want := strings.Join(trace, ", "), "router 1, router 2, tunnel 1, tunnel 2, process 1, process 2, process"; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	})

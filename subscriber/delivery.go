@@ -55,7 +55,7 @@ func (o *offer) recheck() {
 //   - ended is set once, under mu, and is the cause of the end.
 //   - Once inner is there it ends when the delivery does, with the same cause.
 //   - Done always returns the same channel: done, if WillWait came first, and else inner's.
-//   - listener is set once, in the call of the handler, and is told of an end that is
+//   - listener is set once, in the call of the handler, and hears of an end that is
 //     no settlement.
 type delivery struct {
 	scope   *scope
