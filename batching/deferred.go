@@ -249,7 +249,7 @@ func (b *Batching) releaseTurn(it *deferred) {
 		return
 	}
 	t.concluded = true
-	if t.next != nil && (t.next.item == nil || t.next.item.deferred == nil) {
+	if t.next != nil && !t.next.deferred {
 		return // the goroutine of a message that waits may read its prev without the lock
 	}
 	b.unlink(t)

@@ -33,6 +33,7 @@ type turn struct {
 	hash      uint64 // of the key
 	left      bool   // the item has left before its batch ran
 	revoked   bool   // an earlier message of the key failed, and the subscriber cannot call this one back
+	deferred  bool   // the item is
 	concluded bool   // of a deferred item: as known
 
 	prev, next *turn
@@ -101,7 +102,7 @@ func (ts *turns) take(it *item, h uint64) {
 	} else {
 		t = new(turn)
 	}
-	*t = turn{acked: it.msg.Acked(), nacked: it.msg.Nacked(), ended: it.ended, exact: it.exact, delivered: it.delivery != nil, item: it, hash: h}
+	*t = turn{acked: it.msg.Acked(), nacked: it.msg.Nacked(), ended: it.ended, exact: it.exact, delivered: it.delivery != nil, item: it, hash: h, deferred: it.deferred != nil}
 	it.turn = t
 	if last := ts.latest[h]; last != nil && !last.over() {
 		if last.row == nil {
