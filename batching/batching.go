@@ -243,7 +243,7 @@ func (b *Batching) wait(it *item, at spot, hurry <-chan struct{}) error {
 // come.
 func (b *Batching) conclude(it *item) error {
 	err := it.outcome()
-	if it.turn == nil || errors.Is(err, errCalledBack) {
+	if it.turn == nil || it.turn.prev == nil || errors.Is(err, errCalledBack) {
 		return err
 	}
 	// Also after a failure: the previous message must be redelivered first.

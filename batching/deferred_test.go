@@ -320,3 +320,25 @@ func TestJoin_waits_like_Middleware_if_the_delivery_cannot_be_deferred(t *testin
 		equal(t, "close", j.b.Close(), nil)
 	})
 }
+
+func TestJoin_a_key_that_always_has_messages_keeps_none_that_are_settled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := newJoins(t, Batcher{Size: 2, Handler: succeeds})
+		for range 10 {
+			j.join("a", "k")
+			j.join("b", "k")
+			if j.b.latest[j.b.hash("k")] == nil {
+				t.Fatal("the key has no messages")
+			}
+			j.join("c", "k") // before the others are settled
+			synctest.Wait()
+			last := j.b.latest[j.b.hash("k")]
+			if last.prev != nil || last.next != nil || last.row != nil && last.row.head != last {
+				t.Fatalf("the turn of the only message is linked to others: %+v", last)
+			}
+			j.join("d", "k")
+			synctest.Wait()
+		}
+		equal(t, "close", j.b.Close(), nil)
+	})
+}

@@ -21,8 +21,8 @@ import (
 // can be freed before the next one of its key arrives.
 //
 // Batching.mu guards the fields, with two exceptions: the channels do not change,
-// and the message's own goroutine may read prev once its batch is done, because then
-// only this goroutine writes it.
+// and the goroutine of a message that waits may read prev once its batch is done, because
+// then only this goroutine writes it.
 type turn struct {
 	acked, nacked <-chan struct{} // the message's
 	ended         <-chan struct{} // closed when the subscriber no longer waits for the outcome
@@ -134,6 +134,7 @@ func (ts *turns) unlink(t *turn) {
 	if t.row != nil && t.row.head == t {
 		t.row.head = t.next
 	}
+	t.prev, t.next = nil, nil // or a key that always has messages would keep all of its items
 }
 
 // sweep drops turns that are over. It also drops turns of messages that have ended
@@ -202,12 +203,8 @@ const settleGrace = time.Second
 
 // awaitTurn waits until the previous message of the item's key is settled. It
 // returns an error if the item's own outcome does not count, because an earlier
-// message of its key failed. It returns at once if the item is the only one of its
-// key.
+// message of its key failed.
 func (b *Batching) awaitTurn(it *item) error {
-	if it.turn == nil || it.turn.prev == nil {
-		return nil
-	}
 	ended := it.ended
 	for {
 		p, revoked := b.before(it.turn)

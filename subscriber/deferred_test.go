@@ -128,6 +128,44 @@ func TestDefer_a_message_has_the_outcome_of_Settle_and_not_that_of_its_handler(t
 	}
 }
 
+func TestDefer_after_the_leader_was_relieved_does_not_make_it_the_leader_again(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		seen := 0 // not guarded: the race detector would tell of two leaders
+		s := sessionOf(subscriptionOf(new(fakeService), Config{Unmarshaler: None{}}, func(msg *message.Message) error {
+			delivery, _ := ack.FromContext(msg.Context())
+			if r, _ := ots.RecordFromMessage(msg); r.PrimaryKey[0].Value.String() == "7" {
+				time.Sleep(10 * monitorInterval)
+			} else {
+				seen++
+			}
+			d := delivery.(ack.Deferrer)
+			if !d.Defer(&heldMessage{ended: make(chan struct{})}) {
+				t.Error("cannot be deferred")
+			}
+			d.Settle(nil)
+			return nil
+		}))
+		r := openRun(s)
+		wire := make([]*protocol.Record, 100)
+		for i := range wire {
+			wire[i] = someRecord(int64(i))
+		}
+		p := mustDecode(t, wirePage("t", nil, wire...))
+		r.tracker.Add(ledger.Page{Token: "t", Keys: p.keys, Bytes: 1, Value: p})
+		leader := r.deliverer.(*toHandler)
+		leader.pace.aside = 0
+		ended := make(chan struct{})
+		leader.start(func() { close(ended) })
+		time.Sleep(time.Second)
+		r.fence(errSessionOver)
+		<-ended // a second leader would end it a second time
+		r.taker.dest.handlers.Wait()
+		if seen != 99 {
+			t.Errorf("%d messages were handled beside the slow one", seen)
+		}
+	})
+}
+
 func TestDefer_refuses_messages_that_nothing_can_settle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := deferRecords(t, Config{}, nil, 1)
