@@ -323,22 +323,29 @@ func TestJoin_waits_like_Middleware_if_the_delivery_cannot_be_deferred(t *testin
 
 func TestJoin_a_key_that_always_has_messages_keeps_none_that_are_settled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := newJoins(t, Batcher{Size: 2, Handler: succeeds})
-		for range 10 {
-			j.join("a", "k")
-			j.join("b", "k")
-			if j.b.latest[j.b.hash("k")] == nil {
-				t.Fatal("the key has no messages")
-			}
-			j.join("c", "k") // before the others are settled
+		j := newJoins(t, Batcher{Size: 2, Handler: func(context.Context, *Batch) error { time.Sleep(time.Second); return nil }})
+		latest := func() *turn {
 			synctest.Wait()
-			last := j.b.latest[j.b.hash("k")]
-			if last.prev != nil || last.next != nil || last.row != nil && last.row.head != last {
+			j.b.mu.Lock()
+			defer j.b.mu.Unlock()
+			return j.b.latest[j.b.hash("k")]
+		}
+		j.join("a", "k")
+		for range 10 {
+			j.join("b", "k")
+			before := latest()
+			j.join("c", "k") // while the batch of the two before runs
+			last := latest()
+			if last.prev != before {
+				t.Fatal("the key has no messages before the last one")
+			}
+			time.Sleep(time.Second)
+			last = latest()
+			if last.prev != nil || last.next != nil || last.row.head != last || before.prev != nil || before.next != nil {
 				t.Fatalf("the turn of the only message is linked to others: %+v", last)
 			}
-			j.join("d", "k")
-			synctest.Wait()
 		}
+		j.join("d", "k")
 		equal(t, "close", j.b.Close(), nil)
 	})
 }
