@@ -323,7 +323,7 @@ func TestJoin_waits_like_Middleware_if_the_delivery_cannot_be_deferred(t *testin
 
 func TestJoin_a_key_that_always_has_messages_keeps_none_that_are_settled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		j := newJoins(t, Batcher{Size: 2, Handler: func(context.Context, *Batch) error { time.Sleep(time.Second); return nil }})
+		j := newJoins(t, Batcher{Size: 2, Timeout: time.Hour, Handler: func(context.Context, *Batch) error { time.Sleep(time.Second); return nil }})
 		latest := func() *turn {
 			synctest.Wait()
 			j.b.mu.Lock()
