@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,9 +18,9 @@ import (
 // maxAdminBody bounds a request of the admin API.
 const maxAdminBody = 1 << 20
 
-// AdminHandler returns an HTTP handler for tests in any language: they inject
-// faults, split and merge partitions, expire clients and skew the clock as Go
-// tests do with methods. docs/emulator.md lists its requests. Requests from web
+// AdminHandler returns an HTTP handler for tests in any language: they write rows,
+// inject faults, split and merge partitions, expire clients and skew the clock as
+// Go tests do with methods. docs/emulator.md lists its requests. Requests from web
 // pages of other origins and for unknown host names are refused. Without
 // Options.AdminToken, so are requests that do not come through loopback.
 func (e *Emulator) AdminHandler() http.Handler {
@@ -36,6 +37,9 @@ func (e *Emulator) AdminHandler() http.Handler {
 	handle("DELETE /faults", func(*http.Request) (any, error) { e.ClearFaults(); return nil, nil })
 	handle("POST /tables/{table}/split", e.adminSplit)
 	handle("POST /tables/{table}/merge", func(r *http.Request) (any, error) { return nil, e.Merge(r.PathValue("table")) })
+	handle("POST /tables/{table}/put", adminRow(e.Put))
+	handle("POST /tables/{table}/update", adminRow(e.Update))
+	handle("POST /tables/{table}/delete", adminRow(e.Delete))
 	handle("POST /tunnels/{table}/{tunnel}/rebalance", func(r *http.Request) (any, error) {
 		return nil, e.Rebalance(r.PathValue("table"), r.PathValue("tunnel"))
 	})
@@ -173,6 +177,55 @@ func (e *Emulator) adminSplit(r *http.Request) (any, error) {
 		}
 	}
 	return nil, e.SplitAt(r.PathValue("table"), keys...)
+}
+
+// adminRow writes the row of the body, a JSON object of columns, with one of Put, Update
+// and Delete.
+func adminRow(write func(table string, rows ...Row) error) func(r *http.Request) (any, error) {
+	return func(r *http.Request) (any, error) {
+		var columns map[string]json.RawMessage
+		if err := decodeAdmin(r, &columns); err != nil {
+			return nil, err
+		}
+		row := make(Row, len(columns))
+		for name, raw := range columns {
+			v, err := jsonColumn(raw)
+			if err != nil {
+				return nil, fmt.Errorf("column %.64q is %.32s; it %w", name, raw, err)
+			}
+			row[name] = v
+		}
+		return nil, write(r.PathValue("table"), row)
+	}
+}
+
+// jsonColumn returns a column's value: a number without a decimal point or an exponent is
+// an integer, as in seed files.
+func jsonColumn(raw json.RawMessage) (any, error) {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	var v any
+	if err := decoder.Decode(&v); err != nil {
+		return nil, fmt.Errorf("must be JSON: %w", err)
+	}
+	switch v := v.(type) {
+	case string, bool:
+		return v, nil
+	case json.Number:
+		if strings.ContainsAny(v.String(), ".eE") {
+			f, err := v.Float64()
+			if err != nil {
+				return nil, errors.New("is too large for a double")
+			}
+			return f, nil
+		}
+		n, err := v.Int64()
+		if err != nil {
+			return nil, errors.New("is too large for an integer of the service, which has 64 bits")
+		}
+		return n, nil
+	}
+	return nil, errors.New("must be a number, a string, true or false")
 }
 
 func (e *Emulator) adminClock(r *http.Request) (any, error) {

@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
@@ -117,6 +118,23 @@ func TestClose(t *testing.T) {
 	})
 }
 
+// columnsOf reads a row's columns with the official SDK.
+func columnsOf(e *emulator.Emulator, table string, id int64) (map[string]any, error) {
+	key := new(tablestore.PrimaryKey)
+	key.AddPrimaryKeyColumn("id", id)
+	row, err := tablestore.NewClient(e.Endpoint(), "any", "any", "any").GetRow(&tablestore.GetRowRequest{
+		SingleRowQueryCriteria: &tablestore.SingleRowQueryCriteria{TableName: table, PrimaryKey: key, MaxVersion: 1},
+	})
+	if err != nil {
+		return nil, err
+	}
+	columns := make(map[string]any)
+	for _, c := range row.Columns {
+		columns[c.ColumnName] = c.Value
+	}
+	return columns, nil
+}
+
 func TestAdmin(t *testing.T) {
 	e := start(t, emulator.Options{})
 	r := newRaw(t, e)
@@ -149,6 +167,42 @@ func TestAdmin(t *testing.T) {
 		}
 		return answer
 	}
+	t.Run("writes rows", func(t *testing.T) {
+		if err := e.CreateTable("rows", emulator.Key("id", emulator.Integer)); err != nil {
+			t.Fatal(err)
+		}
+		ok("POST", "/tables/rows/put", `{"id": 9007199254740993, "amount": 7.5, "paid": true, "note": "7"}`)
+		ok("POST", "/tables/rows/update", `{"id": 9007199254740993, "count": 2}`)
+		ok("POST", "/tables/rows/put", `{"id": 2}`)
+		ok("POST", "/tables/rows/delete", `{"id": 2}`)
+		got, err := columnsOf(e, "rows", 9007199254740993)
+		want := map[string]any{"amount": 7.5, "paid": true, "note": "7", "count": int64(2)}
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("the row is %v, %v; want %v", got, err, want)
+		}
+		if got, err := columnsOf(e, "rows", 2); err != nil || len(got) > 0 {
+			t.Errorf("the deleted row is %v, %v", got, err)
+		}
+	})
+	t.Run("says why a row is refused", func(t *testing.T) {
+		for body, want := range map[string]string{
+			`{"amount": 1}`:                `no value for the key column \"id\"`,
+			`{"id": 1, "note": null}`:      `column \"note\" is null; it must be a number`,
+			`{"id": 1, "tags": ["a"]}`:     `column \"tags\"`,
+			`{"id": 92233720368547758070}`: "64 bits",
+			`{"id": 1} {"id": 2}`:          "something follows",
+			`[]`:                           "must be a JSON object",
+			`{"id": "a"}`:                  "row {id: a}",
+			`{"id": 1, "amount": 1e999}`:   "too large for a double",
+		} {
+			if status, answer := call("POST", "/tables/rows/put", body); status/100 != 4 || !strings.Contains(answer, want) {
+				t.Errorf("%s: %d %s, without %s", body, status, answer, want)
+			}
+		}
+		if status, answer := call("POST", "/tables/absent/put", `{"id": 1}`); status/100 != 4 || !strings.Contains(answer, "absent") {
+			t.Errorf("an absent table: %d %s", status, answer)
+		}
+	})
 	t.Run("injects, lists and clears faults", func(t *testing.T) {
 		ok("POST", "/faults", `{"operation":"UpdateRow","code":"OTSServerBusy","times":2,"delay":"1ms","break":""}`)
 		if err := r.putInt("t", 1); err == nil {
