@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/router"
@@ -22,8 +23,10 @@ import (
 )
 
 const (
-	english = "../README.md"
-	chinese = "../README.zh-CN.md"
+	english  = "../README.md"
+	chinese  = "../README.zh-CN.md"
+	index    = "README.md" // of this folder
+	settings = "settings.md"
 )
 
 // public are the packages that programs import.
@@ -117,25 +120,71 @@ func TestLinks_lead_to_files_and_headings_that_exist(t *testing.T) {
 	}
 }
 
-func TestReadme_leads_to_every_document(t *testing.T) {
-	targets := links(read(t, english))
+func TestIndex_leads_to_every_document(t *testing.T) {
+	targets := links(read(t, index))
 	for _, path := range documents(t) {
-		from, err := filepath.Rel("..", filepath.Join("../docs", path))
-		if err != nil {
-			t.Fatal(err)
+		if path != index && path != chinese && !slices.Contains(targets, path) {
+			t.Errorf("docs/README.md has no link to %s", path)
 		}
-		if path != english && !slices.Contains(targets, from) {
-			t.Errorf("README.md has no link to %s", from)
+	}
+	if !slices.Contains(links(read(t, english)), "docs/README.md") {
+		t.Error("README.md has no link to docs/README.md")
+	}
+}
+
+// A page says in its first paragraph for whom it is. The index is for everyone, and
+// performance.md says it with what it measures.
+func TestPages_say_for_whom_they_are(t *testing.T) {
+	addressed := regexp.MustCompile(`(?i)^(<!--.*-->\s*)?# .*\n\n(For |[^\n]*\bfor (those|users|newcomers|readers|maintainers|people|a (program|maintainer|consumer))\b)`)
+	pages, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range pages {
+		if path != index && path != "performance.md" && !addressed.MatchString(read(t, path)) {
+			t.Errorf("docs/%s does not begin with for whom it is", path)
 		}
 	}
 }
+
+// words counts what a person reads outside of code: link targets and tags are not.
+func words(doc string) (n int) {
+	_, prose := blocks(doc)
+	prose = regexp.MustCompile(`\]\([^)]*\)|<[^>]*>`).ReplaceAllString(prose, " ")
+	for _, w := range strings.Fields(prose) {
+		if strings.ContainsFunc(w, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }) {
+			n++
+		}
+	}
+	return n
+}
+
+func TestReadme_is_short(t *testing.T) {
+	if n := words(read(t, english)); n > 1200 {
+		t.Errorf("README.md has %d words outside of code; it may have 1200", n)
+	}
+}
+
+// comment matches a comment in Go, YAML or shell at the end of a line.
+var comment = regexp.MustCompile(`(?m)\s+(//|#) .*$`)
 
 func TestReadmes_are_the_same_in_both_languages(t *testing.T) {
 	en, zh := read(t, english), read(t, chinese)
 	codeEN, proseEN := blocks(en)
 	codeZH, proseZH := blocks(zh)
-	if !slices.Equal(codeEN, codeZH) {
-		t.Errorf("the code differs")
+	if len(codeEN) != len(codeZH) {
+		t.Fatalf("one has %d pieces of code, the other %d", len(codeEN), len(codeZH))
+	}
+	for i, en := range codeEN {
+		zh := codeZH[i]
+		if comment.ReplaceAllString(en.code, "") != comment.ReplaceAllString(zh.code, "") {
+			t.Errorf("the code differs:\n%s\n%s", en.code, zh.code)
+		}
+		for _, said := range comment.FindAllString(zh.code, -1) {
+			if !strings.ContainsFunc(said, func(r rune) bool { return unicode.Is(unicode.Han, r) }) {
+				t.Errorf("%s: a comment is not in Chinese: %s", chinese, said)
+			}
+		}
 	}
 	levels := func(prose string) (levels []string) {
 		for _, h := range heading.FindAllStringSubmatch(prose, -1) {
@@ -162,9 +211,6 @@ func TestReadmes_are_the_same_in_both_languages(t *testing.T) {
 	if q, z := quoted(proseEN), quoted(proseZH); !slices.Equal(q, z) {
 		t.Errorf("the names differ:\n%q\n%q", q, z)
 	}
-	if strings.Contains(en, "<!-- performance table -->") != strings.Contains(zh, "<!-- performance table -->") {
-		t.Error("one has a table of performance, the other has not")
-	}
 }
 
 // compact is code without indentation and blank lines.
@@ -190,9 +236,10 @@ func TestReadme_code_is_that_of_tests_that_compile(t *testing.T) {
 	code, _ := blocks(read(t, english))
 	backfill, _ := blocks(read(t, "backfill.md"))
 	gaps, _ := blocks(read(t, "gaps.md"))
+	handle, _ := blocks(read(t, settings))
 	checked := 0
-	for _, b := range slices.Concat(code, backfill, gaps) {
-		if b.language != "go" || strings.HasPrefix(b.code, "func main()") { // TestReadme_program runs that one
+	for _, b := range slices.Concat(code, handle, backfill, gaps) {
+		if b.language != "go" || strings.HasPrefix(b.code, "package main") { // TestReadme_program runs that one
 			continue
 		}
 		checked++
@@ -200,8 +247,38 @@ func TestReadme_code_is_that_of_tests_that_compile(t *testing.T) {
 			t.Errorf("no test has this:\n%s", b.code)
 		}
 	}
-	if checked < 7 {
+	if checked < 6 {
 		t.Errorf("only %d pieces of code were checked", checked)
+	}
+}
+
+// What testing.md shows as a whole file is a test here, in a package of another name.
+func TestTesting_shows_a_whole_file_that_runs(t *testing.T) {
+	_, file, _ := strings.Cut(read(t, "../emulator/consumer_test.go"), "\npackage emulator_test\n")
+	code, _ := blocks(read(t, "testing.md"))
+	if !slices.Contains(code, block{"go", "package warehouse_test\n" + file}) {
+		t.Error("testing.md does not have emulator/consumer_test.go")
+	}
+}
+
+// The keys that settings.md names for YAML are those of the configuration file.
+func TestSettings_name_YAML_keys_that_exist(t *testing.T) {
+	config, checked := read(t, "config.md"), 0
+	_, prose := blocks(read(t, settings))
+	for line := range strings.Lines(prose) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 6 || !strings.Contains(cells[3], "`") {
+			continue
+		}
+		for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cells[3], -1) {
+			checked++
+			if !strings.Contains(config, "\n| `"+m[1]+"` ") {
+				t.Errorf("settings.md: config.md has no key %s", m[1])
+			}
+		}
+	}
+	if checked < 15 {
+		t.Errorf("only %d keys were checked", checked)
 	}
 }
 
@@ -222,7 +299,7 @@ func TestReadme_configuration_is_taken(t *testing.T) {
 	}
 }
 
-func TestReadme_payload_is_what_JSON_makes(t *testing.T) {
+func TestSettings_payload_is_what_JSON_makes(t *testing.T) {
 	msg, err := subscriber.JSON{}.Unmarshal(&ots.Record{
 		Type: ots.Put, Sequence: ots.Sequence{Epoch: 1, Timestamp: 1700000000123456},
 		PrimaryKey: []ots.Column{{Name: "id", Value: ots.IntegerValue(1)}},
@@ -231,12 +308,12 @@ func TestReadme_payload_is_what_JSON_makes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code, _ := blocks(read(t, english)); !slices.Contains(code, block{"json", string(msg.Payload) + "\n"}) {
+	if code, _ := blocks(read(t, settings)); !slices.Contains(code, block{"json", string(msg.Payload) + "\n"}) {
 		t.Errorf("it does not show %s", msg.Payload)
 	}
 }
 
-func TestReadme_configuration_table_has_each_field_with_its_default(t *testing.T) {
+func TestSettings_have_each_field_with_its_default(t *testing.T) {
 	defaults := map[string]any{
 		"WorkerSize":          subscriber.DefaultWorkerSize,
 		"HeartbeatInterval":   subscriber.DefaultHeartbeatInterval,
@@ -252,7 +329,7 @@ func TestReadme_configuration_table_has_each_field_with_its_default(t *testing.T
 		"TunnelViewInterval":  subscriber.DefaultTunnelViewInterval,
 	}
 	name := regexp.MustCompile("`([A-Za-z]+)`")
-	for _, path := range []string{english, chinese} {
+	for _, path := range []string{settings} {
 		table := make(map[string]string)
 		for line := range strings.Lines(read(t, path)) {
 			if cells := strings.Split(line, "|"); len(cells) == 5 {
@@ -378,7 +455,7 @@ func TestStart_is_told_in_one_sentence_in_all_places(t *testing.T) {
 	const says = "At the start, what cannot succeed fails at once (credentials that are refused, no such table or tunnel, " +
 		"a tunnel that has expired or is of another type), and while the service is busy, throttles, cannot be reached or " +
 		"does not answer in time, Subscribe tries again with backoff, which it logs once, until it succeeds, its context ends or Close is called."
-	for _, path := range []string{english, "../subscriber/doc.go", "../subscriber/subscriber.go"} {
+	for _, path := range []string{settings, "../subscriber/doc.go", "../subscriber/subscriber.go"} {
 		text := strings.Join(strings.Fields(strings.ReplaceAll(read(t, path), "\n//", " ")), " ")
 		if !strings.Contains(text, says) {
 			t.Errorf("%s does not say it", path)

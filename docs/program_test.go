@@ -27,26 +27,6 @@ import (
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
-// imports are what goimports makes of the README's program.
-const imports = `package main
-
-import (
-	"context"
-	"fmt"
-	"log"
-	"os"
-	"os/signal"
-	"syscall"
-	"time"
-
-	"github.com/ThreeDotsLabs/watermill"
-	"github.com/ThreeDotsLabs/watermill/message"
-
-	"github.com/watermill-ots/watermill-ots/subscriber"
-)
-
-`
-
 // build returns the README's program, built once for all tests.
 func build(t *testing.T) (program string) {
 	t.Helper()
@@ -84,11 +64,11 @@ func compile(dir string, replace ...string) (program string, err error) {
 		return "", err
 	}
 	code, _ := blocks(string(readme))
-	at := slices.IndexFunc(code, func(b block) bool { return strings.HasPrefix(b.code, "func main()") })
+	at := slices.IndexFunc(code, func(b block) bool { return strings.HasPrefix(b.code, "package main") })
 	if at < 0 {
 		return "", errors.New("the README has no program")
 	}
-	source := imports + code[at].code
+	source := code[at].code
 	for i := 0; i < len(replace); i += 2 {
 		if !strings.Contains(source, replace[i]) {
 			return "", fmt.Errorf("the program does not have %q", replace[i])
@@ -232,6 +212,15 @@ func putOrder(t *testing.T, client *tablestore.TableStoreClient, id, amount int6
 	put.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
 	if _, err := client.PutRow(&tablestore.PutRowRequest{PutRowChange: put}); err != nil {
 		t.Error(err)
+	}
+}
+
+// The example has a comment above the package, and the README's program has not.
+func TestReadme_program_is_the_example(t *testing.T) {
+	_, example, _ := strings.Cut(read(t, "../examples/consumer/main.go"), "\npackage main\n")
+	code, _ := blocks(read(t, english))
+	if !slices.Contains(code, block{"go", "package main\n" + example}) {
+		t.Error("README.md does not have examples/consumer/main.go")
 	}
 }
 

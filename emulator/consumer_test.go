@@ -1,4 +1,4 @@
-// The test of a consumer that the README shows.
+// The test of a consumer that docs/testing.md shows.
 
 package emulator_test
 

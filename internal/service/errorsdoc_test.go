@@ -46,7 +46,7 @@ func errorsDoc() string {
 	var text strings.Builder
 	text.WriteString(`# Error answers of the service
 
-What the service answers, what this library does then, and what you should do. The table is generated from the one that the code uses
+For those who have an error of the service before them: what it means, what this library does then, and what you should do. The table is generated from the one that the code uses
 (` + "`internal/service/answers.go`" + `; ` + "`go test ./internal/service -run Docs -update`" + `). In Go, ` + "`errors.As(err, &se)`" + ` with a ` + "`*ots.ServiceError`" + `
 gives code, message, status and request id. Codes that are not listed count as transient in the tunnel API, and in the table API with a status of 500 or more.
 
