@@ -34,13 +34,15 @@ import (
 	"syscall"
 
 	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/watermill-ots/watermill-ots/examples/cli"
 )
 
 func main() {
 	kills := flag.Int("kills", 6, "how often the consumer is killed")
 	seed := flag.Uint64("seed", 0, "seed of the random moments; 0: a different one each time")
 	verbose := flag.Bool("v", false, "log what the library does")
-	flag.Parse()
+	cli.ParseFlags()
 	var logger watermill.LoggerAdapter = watermill.NopLogger{}
 	if *verbose {
 		logger = watermill.NewSlogLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))

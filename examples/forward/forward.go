@@ -30,6 +30,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/watermill-ots/watermill-ots/examples/cli"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -42,7 +43,7 @@ func Main(name string, open func(ctx context.Context, b *Broker) error) {
 	orders := flag.Int("orders", 100, "how many orders are written")
 	changes := flag.Int("changes", 10, "how many changes each order has")
 	verbose := flag.Bool("v", false, "log what the library and the publisher do")
-	flag.Parse()
+	cli.ParseFlags()
 	if *orders < 2 || *changes < 1 {
 		fmt.Fprintf(os.Stderr, "%s: -orders must be 2 or more, -changes 1 or more\n", name)
 		os.Exit(2)

@@ -20,8 +20,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -31,6 +33,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/examples/cli"
 )
 
 // The stream, which is also Watermill's topic, and its durable consumer.
@@ -42,7 +45,7 @@ const (
 func main() {
 	orders := flag.Int("orders", 1000, "how many orders are published")
 	size := flag.Int("size", 20, "messages in a full batch")
-	flag.Parse()
+	cli.ParseFlags()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	if err := run(ctx, *orders, *size); err != nil {
@@ -89,19 +92,51 @@ func run(ctx context.Context, orders, size int) (err error) {
 	stopped := make(chan error, 1)
 	go func() { stopped <- router.Run(context.Background()) }() // ends with router.Close, below
 
+	fmt.Printf(`NATS JetStream  %s (server inside this process), stream %s
+Publishing      %d orders; batches of up to %d, or after 200ms
+
+trigger says why a batch was handled: it was full (size), its time was up (timeout), or
+waiting was pointless, because all that may be in flight waits already (drain).
+
+`, b.server.ClientURL(), stream, orders, size)
 	if err = b.publish(orders); err == nil {
-		sizes, triggers := 0, map[batching.Trigger]int{}
-		for sizes < orders && ctx.Err() == nil {
-			select {
-			case batch := <-handled:
-				sizes += len(batch.Messages)
-				triggers[batch.Trigger]++
-			case <-ctx.Done(): // the rest is redelivered to a later consumer
-			}
-		}
-		fmt.Printf("%d orders were handled in batches; number of batches by trigger: %v\n", sizes, triggers)
+		err = report(ctx, handled, orders)
 	}
 	return errors.Join(err, router.Close(), <-stopped, batches.Close())
+}
+
+// report waits until all orders are handled or ctx ends, and prints a table and a verdict.
+func report(ctx context.Context, handled <-chan *batching.Batch, orders int) error {
+	began, progress := time.Now(), time.NewTicker(2*time.Second)
+	defer progress.Stop()
+	deliveries, batches := 0, 0
+	seen, triggers := map[string]bool{}, map[batching.Trigger]int{}
+	for len(seen) < orders && ctx.Err() == nil {
+		select {
+		case batch := <-handled:
+			batches++
+			deliveries += len(batch.Messages)
+			triggers[batch.Trigger]++
+			for _, msg := range batch.Messages {
+				seen[msg.UUID] = true
+			}
+		case <-progress.C:
+			fmt.Printf("%4.0fs  %d of %d orders handled\n", time.Since(began).Seconds(), len(seen), orders)
+		case <-time.After(30 * time.Second):
+			return fmt.Errorf("verdict: only %d of %d orders were handled; nothing for 30s", len(seen), orders)
+		case <-ctx.Done(): // the rest is redelivered to a later consumer
+		}
+	}
+	fmt.Printf("  orders handled   %d of %d\n  handled twice    %d\n  batches          %d\n", len(seen), orders, deliveries-len(seen), batches)
+	for _, trigger := range slices.Sorted(maps.Keys(triggers)) {
+		fmt.Printf("    by %-10s  %d\n", trigger, triggers[trigger])
+	}
+	if len(seen) < orders {
+		fmt.Printf("\nInterrupted: the server would redeliver the other %d.\n", orders-len(seen))
+		return nil
+	}
+	fmt.Print("\nVerdict: every order was handled.\n\nNext: how large batches get behind other subscribers: docs/batching.md\n")
+	return nil
 }
 
 // broker is a NATS server with the stream and its consumer, inside this process.

@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/watermill-ots/watermill-ots/batching"
 )
 
-// console prints what happens, one line per batch, and a table at the end.
+// console prints what happens, one line per batch, and a table with a verdict at the end.
 type console struct {
 	mu      sync.Mutex
 	w       io.Writer
@@ -25,12 +26,53 @@ func (c *console) printf(format string, args ...any) {
 	fmt.Fprintf(c.w, format, args...)
 }
 
-func (c *console) banner(s *source) {
+// event prints a line with its time.
+func (c *console) event(format string, args ...any) {
+	c.printf("%s  %s\n", time.Now().Format("15:04:05.000"), fmt.Sprintf(format, args...))
+}
+
+// count returns a number with its noun.
+func count(n int, noun string) string {
+	switch {
+	case n == 1:
+		return "1 " + noun
+	case strings.HasSuffix(noun, "ch"):
+		return fmt.Sprintf("%d %ses", n, noun)
+	case strings.HasSuffix(noun, "ry"):
+		return fmt.Sprintf("%d %sies", n, strings.TrimSuffix(noun, "y"))
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// banner says what is about to happen, and what of it is made up.
+func (c *console) banner(s *source, l *ledger, duration time.Duration) {
+	if s.embedded() {
+		c.printf(`A shop writes orders and payments to a table for %s. Each change comes back through
+a tunnel of the table, as a message; a Watermill Router handles it, in batches: all
+go to a ledger, and those of large orders also to another publisher.
+
+Made up are the shop; Tablestore, which is an emulator inside this process; the payment
+service, which fails about one message in 200 the first time; and a split of the table's
+partition. The consumer is what you would write.
+
+`, duration)
+	}
 	where := s.endpoint
 	if s.embedded() {
 		where += " (emulator inside this process)"
 	}
-	c.printf("Tablestore  %s\nTunnel      %s\n\n%-12s  %-7s %8s  %-8s %9s  %s\n", where, s.topic(), "time", "batcher", "messages", "trigger", "took", "outcome")
+	c.printf("Tablestore  %s\nTunnel      %s\n", where, s.topic())
+	if handled, deliveries, _, _ := l.totals(); deliveries > 0 {
+		c.printf("Resuming    the ledger has %s of earlier runs; the tunnel continues behind their last checkpoint\n", count(handled, "change"))
+		c.printf("            after a kill -9 the service waits %s for the dead process before it gives its channels away\n", heartbeatTimeout)
+	}
+	c.printf(`
+trigger says why a batch was handled: it was full (size), its time was up (timeout), a
+later change of one of its orders waits for it (order), or waiting was pointless: its
+channel ends, or all that may be in flight waits already (drain).
+
+%-12s  %-7s %8s  %-8s %9s  %s
+`, "time", "batcher", "messages", "trigger", "took", "outcome")
 }
 
 // batch wraps a batch handler: it prints a line for each batch.
@@ -48,8 +90,10 @@ func (c *console) batch(h func(context.Context, *batching.Batch) error) func(con
 		switch {
 		case err != nil:
 			outcome = "failed, will be redelivered: " + err.Error()
-		case failed > 0:
-			outcome = fmt.Sprintf("%d failed; only those are redelivered", failed)
+		case failed == 1:
+			outcome = "1 failed (made up); only that one is redelivered"
+		case failed > 1:
+			outcome = fmt.Sprintf("%d failed (made up); only those are redelivered", failed)
 		}
 		c.mu.Lock()
 		c.batches++
@@ -60,7 +104,26 @@ func (c *console) batch(h func(context.Context, *batching.Batch) error) func(con
 }
 
 func (c *console) split() {
-	c.printf("%s  a partition of the table is split: its channel ends, two others continue\n", time.Now().Format("15:04:05.000"))
+	c.event("a partition of the table is split (made up): its channel ends, two others continue")
+}
+
+// progress prints how far writing and handling are, every two seconds until ctx ends.
+func (c *console) progress(ctx context.Context, began time.Time, duration time.Duration, l *ledger) {
+	tick := time.NewTicker(2 * time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			handled, _, _, _ := l.totals()
+			if left := duration - time.Since(began); left > 0 {
+				c.event("-- %s handled; the shop writes for %s more", count(handled, "change"), left.Round(time.Second))
+			} else {
+				c.event("-- %s handled; the shop is closed, the rest follows", count(handled, "change"))
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 func (c *console) closing(interrupted bool) {
@@ -71,9 +134,9 @@ func (c *console) closing(interrupted bool) {
 	c.printf("\nAll written, all handled: committing, disconnecting.\n")
 }
 
-// table prints the closing table. Its figures come from the table, the tunnel
-// and the ledger, not from the library's counters.
-func (c *console) table(s *source, l *ledger, alerted int) error {
+// table prints the closing table and the verdict. Its figures come from the table, the
+// tunnel and the ledger, not from the library's counters. The error is a broken promise.
+func (c *console) table(s *source, l *ledger, alerted int, interrupted bool) error {
 	handled, deliveries, before, failed := l.totals()
 	pos, err := s.position()
 	if err != nil {
@@ -82,31 +145,54 @@ func (c *console) table(s *source, l *ledger, alerted int) error {
 	row := func(name string, format string, args ...any) {
 		c.printf("  %-22s %s\n", name, fmt.Sprintf(format, args...))
 	}
+	written := handled
 	c.printf("\n")
 	if s.embedded() {
-		written, err := s.countChanges()
-		if err != nil {
+		if written, err = s.countChanges(); err != nil {
 			return err
 		}
-		row("records written", "%d", written)
-		defer func() {
-			if handled < written {
-				c.printf("\n%d records are not handled yet: start again to continue.\n", written-handled)
-			}
-		}()
+		row("changes written", "%d", written)
 	}
-	row("records handled", "%d", handled)
+	row("changes handled", "%d", handled)
 	if before > 0 {
-		row("  by earlier runs", "%d deliveries", before)
+		row("  by earlier runs", "%s", count(before, "delivery"))
 	}
-	row("redelivered", "%d after a failure, %d handled twice", failed, deliveries-handled)
+	row("redelivered", "%d after a failure", failed)
+	row("handled twice", "%d", deliveries-handled)
 	row("forwarded", "%d to the gochannel topic large-orders", alerted)
 	row("batches", "%d", c.batches)
 	if pos.committed.IsZero() {
-		row("committed position", "none, %d channels", pos.channels)
-		return nil
+		row("committed position", "none, %s", count(pos.channels, "channel"))
+	} else {
+		row("committed position", "%s, %s", pos.committed.Format("15:04:05.000000"), count(pos.channels, "channel"))
+		row("lag", "%s", s.lag(pos))
 	}
-	row("committed position", "%s, %d channels", pos.committed.Format("15:04:05.000000"), pos.channels)
-	row("lag", "%s", s.lag(pos))
+	c.printf("\n")
+	return c.verdict(s, written, handled, deliveries-handled, l.disorder(), interrupted)
+}
+
+// verdict says whether what was promised was kept.
+func (c *console) verdict(s *source, written, handled, twice, disorder int, interrupted bool) error {
+	switch {
+	case disorder > 0:
+		return fmt.Errorf("verdict: %s handled before an earlier one of the same order", count(disorder, "change"))
+	case handled < written && !interrupted:
+		return fmt.Errorf("verdict: %d of %s are not handled", written-handled, count(written, "change"))
+	case handled < written:
+		c.printf("Verdict: so far so good. %s not handled yet: they are in the tunnel, which continues there.\n", count(written-handled, "change"))
+	case s.embedded():
+		c.printf("Verdict: kept. Every change was handled, and those of an order in their order.\n")
+	default:
+		c.printf("Verdict: changes of a row were handled in their order; the tunnel continues at the committed position.\n")
+	}
+	if twice > 0 {
+		c.printf("Handled twice: delivery is at least once. An earlier change of the same order failed in the batch, so that this\none had to follow it, or an earlier run was killed before its checkpoint was stored.\n")
+	}
+	if s.embedded() {
+		c.printf(`
+Next: kill it with kill -9 and start it again, nothing is lost:  go run ./examples/quickstart -data-dir /tmp/shop
+      your own consumer of your own table, in five minutes:       docs/first-consumer.md
+`)
+	}
 	return nil
 }

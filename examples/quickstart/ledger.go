@@ -11,6 +11,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/ots"
+	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
 // ledger is the sink: it notes each change that was handled, one line per
@@ -23,11 +24,13 @@ type ledger struct {
 	lines   int
 	before  int // lines written by an earlier process
 	flaws   int
-	changes chan struct{} // capacity 1: something was written
+	last    map[string]int64 // by key: the newest change handled, by this process
+	wrong   int              // changes first handled after a newer one of their key
+	changes chan struct{}    // capacity 1: something was written
 }
 
 func openLedger(dir string) (*ledger, error) {
-	l := &ledger{seen: make(map[string]int), changes: make(chan struct{}, 1)}
+	l := &ledger{seen: make(map[string]int), last: make(map[string]int64), changes: make(chan struct{}, 1)}
 	if dir == "" {
 		return l, nil
 	}
@@ -59,6 +62,9 @@ func (l *ledger) write(_ context.Context, b *batching.Batch) error {
 			b.Fail(msg, errFlaky)
 			continue
 		}
+		if r, ok := ots.RecordFromMessage(msg); ok && l.seen[msg.UUID] == 0 {
+			l.follow(msg.Metadata.Get(subscriber.MetadataKey), r)
+		}
 		l.seen[msg.UUID]++
 		l.lines++
 		lines = append(append(lines, msg.UUID...), '\n')
@@ -74,6 +80,25 @@ func (l *ledger) write(_ context.Context, b *batching.Batch) error {
 		return fmt.Errorf("ledger: %w", err)
 	}
 	return nil
+}
+
+// follow notes a change that is handled for the first time. mu is held.
+func (l *ledger) follow(key string, r *ots.Record) {
+	nth, ok := r.Column("changes") // counts the changes of the row; a table of others may not have it
+	if !ok {
+		return
+	}
+	if nth.Int64() < l.last[key] {
+		l.wrong++
+	}
+	l.last[key] = max(l.last[key], nth.Int64())
+}
+
+// disorder counts the changes that were first handled after a newer one of their key.
+func (l *ledger) disorder() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.wrong
 }
 
 // changed has a value if something was written since it last had one.

@@ -4,7 +4,8 @@
 //	go run ./examples/quickstart
 //
 // needs only Go: it starts an emulated Tablestore inside the process, writes
-// orders for a few seconds, and ends by itself (or cleanly on Ctrl-C).
+// orders for a few seconds, says what became of them, and ends by itself (or cleanly on
+// Ctrl-C). The exit status is 0 only if every change was handled, in order.
 //
 //	go run ./examples/quickstart -data-dir DIR
 //
@@ -24,6 +25,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,6 +35,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
 
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/examples/cli"
 	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
@@ -41,7 +44,7 @@ func main() {
 	dataDir := flag.String("data-dir", "", "keep the emulator's data and the ledger in this `directory`")
 	duration := flag.Duration("duration", 8*time.Second, "how long orders are written (embedded emulator only)")
 	verbose := flag.Bool("v", false, "log what the library does")
-	flag.Parse()
+	cli.ParseFlags()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
@@ -67,7 +70,7 @@ func run(ctx context.Context, dataDir string, duration time.Duration, verbose bo
 	}
 	defer ledger.Close()
 	out := newConsole(os.Stdout)
-	out.banner(src)
+	out.banner(src, ledger, duration)
 
 	// 1. The subscriber: the tunnel as an ordinary Watermill subscription.
 	sub, err := subscriber.New(src.config(), logger)
@@ -114,10 +117,15 @@ func run(ctx context.Context, dataDir string, duration time.Duration, verbose bo
 
 	// 4. The other side: write orders with the official SDK.
 	if src.embedded() {
+		watched, stop := context.WithCancel(ctx)
+		var progress sync.WaitGroup
+		progress.Go(func() { out.progress(watched, time.Now(), duration, ledger) }) // ends with stop
 		err = src.writeOrders(ctx, duration, out.split)
 		if err == nil {
 			err = waitHandled(ctx, src, ledger)
 		}
+		stop()
+		progress.Wait()
 	} else {
 		<-ctx.Done()
 	}
@@ -125,7 +133,7 @@ func run(ctx context.Context, dataDir string, duration time.Duration, verbose bo
 
 	// 5. The end: stop reading, finish what is in flight, commit, disconnect.
 	err = errors.Join(err, router.Close(), <-routerErr, batches.Close(), sub.Close(), alerts.Close())
-	return errors.Join(err, out.table(src, ledger, <-alerted))
+	return errors.Join(err, out.table(src, ledger, <-alerted, ctx.Err() != nil))
 }
 
 // process handles each single change: it picks the batcher.

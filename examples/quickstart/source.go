@@ -75,12 +75,17 @@ func (s *source) embedded() bool { return s.emulator != nil }
 
 func (s *source) topic() string { return s.table + "/" + s.tunnel }
 
+// Heartbeats are short, so that a killed quickstart gets its channels back soon after a
+// restart. The defaults are 30s and 300s.
+const (
+	heartbeatInterval = 2 * time.Second
+	heartbeatTimeout  = 5 * time.Second
+)
+
 func (s *source) config() subscriber.Config {
 	return subscriber.Config{
 		Endpoint: s.endpoint, Instance: s.instance, AccessKeyID: s.keyID, AccessKeySecret: s.keySecret,
-		// Short, so that a killed quickstart gets its channels back soon after
-		// a restart. The defaults are 30s and 300s.
-		HeartbeatInterval: 2 * time.Second, HeartbeatTimeout: 5 * time.Second,
+		HeartbeatInterval: heartbeatInterval, HeartbeatTimeout: heartbeatTimeout,
 		CheckpointInterval: time.Second,
 		Tunnel:             subscriber.TunnelSpec{Type: subscriber.Stream},
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/watermill-ots/watermill-ots/examples/cli"
 )
 
 // Main is an example's main function: it reads the flags and calls run, whose context
@@ -19,7 +21,7 @@ import (
 func Main(name string, duration time.Duration, run func(ctx context.Context, duration time.Duration, logger watermill.LoggerAdapter) error) {
 	flag.DurationVar(&duration, "duration", duration, "how long the table is written to")
 	verbose := flag.Bool("v", false, "log what the library does")
-	flag.Parse()
+	cli.ParseFlags()
 	var logger watermill.LoggerAdapter = watermill.NopLogger{}
 	if *verbose {
 		logger = watermill.NewSlogLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})))
