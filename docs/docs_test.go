@@ -94,6 +94,7 @@ func anchors(doc string) (names []string) {
 // links are where a document points to.
 func links(doc string) (targets []string) {
 	_, prose := blocks(doc)
+	prose = regexp.MustCompile("`[^`\n]*`").ReplaceAllString(prose, "") // code has brackets, too
 	for _, l := range link.FindAllStringSubmatch(prose, -1) {
 		targets = append(targets, l[1]+l[2])
 	}
