@@ -58,15 +58,17 @@ type block struct{ language, code string }
 // blocks returns a document's code, and what is left of it.
 func blocks(doc string) (code []block, prose string) {
 	var rest strings.Builder
-	inside := false
+	inside, indent := false, "" // of a fence in a list
 	for line := range strings.Lines(doc) {
-		switch language, fence := strings.CutPrefix(line, "```"); {
+		text := strings.TrimLeft(line, " ")
+		switch language, fence := strings.CutPrefix(text, "```"); {
 		case fence && !inside:
+			indent = line[:len(line)-len(text)]
 			code, inside = append(code, block{language: strings.TrimSpace(language)}), true
 		case fence:
 			inside = false
 		case inside:
-			code[len(code)-1].code += line
+			code[len(code)-1].code += strings.TrimPrefix(line, indent)
 		default:
 			rest.WriteString(line)
 		}

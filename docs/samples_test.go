@@ -11,6 +11,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/router"
 )
 
 // Packages that samples use, by the names that they have there.
@@ -198,5 +203,61 @@ func TestSamples_compile(t *testing.T) {
 				t.Logf("%s:\n%s", p.file, p.code)
 			}
 		}
+	}
+}
+
+// instances are what a fragment of a configuration file leaves out.
+const instances = `
+instances:
+  main: {name: my-instance, endpoint: "https://my-instance.cn-hangzhou.ots.aliyuncs.com", access_key_id: id, access_key_secret: secret}
+`
+
+// TestSamples_in_YAML_are_taken by what they are for: the router, the emulator, or, if they
+// are for other programs, a YAML parser.
+func TestSamples_in_YAML_are_taken(t *testing.T) {
+	for _, name := range []string{"OTS_ID", "OTS_SECRET"} {
+		t.Setenv(name, "x")
+	}
+	configurations, seeds, others := 0, 0, 0
+	for _, path := range documents(t) {
+		code, _ := blocks(read(t, path))
+		for _, b := range code {
+			if b.language != "yaml" {
+				continue
+			}
+			text := b.code
+			var top map[string]any
+			if err := yaml.Unmarshal([]byte(text), &top); err != nil {
+				t.Errorf("%s: %v\n%s", path, err, text)
+				continue
+			}
+			switch {
+			case top["tunnels"] != nil:
+				configurations++
+				if top["instances"] == nil {
+					text += instances
+				}
+				if _, err := router.Parse(path, []byte(text)); err != nil {
+					t.Errorf("%v\n%s", err, text)
+				}
+			case top["tables"] != nil:
+				seeds++
+				e, err := emulator.Start(emulator.Options{InMemory: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := e.LoadSeed(path, []byte(text)); err != nil {
+					t.Errorf("%v\n%s", err, text)
+				}
+				if err := e.Close(); err != nil {
+					t.Error(err)
+				}
+			default:
+				others++
+			}
+		}
+	}
+	if configurations < 8 || seeds < 2 || others > 6 {
+		t.Errorf("%d configurations, %d seeds and %d others were looked at", configurations, seeds, others)
 	}
 }
