@@ -354,6 +354,34 @@ func TestSettings_have_each_field_with_its_default(t *testing.T) {
 	}
 }
 
+// go doc shows a topic of a package, a heading with its text, on one screen.
+func TestPackages_have_topics_that_fit_on_a_screen(t *testing.T) {
+	for _, pkg := range public {
+		topic, length := "Package "+pkg, 0
+		for line := range strings.Lines(read(t, filepath.Join("..", pkg, "doc.go"))) {
+			if heading, ok := strings.CutPrefix(line, "// # "); ok {
+				topic, length = heading, 0
+			}
+			if length++; length == 40 {
+				t.Errorf("%s/doc.go: %s has more than 40 lines", pkg, strings.TrimSpace(topic))
+			}
+		}
+	}
+}
+
+// The index names Example functions with the file that they are in.
+func TestIndex_names_examples_that_exist(t *testing.T) {
+	named := regexp.MustCompile("\\[`(Example\\w*)` in `(\\w+)`\\]\\(([^)]+)\\)").FindAllStringSubmatch(read(t, index), -1)
+	for _, m := range named {
+		if !strings.HasPrefix(m[3], "../"+m[2]+"/") || !strings.Contains(read(t, m[3]), "func "+m[1]+"() {") {
+			t.Errorf("%s has no %s", m[3], m[1])
+		}
+	}
+	if len(named) < 10 {
+		t.Errorf("only %d examples are named", len(named))
+	}
+}
+
 func TestTests_that_documents_name_exist(t *testing.T) {
 	var names []string
 	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
