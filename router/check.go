@@ -104,12 +104,12 @@ func (c *checker) tunnel(path, name string, t Tunnel) {
 	if at := keypath.Join(path, "tunnel_name"); t.TunnelName != "" && !service.IsTunnelName(t.TunnelName) {
 		c.fault(at, tunnelNameRule, c.cfg.source.Show(at, t.TunnelName))
 	}
-	if at := keypath.Join(path, "client_tag"); !subscriber.ValidClientTag(t.ClientTag) {
-		c.fault(at, "is %s; use at most %d printable ASCII characters", c.cfg.source.Show(at, t.ClientTag), subscriber.MaxClientTag)
+	if at := keypath.Join(path, "client_tag"); !service.ValidClientTag(t.ClientTag) {
+		c.fault(at, "is %s; use at most %d printable ASCII characters", c.cfg.source.Show(at, t.ClientTag), service.MaxClientTag)
 	}
 	c.consumer(path, name, t)
 	interval, timeout := subscriber.Config{Preset: subscriber.Preset(t.Preset), HeartbeatInterval: t.HeartbeatInterval, HeartbeatTimeout: t.HeartbeatTimeout}.Heartbeats()
-	if least := subscriber.MinHeartbeatTimeout(interval); timeout >= time.Second && timeout.Truncate(time.Second) < least {
+	if least := service.MinHeartbeatTimeout(interval); timeout >= time.Second && timeout.Truncate(time.Second) < least {
 		at := "heartbeat_timeout"
 		if t.HeartbeatTimeout == 0 {
 			at = "heartbeat_interval"

@@ -13,12 +13,13 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
 const (
-	// tick is how often the SDK's worker reports the state of its channels.
-	// Most ticks are answered locally, see workerTransport.
-	tick = 200 * time.Millisecond
+	// Most ticks of the SDK's worker are answered locally, see workerTransport.
+	tick = service.Tick
 
 	// burstFirst and burstLength shape the real heartbeats after news: the
 	// service often answers a report one heartbeat later (a child channel
@@ -31,7 +32,7 @@ const (
 	// third of what HeartbeatTimeout leaves after HeartbeatInterval, so that there is
 	// time for two more when one gets no answer.
 	heartbeatTimeout = 10 * time.Second
-	heartbeatTries   = 3
+	heartbeatTries   = service.HeartbeatTries
 	// connectTimeout bounds the call that makes a client known.
 	connectTimeout = 10 * time.Second
 )

@@ -333,16 +333,6 @@ func exponential(first, longest time.Duration) func() backoff.BackOff {
 	}
 }
 
-// MinHeartbeatTimeout returns the shortest HeartbeatTimeout that goes with a
-// HeartbeatInterval: in whole seconds, with time for three heartbeats after the interval.
-func MinHeartbeatTimeout(interval time.Duration) time.Duration {
-	least := interval + max(interval/heartbeatTries, heartbeatTries*tick)
-	if whole := least.Truncate(time.Second); whole < least {
-		return whole + time.Second
-	}
-	return least
-}
-
 // Validate reports every fault of the configuration in one error; each line
 // names the field and what it takes. It changes nothing.
 func (c Config) Validate() error {
@@ -401,14 +391,14 @@ func (c Config) Validate() error {
 	if c.Preset != "" && c.Preset != PresetFleet {
 		fault("Config.Preset is %q: leave it empty or take PresetFleet (%q)", c.Preset, PresetFleet)
 	}
-	if !ValidClientTag(c.ClientTag) {
-		fault("Config.ClientTag is %q: take at most %d printable ASCII characters", c.ClientTag, MaxClientTag)
+	if !service.ValidClientTag(c.ClientTag) {
+		fault("Config.ClientTag is %q: take at most %d printable ASCII characters", c.ClientTag, service.MaxClientTag)
 	}
 	interval, timeout := c.Heartbeats()
 	if interval > 0 && timeout > 0 {
 		if timeout < time.Second {
 			fault("Config.HeartbeatTimeout is %v: the service counts whole seconds, 1s or more", timeout)
-		} else if least := MinHeartbeatTimeout(interval); timeout.Truncate(time.Second) < least {
+		} else if least := service.MinHeartbeatTimeout(interval); timeout.Truncate(time.Second) < least {
 			fault("Config.HeartbeatTimeout is %v and Config.HeartbeatInterval %v: the timeout, in whole seconds, must be at least %v, or one heartbeat that gets no answer costs the channels; three times the interval is a good choice", timeout, interval, least)
 		}
 	}

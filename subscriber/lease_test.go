@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/watermill-ots/watermill-ots/internal/ledger"
+	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/internal/service/servicetest"
 	"github.com/watermill-ots/watermill-ots/ots"
 )
@@ -330,7 +331,7 @@ func TestHeartbeat_one_that_gets_no_answer_does_not_cost_the_session(t *testing.
 	} {
 		t.Run(fmt.Sprintf("%v of %v", c.interval, c.timeout), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				if least := MinHeartbeatTimeout(c.interval); c.timeout < least {
+				if least := service.MinHeartbeatTimeout(c.interval); c.timeout < least {
 					t.Fatalf("the ratio is not valid: at least %v", least)
 				}
 				n := 0
