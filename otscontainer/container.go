@@ -19,7 +19,7 @@ import (
 
 const (
 	servicePort = "8087/tcp"
-	adminPort   = "8088/tcp"
+	adminPort   = "8089/tcp"
 	seedPath    = "/seed.yaml"
 
 	// startTimeout bounds the start of a container whose image exists.
@@ -31,7 +31,7 @@ const (
 
 	// containerfile is cmd/ots-emulator/Containerfile without its volume, since
 	// tests keep nothing.
-	containerfile = "FROM scratch\nCOPY ots-emulator /ots-emulator\nUSER 65532:65532\nEXPOSE 8087 8088\nENTRYPOINT [\"/ots-emulator\"]\n"
+	containerfile = "FROM scratch\nCOPY ots-emulator /ots-emulator\nUSER 65532:65532\nEXPOSE 8087 8089\nENTRYPOINT [\"/ots-emulator\"]\n"
 )
 
 // probe returns why no container engine answers. The library panics if it finds
@@ -54,7 +54,7 @@ func request(cfg Config, token string) testcontainers.ContainerRequest {
 	req := testcontainers.ContainerRequest{
 		Image:        cfg.Image,
 		ExposedPorts: []string{servicePort, adminPort},
-		Cmd:          []string{"--addr", "0.0.0.0:8087", "--admin-addr", "0.0.0.0:8088", "--admin-token", token},
+		Cmd:          []string{"--addr", "0.0.0.0:8087", "--admin-addr", "0.0.0.0:8089", "--admin-token", token},
 		WaitingFor:   wait.ForLog("listening on ").WithStartupTimeout(startTimeout),
 	}
 	for flag, value := range map[string]string{"--instance": cfg.Instance, "--access-key-id": cfg.AccessKeyID, "--access-key-secret": cfg.AccessKeySecret} {

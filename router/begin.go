@@ -8,6 +8,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 
+	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
 )
 
@@ -116,11 +117,14 @@ func (r *Router) followAll(ctx context.Context, b beginnings) {
 // subscription creates the tunnel itself.
 func (r *Router) connect(ctx context.Context, s *subscription) error {
 	s.pipeline.waits.Store(true)
+	ctx = service.WithTerms(ctx, r.cfg.terms(s.name))
 	if t := r.cfg.Tunnels[s.name]; t.Tunnel.Create && !t.recreates() {
-		// SubscribeInitialize takes no context; Close ends it.
+		// For a minute, as SubscribeInitialize.
+		limited, stop := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		unlink := context.AfterFunc(ctx, func() { _ = s.subscriber.Close() }) // end returns the same error
-		err := s.subscriber.SubscribeInitialize(s.topic)
+		err := s.subscriber.Initialize(limited, s.topic)
 		unlink()
+		stop()
 		if err != nil {
 			return err
 		}

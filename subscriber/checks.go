@@ -21,7 +21,7 @@ func (s *Subscriber) checkType(info *tunnel.TunnelInfo) error {
 	if want == "" || is == want || s.cfg.OnGap == OnGapRecreate && is == BaseAndStream {
 		return nil
 	}
-	return fmt.Errorf("%w: the tunnel is of type %s and Config.Tunnel.Type is %s; a tunnel keeps its type: configure %s, or use a tunnel of another name",
+	return fmt.Errorf("%w: the tunnel is of type %s and the configured type is %s; a tunnel keeps its type: configure %s, or use a tunnel of another name",
 		ErrTunnelType, info.TunnelType, want, info.TunnelType)
 }
 

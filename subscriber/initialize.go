@@ -47,7 +47,7 @@ func (s *Subscriber) Initialize(ctx context.Context, topic string) (err error) {
 	case errors.Is(err, ots.ErrTunnelGone):
 		return fmt.Errorf("initializing %s: %w; the table must exist, with a stream, in instance %q", topic, err, s.cfg.Instance)
 	case err != nil:
-		return fmt.Errorf("initializing %s: %w", topic, s.advise(ctx, err))
+		return fmt.Errorf("initializing %s: %w", topic, s.advise(ctx, topic, err))
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func (r *series) start() error {
 	defer cancel()
 	info, replaced, err := r.find(ctx)
 	if err != nil {
-		return r.advise(r.ctx, err)
+		return r.advise(r.ctx, r.topic, err)
 	}
 	if err := r.checkType(info); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 
+	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
@@ -50,7 +51,7 @@ func (s *Subscriber) persist(ctx context.Context, topic, op string, call func() 
 		fields := callFields(op, err).Add(watermill.LogFields{"topic": topic, "pause": pause.String()})
 		if kind := failedCallOf(op, err); !told[kind] && len(told) < maxFailedCalls {
 			told[kind] = true
-			s.logger.Error("Start failed; retrying", s.advise(ctx, err), fields)
+			s.logger.Error("Start failed; retrying", s.advise(ctx, topic, err), fields)
 		} else {
 			s.logger.Debug("Start failed; retrying", fields.Add(watermill.LogFields{"err": err.Error()}))
 		}
@@ -96,30 +97,59 @@ func (s *Subscriber) look(ctx context.Context, table, name string) (found *tunne
 // advise adds to an error what can be done about it. A call that ended because ctx,
 // the caller's context, was cancelled or because of Close needs no advice; that of a tunnel that has expired
 // is in the error.
-func (s *Subscriber) advise(ctx context.Context, err error) error {
+func (s *Subscriber) advise(ctx context.Context, topic string, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) || s.ctx.Err() != nil || errors.Is(err, ErrTunnelType) || errors.Is(err, ots.ErrTunnelExpired) {
 		return err
 	}
+	terms := service.TermsOf(ctx, configTerms)
 	switch classify(err) {
 	case auth:
-		return fmt.Errorf("%w; check Config.AccessKeyID, AccessKeySecret and SecurityToken (or Config.Credentials)%s, and that the key may use instance %q", err, s.regionAdvice(), s.cfg.Instance)
+		region := "" // which only signature version 4 needs
+		if s.cfg.Region != "" {
+			region = fmt.Sprintf(", that %s %q is the region of the instance", terms.Region, s.cfg.Region)
+		}
+		return fmt.Errorf("%w; check %s%s, and that the key may use instance %q", err, terms.Keys, region, s.cfg.Instance)
 	case fatal:
 		if errors.Is(err, ots.ErrTunnelGone) {
-			return fmt.Errorf("%w; check the topic (table/tunnel) and Config.Instance, or create the tunnel with SubscribeInitialize", err)
+			return s.adviseGone(ctx, terms, topic, err)
 		}
 	case retry:
-		return fmt.Errorf("%w; check Config.Endpoint (%s) and that it can be reached from here", err, s.cfg.Endpoint)
+		return fmt.Errorf("%w; check %s (%s) and that it can be reached from here", err, terms.Endpoint, s.cfg.Endpoint)
 	}
 	return err
 }
 
-// regionAdvice is the part of an advice about refused credentials that only
-// signature version 4 needs.
-func (s *Subscriber) regionAdvice() string {
-	if s.cfg.Region == "" {
-		return ""
+// configTerms are the terms of those who call New.
+var configTerms = service.Terms{
+	Endpoint: "Config.Endpoint",
+	Keys:     "Config.AccessKeyID, AccessKeySecret and SecurityToken (or Config.Credentials)",
+	Region:   "Config.Region",
+	Names:    "the topic (table/tunnel) and Config.Instance",
+	Table:    "the topic (table/tunnel)",
+	Create:   "create the tunnel with SubscribeInitialize",
+}
+
+// tableLook bounds the call that tells a missing table from a missing tunnel.
+const tableLook = 5 * time.Second
+
+// adviseGone is advise for a table or a tunnel that does not exist. The service answers
+// both alike, so that the table is looked up; when it cannot be, the advice is for both.
+func (s *Subscriber) adviseGone(ctx context.Context, terms service.Terms, topic string, err error) error {
+	table, _, malformed := splitTopic(topic)
+	if malformed != nil {
+		return err
 	}
-	return fmt.Sprintf(", that Config.Region %q is the region of the instance", s.cfg.Region)
+	ctx, cancel := context.WithTimeout(ctx, tableLook)
+	defer cancel()
+	_, look := s.endpoint.streamRetention(ctx, table)
+	answer, _ := errors.AsType[*ots.ServiceError](look)
+	switch {
+	case look == nil:
+		return fmt.Errorf("%w; table %q exists and the tunnel does not: check its name, or %s", err, table, terms.Create)
+	case answer != nil && answer.Code == service.CodeObjectNotExist:
+		return fmt.Errorf("%w; instance %q has no table %q: check %s, or create the table, with a stream", err, s.cfg.Instance, table, terms.Table)
+	}
+	return fmt.Errorf("%w; check %s, or %s", err, terms.Names, terms.Create)
 }
 
 // starting is a start that fails and is retried. Status shows it in the place of the
