@@ -17,6 +17,7 @@ import (
 	"testing"
 	"unicode"
 
+	"github.com/watermill-ots/watermill-ots/health"
 	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/router"
 	"github.com/watermill-ots/watermill-ots/subscriber"
@@ -366,6 +367,18 @@ func TestPackages_have_topics_that_fit_on_a_screen(t *testing.T) {
 				t.Errorf("%s/doc.go: %s has more than 40 lines", pkg, strings.TrimSpace(topic))
 			}
 		}
+	}
+}
+
+// A developer runs the emulator, and beside it a consumer with its page. That the emulator's
+// default is the documented one is tested with the command.
+func TestPorts_of_the_emulator_and_of_the_page_are_different(t *testing.T) {
+	m := regexp.MustCompile("`--addr HOST:PORT` \\| where to listen, `([^`]+)` unless set").FindStringSubmatch(read(t, "emulator.md"))
+	if m == nil {
+		t.Fatal("emulator.md does not say where the emulator listens")
+	}
+	if m[1] == health.DefaultAddr || strings.Contains(read(t, "emulator.md"), "--admin-addr "+health.DefaultAddr) {
+		t.Errorf("both the page and the emulator listen on %s", health.DefaultAddr)
 	}
 }
 
