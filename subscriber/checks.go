@@ -43,7 +43,7 @@ func (s *Subscriber) checkTimes(topic string, info *tunnel.TunnelInfo) {
 	differ("start", startText(have), startText(want))
 	differ("end", offsetText(have.EndOffset, "none"), offsetText(want.EndOffset, "none"))
 	if len(fields) > 1 {
-		s.logger.Error("Tunnel starts or ends at another time than Config.Tunnel says; it stays as it is", errTunnelTimes, fields)
+		s.logger.Error("Tunnel starts or ends at another time than the configuration says; it stays as it is", errTunnelTimes, fields)
 	}
 }
 

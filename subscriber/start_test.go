@@ -316,7 +316,7 @@ func TestStart_tunnel_of_other_times_is_logged_and_used(t *testing.T) {
 				if err := s.Close(); err != nil {
 					t.Error(err)
 				}
-				lines := linesOf(logger, watermill.ErrorLogLevel, "Tunnel starts or ends at another time than Config.Tunnel says; it stays as it is")
+				lines := linesOf(logger, watermill.ErrorLogLevel, "Tunnel starts or ends at another time than the configuration says; it stays as it is")
 				switch {
 				case c.told == nil && len(lines) > 0:
 					t.Errorf("logged %+v", lines)

@@ -47,7 +47,7 @@ func (t Trouble) String() string {
 var causes = map[string]string{
 	codeNetwork:                    "the service cannot be reached",
 	codeTimeout:                    "the service does not answer in time",
-	codeCredentials:                "Config.Credentials gives no credentials",
+	codeCredentials:                "the credentials provider gives no credentials",
 	codeMalformed:                  "the service's answers do not decode",
 	tunnel.ErrCodeTunnelExpired:    "the tunnel has expired: what it has yet to read is older than what the stream keeps, and lost",
 	tunnel.ErrCodeParamInvalid:     "the service does not know the channel or its position any more",
