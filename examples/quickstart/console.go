@@ -186,7 +186,7 @@ func (c *console) verdict(s *source, written, handled, twice, disorder int, inte
 		c.printf("Verdict: changes of a row were handled in their order; the tunnel continues at the committed position.\n")
 	}
 	if twice > 0 {
-		c.printf("Handled twice: delivery is at least once. An earlier change of the same order failed in the batch, so that this\none had to follow it, or an earlier run was killed before its checkpoint was stored.\n")
+		c.printf("Handled twice: delivery is at least once. What a killed run had handled behind its last checkpoint is delivered again.\n")
 	}
 	if s.embedded() {
 		c.printf(`

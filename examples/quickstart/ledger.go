@@ -50,20 +50,27 @@ func openLedger(dir string) (*ledger, error) {
 
 var errFlaky = errors.New("the payment service did not answer (simulated, to show a redelivery)")
 
-// write is a batch handler. Occasionally it fails one message of a batch: only
-// that one is redelivered, the others are done.
+// write is a batch handler. Occasionally it fails one message of a batch: only that one
+// is redelivered, the others are done. Later changes of its order in the same batch are
+// redelivered behind it, whatever becomes of them here, so that they are not written.
 func (l *ledger) write(_ context.Context, b *batching.Batch) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var lines []byte
+	failed := make(map[string]bool) // by key
 	for _, msg := range b.Messages {
+		key := msg.Metadata.Get(subscriber.MetadataKey)
+		if failed[key] {
+			continue
+		}
 		if r, ok := ots.RecordFromMessage(msg); ok && r.Attempt == 1 && r.Sequence.Timestamp%211 == 0 {
 			l.flaws++
 			b.Fail(msg, errFlaky)
+			failed[key] = true
 			continue
 		}
 		if r, ok := ots.RecordFromMessage(msg); ok && l.seen[msg.UUID] == 0 {
-			l.follow(msg.Metadata.Get(subscriber.MetadataKey), r)
+			l.follow(key, r)
 		}
 		l.seen[msg.UUID]++
 		l.lines++
