@@ -15,9 +15,10 @@ const (
 	columns     = 5  // per record
 	columnBytes = 20 // per column value
 
-	// cycle is the number of different pages of a channel: a key occurs again
-	// only after this many pages.
-	cycle = 32
+	// cycle is the number of different pages. The channels share them out, since a key is
+	// in one channel only: with 64 channels each has two, and a key occurs again after
+	// two pages. More channels than that share pages, and so keys.
+	cycle = 128
 )
 
 // pages are the response bodies: the records of ReadRecordsResponses, without
@@ -38,6 +39,12 @@ func newPages(n int, base bool) *pages {
 
 // recordTime is the change time of records that were written long ago.
 func recordTime(id int) time.Time { return time.UnixMicro(1_700_000_000_000_000 + int64(id)) }
+
+// of returns the page at a position of a channel.
+func (p *pages) of(channel, channels, at int) []byte {
+	per := max(1, cycle/channels)
+	return p[(channel*per+at%per)%cycle]
+}
 
 // appendRecord appends a Record of a ReadRecordsResponse (field 1): a put of five columns.
 func appendRecord(dst []byte, id int, at time.Time, base bool) []byte {

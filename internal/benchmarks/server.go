@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -182,7 +183,11 @@ func (s *server) read(w http.ResponseWriter, ctx context.Context, body []byte) e
 			records = appendRecord(records, id, s.started.Add(time.Duration(id+1)*every), false)
 		}
 	} else if s.load.Page > 0 {
-		records = s.pages[at%cycle]
+		channel, err := channelNumber(body)
+		if err != nil {
+			return err
+		}
+		records = s.pages.of(channel, s.load.Channels, at)
 	} else { // nothing is ever written
 		next, more = at, false
 	}
@@ -193,6 +198,15 @@ func (s *server) read(w http.ResponseWriter, ctx context.Context, body []byte) e
 	}
 	w.Write(end)
 	return nil
+}
+
+// channelNumber returns the number of the channel that a request is for.
+func channelNumber(body []byte) (int, error) {
+	id, err := stringField(body, 3)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimPrefix(id, "channel-"))
 }
 
 func send(w http.ResponseWriter, m protoadapt.MessageV1) error {
