@@ -84,7 +84,7 @@ type deferred struct {
 
 	// Guarded by Batching.mu.
 	joined bool
-	filled bool          // its batch takes no more messages
+	yields int           // how often Join lets other goroutines run first: its batch is full
 	waits  bool          // for the settlement of an earlier message of its key, outside of its batch
 	wakes  chan struct{} // what ended is while it waits; closed with over
 }
@@ -124,12 +124,16 @@ func (b *Batching) joinDeferred(it *deferred, scope string) {
 	if closed(it.hurry) {
 		b.hurry(&it.item)
 	}
-	if it.filled {
-		// Lets the batch run: otherwise goroutines that never wait would first join all
-		// that may be in flight, which takes memory and the processor's caches.
+	// Lets the batches run. Otherwise many goroutines that never wait would first join all
+	// that may be in flight, which takes memory and the processor's caches.
+	for range it.yields {
 		runtime.Gosched()
 	}
 }
+
+// mostYields bounds the yields of a message that fills a batch, about 0.2 µs each. When the
+// handler is slow, full batches wait for it and yielding does not help.
+const mostYields = 32
 
 // DeliveryEnded implements ack.Listener.
 func (it *deferred) DeliveryEnded() {

@@ -112,7 +112,9 @@ func (b *Batching) join(it *item, scope string) (spot, error) {
 	}
 	if d != nil {
 		d.joined = true
-		d.filled = it.batch != nil && it.batch.sealed
+		if it.batch != nil && it.batch.sealed {
+			d.yields = 1 + min(len(it.to.ready), mostYields)
+		}
 		b.watchSignal(d.hurry)
 		b.watchSignal(d.draining)
 		return spot{}, nil
