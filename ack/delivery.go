@@ -65,6 +65,11 @@ type deliveryKey struct{}
 // changed.
 var DeliveryKey any = deliveryKey{}
 
+// MessageKey is implemented by context keys whose values are only ever put into the
+// context of one message, after it was delivered. The context of a Delivery may answer
+// them without a search in the context of the subscription.
+type MessageKey interface{ OfMessage() }
+
 // NewContext returns a context that carries d.
 func NewContext(ctx context.Context, d Delivery) context.Context {
 	return context.WithValue(ctx, deliveryKey{}, d)

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/watermill-ots/watermill-ots/ack"
 )
 
 // route holds a message's choices: its batcher, its batch key, and Flush. It is kept
@@ -18,6 +20,11 @@ type route struct {
 
 // routeKey is the context key of a *route.
 type routeKey struct{}
+
+// OfMessage implements ack.MessageKey: a route is in the context of its message only.
+func (routeKey) OfMessage() {}
+
+var _ ack.MessageKey = routeKey{}
 
 // SetBatcher sends msg to the batcher of that name. Call it in the processing step
 // (the handler inside the middleware) or in a middleware around it; the last call

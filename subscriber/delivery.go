@@ -121,6 +121,9 @@ func (d *delivery) Value(key any) any {
 	case ack.DeliveryKey:
 		return ack.Delivery(d)
 	}
+	if _, ok := key.(ack.MessageKey); ok {
+		return nil // not in the subscription's context, where each search would cost an allocation
+	}
 	d.mu.Lock()
 	inner := d.inner
 	if inner == nil && d.ended != nil {

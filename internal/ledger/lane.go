@@ -1,6 +1,9 @@
 package ledger
 
-import "container/list"
+import (
+	"container/list"
+	"sync/atomic"
+)
 
 // Lane is one channel's part of a Window. The channel's reader asks it for admission;
 // the channel's tracker reports to it what is in flight. All methods are safe for
@@ -12,11 +15,11 @@ type Lane struct {
 	wake   chan struct{}
 
 	records, bytes use
-	load           load          // the tracker's last report
-	place          *list.Element // in Window.refused, nil while the lane does not wait
-	woken          bool          // was woken and has not called Admit since; only with a place
-	hurried        chan struct{} // what hurry returned; nil if it was closed and hurry was not called since
-	retired        bool          // its tracker drains, or it is closed: no more pages
+	load           load                          // the tracker's last report
+	place          *list.Element                 // in Window.refused, nil while the lane does not wait
+	woken          bool                          // was woken and has not called Admit since; only with a place
+	hurried        atomic.Pointer[chan struct{}] // what hurry returned, while that is open; hurry reads it without the lock
+	retired        bool                          // its tracker drains, or it is closed: no more pages
 	closed         bool
 }
 
@@ -140,24 +143,28 @@ func (l *Lane) stop() {
 
 // hurry returns the channel behind Tracker.Hurry.
 func (l *Lane) hurry() <-chan struct{} {
+	if c := l.hurried.Load(); c != nil {
+		return *c // it is closed as soon as there is a reason
+	}
 	w := l.window
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if l.retired || l.ending() || w.stalled() {
 		return closedChannel
 	}
-	if l.hurried == nil {
-		l.hurried = make(chan struct{})
+	if c := l.hurried.Load(); c != nil {
+		return *c
 	}
-	return l.hurried
+	c := make(chan struct{})
+	l.hurried.Store(&c)
+	return c
 }
 
 // closeHurry closes the channel that hurry returned so far. While the reason lasts,
 // hurry returns closedChannel; after that, another channel.
 func (l *Lane) closeHurry() {
-	if l.hurried != nil {
-		close(l.hurried)
-		l.hurried = nil
+	if c := l.hurried.Swap(nil); c != nil {
+		close(*c)
 	}
 }
 
