@@ -324,26 +324,36 @@ func TestJoin_waits_like_Middleware_if_the_delivery_cannot_be_deferred(t *testin
 func TestJoin_a_key_that_always_has_messages_keeps_none_that_are_settled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := newJoins(t, Batcher{Size: 2, Timeout: time.Hour, Handler: func(context.Context, *Batch) error { time.Sleep(time.Second); return nil }})
-		latest := func() *turn {
+		latest := func() (at *turn, links turn) { // a copy of its links, since batches change them
 			synctest.Wait()
 			j.b.mu.Lock()
 			defer j.b.mu.Unlock()
-			return j.b.latest[j.b.hash("k")]
+			at = j.b.latest[j.b.hash("k")]
+			return at, turn{prev: at.prev, next: at.next, row: at.row}
+		}
+		head := func(r *row) *turn {
+			j.b.mu.Lock()
+			defer j.b.mu.Unlock()
+			return r.head
 		}
 		j.join("a", "k")
 		for range 10 {
 			j.join("b", "k")
-			before := latest()
+			before, _ := latest()
 			j.join("c", "k") // while the batch of the two before runs
-			last := latest()
-			if last.prev != before {
+			if _, links := latest(); links.prev != before {
 				t.Fatal("the key has no messages before the last one")
 			}
 			time.Sleep(time.Second)
-			last = latest()
-			if last.prev != nil || last.next != nil || last.row.head != last || before.prev != nil || before.next != nil {
-				t.Fatalf("the turn of the only message is linked to others: %+v", last)
+			last, links := latest()
+			if links.prev != nil || links.next != nil || head(links.row) != last {
+				t.Fatalf("the turn of the only message is linked to others: %+v", links)
 			}
+			j.b.mu.Lock()
+			if before.prev != nil || before.next != nil {
+				t.Error("a settled turn is linked to others")
+			}
+			j.b.mu.Unlock()
 		}
 		j.join("d", "k")
 		equal(t, "close", j.b.Close(), nil)
