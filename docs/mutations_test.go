@@ -33,8 +33,11 @@ func TestMutations_name_code_and_tests_that_exist(t *testing.T) {
 			continue
 		}
 		file := "../subscriber/" + m[2]
-		if strings.Contains(m[2], "/") {
+		switch pkg, _, found := strings.Cut(m[2], "/"); {
+		case pkg == "ledger":
 			file = "../internal/" + m[2]
+		case found:
+			file = "../" + m[2]
 		}
 		has, err := functionsOf(file)
 		if err != nil {
