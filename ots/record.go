@@ -124,32 +124,18 @@ type Record struct {
 	UUID       string   // of the message, unless the Unmarshaler gives it another one
 }
 
-// Column returns the newest value written to the column of that name, or the value
-// of the primary key column of that name. It returns false for a column that is
-// absent or was only deleted.
+// Column returns the value that the column of that name has after the change, or the value
+// of the primary key column of that name. It returns false for a column that the change
+// did not write, or removed after it had written it (see NetColumns).
 func (r *Record) Column(name string) (Value, bool) {
 	for i := range r.PrimaryKey {
 		if r.PrimaryKey[i].Name == name {
 			return r.PrimaryKey[i].Value, true
 		}
 	}
-	return newest(r.Columns, name)
+	return netValue(r.Columns, name)
 }
 
 // OriginColumn returns the value that the column had before the change, if the
 // table's stream keeps it.
-func (r *Record) OriginColumn(name string) (Value, bool) { return newest(r.Origin, name) }
-
-func newest(cells []Cell, name string) (Value, bool) {
-	best := -1
-	for i := range cells {
-		c := &cells[i]
-		if c.Type == CellPut && c.Name == name && (best < 0 || c.Timestamp > cells[best].Timestamp) {
-			best = i
-		}
-	}
-	if best < 0 {
-		return Value{}, false
-	}
-	return cells[best].Value, true
-}
+func (r *Record) OriginColumn(name string) (Value, bool) { return netValue(r.Origin, name) }

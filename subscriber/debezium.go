@@ -1,7 +1,6 @@
 package subscriber
 
 import (
-	"math"
 	"strconv"
 	"time"
 
@@ -100,20 +99,16 @@ func operation(r *ots.Record) byte {
 	return 'c'
 }
 
-// appendImage writes a row: the primary key, the newest version of each column,
-// and null for each column that was removed and not written.
+// appendImage writes a row: the primary key, what each column holds after the
+// change, and null for each column that is gone.
 func appendImage(b []byte, key []ots.Column, cells []ots.Cell) []byte {
-	image := make([]ots.Cell, 0, len(key)+len(cells))
-	for _, c := range key {
-		image = append(image, ots.Cell{Name: c.Name, Value: c.Value})
+	b = append(b, '{')
+	for i := range key {
+		b = appendNamed(b, i == 0, key[i].Name, key[i].Value)
 	}
-	for _, c := range cells {
-		switch c.Type {
-		case ots.CellPut:
-			image = append(image, c)
-		case ots.CellDeleteAllVersions:
-			image = append(image, ots.Cell{Name: c.Name, Timestamp: math.MinInt64}) // null; any value is newer
-		}
+	net := (&ots.Record{Columns: cells}).NetColumns()
+	for i := range net { // a column that is gone has no value: null
+		b = appendNamed(b, i == 0 && len(key) == 0, net[i].Name, net[i].Value)
 	}
-	return append(appendNewest(append(b, '{'), image), '}')
+	return append(b, '}')
 }
