@@ -66,6 +66,10 @@ func BindOrigin[T any](r *Record) (T, error) {
 	return bind[T](before.Column)
 }
 
+// BindRow fills a struct from the row that was looked up (subscriber.Config.Lookup) and its
+// primary key. Where the row is gone or was not looked up only the key is there.
+func BindRow[T any](r *Record) (T, error) { return bind[T](r.RowColumn) }
+
 func bind[T any](column func(name string) (Value, bool)) (T, error) {
 	var to, zero T
 	p := planOf(reflect.TypeFor[T]())

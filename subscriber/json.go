@@ -19,6 +19,7 @@ import (
 //	  "deleted": ["note"],                 columns that are gone after it
 //	  "deleted_versions": [{"column": "n", "timestamp": 1700000000000}],
 //	  "origin": {"amount": 11},            values before the change
+//	  "row": {"amount": 12.5, "paid": true},   the row that was looked up; null: it is gone
 //	  "timestamp": 1700000000123456,       µs since 1970
 //	  "sequence": "00000000:00060a24182d2240:00000002"
 //	}
@@ -52,7 +53,7 @@ func sizeHint(r *ots.Record) int {
 	for i := range r.PrimaryKey {
 		n += len(r.PrimaryKey[i].Name) + 2*(textSize(r.PrimaryKey[i].Value)+quotes) // payload and metadata
 	}
-	for _, cells := range [...][]ots.Cell{r.Columns, r.Origin} {
+	for _, cells := range [...][]ots.Cell{r.Columns, r.Origin, r.Row} {
 		for i := range cells {
 			n += len(cells[i].Name) + textSize(cells[i].Value) + quotes
 		}
@@ -96,6 +97,14 @@ func appendRecord(b []byte, r *ots.Record) []byte {
 		b = append(b, `,"origin":{`...)
 		b = appendRow(b, r.Origin)
 		b = append(b, '}')
+	}
+	switch r.RowState {
+	case ots.RowFound:
+		b = append(b, `,"row":{`...)
+		b = appendRow(b, r.Row)
+		b = append(b, '}')
+	case ots.RowGone:
+		b = append(b, `,"row":null`...)
 	}
 	b = appendSequence(b, r.Sequence)
 	return append(b, '}')

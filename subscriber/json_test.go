@@ -39,6 +39,12 @@ var payloads = map[string]*ots.Record{
 		Origin:   []ots.Cell{{Name: "amount", Value: ots.DoubleValue(12.5), Timestamp: 1700000000000}},
 		Sequence: ots.Sequence{Epoch: 1, Timestamp: 1700000002123456, RowIndex: 0},
 	},
+	"Whole rows": {
+		Type: ots.Update, PrimaryKey: []ots.Column{{Name: "id", Value: ots.IntegerValue(7)}, {Name: "region", Value: ots.StringValue("eu")}},
+		Columns:  []ots.Cell{{Name: "amount", Value: ots.DoubleValue(13), Timestamp: 1700000002000}},
+		RowState: ots.RowFound, Row: []ots.Cell{{Name: "amount", Value: ots.DoubleValue(13), Timestamp: 1700000002000}, {Name: "paid", Value: ots.BooleanValue(true), Timestamp: 1700000000000}},
+		Sequence: ots.Sequence{Epoch: 1, Timestamp: 1700000002123456, RowIndex: 0},
+	},
 	"A delete": {
 		Type: ots.Delete, PrimaryKey: []ots.Column{{Name: "id", Value: ots.IntegerValue(7)}, {Name: "region", Value: ots.StringValue("eu")}}, Sequence: ots.Sequence{Epoch: 1, Timestamp: 1700000003123456, RowIndex: 0},
 	},
