@@ -2,6 +2,7 @@ package subscriber
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -76,9 +77,9 @@ const sizeOfLookedUpRow = 32
 
 const (
 	// lookupCalls is how many calls of a channel are under way at once.
-	lookupCalls = 8
+	lookupCalls = 10
 	// lookupAnswer is the size that an answer of BatchGetRow should have at most: that of a
-	// page. The service documents no bound. So a round takes about 8 MiB, which is by how much
+	// page. The service documents no bound. So the calls under way bring about 10 MiB, which is by how much
 	// rows may exceed the window (L6).
 	lookupAnswer = 1 << 20
 	// roomCheck is the pause between two checks whether the window has room for rows.
@@ -89,14 +90,14 @@ const (
 const opLookup = "BatchGetRow"
 
 // lookup reads the rows of one channel's records ahead of their delivery. The reader adds a
-// page when the tracker has it, with its records withheld. In rounds of a few calls at once, run
+// page when the tracker has it, with its records withheld. With a few calls at once, run
 // reads the rows of the next records and releases them. A row that cannot be read is retried;
-// it holds back the records of its page, and later ones of their keys.
+// it holds back the records of its page behind it, and later ones of their keys.
 //
 // Invariants:
 //   - A row is read after the page of its record: it is at least as new as the change.
 //   - page.lookups[i] is written before record i is released, and never afterwards.
-//   - A round is read only if the window admits it or if it is for the first page of the
+//   - A call is made only if the window admits it or if it is for the first page of the
 //     tracker, so that the rows of pages that wait do not exceed the window (L6).
 type lookup struct {
 	*ownership
@@ -107,30 +108,36 @@ type lookup struct {
 	added []*rowsOfPage // guarded by mu: placed, and not seen by run yet
 	wake  chan struct{} // capacity 1: added is not empty
 
+	calls   sync.WaitGroup
+	results chan lookupResult // capacity lookupCalls
+
 	// The following belong to the goroutine of run.
 	pages   []*rowsOfPage // that are not released completely, in their order
 	again   []*wantedRow  // could not be read
 	retryAt time.Time     // when they are read again
 	outage  bool          // nothing else is read before: a call as a whole has failed
+	failing bool          // something has failed, and not all of it was read since
 	pauses  backoff.BackOff
 	perCall int // rows of the next calls, from what rows took and from failures
-	failing bool
+	running int // calls
 }
 
 // rowsOfPage is a page whose rows are read.
 type rowsOfPage struct {
 	page   *page
 	placed ledger.Placed
-	next   int   // records before it were looked at
-	open   int   // of these, whose rows are not there yet
-	grown  int64 // bytes of rows since the last release
+	wanted map[string]*wantedRow // by the bytes of the primary key
+	next   int                   // records before it were looked at
+	open   int                   // of these, whose rows are not there yet
+	grown  int64                 // bytes of rows since the last release
 }
 
 // wantedRow is a row that is read for one record or several of its key.
 type wantedRow struct {
-	key     string // the bytes of the primary key
-	records []recordAt
+	first   recordAt   // does not change
+	records []recordAt // that wait for it; belongs to the goroutine of run
 	got     service.RowRead
+	done    bool // got is the row, and all of records have it
 }
 
 type recordAt struct {
@@ -139,7 +146,10 @@ type recordAt struct {
 }
 
 func newLookup(own *ownership, lane *ledger.Lane) *lookup {
-	return &lookup{ownership: own, lane: lane, columns: own.cfg.LookupColumns, wake: make(chan struct{}, 1), perCall: service.MaxBatchGetRows}
+	return &lookup{
+		ownership: own, lane: lane, columns: own.cfg.LookupColumns, wake: make(chan struct{}, 1),
+		results: make(chan lookupResult, lookupCalls), perCall: service.MaxBatchGetRows,
+	}
 }
 
 // prepare readies a page before the tracker has it. It reports whether rows of it are to be read.
@@ -156,7 +166,7 @@ func (l *lookup) prepare(p *page) bool {
 // add is called by the reader with a page that the tracker has.
 func (l *lookup) add(p *page, placed ledger.Placed) {
 	l.mu.Lock()
-	l.added = append(l.added, &rowsOfPage{page: p, placed: placed})
+	l.added = append(l.added, &rowsOfPage{page: p, placed: placed, wanted: make(map[string]*wantedRow)})
 	l.mu.Unlock()
 	select {
 	case l.wake <- struct{}{}:
@@ -166,17 +176,19 @@ func (l *lookup) add(p *page, placed ledger.Placed) {
 
 // run reads rows until the channel drains or is fenced.
 func (l *lookup) run() {
+	defer l.calls.Wait() // they end with ctx
 	for {
 		l.take()
-		wanted := l.choose(time.Now())
-		l.release() // records that need no row
-		if len(wanted) > 0 {
-			l.tracker.Fetching(true)
-			l.read(wanted)
-			l.release()
-			continue
+		for l.running < lookupCalls {
+			wanted := l.choose(time.Now())
+			if len(wanted) == 0 {
+				break
+			}
+			l.running++
+			l.calls.Go(func() { l.results <- lookupResult{wanted, l.call(wanted)} }) // ends with ctx
 		}
-		l.tracker.Fetching(false)
+		l.release()
+		l.tracker.Fetching(l.running > 0)
 		if !l.await() {
 			return
 		}
@@ -190,26 +202,23 @@ func (l *lookup) take() {
 	l.pages, l.added = append(l.pages, l.added...), nil
 }
 
-// await waits until there may be something to read. It is false when nothing is read any more.
+// await waits until there may be something to do. It is false when nothing is read any more.
 func (l *lookup) await() bool {
-	var timer <-chan time.Time
-	switch now := time.Now(); {
-	case len(l.again) > 0:
-		pause := roomCheck // other pages, or its own, may find room
+	var due <-chan time.Time
+	if l.running < lookupCalls && (len(l.again) > 0 || len(l.pages) > 0) {
+		pause := roomCheck // the window may have room then
 		if l.outage {
-			pause = max(l.retryAt.Sub(now), pause)
+			pause = max(time.Until(l.retryAt), pause)
 		}
-		t := time.NewTimer(pause)
-		defer t.Stop()
-		timer = t.C
-	case len(l.pages) > 0:
-		t := time.NewTimer(roomCheck)
-		defer t.Stop()
-		timer = t.C
+		timer := time.NewTimer(pause)
+		defer timer.Stop()
+		due = timer.C
 	}
 	select {
+	case r := <-l.results:
+		l.ended(r)
 	case <-l.wake:
-	case <-timer:
+	case <-due:
 	case <-l.draining:
 		return false
 	case <-l.ctx.Done():
@@ -218,18 +227,21 @@ func (l *lookup) await() bool {
 	return true
 }
 
-// choose returns the rows of the next round.
+// choose returns the rows of the next call.
 func (l *lookup) choose(now time.Time) (wanted []*wantedRow) {
 	due := !now.Before(l.retryAt)
-	if l.outage && !due {
+	unread := slices.ContainsFunc(l.pages, func(p *rowsOfPage) bool { return p.next < len(p.page.rows) })
+	if l.outage && !due || !unread && (!due || len(l.again) == 0) {
 		return nil
 	}
-	limit := lookupCalls * l.perCall
 	admitted := l.lane.AdmitRows()
+	inCall := make(map[string]*wantedRow, l.perCall)
 	if due && len(l.again) > 0 {
 		waiting := l.again[:0]
 		for _, w := range l.again {
-			if len(wanted) < limit && (admitted || l.tracker.IsFirst(w.records[0].page.placed)) {
+			key := w.first.page.page.keys[w.first.index]
+			if len(wanted) < l.perCall && inCall[key] == nil && (admitted || l.tracker.IsFirst(w.first.page.placed)) {
+				inCall[key] = w
 				wanted = append(wanted, w)
 			} else {
 				waiting = append(waiting, w)
@@ -238,7 +250,6 @@ func (l *lookup) choose(now time.Time) (wanted []*wantedRow) {
 		clear(l.again[len(waiting):])
 		l.again = waiting
 	}
-	byKey := make(map[string]*wantedRow, min(limit, 64))
 	for _, p := range l.pages {
 		if p.next == len(p.page.rows) {
 			continue
@@ -250,21 +261,38 @@ func (l *lookup) choose(now time.Time) (wanted []*wantedRow) {
 			if !l.cfg.Lookup.wants(p.page.rows[p.next].typ) {
 				continue
 			}
-			key := p.page.keys[p.next]
-			w := byKey[key]
+			key, at := p.page.keys[p.next], recordAt{p, p.next}
+			w := p.wanted[key]
 			if w == nil {
-				if len(wanted) == limit {
+				w = inCall[key] // of another page
+			}
+			if w == nil {
+				if len(wanted) == l.perCall {
 					return wanted
 				}
-				w = &wantedRow{key: key}
-				byKey[key] = w
+				w = &wantedRow{first: at}
+				inCall[key] = w
 				wanted = append(wanted, w)
 			}
-			w.records = append(w.records, recordAt{p, p.next})
+			p.wanted[key] = w
+			if w.done { // read for an earlier change, after this page was read
+				at.store(w)
+				continue
+			}
+			w.records = append(w.records, at)
 			p.open++
 		}
 	}
 	return wanted
+}
+
+// store gives the record its row.
+func (r recordAt) store(w *wantedRow) {
+	row := lookedUpRow{row: w.got.Row, state: ots.RowFound}
+	if len(row.row) == 0 {
+		row.state = ots.RowGone
+	}
+	r.page.page.lookups[r.index] = row
 }
 
 // release releases the records of which all rows are there, in the order of their page.
@@ -283,24 +311,23 @@ func (l *lookup) release() {
 	l.pages = waiting
 }
 
-// keep stores what was read of a row with its records. It is for run's goroutine.
+// keep stores what was read of a row with its records.
 func (l *lookup) keep(w *wantedRow) {
-	state := ots.RowFound
-	if len(w.got.Row) == 0 {
-		state = ots.RowGone
-		l.metrics.counts.inc(countRowsGone)
-	}
 	l.metrics.counts.inc(countRowsLookedUp)
 	l.metrics.counts.add(countLookupUnits, w.got.Units)
+	if len(w.got.Row) == 0 {
+		l.metrics.counts.inc(countRowsGone)
+	}
 	var last *rowsOfPage
 	for _, r := range w.records {
-		r.page.page.lookups[r.index] = lookedUpRow{row: w.got.Row, state: state}
+		r.store(w)
 		r.page.open--
 		if r.page != last { // records of a page share the row
 			r.page.grown += int64(len(w.got.Row))
 			last = r.page
 		}
 	}
+	w.records, w.done = nil, true
 }
 
 // hint says what to do about a failed lookup, empty where the error is enough.

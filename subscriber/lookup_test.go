@@ -395,7 +395,7 @@ func TestLookup_rows_count_against_the_window(t *testing.T) {
 		most = max(most, s.Status().Subscriptions[0].InFlightBytes)
 	}
 	// The window, a round, and the rows of the first page, which need no admission.
-	if limit := cfg.MaxInFlightBytes + 8<<20 + 2*perPage*rowSize; most > limit || most < cfg.MaxInFlightBytes/2 {
+	if limit := cfg.MaxInFlightBytes + 10<<20 + 2*perPage*rowSize; most > limit || most < cfg.MaxInFlightBytes/2 {
 		t.Errorf("L6: %d bytes in flight, at most %d are allowed, of %d", most, limit, pages*perPage*rowSize)
 	}
 	close(release)

@@ -4,59 +4,47 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
-	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
 
 	"github.com/watermill-ots/watermill-ots/internal/plainbuffer"
 	"github.com/watermill-ots/watermill-ots/internal/service"
-	"github.com/watermill-ots/watermill-ots/ots"
 )
 
-// read makes the calls of one round and keeps what they read. Rows that could not be read are
-// retried after a pause. A call that failed as a whole pauses the channel's other lookups, too.
-func (l *lookup) read(wanted []*wantedRow) {
-	perCall := l.perCall
-	var calls sync.WaitGroup
-	errs := make([]error, 0, (len(wanted)+perCall-1)/perCall)
-	for from := 0; from < len(wanted); from += perCall {
-		rows := wanted[from:min(from+perCall, len(wanted))]
-		errs = append(errs, nil)
-		err := &errs[len(errs)-1] // errs does not grow beyond its capacity
-		calls.Go(func() { *err = l.call(rows) })
-	}
-	calls.Wait()
-	if l.ctx.Err() != nil { // fenced: the calls were given up
+// lookupResult is the end of one call.
+type lookupResult struct {
+	wanted []*wantedRow
+	err    error // of the call as a whole
+}
+
+// ended keeps what a call has read. Rows that could not be read are retried after a pause. A
+// call that failed as a whole pauses the channel's other lookups, too.
+func (l *lookup) ended(r lookupResult) {
+	l.running--
+	if l.ctx.Err() != nil { // fenced: the call was given up
 		return
 	}
-	l.metrics.counts.add(countLookups, len(errs))
-	var whole, single error
-	for _, err := range errs {
-		if err != nil {
-			whole = err
-			l.failed(err)
-		}
-	}
+	l.metrics.counts.inc(countLookups)
 	bytes, read := 0, 0
-	for _, w := range wanted {
-		if err := w.got.Err; err != nil {
+	err := r.err
+	for _, w := range r.wanted {
+		if w.got.Err != nil {
 			l.again = append(l.again, w)
-			single = err
+			if err == nil {
+				err = w.got.Err
+			}
 			continue
 		}
 		bytes += len(w.got.Row)
 		read++
 		l.keep(w)
 	}
-	l.size(bytes, read, whole != nil)
+	l.size(bytes, read, r.err != nil)
 	switch {
-	case whole != nil:
-		l.pause(whole, true)
-	case single != nil:
-		l.failed(single)
-		l.pause(single, false)
+	case err != nil:
+		l.failed(err)
+		l.pause(err, r.err != nil)
 	case l.failing && len(l.again) == 0:
 		l.failing, l.pauses, l.outage = false, nil, false
 		l.metrics.calls.lookupSucceeded()
@@ -105,8 +93,8 @@ func (l *lookup) failed(err error) {
 	l.logger.Debug("Rows cannot be looked up; retrying", callDetail(opLookup, err))
 }
 
-// call reads rows in one call and stores each answer in its row. It runs beside others of its
-// round. An error is that of all rows.
+// call reads rows in one call and stores each answer in its row. It runs beside other calls. An
+// error is that of all rows.
 func (l *lookup) call(rows []*wantedRow) (err error) {
 	defer func() {
 		if err != nil {
@@ -115,15 +103,18 @@ func (l *lookup) call(rows []*wantedRow) (err error) {
 			}
 		}
 	}()
-	keys := make([]*tablestore.PrimaryKey, len(rows))
+	keys := make([][]byte, len(rows))
 	columns := l.columns
+	var cells []plainbuffer.Cell
+	var all []byte // one piece of memory for the keys
 	for i, w := range rows {
-		at := w.records[0]
-		rec := at.page.page.record(at.index)
-		keys[i] = primaryKeyOf(rec)
-		if i == 0 && len(columns) > 0 && !slices.Contains(columns, rec.PrimaryKey[0].Name) {
+		cells = w.first.keyCells(cells[:0])
+		from := len(all)
+		all = plainbuffer.AppendPrimaryKey(all, cells)
+		keys[i] = all[from:len(all):len(all)]
+		if i == 0 && len(columns) > 0 && !slices.Contains(columns, cells[0].Name) {
 			// With it the service answers with the row even if it has none of the columns.
-			columns = append([]string{rec.PrimaryKey[0].Name}, columns...)
+			columns = append([]string{cells[0].Name}, columns...)
 		}
 	}
 	client := l.endpoint.tableClient()
@@ -136,7 +127,7 @@ func (l *lookup) call(rows []*wantedRow) (err error) {
 		w.got = answers[i]
 		if w.got.Err == nil && len(w.got.Row) > 0 {
 			if err := plainbuffer.Decode(w.got.Row, &row); err != nil { // it is not checked again
-				w.got = service.RowRead{Err: fmt.Errorf("row %s: %w", rows[i].records[0].page.page.record(rows[i].records[0].index).KeyText(), err)}
+				w.got = service.RowRead{Err: fmt.Errorf("row %s: %w", w.first.page.page.record(w.first.index).KeyText(), err)}
 			}
 		}
 	}
@@ -151,13 +142,16 @@ func withCauseOf(ctx context.Context, err error) error {
 	return err
 }
 
-// primaryKeyOf returns the key of a record as the SDK takes it.
-func primaryKeyOf(r *ots.Record) *tablestore.PrimaryKey {
-	key := new(tablestore.PrimaryKey)
-	for i := range r.PrimaryKey {
-		key.AddPrimaryKeyColumn(r.PrimaryKey[i].Name, r.PrimaryKey[i].Value.Any())
+// keyCells appends the cells of the record's primary key.
+func (r recordAt) keyCells(cells []plainbuffer.Cell) []plainbuffer.Cell {
+	p := r.page.page
+	v := &p.rows[r.index]
+	w := plainbuffer.WalkAgain(p.body[v.at : v.at+v.size])
+	var c plainbuffer.Cell
+	for w.Next(&c) {
+		cells = append(cells, c)
 	}
-	return key
+	return cells
 }
 
 // tableClient makes calls of the table API by the way of the endpoint's other calls.
