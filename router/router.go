@@ -188,13 +188,14 @@ func formats() map[string]ots.Unmarshaler {
 		DefaultPayload: subscriber.JSON{},
 		"cloudevents":  subscriber.CloudEvents{},
 		"debezium":     subscriber.Debezium{},
+		"canal":        subscriber.Canal{},
 		"raw":          subscriber.Raw{},
 		"none":         subscriber.None{},
 	}
 }
 
 // RegisterPayload gives an Unmarshaler the name by which payload knows it. The
-// names json, cloudevents, debezium, raw and none are taken.
+// names json, cloudevents, debezium, canal, raw and none are taken.
 func (r *Router) RegisterPayload(name string, u ots.Unmarshaler) error {
 	return register(r, "payload format", name, r.payloads, u, u == nil)
 }

@@ -116,6 +116,15 @@ func TestDebezium_envelope_is_as_documented(t *testing.T) {
 	})
 }
 
+func TestCanal_change_is_as_documented(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(time.UnixMilli(1700000002200)))
+		if got, want := payload(t, Canal{}, update()), example(t, "canal-json"); got != want {
+			t.Errorf("payload\n%s, documented\n%s", got, want)
+		}
+	})
+}
+
 func TestDebezium_tells_what_is_known_of_each_change(t *testing.T) {
 	key := []ots.Column{{Name: "id", Value: ots.IntegerValue(7)}}
 	put := func(name string, v int64) ots.Cell {
@@ -168,7 +177,7 @@ func TestFormats_of_any_record_are_valid_JSON(t *testing.T) {
 				Value: ots.StringValue(text.Draw(t, "text")), Timestamp: rapid.Int64Range(0, 3).Draw(t, "version"),
 			})
 		}
-		for _, u := range []ots.Unmarshaler{CloudEvents{}, Debezium{}} {
+		for _, u := range []ots.Unmarshaler{CloudEvents{}, Debezium{}, Debezium{Schema: true}, Canal{}} {
 			msg, err := u.Unmarshal(r)
 			if err != nil || !json.Valid(msg.Payload) {
 				t.Fatalf("%T: %v, %s", u, err, msg.Payload)

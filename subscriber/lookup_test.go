@@ -229,29 +229,7 @@ func TestLookup_sink_of_whole_rows_equals_the_table_when_writes_and_faults_race_
 			} else if _, err := s.Handle(t.Context(), testbed.Topic, sink.handle); err != nil {
 				t.Fatal(err)
 			}
-			var writers sync.WaitGroup
-			for w := range 4 {
-				writers.Go(func() {
-					r := rand.New(rand.NewPCG(seed, uint64(10+w)))
-					for n := range 150 {
-						time.Sleep(time.Duration(r.IntN(5)) * time.Millisecond)
-						key := testbed.Key(w*10 + r.IntN(10)) // of this writer alone, so that n grows
-						switch r.IntN(8) {
-						case 0:
-							deleteRow(b, key)
-						case 1:
-							if err := b.Emulator.Put(testbed.Table, emulator.Row{"k": key, "n": int64(n)}); err != nil {
-								t.Error(err)
-							}
-						case 2:
-							updateRow(b, key, map[string]any{"n": int64(n), "a": nil})
-						default:
-							updateRow(b, key, map[string]any{"n": int64(n), []string{"a", "b", "c"}[r.IntN(3)]: fmt.Sprint(n)})
-						}
-					}
-				})
-			}
-			writers.Wait()
+			writeAtRandom(b, seed)
 			var want map[string]string
 			testbed.Eventually(t, 60*time.Second, "the sink equals the table", func() bool {
 				want = tableRows(b)
@@ -271,6 +249,33 @@ func TestLookup_sink_of_whole_rows_equals_the_table_when_writes_and_faults_race_
 			}
 		})
 	}
+}
+
+// writeAtRandom puts, updates and deletes rows from several goroutines.
+func writeAtRandom(b *testbed.Bed, seed uint64) {
+	var writers sync.WaitGroup
+	for w := range 4 {
+		writers.Go(func() {
+			r := rand.New(rand.NewPCG(seed, uint64(10+w)))
+			for n := range 150 {
+				time.Sleep(time.Duration(r.IntN(5)) * time.Millisecond)
+				key := testbed.Key(w*10 + r.IntN(10)) // of this writer alone, so that n grows
+				switch r.IntN(8) {
+				case 0:
+					deleteRow(b, key)
+				case 1:
+					if err := b.Emulator.Put(testbed.Table, emulator.Row{"k": key, "n": int64(n)}); err != nil {
+						b.Error(err)
+					}
+				case 2:
+					updateRow(b, key, map[string]any{"n": int64(n), "a": nil})
+				default:
+					updateRow(b, key, map[string]any{"n": int64(n), []string{"a", "b", "c"}[r.IntN(3)]: fmt.Sprint(n)})
+				}
+			}
+		})
+	}
+	writers.Wait()
 }
 
 func TestLookup_row_that_cannot_be_read_holds_back_its_page_and_its_key_only(t *testing.T) {
