@@ -3,7 +3,9 @@ package subscriber
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"math"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -82,9 +84,42 @@ func TestCloudEvents_of_base_data_have_no_time_and_settings_are_taken(t *testing
 	r.Type, r.Sequence, r.Origin, r.Columns = ots.Put, ots.Sequence{}, nil, nil
 	got := payload(t, CloudEvents{TypePrefix: "org.example", Source: "/orders?a&\"b\""}, r)
 	want := `{"specversion":"1.0","id":"ab602e8a-626b-85b4-91ed-8c52e818580e","source":"/orders?a&\"b\"","type":"org.example.put",` +
-		`"subject":"[7,\"eu\"]","datacontenttype":"application/json","data":{"type":"put","key":{"id":7,"region":"eu"},"columns":{}}}`
+		`"subject":"[7,\"eu\"]","partitionkey":"[7,\"eu\"]","datacontenttype":"application/json","data":{"type":"put","key":{"id":7,"region":"eu"},"columns":{}}}`
 	if got != want {
 		t.Errorf("got\n%s, want\n%s", got, want)
+	}
+}
+
+func TestCloudEvents_in_binary_mode_are_the_headers_and_the_body_of_a_request(t *testing.T) {
+	r := update()
+	r.PrimaryKey[1].Value = ots.StringValue("e u%é")
+	msg, err := CloudEvents{Binary: true}.Unmarshal(r)
+	if err != nil || msg.UUID != r.UUID {
+		t.Fatalf("UUID %q, %v", msg.UUID, err)
+	}
+	req, err := CloudEventRequest("http://sink.test/events", msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"Ce-Specversion": "1.0", "Ce-Id": r.UUID, "Ce-Source": "tablestore://shop/orders", "Ce-Type": "io.github.watermill-ots.tablestore.update",
+		"Ce-Subject": "[7,%22e%20u%25%C3%A9%22]", "Ce-Partitionkey": "[7,%22e%20u%25%C3%A9%22]", "Ce-Time": "2023-11-14T22:13:22.123456Z",
+		"Ce-Sequence": r.Sequence.String(), "Content-Type": "application/json",
+	} {
+		if got := req.Header.Values(name); len(got) != 1 || got[0] != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	body, err := io.ReadAll(req.Body)
+	if err != nil || string(body) != payload(t, JSON{}, r) || req.Method != http.MethodPost || len(req.Header) != 9 {
+		t.Errorf("%s with headers %v and body %s, %v", req.Method, req.Header, body, err)
+	}
+	structured, err := CloudEvents{}.Unmarshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if req, err = CloudEventRequest("http://sink.test/events", structured); err != nil || len(req.Header) != 1 || !strings.HasPrefix(req.Header.Get("Content-Type"), "application/cloudevents+json") {
+		t.Errorf("in structured mode: %v, %v", req.Header, err)
 	}
 }
 
