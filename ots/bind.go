@@ -44,6 +44,8 @@ var ErrNoRecord = errors.New("the message has no record")
 // Types derived from these and pointers to them take the same. Strings and bytes
 // are copied, so T may be kept; a Value is a view, as in the record.
 //
+// The option key marks columns of the primary key for WriteRow, the opposite of Bind, and means nothing here.
+//
 // When Bind returns an error, T is zero. The error joins a *BindError for each field
 // that could not be filled, or says what is wrong with T or its tags. Bind may be
 // called from any goroutine.
@@ -105,10 +107,15 @@ type BindError struct {
 	Field  string // such as "Order.Amount", or "Order.Base.ID" for an embedded struct
 	Type   reflect.Type
 	Reason string
+
+	writing bool // by WriteRow
 }
 
 // Error implements error.
 func (e *BindError) Error() string {
+	if e.writing {
+		return fmt.Sprintf("field %s of type %s does not fit column %q: %s", e.Field, e.Type, e.Column, e.Reason)
+	}
 	if e.Kind == KindNone {
 		return fmt.Sprintf("column %q is missing and field %s requires it: %s", e.Column, e.Field, e.Reason)
 	}
@@ -128,7 +135,9 @@ type boundField struct {
 	index    []int
 	typ      reflect.Type
 	required bool
+	key      bool // of the primary key, for WriteRow
 	set      setter
+	get      getter
 }
 
 // setter stores a value. It returns why the value does not fit, or "" if it does.
@@ -203,14 +212,17 @@ func newBoundField(f reflect.StructField, tag string) (boundField, error) {
 		case option == "":
 		case option == "required":
 			b.required = true
+		case option == "key":
+			b.key = true
 		case timeForms[option] != nil && form == "":
 			form = option
 		default:
-			return b, fmt.Errorf("tag %q: unknown option %q; use required, or for a time.Time one of unix, unixmilli, unixmicro, unixnano and rfc3339", tag, option)
+			return b, fmt.Errorf("tag %q: unknown option %q; use required, key, or for a time.Time one of unix, unixmilli, unixmicro, unixnano and rfc3339", tag, option)
 		}
 	}
 	var err error
 	b.set, err = setterOf(f.Type, form)
+	b.get = getterOf(f.Type, form)
 	return b, err
 }
 
