@@ -149,7 +149,7 @@ type Tunnel struct {
 	// Columns that lookup reads, separated by commas.
 	LookupColumns string `yaml:"lookup_columns" default:"all"`
 
-	// Payload format: json, cloudevents, cloudevents-binary, debezium, canal, raw, none, or a name registered with RegisterPayload.
+	// Payload format: json, cloudevents, cloudevents-binary, debezium, canal, function-compute, function-compute-json, raw, none, or a name registered with RegisterPayload.
 	Payload string `yaml:"payload" default:"json"`
 
 	// What has its own processors.concurrency and batchers: the whole tunnel in this process, each of its worker_size workers, or each channel. A batch has messages of one scope only.

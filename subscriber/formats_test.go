@@ -160,6 +160,27 @@ func TestCanal_change_is_as_documented(t *testing.T) {
 	})
 }
 
+func TestFunctionCompute_event_is_as_documented(t *testing.T) {
+	if got, want := payload(t, FunctionCompute{JSON: true}, update()), example(t, "Function Compute"); got != want {
+		t.Errorf("payload\n%s, documented\n%s", got, want)
+	}
+}
+
+func TestFunctionCompute_event_in_CBOR_has_these_bytes(t *testing.T) {
+	r := &ots.Record{Type: ots.Put, Sequence: ots.Sequence{Timestamp: 500}, PrimaryKey: []ots.Column{{Name: "k", Value: ots.BinaryValue([]byte{0xff})}}, Columns: []ots.Cell{
+		{Name: "n", Value: ots.IntegerValue(-500), Timestamp: 1}, {Name: "d", Value: ots.DoubleValue(1.5), Timestamp: 1}, {Name: "b", Value: ots.BooleanValue(true), Timestamp: 1},
+	}}
+	// By hand, from RFC 8949: a map of 2, text, an array of 1, a map of 4, and so on.
+	const want = "\xa2\x67Version\x67Sync-v1\x67Records\x81\xa4\x64Type\x66PutRow\x64Info\xa1\x69Timestamp\x19\x01\xf4" +
+		"\x6aPrimaryKey\x81\xa2\x6aColumnName\x61k\x65Value\x41\xff\x67Columns\x83" +
+		"\xa4\x64Type\x63Put\x6aColumnName\x61n\x65Value\x39\x01\xf3\x69Timestamp\x01" +
+		"\xa4\x64Type\x63Put\x6aColumnName\x61d\x65Value\xfb\x3f\xf8\x00\x00\x00\x00\x00\x00\x69Timestamp\x01" +
+		"\xa4\x64Type\x63Put\x6aColumnName\x61b\x65Value\xf5\x69Timestamp\x01"
+	if got := payload(t, FunctionCompute{}, r); got != want {
+		t.Errorf("got\n%q, want\n%q", got, want)
+	}
+}
+
 func TestDebezium_tells_what_is_known_of_each_change(t *testing.T) {
 	key := []ots.Column{{Name: "id", Value: ots.IntegerValue(7)}}
 	put := func(name string, v int64) ots.Cell {
@@ -212,7 +233,7 @@ func TestFormats_of_any_record_are_valid_JSON(t *testing.T) {
 				Value: ots.StringValue(text.Draw(t, "text")), Timestamp: rapid.Int64Range(0, 3).Draw(t, "version"),
 			})
 		}
-		for _, u := range []ots.Unmarshaler{CloudEvents{}, Debezium{}, Debezium{Schema: true}, Canal{}} {
+		for _, u := range []ots.Unmarshaler{CloudEvents{}, Debezium{}, Debezium{Schema: true}, Canal{}, FunctionCompute{JSON: true}} {
 			msg, err := u.Unmarshal(r)
 			if err != nil || !json.Valid(msg.Payload) {
 				t.Fatalf("%T: %v, %s", u, err, msg.Payload)
