@@ -72,13 +72,49 @@ func BindOrigin[T any](r *Record) (T, error) {
 // primary key. Where the row is gone or was not looked up only the key is there.
 func BindRow[T any](r *Record) (T, error) { return bind[T](r.RowColumn) }
 
+// BindTo is BindRecord for a pointer to a struct, whose type need not be known when the program is
+// compiled. It sets the struct as a whole, or returns an error and leaves it alone.
+func BindTo(r *Record, to any) error { return bindTo(r.Column, to) }
+
+// BindRowTo is BindRow in the same way.
+func BindRowTo(r *Record, to any) error { return bindTo(r.RowColumn, to) }
+
+// CheckBinding reports what is wrong with the type that v points to, a struct, or with its tags.
+func CheckBinding(v any) error {
+	typ := reflect.TypeOf(v)
+	if typ == nil || typ.Kind() != reflect.Pointer {
+		return fmt.Errorf("binding to %T: not a pointer to a struct", v)
+	}
+	return planOf(typ.Elem()).err
+}
+
+func bindTo(column func(name string) (Value, bool), to any) error {
+	p := reflect.ValueOf(to)
+	if p.Kind() != reflect.Pointer || p.IsNil() {
+		return fmt.Errorf("binding to %T: not a pointer to a struct", to)
+	}
+	filled := reflect.New(p.Type().Elem()).Elem()
+	if err := fill(filled, column); err != nil {
+		return err
+	}
+	p.Elem().Set(filled)
+	return nil
+}
+
 func bind[T any](column func(name string) (Value, bool)) (T, error) {
 	var to, zero T
-	p := planOf(reflect.TypeFor[T]())
-	if p.err != nil {
-		return zero, p.err
+	if err := fill(reflect.ValueOf(&to).Elem(), column); err != nil {
+		return zero, err
 	}
-	v := reflect.ValueOf(&to).Elem()
+	return to, nil
+}
+
+// fill fills a struct. After an error some of its fields may be set.
+func fill(v reflect.Value, column func(name string) (Value, bool)) error {
+	p := planOf(v.Type())
+	if p.err != nil {
+		return p.err
+	}
 	var errs []error
 	for i := range p.fields {
 		f := &p.fields[i]
@@ -94,10 +130,7 @@ func bind[T any](column func(name string) (Value, bool)) (T, error) {
 			errs = append(errs, &BindError{Column: f.column, Kind: value.kind, Field: f.name, Type: f.typ, Reason: fault})
 		}
 	}
-	if len(errs) > 0 {
-		return zero, errors.Join(errs...)
-	}
-	return to, nil
+	return errors.Join(errs...)
 }
 
 // BindError reports a column that does not fit its field. It never holds the value.
