@@ -92,7 +92,7 @@ func TestCloudEvents_of_base_data_have_no_time_and_settings_are_taken(t *testing
 
 func TestCloudEvents_in_binary_mode_are_the_headers_and_the_body_of_a_request(t *testing.T) {
 	r := update()
-	r.PrimaryKey[1].Value = ots.StringValue("e u%é")
+	r.PrimaryKey = []ots.Column{r.PrimaryKey[0], {Name: "region", Value: ots.StringValue("e u%é")}}
 	msg, err := CloudEvents{Binary: true}.Unmarshal(r)
 	if err != nil || msg.UUID != r.UUID {
 		t.Fatalf("UUID %q, %v", msg.UUID, err)
