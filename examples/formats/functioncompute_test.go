@@ -57,7 +57,7 @@ func TestFunctionCompute_any_record_decodes_from_CBOR_to_what_it_held(t *testing
 		if err != nil {
 			t.Fatal(err)
 		}
-		mode, err := cbor.DecOptions{IntDec: cbor.IntDecConvertSigned}.DecMode()
+		mode, err := cbor.DecOptions{IntDec: cbor.IntDecConvertSignedOrFail}.DecMode()
 		if err != nil {
 			t.Fatal(err)
 		}
