@@ -104,6 +104,11 @@ var tunnelFamilies = []family[status]{
 	}),
 	total("rebalances_total", "Channels given back because the service asked for them.", func(t *subscriber.Totals) uint64 { return t.Rebalances }),
 	total("tunnel_recreations_total", "Tunnels that OnGapRecreate continued with, because the one before could not continue.", func(t *subscriber.Totals) uint64 { return t.Recreations }),
+	total("lookup_calls_total", "Calls of BatchGetRow that read rows for Config.Lookup.", func(t *subscriber.Totals) uint64 { return t.Lookups }),
+	totalsBy("lookup_rows_total", "Rows read for Config.Lookup, by result: found, gone.", "result", func(t *subscriber.Totals) map[string]uint64 {
+		return map[string]uint64{"found": t.RowsLookedUp - t.RowsGone, "gone": t.RowsGone}
+	}),
+	total("lookup_units_total", "Read capacity units that these rows cost, as the service counts them.", func(t *subscriber.Totals) uint64 { return t.LookupUnits }),
 	total("drains_total", "Drains of channels that began.", func(t *subscriber.Totals) uint64 { return t.Drains }),
 	{
 		desc: newDesc("subscriptions", "Subscriptions: running, draining, failed ones (1 when the tunnel is gone or expired), and finished ones (1 when it was read to its end).", tunnelLabels, "state"),

@@ -44,6 +44,8 @@ var ErrNoRecord = errors.New("the message has no record")
 // Types derived from these and pointers to them take the same. Strings and bytes
 // are copied, so T may be kept; a Value is a view, as in the record.
 //
+// The option key marks columns of the primary key for WriteRow, the opposite of Bind, and means nothing here.
+//
 // When Bind returns an error, T is zero. The error joins a *BindError for each field
 // that could not be filled, or says what is wrong with T or its tags. Bind may be
 // called from any goroutine.
@@ -66,13 +68,53 @@ func BindOrigin[T any](r *Record) (T, error) {
 	return bind[T](before.Column)
 }
 
+// BindRow fills a struct from the row that was looked up (subscriber.Config.Lookup) and its
+// primary key. Where the row is gone or was not looked up only the key is there.
+func BindRow[T any](r *Record) (T, error) { return bind[T](r.RowColumn) }
+
+// BindTo is BindRecord for a pointer to a struct, whose type need not be known when the program is
+// compiled. It sets the struct as a whole, or returns an error and leaves it alone.
+func BindTo(r *Record, to any) error { return bindTo(r.Column, to) }
+
+// BindRowTo is BindRow in the same way.
+func BindRowTo(r *Record, to any) error { return bindTo(r.RowColumn, to) }
+
+// CheckBinding reports what is wrong with the type that v points to, a struct, or with its tags.
+func CheckBinding(v any) error {
+	typ := reflect.TypeOf(v)
+	if typ == nil || typ.Kind() != reflect.Pointer {
+		return fmt.Errorf("binding to %T: not a pointer to a struct", v)
+	}
+	return planOf(typ.Elem()).err
+}
+
+func bindTo(column func(name string) (Value, bool), to any) error {
+	p := reflect.ValueOf(to)
+	if p.Kind() != reflect.Pointer || p.IsNil() {
+		return fmt.Errorf("binding to %T: not a pointer to a struct", to)
+	}
+	filled := reflect.New(p.Type().Elem()).Elem()
+	if err := fill(filled, column); err != nil {
+		return err
+	}
+	p.Elem().Set(filled)
+	return nil
+}
+
 func bind[T any](column func(name string) (Value, bool)) (T, error) {
 	var to, zero T
-	p := planOf(reflect.TypeFor[T]())
-	if p.err != nil {
-		return zero, p.err
+	if err := fill(reflect.ValueOf(&to).Elem(), column); err != nil {
+		return zero, err
 	}
-	v := reflect.ValueOf(&to).Elem()
+	return to, nil
+}
+
+// fill fills a struct. After an error some of its fields may be set.
+func fill(v reflect.Value, column func(name string) (Value, bool)) error {
+	p := planOf(v.Type())
+	if p.err != nil {
+		return p.err
+	}
 	var errs []error
 	for i := range p.fields {
 		f := &p.fields[i]
@@ -88,10 +130,7 @@ func bind[T any](column func(name string) (Value, bool)) (T, error) {
 			errs = append(errs, &BindError{Column: f.column, Kind: value.kind, Field: f.name, Type: f.typ, Reason: fault})
 		}
 	}
-	if len(errs) > 0 {
-		return zero, errors.Join(errs...)
-	}
-	return to, nil
+	return errors.Join(errs...)
 }
 
 // BindError reports a column that does not fit its field. It never holds the value.
@@ -101,10 +140,15 @@ type BindError struct {
 	Field  string // such as "Order.Amount", or "Order.Base.ID" for an embedded struct
 	Type   reflect.Type
 	Reason string
+
+	writing bool // by WriteRow
 }
 
 // Error implements error.
 func (e *BindError) Error() string {
+	if e.writing {
+		return fmt.Sprintf("field %s of type %s does not fit column %q: %s", e.Field, e.Type, e.Column, e.Reason)
+	}
 	if e.Kind == KindNone {
 		return fmt.Sprintf("column %q is missing and field %s requires it: %s", e.Column, e.Field, e.Reason)
 	}
@@ -124,7 +168,9 @@ type boundField struct {
 	index    []int
 	typ      reflect.Type
 	required bool
+	key      bool // of the primary key, for WriteRow
 	set      setter
+	get      getter
 }
 
 // setter stores a value. It returns why the value does not fit, or "" if it does.
@@ -199,14 +245,17 @@ func newBoundField(f reflect.StructField, tag string) (boundField, error) {
 		case option == "":
 		case option == "required":
 			b.required = true
+		case option == "key":
+			b.key = true
 		case timeForms[option] != nil && form == "":
 			form = option
 		default:
-			return b, fmt.Errorf("tag %q: unknown option %q; use required, or for a time.Time one of unix, unixmilli, unixmicro, unixnano and rfc3339", tag, option)
+			return b, fmt.Errorf("tag %q: unknown option %q; use required, key, or for a time.Time one of unix, unixmilli, unixmicro, unixnano and rfc3339", tag, option)
 		}
 	}
 	var err error
 	b.set, err = setterOf(f.Type, form)
+	b.get = getterOf(f.Type, form)
 	return b, err
 }
 

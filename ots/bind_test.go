@@ -217,7 +217,7 @@ func TestBind_types_and_tags_that_cannot_work_are_errors(t *testing.T) {
 		G time.Time `ots:"g,unix,unixmilli"`
 	}
 	_, err = BindRecord[faulty](r)
-	options := "; use required, or for a time.Time one of unix, unixmilli, unixmicro, unixnano and rfc3339"
+	options := "; use required, key, or for a time.Time one of unix, unixmilli, unixmicro, unixnano and rfc3339"
 	check(err, `binding to ots.faulty: field faulty.base embeds a pointer: embed the struct itself, or tag it "-"
 field faulty.A: tag "" does not name a column
 field faulty.B: tag "b,omitempty": unknown option "omitempty"`+options+`

@@ -107,6 +107,32 @@ type Cell struct {
 	Timestamp int64 // version, milliseconds since 1970; 0 where the service sends none
 }
 
+// RowState says what is known of the whole row behind a Record.
+type RowState uint8
+
+// The states of Record.Row.
+const (
+	// RowUnknown: the row was not looked up.
+	RowUnknown RowState = iota
+	// RowFound: Record.Row holds the row.
+	RowFound
+	// RowGone: there was no such row. A deletion of it follows, or is the record itself.
+	RowGone
+)
+
+// String returns "unknown", "found" or "gone".
+func (s RowState) String() string {
+	switch s {
+	case RowUnknown:
+		return "unknown"
+	case RowFound:
+		return "found"
+	case RowGone:
+		return "gone"
+	}
+	return "RowState(" + strconv.Itoa(int(s)) + ")"
+}
+
 // Record is one change of a row, or one row of the base data.
 //
 // A Record and everything in it are read-only views into the page that was read.
@@ -120,36 +146,44 @@ type Record struct {
 	PrimaryKey []Column // in key order
 	Columns    []Cell   // as on the wire: in the service's order, several versions possible
 	Origin     []Cell   // columns before the change, if the table's stream keeps them
+	Row        []Cell   // with subscriber.Config.Lookup: the newest version of each column when the row was looked up, after the change
+	RowState   RowState // whether Row is the row
 	Attempt    int      // 1 for the first delivery by this process, then counting up
 	UUID       string   // of the message, unless the Unmarshaler gives it another one
 }
 
-// Column returns the newest value written to the column of that name, or the value
-// of the primary key column of that name. It returns false for a column that is
-// absent or was only deleted.
+// Column returns the value that the column of that name has after the change, or the value
+// of the primary key column of that name. It returns false for a column that the change
+// did not write, or removed after it had written it (see NetColumns).
 func (r *Record) Column(name string) (Value, bool) {
 	for i := range r.PrimaryKey {
 		if r.PrimaryKey[i].Name == name {
 			return r.PrimaryKey[i].Value, true
 		}
 	}
-	return newest(r.Columns, name)
+	return netValue(r.Columns, name)
 }
 
 // OriginColumn returns the value that the column had before the change, if the
 // table's stream keeps it.
-func (r *Record) OriginColumn(name string) (Value, bool) { return newest(r.Origin, name) }
+func (r *Record) OriginColumn(name string) (Value, bool) { return netValue(r.Origin, name) }
 
-func newest(cells []Cell, name string) (Value, bool) {
-	best := -1
-	for i := range cells {
-		c := &cells[i]
-		if c.Type == CellPut && c.Name == name && (best < 0 || c.Timestamp > cells[best].Timestamp) {
-			best = i
-		}
+// WholeRow returns the columns of the whole row after the change, each once, as far as
+// they are known: those of a put, and those that were looked up. The row that was looked up is at
+// least as new as the change, and may have later changes in it. It is false where the row is not known, and
+// for one that is gone.
+func (r *Record) WholeRow() (columns []Cell, ok bool) {
+	switch {
+	case r.RowState == RowFound:
+		return r.Row, true
+	case r.RowState == RowUnknown && r.Type == Put:
+		return r.NetColumns(), true
 	}
-	if best < 0 {
-		return Value{}, false
-	}
-	return cells[best].Value, true
+	return nil, false
+}
+
+// RowColumn returns the value of a column of the row that was looked up, or of the primary key.
+func (r *Record) RowColumn(name string) (Value, bool) {
+	whole := Record{PrimaryKey: r.PrimaryKey, Columns: r.Row}
+	return whole.Column(name)
 }

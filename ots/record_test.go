@@ -58,7 +58,7 @@ func TestValue_is_comparable_and_owns_its_bytes(t *testing.T) {
 	}
 }
 
-func TestRecord_column_is_the_newest_put_cell_or_the_key(t *testing.T) {
+func TestRecord_column_is_what_the_change_left_or_the_key(t *testing.T) {
 	r := &Record{
 		PrimaryKey: []Column{{"id", IntegerValue(7)}, {"region", StringValue("eu")}},
 		Columns: []Cell{
@@ -73,7 +73,7 @@ func TestRecord_column_is_the_newest_put_cell_or_the_key(t *testing.T) {
 		},
 		Origin: []Cell{{Name: "a", Value: IntegerValue(0), Timestamp: 9}},
 	}
-	for name, want := range map[string]Value{"id": IntegerValue(7), "region": StringValue("eu"), "a": IntegerValue(3), "none": {}, "tie": IntegerValue(1)} {
+	for name, want := range map[string]Value{"id": IntegerValue(7), "region": StringValue("eu"), "a": IntegerValue(3), "none": {}, "tie": IntegerValue(2)} {
 		if got, ok := r.Column(name); !ok || got != want {
 			t.Errorf("%s is %v, %t; want %v", name, got, ok, want)
 		}

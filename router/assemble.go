@@ -124,6 +124,8 @@ func (r *Router) subscriberConfig(name string) subscriber.Config {
 		ExpectedClients:     t.ExpectedClients,
 		TunnelViewInterval:  t.TunnelViewInterval,
 		OnGap:               t.onGap(),
+		Lookup:              t.lookup(),
+		LookupColumns:       t.lookupColumns(),
 		Tunnel: subscriber.TunnelSpec{
 			Type: subscriber.TunnelType(t.Tunnel.Type), Start: start, Earliest: earliest, End: t.Tunnel.End,
 		},

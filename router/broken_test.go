@@ -34,7 +34,7 @@ func TestParse_broken(t *testing.T) {
 
 // tunnelKeys are the keys of a tunnel, as an error lists them.
 const tunnelKeys = "batchers, checkpoint_interval, client_tag, close_timeout, empty_reads_per_second, enabled, expected_clients, failure, forward, heartbeat_interval, heartbeat_timeout, " +
-	"instance, max_in_flight, max_in_flight_bytes, max_poll_interval, min_poll_interval, on_end, on_gap, ordering, payload, preset, processors, scope, table_name, tunnel, tunnel_name, tunnel_view_interval, worker_size"
+	"instance, lookup, lookup_columns, max_in_flight, max_in_flight_bytes, max_poll_interval, min_poll_interval, on_end, on_gap, ordering, payload, preset, processors, scope, table_name, tunnel, tunnel_name, tunnel_view_interval, worker_size"
 
 type brokenConfig struct {
 	name     string

@@ -118,6 +118,7 @@ func (c *checker) tunnel(path, name string, t Tunnel) {
 		c.because(keypath.Join(path, "heartbeat_timeout"), keypath.Join(path, "heartbeat_interval"))
 	}
 	c.polls(path, t)
+	c.lookup(path, t)
 	c.spec(keypath.Join(path, "tunnel"), t.Tunnel)
 	c.onGap(keypath.Join(path, "tunnel"), keypath.Join(path, "on_gap"), t)
 	inFlight := cmp.Or(t.MaxInFlight, subscriber.DefaultMaxInFlight)
@@ -223,6 +224,23 @@ func (c *checker) polls(path string, t Tunnel) {
 	if t.MinPollInterval > longest {
 		c.fault(keypath.Join(path, "min_poll_interval"), "is %v; it must not exceed max_poll_interval, which is %v", t.MinPollInterval, longest)
 		c.because(keypath.Join(path, "max_poll_interval"))
+	}
+}
+
+// lookup checks the columns of lookup.
+func (c *checker) lookup(path string, t Tunnel) {
+	at, columns := keypath.Join(path, "lookup_columns"), t.lookupColumns()
+	if len(columns) > 0 && t.lookup() == subscriber.LookupNone {
+		c.fault(at, "has no effect without lookup: set lookup to updates or always, or leave the columns out")
+		c.because(keypath.Join(path, "lookup"))
+	}
+	if len(columns) > subscriber.MaxLookupColumns {
+		c.fault(at, "has %d columns; the service reads at most %d", len(columns), subscriber.MaxLookupColumns)
+	}
+	for _, name := range columns {
+		if !service.IsColumnName(name) {
+			c.fault(at, "has %q; a column's name has %s", name, service.ColumnNameRule)
+		}
 	}
 }
 

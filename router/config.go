@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/watermill-ots/watermill-ots/batching"
@@ -142,7 +143,13 @@ type Tunnel struct {
 	// What happens when changes are lost, or the tunnel has expired or was deleted: fail ends the pipeline; recreate replaces the tunnel by a BaseAndStream tunnel of the same name, creates a missing one, and delivers all rows again (see docs/gaps.md).
 	OnGap string `yaml:"on_gap" enum:"fail,recreate" default:"fail"`
 
-	// Payload format: json, cloudevents, debezium, raw, none, or a name registered with RegisterPayload.
+	// Rows that are read whole, ahead of delivery, because a change tells only the columns that it touched: none, those of updates, or those of all records (see docs/payload.md, Whole rows).
+	Lookup string `yaml:"lookup" enum:"none,updates,always" default:"none"`
+
+	// Columns that lookup reads, separated by commas.
+	LookupColumns string `yaml:"lookup_columns" default:"all"`
+
+	// Payload format: json, cloudevents, cloudevents-binary, debezium, canal, function-compute, function-compute-json, raw, none, or a name registered with RegisterPayload.
 	Payload string `yaml:"payload" default:"json"`
 
 	// What has its own processors.concurrency and batchers: the whole tunnel in this process, each of its worker_size workers, or each channel. A batch has messages of one scope only.
@@ -191,6 +198,27 @@ func (t Tunnel) onGap() subscriber.OnGap {
 		return subscriber.OnGapRecreate
 	}
 	return subscriber.OnGapFail
+}
+
+// lookup returns Lookup, which has been checked, as the subscriber's type.
+func (t Tunnel) lookup() subscriber.Lookup {
+	for l := subscriber.LookupAlways; l > subscriber.LookupNone; l-- {
+		if t.Lookup == l.String() {
+			return l
+		}
+	}
+	return subscriber.LookupNone
+}
+
+// lookupColumns returns the names in LookupColumns.
+func (t Tunnel) lookupColumns() (names []string) {
+	if t.LookupColumns == "" {
+		return nil
+	}
+	for name := range strings.SplitSeq(t.LookupColumns, ",") {
+		names = append(names, strings.TrimSpace(name))
+	}
+	return names
 }
 
 // Processors bounds the processing step.

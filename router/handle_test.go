@@ -121,7 +121,7 @@ test.yaml:8: tunnels.letters: has no handlers; call Handle("letters", ...) befor
 			}
 		})
 		want := `test.yaml:2: instances.main.credentials: no credentials provider called "ram" is registered (RegisterCredentials); there are no registered names
-test.yaml:8: tunnels.numbers.payload: no payload format called "xml" is registered (RegisterPayload); registered names are: cloudevents, debezium, json, none, raw
+test.yaml:8: tunnels.numbers.payload: no payload format called "xml" is registered (RegisterPayload); registered names are: canal, cloudevents, cloudevents-binary, debezium, function-compute, function-compute-json, json, none, raw
 test.yaml:9: tunnels.numbers.forward: no publisher called "kafak" is registered (RegisterPublisher); did you mean "kafka"?
 test.yaml:10: tunnels.numbers.failure.dead_letter: no publisher called "default" is registered (RegisterPublisher); registered names are: kafka`
 		if got != want {

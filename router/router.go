@@ -185,16 +185,20 @@ func (r *Router) RegisterPublisher(name string, pub message.Publisher) error {
 // formats returns the payload formats that have names from the start.
 func formats() map[string]ots.Unmarshaler {
 	return map[string]ots.Unmarshaler{
-		DefaultPayload: subscriber.JSON{},
-		"cloudevents":  subscriber.CloudEvents{},
-		"debezium":     subscriber.Debezium{},
-		"raw":          subscriber.Raw{},
-		"none":         subscriber.None{},
+		DefaultPayload:          subscriber.JSON{},
+		"cloudevents":           subscriber.CloudEvents{},
+		"cloudevents-binary":    subscriber.CloudEvents{Binary: true},
+		"debezium":              subscriber.Debezium{},
+		"function-compute":      subscriber.FunctionCompute{},
+		"function-compute-json": subscriber.FunctionCompute{JSON: true},
+		"canal":                 subscriber.Canal{},
+		"raw":                   subscriber.Raw{},
+		"none":                  subscriber.None{},
 	}
 }
 
 // RegisterPayload gives an Unmarshaler the name by which payload knows it. The
-// names json, cloudevents, debezium, raw and none are taken.
+// names json, cloudevents, cloudevents-binary, debezium, canal, function-compute, function-compute-json, raw and none are taken.
 func (r *Router) RegisterPayload(name string, u ots.Unmarshaler) error {
 	return register(r, "payload format", name, r.payloads, u, u == nil)
 }

@@ -8,7 +8,7 @@ import (
 // answerLate is after how long a read without an answer counts as failing.
 const answerLate = 5 * time.Second
 
-// callState is what is known of the reads and checkpoints of one channel. Times are
+// callState is what is known of the reads, checkpoints and lookups of one channel. Times are
 // in nanoseconds since 1970, 0: none. Reads include the question for the checkpoint
 // to begin with. Any goroutine may ask.
 type callState struct {
@@ -17,6 +17,8 @@ type callState struct {
 	commit  atomic.Int64
 	readErr atomic.Pointer[failedState]
 	commErr atomic.Pointer[failedState]
+	rows    atomic.Int64 // as read, of lookups
+	rowsErr atomic.Pointer[failedState]
 }
 
 // failedState is the last failure of a kind of call.
@@ -34,8 +36,11 @@ func (c *callState) begins(now time.Time) (ends func()) {
 // failed notes a failed call.
 func (c *callState) failed(f *Failure, class class) {
 	since, last := &c.read, &c.readErr
-	if f.Op == "checkpoint" {
+	switch f.Op {
+	case "checkpoint":
 		since, last = &c.commit, &c.commErr
+	case opLookup:
+		since, last = &c.rows, &c.rowsErr
 	}
 	last.Store(&failedState{f, class})
 	since.CompareAndSwap(0, f.Time.UnixNano())
@@ -43,6 +48,7 @@ func (c *callState) failed(f *Failure, class class) {
 
 func (c *callState) readSucceeded()   { c.read.Store(0) }
 func (c *callState) commitSucceeded() { c.commit.Store(0) }
+func (c *callState) lookupSucceeded() { c.rows.Store(0) }
 
 // failing returns since when reads and checkpoints fail; zero: they do not.
 func (c *callState) failing(now time.Time) (reads, commits time.Time) {

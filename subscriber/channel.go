@@ -113,6 +113,9 @@ func (r *channelRun) work() runEnd {
 	var loops sync.WaitGroup
 	defer r.awaitLoops(&loops)
 	defer r.cancel(errSessionOver)
+	if rows := r.reader.rows; rows != nil {
+		loops.Go(rows.run) // ends with ctx, or when the channel drains
+	}
 	loops.Add(2)
 	go func() { // ends when reading stops, at the finish token, or when it gives up
 		defer loops.Done()

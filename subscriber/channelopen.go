@@ -48,6 +48,9 @@ func newChannelRun(s *shared, a assignment) *channelRun {
 		failures:  newFailures(s.cfg.NackBackoff),
 		committer: &committer{ownership: own},
 	}
+	if s.cfg.Lookup != LookupNone {
+		r.reader.rows = newLookup(own, lane)
+	}
 	r.outcomes = &outcomes{settler: &settler{ownership: own, failures: r.failures}}
 	r.taker = newTaker(r.outcomes, s.dest)
 	if s.dest.handler == nil {

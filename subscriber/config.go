@@ -191,6 +191,16 @@ type Config struct {
 	// Unmarshaler makes messages of records. Default JSON{}.
 	Unmarshaler ots.Unmarshaler
 
+	// Lookup says for which records the whole row is read from the table, with BatchGetRow
+	// and ahead of delivery: a change tells only the columns that it touched. The row is in Record.Row, and
+	// in the payloads that show it. It is at least as new as the change, so it may have later
+	// changes in it; each of those follows as a record of its own. A row that is gone by then
+	// is RowGone, not an error. Rows count against MaxInFlightBytes. Default LookupNone.
+	Lookup Lookup
+
+	// LookupColumns are the columns to read, at most MaxLookupColumns. Default: all.
+	LookupColumns []string
+
 	// CheckpointInterval is the longest time between two commits of a channel
 	// while there is something to commit. Default 5 s.
 	CheckpointInterval time.Duration
@@ -404,6 +414,7 @@ func (c Config) Validate() error {
 	}
 	faults = append(faults, c.Tunnel.validate()...)
 	faults = append(faults, c.onGapFaults()...)
+	faults = append(faults, c.lookupFaults()...)
 	if len(faults) == 0 {
 		return nil
 	}

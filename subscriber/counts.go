@@ -35,6 +35,10 @@ const (
 	countReconnects
 	countConnects
 	countRecreations
+	countRowsGone
+	countRowsLookedUp
+	countLookupUnits
+	countLookups
 	counters
 )
 
@@ -77,5 +81,6 @@ func (t *tally) totals() Totals {
 		Rebalances: t[countRebalances], Drains: t[countDrains],
 		Connects: t[countConnects], Reconnects: t[countReconnects], Heartbeats: t[countHeartbeats], HeartbeatsFailed: t[countHeartbeatsFailed],
 		Recreations: t[countRecreations],
+		Lookups:     t[countLookups], RowsLookedUp: t[countRowsLookedUp], RowsGone: t[countRowsGone], LookupUnits: t[countLookupUnits],
 	}
 }

@@ -141,7 +141,9 @@ func (d *delivery) recordOf() *ots.Record {
 	if rec := d.record.Load(); rec != nil {
 		return rec
 	}
-	rec := d.attempt.Page().(*page).record(d.attempt.Index())
+	p := d.attempt.Page().(*page)
+	rec := p.record(d.attempt.Index())
+	new(recordDecoder).decodeRow(p, d.attempt.Index(), rec)
 	rec.Attempt, rec.UUID = d.attempt.Number(), d.uuid
 	if !d.record.CompareAndSwap(nil, rec) { // another goroutine was faster
 		return d.record.Load()

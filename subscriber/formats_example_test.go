@@ -28,5 +28,5 @@ func ExampleCloudEvents() {
 	}
 	fmt.Println(string(msg.Payload))
 	// Output:
-	// {"specversion":"1.0","id":"ab602e8a-626b-85b4-91ed-8c52e818580e","source":"tablestore://shop/orders","type":"com.aliyun.tablestore.update","subject":"[7]","time":"2023-11-14T22:13:22.123456Z","datacontenttype":"application/json","data":{"type":"update","key":{"id":7},"columns":{"amount":12.5,"paid_at":1700000000000},"timestamp":1700000002123456,"sequence":"00000001:00060a24183ea6c0:00000000"}}
+	// {"specversion":"1.0","id":"ab602e8a-626b-85b4-91ed-8c52e818580e","source":"tablestore://shop/orders","type":"io.github.watermill-ots.tablestore.update","subject":"[7]","time":"2023-11-14T22:13:22.123456Z","partitionkey":"[7]","sequence":"00000001:00060a24183ea6c0:00000000","datacontenttype":"application/json","data":{"type":"update","key":{"id":7},"columns":{"amount":12.5,"paid_at":1700000000000},"timestamp":1700000002123456,"sequence":"00000001:00060a24183ea6c0:00000000"}}
 }

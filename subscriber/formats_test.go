@@ -3,7 +3,9 @@ package subscriber
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"math"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -82,9 +84,42 @@ func TestCloudEvents_of_base_data_have_no_time_and_settings_are_taken(t *testing
 	r.Type, r.Sequence, r.Origin, r.Columns = ots.Put, ots.Sequence{}, nil, nil
 	got := payload(t, CloudEvents{TypePrefix: "org.example", Source: "/orders?a&\"b\""}, r)
 	want := `{"specversion":"1.0","id":"ab602e8a-626b-85b4-91ed-8c52e818580e","source":"/orders?a&\"b\"","type":"org.example.put",` +
-		`"subject":"[7,\"eu\"]","datacontenttype":"application/json","data":{"type":"put","key":{"id":7,"region":"eu"},"columns":{}}}`
+		`"subject":"[7,\"eu\"]","partitionkey":"[7,\"eu\"]","datacontenttype":"application/json","data":{"type":"put","key":{"id":7,"region":"eu"},"columns":{}}}`
 	if got != want {
 		t.Errorf("got\n%s, want\n%s", got, want)
+	}
+}
+
+func TestCloudEvents_in_binary_mode_are_the_headers_and_the_body_of_a_request(t *testing.T) {
+	r := update()
+	r.PrimaryKey = []ots.Column{r.PrimaryKey[0], {Name: "region", Value: ots.StringValue("e u%é")}}
+	msg, err := CloudEvents{Binary: true}.Unmarshal(r)
+	if err != nil || msg.UUID != r.UUID {
+		t.Fatalf("UUID %q, %v", msg.UUID, err)
+	}
+	req, err := CloudEventRequest("http://sink.test/events", msg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"Ce-Specversion": "1.0", "Ce-Id": r.UUID, "Ce-Source": "tablestore://shop/orders", "Ce-Type": "io.github.watermill-ots.tablestore.update",
+		"Ce-Subject": "[7,%22e%20u%25%C3%A9%22]", "Ce-Partitionkey": "[7,%22e%20u%25%C3%A9%22]", "Ce-Time": "2023-11-14T22:13:22.123456Z",
+		"Ce-Sequence": r.Sequence.String(), "Content-Type": "application/json",
+	} {
+		if got := req.Header.Values(name); len(got) != 1 || got[0] != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	body, err := io.ReadAll(req.Body)
+	if err != nil || string(body) != payload(t, JSON{}, r) || req.Method != http.MethodPost || len(req.Header) != 9 {
+		t.Errorf("%s with headers %v and body %s, %v", req.Method, req.Header, body, err)
+	}
+	structured, err := CloudEvents{}.Unmarshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if req, err = CloudEventRequest("http://sink.test/events", structured); err != nil || len(req.Header) != 1 || !strings.HasPrefix(req.Header.Get("Content-Type"), "application/cloudevents+json") {
+		t.Errorf("in structured mode: %v, %v", req.Header, err)
 	}
 }
 
@@ -114,6 +149,36 @@ func TestDebezium_envelope_is_as_documented(t *testing.T) {
 			t.Errorf("payload\n%s, documented\n%s", got, want)
 		}
 	})
+}
+
+func TestCanal_change_is_as_documented(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(time.UnixMilli(1700000002200)))
+		if got, want := payload(t, Canal{}, update()), example(t, "canal-json"); got != want {
+			t.Errorf("payload\n%s, documented\n%s", got, want)
+		}
+	})
+}
+
+func TestFunctionCompute_event_is_as_documented(t *testing.T) {
+	if got, want := payload(t, FunctionCompute{JSON: true}, update()), example(t, "Function Compute"); got != want {
+		t.Errorf("payload\n%s, documented\n%s", got, want)
+	}
+}
+
+func TestFunctionCompute_event_in_CBOR_has_these_bytes(t *testing.T) {
+	r := &ots.Record{Type: ots.Put, Sequence: ots.Sequence{Timestamp: 500}, PrimaryKey: []ots.Column{{Name: "k", Value: ots.BinaryValue([]byte{0xff})}}, Columns: []ots.Cell{
+		{Name: "n", Value: ots.IntegerValue(-500), Timestamp: 1}, {Name: "d", Value: ots.DoubleValue(1.5), Timestamp: 1}, {Name: "b", Value: ots.BooleanValue(true), Timestamp: 1},
+	}}
+	// By hand, from RFC 8949: a map of 2, text, an array of 1, a map of 4, and so on.
+	const want = "\xa2\x67Version\x67Sync-v1\x67Records\x81\xa4\x64Type\x66PutRow\x64Info\xa1\x69Timestamp\x19\x01\xf4" +
+		"\x6aPrimaryKey\x81\xa2\x6aColumnName\x61k\x65Value\x41\xff\x67Columns\x83" +
+		"\xa4\x64Type\x63Put\x6aColumnName\x61n\x65Value\x39\x01\xf3\x69Timestamp\x01" +
+		"\xa4\x64Type\x63Put\x6aColumnName\x61d\x65Value\xfb\x3f\xf8\x00\x00\x00\x00\x00\x00\x69Timestamp\x01" +
+		"\xa4\x64Type\x63Put\x6aColumnName\x61b\x65Value\xf5\x69Timestamp\x01"
+	if got := payload(t, FunctionCompute{}, r); got != want {
+		t.Errorf("got\n%q, want\n%q", got, want)
+	}
 }
 
 func TestDebezium_tells_what_is_known_of_each_change(t *testing.T) {
@@ -168,7 +233,7 @@ func TestFormats_of_any_record_are_valid_JSON(t *testing.T) {
 				Value: ots.StringValue(text.Draw(t, "text")), Timestamp: rapid.Int64Range(0, 3).Draw(t, "version"),
 			})
 		}
-		for _, u := range []ots.Unmarshaler{CloudEvents{}, Debezium{}} {
+		for _, u := range []ots.Unmarshaler{CloudEvents{}, Debezium{}, Debezium{Schema: true}, Canal{}, FunctionCompute{JSON: true}} {
 			msg, err := u.Unmarshal(r)
 			if err != nil || !json.Valid(msg.Payload) {
 				t.Fatalf("%T: %v, %s", u, err, msg.Payload)

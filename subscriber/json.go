@@ -15,10 +15,11 @@ import (
 //	{
 //	  "type": "update",                    put, update or delete
 //	  "key": {"id": 7, "region": "eu"},    primary key columns, in key order
-//	  "columns": {"amount": 12.5},         newest value written to each column
-//	  "deleted": ["note"],                 columns removed
+//	  "columns": {"amount": 12.5},         what each column holds after the change
+//	  "deleted": ["note"],                 columns that are gone after it
 //	  "deleted_versions": [{"column": "n", "timestamp": 1700000000000}],
 //	  "origin": {"amount": 11},            values before the change
+//	  "row": {"amount": 12.5, "paid": true},   the row that was looked up; null: it is gone
 //	  "timestamp": 1700000000123456,       µs since 1970
 //	  "sequence": "00000000:00060a24182d2240:00000002"
 //	}
@@ -52,7 +53,7 @@ func sizeHint(r *ots.Record) int {
 	for i := range r.PrimaryKey {
 		n += len(r.PrimaryKey[i].Name) + 2*(textSize(r.PrimaryKey[i].Value)+quotes) // payload and metadata
 	}
-	for _, cells := range [...][]ots.Cell{r.Columns, r.Origin} {
+	for _, cells := range [...][]ots.Cell{r.Columns, r.Origin, r.Row} {
 		for i := range cells {
 			n += len(cells[i].Name) + textSize(cells[i].Value) + quotes
 		}
@@ -77,22 +78,33 @@ func appendRecord(b []byte, r *ots.Record) []byte {
 		b = appendNamed(b, i == 0, r.PrimaryKey[i].Name, r.PrimaryKey[i].Value)
 	}
 	b = append(b, keyUpToColumns...)
-	b = appendNewest(b, r.Columns)
+	net := r.NetColumns()
+	b = appendPuts(b, net)
 	b = append(b, '}')
-	if hasType(r.Columns, ots.CellDeleteAllVersions) {
+	if hasType(net, ots.CellDeleteAllVersions) {
 		b = append(b, `,"deleted":[`...)
-		b = appendDeleted(b, r.Columns)
+		b = appendDeleted(b, net)
 		b = append(b, ']')
 	}
 	if hasType(r.Columns, ots.CellDeleteOneVersion) {
-		b = append(b, `,"deleted_versions":[`...)
-		b = appendDeletedVersions(b, r.Columns)
-		b = append(b, ']')
+		if gone := r.NetDeletedVersions(); len(gone) > 0 {
+			b = append(b, `,"deleted_versions":[`...)
+			b = appendDeletedVersions(b, gone)
+			b = append(b, ']')
+		}
 	}
 	if len(r.Origin) > 0 {
 		b = append(b, `,"origin":{`...)
-		b = appendNewest(b, r.Origin)
+		b = appendRow(b, r.Origin)
 		b = append(b, '}')
+	}
+	switch r.RowState {
+	case ots.RowFound:
+		b = append(b, `,"row":{`...)
+		b = appendRow(b, r.Row)
+		b = append(b, '}')
+	case ots.RowGone:
+		b = append(b, `,"row":null`...)
 	}
 	b = appendSequence(b, r.Sequence)
 	return append(b, '}')
@@ -130,67 +142,20 @@ func hasType(cells []ots.Cell, t ots.CellType) bool {
 	return false
 }
 
-// wideRow is from how many cells on a map beats looking back.
-const wideRow = 32
-
-// appendNewest writes each put column once, with its newest version, at the
-// place of its first cell.
-func appendNewest(b []byte, cells []ots.Cell) []byte {
-	if ascending(cells) {
-		first := true
-		for i := range cells {
-			if cells[i].Type == ots.CellPut {
-				b = appendMember(b, &first, &cells[i])
-			}
-		}
-		return b
-	}
-	if len(cells) >= wideRow {
-		return appendNewestOfMany(b, cells)
-	}
+// appendPuts writes the columns that have a value.
+func appendPuts(b []byte, net []ots.Cell) []byte {
 	first := true
-	for i := range cells {
-		if cells[i].Type != ots.CellPut || seenBefore(cells, i) {
-			continue
+	for i := range net {
+		if net[i].Type == ots.CellPut {
+			b = appendMember(b, &first, &net[i])
 		}
-		best := i
-		for j := i + 1; j < len(cells); j++ {
-			if cells[j].Type == ots.CellPut && cells[j].Timestamp > cells[best].Timestamp && cells[j].Name == cells[i].Name {
-				best = j
-			}
-		}
-		b = appendMember(b, &first, &cells[best])
 	}
 	return b
 }
 
-// ascending reports whether no column has more than one cell because their
-// names grow from cell to cell, as is usual.
-func ascending(cells []ots.Cell) bool {
-	for i := 1; i < len(cells); i++ {
-		if cells[i-1].Name >= cells[i].Name {
-			return false
-		}
-	}
-	return true
-}
-
-func appendNewestOfMany(b []byte, cells []ots.Cell) []byte {
-	newest := make(map[string]*ots.Cell, len(cells)) // of the columns that are not written yet
-	for i := range cells {
-		c := &cells[i]
-		if best := newest[c.Name]; c.Type == ots.CellPut && (best == nil || c.Timestamp > best.Timestamp) {
-			newest[c.Name] = c
-		}
-	}
-	first := true
-	for i := range cells {
-		if best := newest[cells[i].Name]; best != nil && cells[i].Type == ots.CellPut {
-			b = appendMember(b, &first, best)
-			delete(newest, best.Name)
-		}
-	}
-	return b
+// appendRow writes each column of a row once, with its newest version.
+func appendRow(b []byte, row []ots.Cell) []byte {
+	return appendPuts(b, (&ots.Record{Columns: row}).NetColumns())
 }
 
 func appendMember(b []byte, first *bool, c *ots.Cell) []byte {
@@ -209,15 +174,6 @@ func appendNamed(b []byte, first bool, name string, v ots.Value) []byte {
 	return v.AppendJSON(b)
 }
 
-func seenBefore(cells []ots.Cell, i int) bool {
-	for j := range cells[:i] {
-		if cells[j].Type == ots.CellPut && cells[j].Name == cells[i].Name {
-			return true
-		}
-	}
-	return false
-}
-
 func appendDeleted(b []byte, cells []ots.Cell) []byte {
 	first := true
 	for i := range cells {
@@ -233,20 +189,15 @@ func appendDeleted(b []byte, cells []ots.Cell) []byte {
 	return b
 }
 
-func appendDeletedVersions(b []byte, cells []ots.Cell) []byte {
-	first := true
-	for i := range cells {
-		if cells[i].Type != ots.CellDeleteOneVersion {
-			continue
-		}
-		if !first {
+func appendDeletedVersions(b []byte, gone []ots.Cell) []byte {
+	for i := range gone {
+		if i > 0 {
 			b = append(b, ',')
 		}
-		first = false
 		b = append(b, `{"column":`...)
-		b = appendString(b, cells[i].Name)
+		b = appendString(b, gone[i].Name)
 		b = append(b, `,"timestamp":`...)
-		b = strconv.AppendInt(b, cells[i].Timestamp, 10)
+		b = strconv.AppendInt(b, gone[i].Timestamp, 10)
 		b = append(b, '}')
 	}
 	return b

@@ -39,6 +39,12 @@ var payloads = map[string]*ots.Record{
 		Origin:   []ots.Cell{{Name: "amount", Value: ots.DoubleValue(12.5), Timestamp: 1700000000000}},
 		Sequence: ots.Sequence{Epoch: 1, Timestamp: 1700000002123456, RowIndex: 0},
 	},
+	"Whole rows": {
+		Type: ots.Update, PrimaryKey: []ots.Column{{Name: "id", Value: ots.IntegerValue(7)}, {Name: "region", Value: ots.StringValue("eu")}},
+		Columns:  []ots.Cell{{Name: "amount", Value: ots.DoubleValue(13), Timestamp: 1700000002000}},
+		RowState: ots.RowFound, Row: []ots.Cell{{Name: "amount", Value: ots.DoubleValue(13), Timestamp: 1700000002000}, {Name: "paid", Value: ots.BooleanValue(true), Timestamp: 1700000000000}},
+		Sequence: ots.Sequence{Epoch: 1, Timestamp: 1700000002123456, RowIndex: 0},
+	},
 	"A delete": {
 		Type: ots.Delete, PrimaryKey: []ots.Column{{Name: "id", Value: ots.IntegerValue(7)}, {Name: "region", Value: ots.StringValue("eu")}}, Sequence: ots.Sequence{Epoch: 1, Timestamp: 1700000003123456, RowIndex: 0},
 	},
@@ -110,19 +116,32 @@ func TestJSON_columns_appear_once_with_their_newest_version_at_the_first_place(t
 	}
 }
 
-func TestJSON_wide_rows_are_written_as_narrow_ones(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		cells := make([]ots.Cell, rapid.IntRange(0, wideRow-1).Draw(t, "cells"))
-		for i := range cells {
-			cells[i] = ots.Cell{
-				Name: rapid.StringMatching("[abc]").Draw(t, "name"), Type: ots.CellType(rapid.IntRange(0, 2).Draw(t, "type")),
-				Value: ots.IntegerValue(int64(i)), Timestamp: rapid.Int64Range(0, 3).Draw(t, "timestamp"),
-			}
+func TestFormats_last_operation_on_a_column_wins(t *testing.T) {
+	put := ots.Cell{Name: "a", Value: ots.IntegerValue(4), Timestamp: 9}
+	gone := ots.Cell{Name: "a", Type: ots.CellDeleteAllVersions}
+	version := ots.Cell{Name: "a", Type: ots.CellDeleteOneVersion, Timestamp: 9}
+	for _, c := range []struct {
+		what        string
+		cells       []ots.Cell
+		json, after string
+	}{
+		{"put, then removed", []ots.Cell{put, gone}, `"columns":{},"deleted":["a"]`, `{"k":1,"a":null}`},
+		{"removed, then put", []ots.Cell{gone, put}, `"columns":{"a":4}`, `{"k":1,"a":4}`},
+		{"put, then its version removed", []ots.Cell{put, version}, `"columns":{},"deleted_versions":[{"column":"a","timestamp":9}]`, `{"k":1}`},
+		{"version removed, then put again", []ots.Cell{version, put}, `"columns":{"a":4}`, `{"k":1,"a":4}`},
+	} {
+		r := &ots.Record{Type: ots.Update, PrimaryKey: []ots.Column{{Name: "k", Value: ots.IntegerValue(1)}}, Columns: c.cells, Sequence: ots.Sequence{Timestamp: 1}}
+		want := `{"type":"update","key":{"k":1},` + c.json + `,"timestamp":1,"sequence":"` + r.Sequence.String() + `"}`
+		if got := string(appendRecord(nil, r)); got != want {
+			t.Errorf("%s: JSON\n%s, want\n%s", c.what, got, want)
 		}
-		if narrow, wide := string(appendNewest(nil, cells)), string(appendNewestOfMany(nil, cells)); narrow != wide {
-			t.Fatalf("narrow {%s}, wide {%s}", narrow, wide)
+		if got := payload(t, CloudEvents{}, r); !strings.Contains(got, `"data":`+want) {
+			t.Errorf("%s: the CloudEvent\n%s\nlacks\n%s", c.what, got, want)
 		}
-	})
+		if got := payload(t, Debezium{}, r); !strings.Contains(got, `"after":`+c.after+`,`) {
+			t.Errorf("%s: the envelope\n%s\nlacks after %s", c.what, got, c.after)
+		}
+	}
 }
 
 func TestJSON_negative_sequences_keep_their_bits(t *testing.T) {

@@ -19,15 +19,16 @@ import (
 // A page stays in memory until its last record is settled and no record
 // of it is in use any more. What holds a record of it pins no other page.
 type page struct {
-	origin *ots.Record // Instance, Table, Tunnel and Channel of its records
-	body   []byte
-	rows   []rowView
-	keys   []string // ordering key of each record: the primary key's bytes
-	base   bool     // its first record has no sequence
-	newest int64    // change time of the last record, µs since 1970; 0 for none
-	next   string   // token to read on from, or the finish token
-	more   *bool    // may_more_record, when the service says it
-	size   int      // bytes of the body
+	origin  *ots.Record // Instance, Table, Tunnel and Channel of its records
+	body    []byte
+	rows    []rowView
+	keys    []string      // ordering key of each record: the primary key's bytes
+	base    bool          // its first record has no sequence
+	newest  int64         // change time of the last record, µs since 1970; 0 for none
+	next    string        // token to read on from, or the finish token
+	lookups []lookedUpRow // of each record; nil where no row is looked up
+	more    *bool         // may_more_record, when the service says it
+	size    int           // bytes of the body
 
 	asked time.Time // when it was asked for
 	came  time.Time // when it had come
@@ -40,7 +41,7 @@ type rowView struct {
 	typ                  ots.RecordType
 }
 
-// record decodes a single record. Decoding a page in order is faster.
+// record decodes a single record, without the row that was looked up. Decoding a page in order is faster.
 func (p *page) record(i int) *ots.Record {
 	r := new(ots.Record)
 	new(recordDecoder).decode(p, i, r)
@@ -107,6 +108,19 @@ func (s *recordDecoder) decode(p *page, i int, r *ots.Record) {
 		r.Origin = s.cellsOf(s.row.Cells)
 	}
 	s.row.Reset() // its cells are views of the page
+}
+
+// decodeRow adds what was looked up to record i of a page, which was decoded into r.
+func (s *recordDecoder) decodeRow(p *page, i int, r *ots.Record) {
+	if p.lookups == nil {
+		return
+	}
+	l := &p.lookups[i]
+	if r.RowState = l.state; len(l.row) > 0 {
+		s.again(l.row)
+		r.Row = s.cellsOf(s.row.Cells)
+		s.row.Reset()
+	}
 }
 
 // sizeOf returns how many cells a block gets that begins with a record of n: at most

@@ -13,7 +13,7 @@ import (
 // those that JSON makes of a Record, by a shorter way.
 //
 // A record is plain when it holds a value for each of its columns, the columns
-// are in the order of their names, and it has no columns of before the change. Most are.
+// are in the order of their names, and it has neither columns of before the change nor a row that was looked up. Most are.
 //
 // Not for concurrent use.
 type plainJSON struct {
@@ -27,7 +27,7 @@ const mostPlainText = 64 << 10
 // sequence. It is false for a record that is not plain.
 func (j *plainJSON) message(p *page, i int) (msg *message.Message, seq ots.Sequence, ok bool) {
 	v := &p.rows[i]
-	if v.originSize > 0 {
+	if v.originSize > 0 || p.lookups != nil && p.lookups[i].state != ots.RowUnknown {
 		return nil, seq, false
 	}
 	row := p.body[v.at : v.at+v.size]

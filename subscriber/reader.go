@@ -31,6 +31,7 @@ type reader struct {
 	*ownership
 	lane  *ledger.Lane
 	polls *pollBudget
+	rows  *lookup     // nil unless rows are looked up
 	fail  func(error) // ends the subscription
 
 	reading context.Context // ends when reading stops: with the ownership, and when it drains
@@ -143,7 +144,11 @@ func (r *reader) place(p *page, token string) (pause time.Duration) {
 	pause, more := r.poll.after(p, token, now)
 	r.metrics.pageRead(p, pause)
 	if len(p.rows) > 0 || finish || now.Sub(r.placed) >= idlePosition {
-		r.tracker.Add(ledger.Page{Token: p.next, Keys: p.keys, Bytes: int64(p.size), Value: p, Finish: finish})
+		withheld := r.rows != nil && r.rows.prepare(p)
+		placed := r.tracker.Add(ledger.Page{Token: p.next, Keys: p.keys, Bytes: int64(p.size + len(p.lookups)*sizeOfLookedUpRow), Value: p, Finish: finish, Withheld: withheld})
+		if withheld {
+			r.rows.add(p, placed)
+		}
 		r.placed = now
 	}
 	r.metrics.readUpTo(p, pause, more)

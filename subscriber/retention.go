@@ -8,8 +8,6 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
-
-	"github.com/watermill-ots/watermill-ots/internal/service"
 )
 
 // retentionMargin is the part of the retention in which the alarm is raised: its last tenth.
@@ -97,8 +95,7 @@ func (s *subscription) readRetention(ctx context.Context) (again bool) {
 
 // streamRetention returns the retention of a table's stream, zero if it has none.
 func (e *endpoint) streamRetention(ctx context.Context, table string) (retention time.Duration, err error) {
-	client := service.TableClient{Endpoint: e.url, Instance: e.instance, Region: e.region, Transport: e.base, Credentials: e.creds, Timeout: e.timeout}
-	err = client.Call(ctx, "DescribeTable", func(sdk *tablestore.TableStoreClient) error {
+	err = e.tableClient().Call(ctx, "DescribeTable", func(sdk *tablestore.TableStoreClient) error {
 		resp, err := sdk.DescribeTable(&tablestore.DescribeTableRequest{TableName: table})
 		if err != nil {
 			return err

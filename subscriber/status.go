@@ -174,7 +174,7 @@ type Failure struct {
 
 // ErrorCount counts failed calls. What was given up by ourselves does not count.
 type ErrorCount struct {
-	Op    string `json:"op"`   // "connect", "heartbeat", "getcheckpoint", "checkpoint", "readrecords", "describe"
+	Op    string `json:"op"`   // "connect", "heartbeat", "getcheckpoint", "checkpoint", "readrecords", "describe", "BatchGetRow"
 	Code  string `json:"code"` // the service's, or "timeout", "network", "credentials", "malformed"; "other" when there were too many
 	Count uint64 `json:"count"`
 }
@@ -214,4 +214,9 @@ type Totals struct {
 	HeartbeatsFailed uint64 `json:"heartbeats_failed"`
 
 	Recreations uint64 `json:"recreations"` // tunnels that OnGapRecreate continued with
+
+	Lookups      uint64 `json:"lookups"`        // calls of BatchGetRow for Config.Lookup
+	RowsLookedUp uint64 `json:"rows_looked_up"` // by these
+	RowsGone     uint64 `json:"rows_gone"`      // of these, that were not there any more
+	LookupUnits  uint64 `json:"lookup_units"`   // read capacity units of these, as the service counts
 }

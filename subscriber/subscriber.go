@@ -85,6 +85,9 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Subscriber, error) {
 		timeout:  min(max(cfg.HeartbeatTimeout, minCallTimeout), maxCallTimeout),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	if _, rows := cfg.Unmarshaler.(interface{ showsRows() }); rows && cfg.Lookup == LookupNone && wantType != BaseData {
+		s.logger.Info("Consumers of this payload format expect whole rows, and updates tell only what changed: set Config.Lookup (lookup: updates), unless rows are only put and deleted", watermill.LogFields{"unmarshaler": fmt.Sprintf("%T", cfg.Unmarshaler)})
+	}
 	return s, nil
 }
 

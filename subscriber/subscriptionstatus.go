@@ -90,7 +90,7 @@ func (s *subscription) lagOfLeft(now time.Time, st *SubscriptionStatus, left map
 // troubles returns what fails without success in a subscription whose status is st.
 func (s *subscription) troubles(now time.Time, st *SubscriptionStatus, runs []*channelRun, left map[string]leftChannel) []Trouble {
 	found := []Trouble{}
-	var clients, reads, commits callSum
+	var clients, reads, commits, lookups callSum
 	op := "heartbeat"
 	for _, c := range st.Clients {
 		since := c.FailingSince
@@ -109,6 +109,9 @@ func (s *subscription) troubles(now time.Time, st *SubscriptionStatus, runs []*c
 		reads.add(read, last, alone)
 		last, alone = state.commErr.Load().of(commit)
 		commits.add(commit, last, alone)
+		since := sinceEpoch(state.rows.Load())
+		last, alone = state.rowsErr.Load().of(since)
+		lookups.add(since, last, alone)
 	}
 	for _, l := range left {
 		if l.failing != nil {
@@ -119,6 +122,9 @@ func (s *subscription) troubles(now time.Time, st *SubscriptionStatus, runs []*c
 		found = append(found, *t)
 	}
 	if t := commits.trouble("checkpoint", codeTimeout); t != nil {
+		found = append(found, *t)
+	}
+	if t := lookups.trouble(opLookup, codeTimeout); t != nil {
 		found = append(found, *t)
 	}
 	return found

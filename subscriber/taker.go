@@ -130,6 +130,7 @@ func (t *taker) messageOf(a ledger.Attempt, now time.Time) (*delivery, *message.
 		t.records.reuse()
 	}
 	t.records.decode(p, a.Index(), rec)
+	t.records.decodeRow(p, a.Index(), rec)
 	d := t.newDelivery(a, now, rec.Type, rec.Sequence)
 	rec.Attempt, rec.UUID = a.Number(), d.uuid
 	if keep {

@@ -12,7 +12,7 @@ import (
 // waiting. A single failure that a retry mends is over before it is of interest,
 // so look at Since.
 type Trouble struct {
-	Op    string    `json:"op"`    // "connect", "heartbeat", "readrecords" or "checkpoint"; of a start "describe" or "create"; "recreate" while OnGapRecreate replaces the tunnel
+	Op    string    `json:"op"`    // "connect", "heartbeat", "readrecords", "checkpoint" or "BatchGetRow" (Config.Lookup); of a start "describe" or "create"; "recreate" while OnGapRecreate replaces the tunnel
 	Since time.Time `json:"since"` // when the first call without a success since was made
 
 	Failing int `json:"failing"` // clients, or channels
@@ -26,7 +26,7 @@ type Trouble struct {
 // String says what fails and why, in one sentence.
 func (t Trouble) String() string {
 	who := "channels"
-	what := map[string]string{"describe": "the start fails", "create": "the start fails", "connect": "connecting fails", "heartbeat": "heartbeats fail", "readrecords": "reads fail", "checkpoint": "checkpoints fail", opRecreate: "the tunnel cannot continue"}[t.Op]
+	what := map[string]string{"describe": "the start fails", "create": "the start fails", "connect": "connecting fails", "heartbeat": "heartbeats fail", "readrecords": "reads fail", "checkpoint": "checkpoints fail", opLookup: "lookups of rows fail", opRecreate: "the tunnel cannot continue"}[t.Op]
 	if t.Op == "connect" || t.Op == "heartbeat" {
 		who = "clients"
 	}

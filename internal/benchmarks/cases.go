@@ -49,6 +49,13 @@ var groups = []group{
 		},
 	},
 	{
+		name: "lookup", title: "Updates whose rows are looked up or not, a service 5 ms away", consumers: []string{"pipeline", "lookup", "handle", "whole"},
+		loads: []load{
+			{Channels: 1, Page: 1000, Updates: true, Latency: 5 * time.Millisecond}, {Channels: 4, Page: 1000, Updates: true, Latency: 5 * time.Millisecond},
+			{Channels: 16, Page: 1000, Updates: true, Latency: 5 * time.Millisecond},
+		},
+	},
+	{
 		name: "tail", title: "Tail: 25 records per second on one channel", consumers: []string{"sdk", "json", "pipeline"},
 		loads: []load{{Channels: 1, Rate: 25}}, warmup: 2 * time.Second, measure: 20 * time.Second, latencies: true,
 	},
@@ -101,7 +108,7 @@ func (g group) run(ctx context.Context, o options) error {
 	for _, l := range g.loads {
 		var p *pages
 		if l.Page > 0 {
-			p = newPages(l.Page, l.Base)
+			p = newPages(l)
 		}
 		for n := range o.runs {
 			for _, c := range list {

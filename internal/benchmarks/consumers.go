@@ -45,6 +45,8 @@ var consumers = []consumer{
 	{"pipeline", "ours, a pipeline of package router, JSON", runPipeline},
 	{"batches", "the same with batches of 100", runPipelineWithBatches},
 	{"waiting", "the same with a middleware that needs the outcome of each message", runPipelineWaiting},
+	{"lookup", "pipeline with lookup: updates", runPipelineLookingUp},
+	{"whole", "ours → Subscriber.Handle, JSON, with LookupUpdates", runWhole},
 	{"handle", "ours → Subscriber.Handle, JSON", ours(subscriber.JSON{}, throughHandle)},
 	{"limit", "no library: pages read and their checksums verified, nothing made of them", runLimit},
 	{"held", "ours without a Router, with a fixed number of unacked messages", runHeld},
@@ -305,6 +307,28 @@ func runPipeline(ctx context.Context, endpoint string, m *meter) error {
 		m.done(changed(m, msg))
 		return nil
 	}})
+}
+
+// runPipelineLookingUp is runPipeline with the rows of updates.
+func runPipelineLookingUp(ctx context.Context, endpoint string, m *meter) error {
+	return runYAML(ctx, endpoint, ", lookup: updates", router.Handlers{Process: func(msg *message.Message) error {
+		m.done(changed(m, msg))
+		return nil
+	}})
+}
+
+// runWhole is Handle with rows that are looked up.
+func runWhole(ctx context.Context, endpoint string, m *meter) error {
+	sub, err := subscriber.New(subscriber.Config{
+		Endpoint: endpoint, Instance: instance, AccessKeyID: "id", AccessKeySecret: "secret", Lookup: subscriber.LookupUpdates,
+	}, nil)
+	if err != nil {
+		return err
+	}
+	if err := throughHandle(ctx, sub, m); err != nil {
+		return err
+	}
+	return sub.Close()
 }
 
 func runPipelineWithBatches(ctx context.Context, endpoint string, m *meter) error {

@@ -25,13 +25,17 @@ const (
 // their tokens.
 type pages [cycle][]byte
 
-// newPages builds pages of n records each.
-func newPages(n int, base bool) *pages {
+// newPages builds the pages of a load.
+func newPages(l load) *pages {
 	p := new(pages)
+	action := uint64(1) // PUT_ROW
+	if l.Updates {
+		action = 2
+	}
 	for i := range p {
-		for j := range n {
-			id := i*n + j
-			p[i] = appendRecord(p[i], id, recordTime(id), base)
+		for j := range l.Page {
+			id := i*l.Page + j
+			p[i] = appendRecord(p[i], id, recordTime(id), l.Base, action)
 		}
 	}
 	return p
@@ -46,14 +50,37 @@ func (p *pages) of(channel, channels, at int) []byte {
 	return p[(channel*per+at%per)%cycle]
 }
 
-// appendRecord appends a Record of a ReadRecordsResponse (field 1): a put of five columns.
-func appendRecord(dst []byte, id int, at time.Time, base bool) []byte {
-	row := plainbuffer.Row{
-		PrimaryKey: []plainbuffer.Cell{{Name: "order", HasValue: true, Value: plainbuffer.StringValue(fmt.Sprintf("order-%08d", id))}},
-	}
+// appendRecord appends a Record of a ReadRecordsResponse (field 1) with five columns.
+func appendRecord(dst []byte, id int, at time.Time, base bool, action uint64) []byte {
+	row := rowOf(id, at)
 	if !base {
 		row.HasSequence = true
 		row.Sequence = plainbuffer.Sequence{Epoch: 1, Timestamp: at.UnixMicro(), RowIndex: 0}
+	}
+	var record []byte
+	record = protowire.AppendTag(record, 1, protowire.VarintType) // action_type
+	record = protowire.AppendVarint(record, action)
+	record = protowire.AppendTag(record, 2, protowire.BytesType)
+	record = protowire.AppendBytes(record, plainbuffer.AppendRow(plainbuffer.AppendHeader(nil), &row))
+	dst = protowire.AppendTag(dst, 1, protowire.BytesType)
+	return protowire.AppendBytes(dst, record)
+}
+
+// lookedUpRow is a RowInBatchGetRowResponse: one that is there, and costs a read capacity unit.
+func lookedUpRow() (b []byte) {
+	row := rowOf(0, recordTime(0))
+	b = protowire.AppendTag(b, 1, protowire.VarintType) // is_ok
+	b = protowire.AppendVarint(b, 1)
+	b = protowire.AppendTag(b, 3, protowire.BytesType) // consumed: capacity_unit: read 1, write 0
+	b = protowire.AppendBytes(b, []byte{0x0a, 0x04, 0x08, 0x01, 0x10, 0x00})
+	b = protowire.AppendTag(b, 4, protowire.BytesType) // row
+	return protowire.AppendBytes(b, plainbuffer.AppendRow(plainbuffer.AppendHeader(nil), &row))
+}
+
+// rowOf is the row with that number.
+func rowOf(id int, at time.Time) plainbuffer.Row {
+	row := plainbuffer.Row{
+		PrimaryKey: []plainbuffer.Cell{{Name: "order", HasValue: true, Value: plainbuffer.StringValue(fmt.Sprintf("order-%08d", id))}},
 	}
 	for c := range columns {
 		row.Cells = append(row.Cells, plainbuffer.Cell{
@@ -61,13 +88,7 @@ func appendRecord(dst []byte, id int, at time.Time, base bool) []byte {
 			Value: plainbuffer.StringValue(fmt.Sprintf("%0*d", columnBytes, id)),
 		})
 	}
-	var record []byte
-	record = protowire.AppendTag(record, 1, protowire.VarintType) // action_type
-	record = protowire.AppendVarint(record, 1)                    // PUT_ROW
-	record = protowire.AppendTag(record, 2, protowire.BytesType)
-	record = protowire.AppendBytes(record, plainbuffer.AppendRow(plainbuffer.AppendHeader(nil), &row))
-	dst = protowire.AppendTag(dst, 1, protowire.BytesType)
-	return protowire.AppendBytes(dst, record)
+	return row
 }
 
 // appendEnd appends next_token and, if say is set, may_more_record.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 )
@@ -25,6 +26,7 @@ type load struct {
 	Base     bool          // base data instead of a stream
 	Page     int           // records per page
 	Latency  time.Duration // of each read
+	Updates  bool          // the changes are updates of all columns, not puts
 	Silent   bool          // do not say whether there are more records (may_more_record)
 	InFlight int           // messages that the consumer "held" holds
 	Rate     int           // records per second and channel, written while the consumer runs; 0: more than any consumer can read
@@ -41,7 +43,10 @@ type server struct {
 	serving  sync.WaitGroup
 	started  time.Time
 
+	row []byte // an answer of BatchGetRow about one row
+
 	reads       atomic.Int64
+	lookups     atomic.Int64
 	connections atomic.Int64 // number of connections opened so far
 
 	mu     sync.Mutex
@@ -53,13 +58,13 @@ type checkpoint struct {
 	sequence int64
 }
 
-// serve starts a server. p must be newPages(load.Page, load.Base).
+// serve starts a server. p must be newPages(load).
 func serve(l load, p *pages) (*server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s := &server{load: l, pages: p, listener: listener, started: time.Now(), stored: make(map[string]checkpoint)}
+	s := &server{load: l, pages: p, listener: listener, started: time.Now(), stored: make(map[string]checkpoint), row: lookedUpRow()}
 	s.http = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute, ConnState: func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			s.connections.Add(1)
@@ -125,6 +130,8 @@ func (s *server) answer(w http.ResponseWriter, op string, ctx context.Context, b
 		return s.store(body)
 	case "readrecords":
 		return s.read(w, ctx, body)
+	case "BatchGetRow":
+		return s.lookup(w, ctx, body)
 	case "shutdown":
 		return nil
 	}
@@ -180,7 +187,7 @@ func (s *server) read(w http.ResponseWriter, ctx context.Context, body []byte) e
 		every := time.Second / time.Duration(s.load.Rate)
 		next, more = int(time.Since(s.started)/every), false
 		for id := at; id < next; id++ {
-			records = appendRecord(records, id, s.started.Add(time.Duration(id+1)*every), false)
+			records = appendRecord(records, id, s.started.Add(time.Duration(id+1)*every), false, 1)
 		}
 	} else if s.load.Page > 0 {
 		channel, err := channelNumber(body)
@@ -207,6 +214,44 @@ func channelNumber(body []byte) (int, error) {
 		return 0, err
 	}
 	return strconv.Atoi(strings.TrimPrefix(id, "channel-"))
+}
+
+// lookup answers a BatchGetRow: each row is there, with the columns of a record.
+func (s *server) lookup(w http.ResponseWriter, ctx context.Context, body []byte) error {
+	table, err := stringField(body, 1)
+	if err != nil {
+		return err
+	}
+	s.lookups.Add(1)
+	if s.load.Latency > 0 {
+		select {
+		case <-time.After(s.load.Latency):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	answer := protowire.AppendTag(nil, 1, protowire.BytesType) // table_name
+	answer = protowire.AppendString(answer, "bench")
+	for b := []byte(table); len(b) > 0; {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return protowire.ParseError(n)
+		}
+		size := protowire.ConsumeFieldValue(num, typ, b[n:])
+		if size < 0 {
+			return protowire.ParseError(size)
+		}
+		if num == 2 { // primary_key
+			answer = protowire.AppendTag(answer, 2, protowire.BytesType) // rows
+			answer = protowire.AppendBytes(answer, s.row)
+		}
+		b = b[n+size:]
+	}
+	out := protowire.AppendTag(nil, 1, protowire.BytesType)
+	out = protowire.AppendBytes(out, answer)
+	w.Header().Set("Content-Length", strconv.Itoa(len(out)))
+	w.Write(out) // a client that has disconnected needs no answer
+	return nil
 }
 
 func send(w http.ResponseWriter, m protoadapt.MessageV1) error {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/batching"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
+	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 
@@ -46,6 +47,9 @@ type consumer struct {
 	ownLoop  bool // Subscriber.Handle instead of a Router
 	trouble  bool // its handlers fail, panic and stall sometimes
 }
+
+// looksUp reports whether the process looks up the row of each record. Half of them do.
+func (c consumer) looksUp() bool { return c.number%2 == 1 }
 
 func (c consumer) env() string {
 	return fmt.Sprintf("%s=%d %s %s %s %t %t", envConsumer, c.number, c.endpoint, c.log, c.mode, c.ownLoop, c.trouble)
@@ -113,11 +117,17 @@ func (c consumer) run() error {
 	if c.mode == byChannel {
 		cfg.Ordering = subscriber.OrderByChannel
 	}
+	if c.looksUp() {
+		cfg.Lookup = subscriber.LookupAlways
+	}
 	sub, err := subscriber.New(cfg, watermill.NewStdLogger(os.Getenv("LAWS_DEBUG") != "", false))
 	if err != nil {
 		return err
 	}
 	handler, closeBatches, err := c.handler(func(msg *message.Message) error {
+		if r, ok := ots.RecordFromMessage(msg); c.looksUp() && (!ok || r.RowState == ots.RowUnknown) {
+			return errors.New("the record was delivered before its row was looked up")
+		}
 		h, err := c.handledOf(msg)
 		if err == nil {
 			_, err = log.WriteString(h.line())

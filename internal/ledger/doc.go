@@ -23,7 +23,7 @@
 //   - Fencing (L4). After Fence no outcome counts and no token is committable;
 //     while a tracker drains no more records are delivered.
 //   - Bounded memory (L6). See Window: records and bytes in flight exceed the
-//     capacity by at most one page a lane, each lane has a share that others
+//     capacity by at most one page a lane (and by the growth that Window names, where Release adds to pages), each lane has a share that others
 //     cannot take, and a waiting lane is woken when it may read. The tracker's own
 //     memory is limited by the records in flight, however many pages the channel
 //     reads past a record that is stuck.
@@ -62,7 +62,10 @@
 //
 //	Ack or Nack, which only report its end           ──▶ queued
 //
-// Drain turns queued and retrying into gone; entries that would later become queued or
+// The records of a page that is added as Withheld begin in the state withheld, and Release makes
+// them queued, from the front of the page on.
+//
+// Drain turns withheld, queued and retrying into gone; entries that would later become queued or
 // retrying become gone too. Their page is then lost, and holds the watermark back for
 // good. Fence turns all states into gone.
 //

@@ -12,6 +12,7 @@ const (
 	begun                   // handed off: its batch runs
 	failed                  // CallBack was called; still with its handler, whose outcome counts
 	calledBack              // taken back; still with its handler, whose outcome does not count
+	withheld                // its page is not complete yet; Release makes it queued
 	gone                    // acked, or dropped by Drain or Fence
 	states
 )

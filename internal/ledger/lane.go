@@ -68,6 +68,20 @@ func (l *Lane) Admit() bool {
 	return ok
 }
 
+// AdmitRows reports whether pages that were added may grow by one round of Release, as
+// Admit does for one more page; it admits bytes only, and a lane that is refused does not
+// wait: it asks again. The first page of the tracker (IsFirst) needs no admission, or nothing would go on.
+func (l *Lane) AdmitRows() bool {
+	w := l.window
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if l.retired || !l.mayRead() {
+		return false
+	}
+	w.bytes.admit(&l.bytes)
+	return true
+}
+
 // Wake has a value when a lane that was refused should call Admit again. It may have a
 // value without need.
 func (l *Lane) Wake() <-chan struct{} { return l.wake }

@@ -50,7 +50,7 @@ func TestModel(t *testing.T) {
 var situations = []string{
 	"one taken back", "several taken back", "failed one taken back", "ended after being taken back",
 	"delivered again", "waits for a retry", "refused", "woken", "newcomer on a full window", "stalled",
-	"dropped by a drain", "cancelled by a fence", "late page dropped", "page done out of order", "done", "acked together",
+	"released", "dropped by a drain", "cancelled by a fence", "late page dropped", "page done out of order", "done", "acked together",
 }
 
 // checksGiven reports whether the command line sets -rapid.checks. It is called once,
@@ -130,6 +130,9 @@ const (
 	opDrain
 	opEnd
 	opOpen
+	opFetch
+	opRelease
+	opFetching
 )
 
 var ops = []int{
@@ -137,6 +140,7 @@ var ops = []int{
 	opAck, opJoin, opCallBack, opRead, opNext, opJoin, opNack, opAck,
 	opRead, opNext, opJoin, opBegin, opRead, opBind, opNack, opAck,
 	opCommit, opJoin, opRead, opCallBack, opAckAll, opTick, opDrain, opEnd, opOpen,
+	opRelease, opFetch, opRelease, opFetching,
 }
 
 func (h *history) step() {
@@ -167,6 +171,13 @@ func (h *history) step() {
 		if c.draining || h.seldom() {
 			h.end(c)
 		}
+	case opFetch:
+		h.fetch(c)
+	case opRelease:
+		h.release(c)
+	case opFetching:
+		c.fetching = rapid.Bool().Draw(h.T, "fetching")
+		c.tracker.Fetching(c.fetching)
 	case opOpen:
 		if len(h.channels) < 4 && h.seldom() {
 			h.open()
@@ -213,11 +224,15 @@ func (h *history) read(c *specChannel) {
 	n := len(c.pages) + 1
 	finish := rapid.IntRange(0, 15).Draw(h.T, "finish") == 15
 	p := &specPage{token: fmt.Sprint("token", n), bytes: rapid.IntRange(0, 9).Draw(h.T, "size"), finish: finish}
+	isWithheld := rapid.IntRange(0, 2).Draw(h.T, "withheld") == 2
 	var keys []string
 	for i := range 4 - rapid.IntRange(0, 4).Draw(h.T, "fewer") {
 		named := []string{"a", "a", "b", "c", ""}[rapid.IntRange(0, 4).Draw(h.T, "key")]
 		keys = append(keys, named)
 		r := &specRecord{id: len(c.records) + i + 1, named: named, page: n - 1, index: i}
+		if isWithheld {
+			r.state = withheld
+		}
 		switch c.ordering {
 		case ByKey:
 			r.key = named
@@ -226,7 +241,7 @@ func (h *history) read(c *specChannel) {
 		}
 		p.records = append(p.records, r)
 	}
-	c.tracker.Add(Page{Token: p.token, Keys: keys, Bytes: int64(p.bytes), Value: p, Finish: finish})
+	p.placed = c.tracker.Add(Page{Token: p.token, Keys: keys, Bytes: int64(p.bytes), Value: p, Finish: finish, Withheld: isWithheld})
 	if c.draining {
 		h.seen["late page dropped"]++
 		return
@@ -235,6 +250,65 @@ func (h *history) read(c *specChannel) {
 	c.pages = append(c.pages, p)
 	c.records = append(c.records, p.records...)
 	c.lastPage = p
+}
+
+// fetch asks whether pages may grow by one round.
+func (h *history) fetch(c *specChannel) {
+	want := h.mayRead(c) && !c.draining && !c.closed
+	if got := c.lane.AdmitRows(); got != want {
+		h.Fatalf("L6 fair share: pages of %s may grow: %v, want %v", c.name, got, want)
+	}
+	if c.mayGrow = want; want {
+		_, c.earlierBytes = c.use()
+		c.grown = 0
+	}
+}
+
+// release releases records of a page. With an admission, or as the first page, it grows.
+func (h *history) release(c *specChannel) {
+	i := slices.IndexFunc(c.pages, (*specPage).withheld)
+	if i < 0 {
+		return
+	}
+	h.releaseOf(c, c.pages[i], rapid.IntRange(0, len(c.pages[i].records)).Draw(h.T, "upto"))
+}
+
+func (h *history) releaseOf(c *specChannel, p *specPage, upTo int) {
+	first := true
+	for _, earlier := range c.pages {
+		if earlier == p {
+			break
+		}
+		first = first && !slices.ContainsFunc(earlier.records, func(r *specRecord) bool { return r.state != gone })
+	}
+	if c.fenced {
+		first = false
+	}
+	// While a drain lasts a page that lost a record stays the first for good, which no caller minds.
+	if got := c.tracker.IsFirst(p.placed); got != first && !c.draining {
+		h.Fatalf("%s: a page is the first: %v, want %v", c.name, got, first)
+	}
+	bytes := 0
+	switch {
+	case c.mayGrow:
+		bytes = rapid.IntRange(0, 9).Draw(h.T, "rows")
+		c.grown += bytes
+		c.mayGrow = false
+	case first:
+		bytes = rapid.IntRange(0, 9).Draw(h.T, "rows")
+		p.unasked += bytes
+	}
+	c.tracker.Release(p.placed, upTo, int64(bytes))
+	if c.fenced {
+		return
+	}
+	p.bytes += bytes
+	for ; p.released < upTo; p.released++ {
+		if r := p.records[p.released]; r.state == withheld {
+			r.state = queued
+			h.seen["released"]++
+		}
+	}
 }
 
 func (h *history) admit(c *specChannel) {
@@ -502,6 +576,13 @@ func (h *history) check() {
 			roomRecords += len(c.lastPage.records)
 			roomBytes += c.lastPage.bytes
 		}
+		roomBytes += c.grown
+		for _, p := range c.pages {
+			if slices.ContainsFunc(p.records, func(r *specRecord) bool { return r.state != gone }) {
+				roomBytes += p.unasked // of one page only: the others are not the first
+				break
+			}
+		}
 	}
 	if records > roomRecords || bytes > roomBytes {
 		h.Fatalf("L6 bounded memory: %d records, %d bytes in flight, window (%d, %d), with last pages (%d, %d)",
@@ -637,6 +718,11 @@ func (h *history) quiesce() {
 			for i := range c.attempts {
 				if _, current := h.current(c, i); current {
 					h.outcome(c, i, opAck)
+				}
+			}
+			for _, p := range c.pages {
+				if p.withheld() {
+					h.releaseOf(c, p, len(p.records))
 				}
 			}
 			h.next(c)

@@ -22,6 +22,10 @@ type Page struct {
 	// Value belongs to the caller; Attempt.Page returns it.
 	Value any
 
+	// Withheld is true if what belongs to the records is still being fetched: none of
+	// them is delivered, nor are later ones of their keys, before Release.
+	Withheld bool
+
 	// Finish is true if Token is the finish token: no page follows.
 	Finish bool
 }
@@ -49,6 +53,7 @@ type page struct {
 	settled  uint64 // records that token commits: those of this page and of the pages folded in
 	held     int
 	lost     bool
+	released int // entries before it were released; only of a page that was added as withheld
 
 	place links[page] // in Tracker.pages
 }

@@ -1,5 +1,7 @@
 package ledger
 
+import "slices"
+
 // specRecord is one record, once it was read.
 type specRecord struct {
 	id       int
@@ -20,6 +22,14 @@ type specPage struct {
 	records []*specRecord
 	bytes   int
 	finish  bool
+
+	placed   Placed
+	released int // records
+	unasked  int // bytes by which it has grown without an admission, as the first page
+}
+
+func (p *specPage) withheld() bool {
+	return slices.ContainsFunc(p.records, func(r *specRecord) bool { return r.state == withheld })
 }
 
 // specChannel specifies a Tracker and its Lane.
@@ -39,6 +49,9 @@ type specChannel struct {
 	admitted bool // the reader may add a page
 	refused  bool // the reader waits
 	closed   bool
+	fetching bool
+	mayGrow  bool // by one round
+	grown    int  // bytes, in the last round that was admitted
 	// The part of the current use that is older than the last admitted page.
 	earlierRecords, earlierBytes int
 	lastPage                     *specPage
@@ -138,6 +151,8 @@ func (c *specChannel) load() (moving, waits int) {
 		case r.state == waiting:
 			waits++
 		case r.state.live(), c.deliverable(r):
+			moving++
+		case r.state == withheld && c.fetching:
 			moving++
 		}
 	}

@@ -29,7 +29,7 @@ func (t *Tracker) Stats() Stats {
 	defer t.mu.Unlock()
 	live := t.live()
 	s := Stats{
-		InFlight: t.counts[queued] + t.counts[retrying] + live,
+		InFlight: t.counts[queued] + t.counts[withheld] + t.counts[retrying] + live,
 		Live:     live,
 		Waiting:  t.counts[waiting],
 		Retrying: t.counts[retrying],

@@ -72,6 +72,7 @@ type Tracker struct {
 	offeredAt                uint64
 
 	finishing bool // the finish page was added
+	fetching  bool // Fetching was called
 	draining  bool // Drain or Fence was called
 	fenced    bool
 
@@ -109,8 +110,8 @@ func (t *Tracker) orderingKey(key string) string {
 }
 
 // Add adds a page that was read. A page that is added after Drain or Fence is
-// dropped. To add a page after one with Finish is a bug of the caller and panics.
-func (t *Tracker) Add(p Page) {
+// dropped, and the zero Placed returned. To add a page after one with Finish is a bug of the caller and panics.
+func (t *Tracker) Add(p Page) Placed {
 	if p.Bytes < 0 {
 		panic("ledger: page with negative size")
 	}
@@ -120,7 +121,7 @@ func (t *Tracker) Add(p Page) {
 		panic("ledger: page added after the finish page")
 	}
 	if t.draining {
-		return
+		return Placed{}
 	}
 	defer t.report()
 	t.finishing = p.Finish
@@ -132,20 +133,25 @@ func (t *Tracker) Add(p Page) {
 	t.pages.push(&pg.place, pg)
 	if pg.held == 0 {
 		t.fold(pg)
-		return
+		return Placed{}
 	}
 	t.records += uint64(pg.held)
 	t.bytes += pg.bytes
-	t.counts[queued] += pg.held
+	initial := queued
+	if p.Withheld {
+		initial = withheld
+	}
+	t.counts[initial] += pg.held
 	// One slice for the whole page, so that a record does not cost an allocation.
 	pg.entries = make([]entry, pg.held)
 	for i := range pg.entries {
 		e := &pg.entries[i]
-		e.page, e.index = pg, uint32(i)
+		e.page, e.index, e.state = pg, uint32(i), initial
 		e.queue = t.queueOf(t.orderingKey(pg.keys[i]))
 		e.queue.push(e)
 		t.refresh(e.queue)
 	}
+	return Placed{pg}
 }
 
 // Next delivers the next record, if one is deliverable. now decides which nacked
@@ -389,7 +395,7 @@ func (t *Tracker) Drain() {
 	t.retries = nil // the loop drops them with the queued ones
 	for pg := t.pages.head(); pg != nil; pg = pg.place.next.element() {
 		for i := range pg.entries {
-			if e := &pg.entries[i]; e.state == queued || e.state == retrying {
+			if e := &pg.entries[i]; e.state == queued || e.state == retrying || e.state == withheld {
 				t.drop(e)
 			}
 		}
@@ -589,11 +595,14 @@ func (t *Tracker) report() {
 	c := &t.counts
 	live := t.live()
 	s := load{
-		records:   int64(c[queued] + c[retrying] + live),
+		records:   int64(c[queued] + c[withheld] + c[retrying] + live),
 		bytes:     t.bytes,
 		moving:    t.ready.len + live - c[waiting],
 		waiting:   c[waiting],
 		finishing: t.finishing,
+	}
+	if t.fetching {
+		s.moving += c[withheld]
 	}
 	if s != t.reported { // often equal: Next turns a deliverable record into one with a handler
 		t.reported = s

@@ -15,7 +15,7 @@ import (
 //
 // Invariants:
 //   - In flight (L6): records and bytes exceed the capacity by at most the last
-//     page of each lane.
+//     page of each lane, and by what the last admitted round of Release and the first page have grown.
 //   - Wake: if a waiting lane may read, some waiting lane has been woken and has not
 //     called Admit yet. A lane that calls Admit, or leaves, wakes the next one that
 //     may read. So capacity is never left unused while a lane waits for it, and one

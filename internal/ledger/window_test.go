@@ -357,3 +357,29 @@ func (c *channel) deliversAll() (all []Attempt) {
 	}
 	return all
 }
+
+func TestAdmitRows_what_was_admitted_before_a_round_counts_as_older_when_lanes_open(t *testing.T) {
+	w := NewWindow(1000, 100)
+	a := w.Open()
+	first := New(Unordered, "", a)
+	if !a.Admit() {
+		t.Fatal("an empty window admits no page")
+	}
+	p := first.Add(Page{Token: "1", Keys: []string{""}, Bytes: 90, Withheld: true})
+	if !a.AdmitRows() {
+		t.Fatal("a window with room admits no rows")
+	}
+	first.Release(p, 1, 40)
+	if a.AdmitRows() {
+		t.Error("L6: a full window admits another round")
+	}
+	b := w.Open() // its reserve is in use by the other lane: one page at a time
+	second := New(Unordered, "", b)
+	if !b.Admit() {
+		t.Fatal("a new lane gets no page")
+	}
+	second.Add(Page{Token: "1", Keys: []string{""}, Bytes: 10})
+	if b.Admit() {
+		t.Error("L6: the new lane reads a second page although 90 bytes of the other are older than its last round")
+	}
+}

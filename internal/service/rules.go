@@ -11,6 +11,7 @@ import (
 
 var (
 	tableName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,254}$`)
+	columnName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{0,254}$`)
 	tunnelName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
 	regionName = regexp.MustCompile(`^[a-z]+(-[a-z0-9]+)+$`)
 )
@@ -18,12 +19,16 @@ var (
 // The rules for names, as the end of a sentence that begins with "a table's name has".
 const (
 	TableNameRule  = "up to 255 letters, digits and underscores, and does not begin with a digit"
+	ColumnNameRule = "up to 255 letters, digits, underscores and hyphens, and begins with a letter or an underscore"
 	TunnelNameRule = "up to 255 letters, digits, underscores and hyphens"
 )
 
 // IsTableName reports whether the service accepts the name for a table, or for a column
 // that a Publisher writes [docs/protocol.md, Limits and cost].
 func IsTableName(name string) bool { return tableName.MatchString(name) }
+
+// IsColumnName reports whether the service accepts the name for a column.
+func IsColumnName(name string) bool { return columnName.MatchString(name) }
 
 // IsTunnelName reports whether a tunnel can have the name. The service does not document
 // its rule; its consoles and SDKs do not create other names.

@@ -150,4 +150,7 @@ var Assumptions = []Assumption{
 	{ID: "A45", Statement: "An empty read of a tunnel costs at most one read capacity unit.",
 		Why: "reads of the stream API cost their size", IfWrong: "an idle consumer costs more than documented",
 		Copes: "EmptyReadsPerSecond bounds the reads", Unchecked: "answers of reads do not say what they cost; the bill does"},
+	{ID: "A46", Statement: "The cells of an update apply in the order of the request, and its record has them in that order.",
+		Why: "the SDKs keep them in a list, and the Java SDK documents that columns are written in its order", IfWrong: "`columns` and `deleted` are wrong for an update that both writes and removes a column",
+		Copes: "it cannot: do not do both in one update then; `lookup` reads what the row holds", Check: "cells-apply-in-order", Otherwise: "cells-sorted"},
 }

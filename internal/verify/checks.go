@@ -52,6 +52,7 @@ var checks = withStatements([]check{
 	{name: "delete-minds-the-id", proves: "A29", run: deleteMindsTheID},
 	{name: "create-time-grows", proves: "A30", run: createTimeGrows},
 	{name: "row-images", proves: "A31", run: rowImages},
+	{name: "cells-apply-in-order", proves: "A46", run: cellsApplyInOrder},
 	{name: "unknown-channel-is-told", proves: "A32", run: unknownChannelIsTold},
 	{name: "terminated-needs-the-end", proves: "A33", run: terminatedNeedsTheEnd},
 	{name: "largest-value-is-whole", proves: "doc", says: "A column of 2 MiB comes through a tunnel whole, and a larger one is refused.", run: largestValueIsWhole},

@@ -85,42 +85,102 @@ func rowImages(p *probe) error {
 	return nil
 }
 
+// cellsApplyInOrder writes two columns and removes one of them in the same update, before
+// and after: the record has the cells in the request's order, and the row is what they leave.
+func cellsApplyInOrder(p *probe) error {
+	table := p.kit.name("cells")
+	if err := p.kit.createTable(p.ctx, table); err != nil {
+		return err
+	}
+	_, id, err := p.createTunnel(table, protocol.TunnelType_Stream)
+	if err != nil {
+		return err
+	}
+	change := &tablestore.UpdateRowChange{TableName: table, PrimaryKey: primaryKey(p.key(0))}
+	change.PutColumn("first", int64(1))
+	change.DeleteColumn("first")
+	change.DeleteColumn("last")
+	change.PutColumn("last", int64(2))
+	change.SetCondition(tablestore.RowExistenceExpectation_IGNORE)
+	if err := p.kit.updateRow(p.ctx, change); err != nil {
+		return err
+	}
+	left, err := p.kit.getRow(p.ctx, table, p.key(0))
+	if err != nil {
+		return err
+	}
+	if want := []string{"last=2"}; !slices.Equal(left, want) {
+		return refuted("the row holds %q, and not %q.", left, want)
+	}
+	c, err := p.connect(id, "ots-verify")
+	if err != nil {
+		return err
+	}
+	channel, err := c.awaitChannel(false)
+	if err != nil {
+		return err
+	}
+	_, rows, err := c.firstRows(channel, 1)
+	if err != nil {
+		return err
+	}
+	var got []string
+	for _, cell := range rows[0].Cells {
+		got = append(got, fmt.Sprintf("%s %d", cell.Name, cell.Op))
+	}
+	var want []string
+	for _, cell := range []plainbuffer.Cell{{Name: "first", Op: plainbuffer.Put}, {Name: "first", Op: plainbuffer.DeleteAllVersion}, {Name: "last", Op: plainbuffer.DeleteAllVersion}, {Name: "last", Op: plainbuffer.Put}} {
+		want = append(want, fmt.Sprintf("%s %d", cell.Name, cell.Op))
+	}
+	if !slices.Equal(got, want) {
+		return refuted("the record has the cells %q, and not %q (a name, and what was done).", got, want)
+	}
+	return nil
+}
+
 // firstImages waits for a channel and returns the first n records from its checkpoint.
 func (c *client) firstImages(base bool, n int) (images []string, err error) {
 	channel, err := c.awaitChannel(base)
 	if err != nil {
 		return nil, err
 	}
+	records, rows, err := c.firstRows(channel, n)
+	for i, row := range rows {
+		images = append(images, image(records[i], row))
+	}
+	return images, err
+}
+
+// firstRows reads the channel from its checkpoint until it has n records, or more.
+func (c *client) firstRows(channel string, n int) (records []*protocol.Record, rows []plainbuffer.Row, err error) {
 	token, _, err := c.stored(channel)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for waited := 0; len(images) < n; waited++ {
+	for waited := 0; len(rows) < n; waited++ {
 		pg, err := c.read(channel, token)
 		if err != nil {
-			return images, err
+			return records, rows, err
 		}
-		rows, err := decode(pg.records)
+		decoded, err := decode(pg.records)
 		if err != nil {
-			return images, err
+			return records, rows, err
 		}
-		for i, row := range rows {
-			images = append(images, image(pg.records[i], row))
-		}
+		records, rows = append(records, pg.records...), append(rows, decoded...)
 		token = pg.next
-		if len(rows) == 0 && waited > 100 {
-			return images, fmt.Errorf("%d of %d records were read", len(images), n)
+		if len(decoded) == 0 && waited > 100 {
+			return records, rows, fmt.Errorf("%d of %d records were read", len(rows), n)
 		}
-		if len(rows) == 0 {
+		if len(decoded) == 0 {
 			if err := pause(c.ctx, c.kit.pace()); err != nil {
-				return images, err
+				return records, rows, err
 			}
 			if err := c.stay(); err != nil {
-				return images, err
+				return records, rows, err
 			}
 		}
 	}
-	return images, nil
+	return records, rows, nil
 }
 
 // unknownChannelIsTold asks for a channel that the tunnel does not have.
@@ -178,14 +238,39 @@ func (k *Kit) changeImages(ctx context.Context, table, key string) error {
 	if err != nil {
 		return fmt.Errorf("writing row %s of %s: %w", key, table, err)
 	}
-	err = k.table.Call(ctx, "UpdateRow", func(c *tablestore.TableStoreClient) error {
-		_, err := c.UpdateRow(&tablestore.UpdateRowRequest{UpdateRowChange: update})
+	return k.updateRow(ctx, update) // not repeated: an increment that had its effect would count twice
+}
+
+// updateRow updates a row, once.
+func (k *Kit) updateRow(ctx context.Context, change *tablestore.UpdateRowChange) error {
+	err := k.table.Call(ctx, "UpdateRow", func(c *tablestore.TableStoreClient) error {
+		_, err := c.UpdateRow(&tablestore.UpdateRowRequest{UpdateRowChange: change})
 		return err
 	})
-	if err != nil { // not repeated: an increment that had its effect would count twice
-		return fmt.Errorf("updating row %s of %s: %w", key, table, err)
+	if err != nil {
+		return fmt.Errorf("updating row %v of %s: %w", change.PrimaryKey.PrimaryKeys[0].Value, change.TableName, err)
 	}
 	return nil
+}
+
+// getRow returns the columns of a row, such as "a=1", in the order of their names.
+func (k *Kit) getRow(ctx context.Context, table, key string) (columns []string, err error) {
+	criteria := &tablestore.SingleRowQueryCriteria{TableName: table, PrimaryKey: primaryKey(key), MaxVersion: 1}
+	err = k.table.Call(ctx, "GetRow", func(c *tablestore.TableStoreClient) error {
+		resp, err := c.GetRow(&tablestore.GetRowRequest{SingleRowQueryCriteria: criteria})
+		if err != nil {
+			return err
+		}
+		for _, column := range resp.Columns {
+			columns = append(columns, fmt.Sprintf("%s=%v", column.ColumnName, column.Value))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading row %s of %s: %w", key, table, err)
+	}
+	slices.Sort(columns)
+	return columns, nil
 }
 
 // deleteRow deletes a row.

@@ -36,6 +36,7 @@ const (
 	UpdatesHoldMore       = "updates-hold-more"
 	UnknownChannelIsGone  = "unknown-channel-is-gone"
 	TerminatedIsBelieved  = "terminated-is-believed"
+	CellsSorted           = "cells-sorted"
 )
 
 // Behaviour is a name and what the emulator does under it.
@@ -73,6 +74,7 @@ var All = []Behaviour{
 	{UpdatesHoldMore, "the record of an update has a column that the update did not change"},
 	{UnknownChannelIsGone, "a call that names an unknown channel is answered with OTSResourceGone"},
 	{TerminatedIsBelieved, "a report of TERMINATED ends a channel, whatever has been read of it"},
+	{CellsSorted, "the record of an update has the removals of columns before the columns that it wrote"},
 }
 
 // Names returns the names of all behaviours.

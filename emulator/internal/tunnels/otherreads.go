@@ -1,7 +1,9 @@
 package tunnels
 
 import (
+	"cmp"
 	"crypto/rand"
+	"slices"
 	"time"
 
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
@@ -72,7 +74,8 @@ func (r *otherReads) answered(token []byte) {
 // the assumed behaviours give them.
 func (t *tunnel) otherRecords(dst, data []byte) ([]byte, error) {
 	milliseconds, change, more := t.assume[assume.Milliseconds], t.assume[assume.SequencesChange], t.assume[assume.UpdatesHoldMore]
-	if !milliseconds && !change && !more {
+	sorted := t.assume[assume.CellsSorted]
+	if !milliseconds && !change && !more && !sorted {
 		return data, nil
 	}
 	var page protocol.ReadRecordsResponse
@@ -92,6 +95,9 @@ func (t *tunnel) otherRecords(dst, data []byte) ([]byte, error) {
 				Name: "unchanged", HasValue: true, Value: plainbuffer.IntegerValue(0), HasTimestamp: true, Timestamp: time.Now().UnixMilli(),
 			})
 		}
+		if sorted {
+			slices.SortStableFunc(row.Cells, func(a, b plainbuffer.Cell) int { return cmp.Compare(puts(a), puts(b)) })
+		}
 		if milliseconds {
 			row.Sequence.Timestamp /= 1000
 		}
@@ -107,4 +113,12 @@ func (t *tunnel) otherRecords(dst, data []byte) ([]byte, error) {
 		return nil, wire.Errorf(wire.CodeInternalServerError, "encode a page: %v", err)
 	}
 	return out, nil
+}
+
+// puts is 1 for a cell with a value, and 0 for a removal.
+func puts(c plainbuffer.Cell) int {
+	if c.Op == plainbuffer.Put {
+		return 1
+	}
+	return 0
 }
