@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 func (s *subscription) status(now time.Time) SubscriptionStatus {
@@ -112,7 +114,7 @@ func (s *subscription) troubles(now time.Time, st *SubscriptionStatus, runs []*c
 	}
 	for _, l := range left {
 		if l.failing != nil {
-			reads.add(sinceEpoch(l.failingSince), l.failing.Failure, l.failing.alone())
+			reads.add(tunnelapi.SinceEpoch(l.failingSince), l.failing.Failure, l.failing.alone())
 		}
 	}
 	if t := reads.trouble("readrecords", codeTimeout); t != nil {

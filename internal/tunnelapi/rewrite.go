@@ -1,4 +1,4 @@
-package subscriber
+package tunnelapi
 
 import (
 	"fmt"
@@ -13,10 +13,10 @@ import (
 	"github.com/watermill-ots/watermill-ots/internal/signing"
 )
 
-// rewrite changes the message of a request that the SDK has built, and signs the request again. It
+// Rewrite changes the message of a request that the SDK has built, and signs the request again. It
 // is for fields of the protocol that the SDK has no argument for. message is an empty one
 // of the request's type; change is called when it holds what the SDK has sent.
-func rewrite(req *http.Request, cred common.Credentials, message protoadapt.MessageV1, change func()) error {
+func Rewrite(req *http.Request, cred common.Credentials, message protoadapt.MessageV1, change func()) error {
 	op := path.Base(req.URL.Path)
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
