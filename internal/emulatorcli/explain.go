@@ -1,4 +1,4 @@
-package main
+package emulatorcli
 
 import (
 	"errors"
@@ -14,13 +14,13 @@ import (
 
 // explainStart names the flag that an error of emulator.Start is about, and
 // says what to do. Errors about options name their flags already.
-func (s *settings) explainStart(err error) error {
+func (s *Settings) explainStart(err error) error {
 	for _, about := range []error{emulator.ErrDataDirInUse, emulator.ErrDataDirForeign, emulator.ErrDataDirDamaged} {
 		if errors.Is(err, about) {
-			return fmt.Errorf("--data-dir %s: %w", s.options.DataDir, err)
+			return fmt.Errorf("--data-dir %s: %w", s.Options.DataDir, err)
 		}
 	}
-	return explainAddress("--addr", s.options.Addr, err)
+	return explainAddress("--addr", s.Options.Addr, err)
 }
 
 // explainAddress names the flag with the address that cannot be used, and says
