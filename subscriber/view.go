@@ -119,17 +119,9 @@ func viewOf(resp *tunnel.DescribeTunnelResponse) *TunnelView {
 	return v
 }
 
-// addReads adds what the service knows of reads. Whether an answer's outer keys are
-// tunnels or clients does not matter: the inner ones are channels [docs/protocol.md, Recovery points].
+// addReads adds what the service knows of reads.
 func (v *TunnelView) addReads(resp *tunnel.GetRpoResponse) {
-	points := make(map[string]*tunnel.RpoLatency)
-	for _, byChannel := range resp.RpoInfos {
-		for id, p := range byChannel {
-			if p != nil && (points[id] == nil || p.AccessTime > points[id].AccessTime) {
-				points[id] = p
-			}
-		}
-	}
+	points := tunnelapi.ReadPoints(resp)
 	for i := range v.Channels {
 		c := &v.Channels[i]
 		if p := points[c.ID]; p != nil {

@@ -72,11 +72,11 @@ func TestLetter_keeps_any_record(t *testing.T) {
 		if !reflect.DeepEqual(got, l) {
 			t.Fatalf("got %+v of %+v", got, l)
 		}
-		text, err := encodeRecord(r)
+		text, err := EncodeRecord(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := decodeRecord(text); err != nil || !reflect.DeepEqual(again, r) {
+		if again, err := DecodeRecord(text); err != nil || !reflect.DeepEqual(again, r) {
 			t.Fatalf("a row gives %+v, %v", again, err)
 		}
 	})

@@ -90,7 +90,7 @@ func TestTable_small_letters_are_readable(t *testing.T) {
 	for _, c := range resp.Columns {
 		got[c.ColumnName] = c.Value
 	}
-	record, err := encodeRecord(l.Record)
+	record, err := EncodeRecord(l.Record)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,7 +126,7 @@ func sectionsOf(l *Letter) (readable *Letter, s *sections, err error) {
 	if s.metadata, err = json.Marshal(readable.Metadata); err != nil {
 		return nil, nil, fmt.Errorf("encode the metadata of a dead letter: %w", err)
 	}
-	record, err := encodeRecord(l.Record)
+	record, err := EncodeRecord(l.Record)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode the record of a dead letter: %w", err)
 	}
@@ -207,7 +207,7 @@ func (s *sections) restore(l *Letter) error {
 		return fmt.Errorf("letter %s has malformed metadata: %w", l.ID, err)
 	}
 	var err error
-	if l.Record, err = decodeRecord(string(s.record)); err != nil {
+	if l.Record, err = DecodeRecord(string(s.record)); err != nil {
 		return fmt.Errorf("letter %s: %w", l.ID, err)
 	}
 	l.Payload = s.payload

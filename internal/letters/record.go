@@ -143,8 +143,8 @@ func (s storedValue) restore() (ots.Value, error) {
 	return ots.Value{}, fmt.Errorf("unknown kind %q", s.Kind)
 }
 
-// encodeRecord returns the JSON form of r, "" for nil.
-func encodeRecord(r *ots.Record) (string, error) {
+// EncodeRecord returns the JSON form of r, "" for nil.
+func EncodeRecord(r *ots.Record) (string, error) {
 	if r == nil {
 		return "", nil
 	}
@@ -152,8 +152,8 @@ func encodeRecord(r *ots.Record) (string, error) {
 	return string(b), err
 }
 
-// decodeRecord is the inverse of encodeRecord.
-func decodeRecord(text string) (*ots.Record, error) {
+// DecodeRecord is the inverse of EncodeRecord.
+func DecodeRecord(text string) (*ots.Record, error) {
 	if text == "" {
 		return nil, nil
 	}

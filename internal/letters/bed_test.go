@@ -20,10 +20,10 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/internal/feed"
 	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
 	"github.com/watermill-ots/watermill-ots/ots"
-	"github.com/watermill-ots/watermill-ots/router/internal/feed"
 )
 
 // bed is an empty dead-letter table and a handler of its letters. The test can count, stop

@@ -12,7 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/watermill-ots/watermill-ots/ack"
-	"github.com/watermill-ots/watermill-ots/router/internal/feed"
+	"github.com/watermill-ots/watermill-ots/internal/feed"
 )
 
 var errBad = errors.New("bad")
