@@ -16,6 +16,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/spf13/cobra"
 
+	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/ots"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
@@ -142,6 +143,12 @@ func (in *instance) removeOwn(ctx context.Context, t topic) error {
 	return nil
 }
 
+// flagTerms are the terms of advice for the user of this command.
+var flagTerms = service.Terms{
+	Endpoint: "--endpoint", Keys: "the access key", Region: "--region",
+	Names: "TABLE/TUNNEL and --instance", Table: "TABLE", Create: "create it with ots tunnel create",
+}
+
 // handle subscribes to a tunnel and calls f for its records.
 func (in *instance) handle(ctx context.Context, stderr io.Writer, t topic, f func(*ots.Record) error, begun func(string)) (err error) {
 	cfg := in.subscriberConfig()
@@ -152,7 +159,7 @@ func (in *instance) handle(ctx context.Context, stderr io.Writer, t topic, f fun
 	if err != nil {
 		return err // the connection was checked before
 	}
-	ctx, stop := context.WithCancelCause(ctx)
+	ctx, stop := context.WithCancelCause(service.WithTerms(ctx, flagTerms))
 	defer stop(nil)
 	done, err := sub.Handle(ctx, t.String(), func(msg *message.Message) error {
 		record, ok := ots.RecordFromMessage(msg)
