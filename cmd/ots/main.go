@@ -86,7 +86,7 @@ flags or arguments; 3 the command could not do its work.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newEmulator(), newGraph(), newLetters(), newLint(), newSchema(), newVerify(), newTable(), newTunnel(), newReplay(), newVersion())
+	root.AddCommand(newEmulator(), newGraph(), newLagServer(), newLetters(), newLint(), newSchema(), newVerify(), newTable(), newTunnel(), newReplay(), newVersion())
 	return root
 }
 

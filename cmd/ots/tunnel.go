@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -118,8 +119,7 @@ func (v *tunnelView) addChannels(resp *tunnel.DescribeTunnelResponse, reads map[
 }
 
 // look returns a tunnel with its channels.
-func (in *instance) look(cmd *cobra.Command, t topic) (tunnelView, *tunnel.DescribeTunnelResponse, error) {
-	ctx := cmd.Context()
+func (in *instance) look(ctx context.Context, t topic) (tunnelView, *tunnel.DescribeTunnelResponse, error) {
 	resp, err := in.describeTunnel(ctx, t)
 	if err != nil {
 		return tunnelView{}, nil, err
@@ -226,7 +226,7 @@ this machine; base data has none. A client that holds no channel is not shown.`,
 				return err
 			}
 			defer in.close()
-			v, _, err := in.look(cmd, t)
+			v, _, err := in.look(cmd.Context(), t)
 			if err != nil {
 				return err
 			}
@@ -431,7 +431,7 @@ before, and refuses while clients hold channels of the tunnel.`,
 				return err
 			}
 			defer in.close()
-			v, _, err := in.look(cmd, t)
+			v, _, err := in.look(cmd.Context(), t)
 			if err != nil {
 				return err
 			}

@@ -298,7 +298,7 @@ func TestTail_fails_when_the_expression_does(t *testing.T) {
 	em := connected(t)
 	rows(t, em)
 	code, stdout, stderr := command(t, "tunnel", "tail", "--table", "demo", "--since", "earliest", "--where", `row.amount > "x"`)
-	if code != exitError || stdout != "" || !strings.Contains(stderr, "--where, on the record [1]") {
+	if code != exitError || stdout != "" || !strings.Contains(stderr, "--where, on the record [1]") || strings.Contains(stderr, "level=ERROR") {
 		t.Errorf("exit %d, %q, %q", code, stdout, stderr)
 	}
 	if got := succeeds(t, "tunnel", "list"); strings.Contains(got, ownTunnelPrefix) {
@@ -359,7 +359,7 @@ func TestEmulator_with_the_demo_has_a_table_that_changes(t *testing.T) {
 	var out lines
 	ended := make(chan int, 1)
 	go func() { // ends with stop
-		ended <- run(ctx, []string{"emulator", "--demo", "--demo-pause", "10ms", "--addr", "127.0.0.1:0"}, strings.NewReader(""), &out, &bytes.Buffer{})
+		ended <- run(ctx, []string{"emulator", "--demo", "--demo-pause", "10ms", "--addr", "127.0.0.1:0"}, strings.NewReader(""), &out, new(lines))
 	}()
 	eventually(t, "the emulator listens", func() bool { return strings.Contains(out.String(), "listening on http") })
 	endpoint := strings.TrimSpace(strings.TrimPrefix(out.String(), "listening on "))

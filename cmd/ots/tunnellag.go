@@ -61,7 +61,7 @@ the lag is not known because no change was read yet.`,
 				return err
 			}
 			defer in.close()
-			v, _, err := in.look(cmd, t)
+			v, _, err := in.look(cmd.Context(), t)
 			if err != nil {
 				return err
 			}
@@ -107,7 +107,7 @@ terminal each view takes the place of the one before. With -o json each view is 
 			}
 			defer in.close()
 			for n := 1; ; n++ {
-				v, _, err := in.look(cmd, t)
+				v, _, err := in.look(cmd.Context(), t)
 				if cmd.Context().Err() != nil {
 					return nil // Ctrl-C is how it ends
 				}

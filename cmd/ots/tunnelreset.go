@@ -41,7 +41,7 @@ interrupted after the deletion, it says how to create the tunnel.`,
 				return err
 			}
 			defer in.close()
-			v, _, err := in.look(cmd, t)
+			v, _, err := in.look(cmd.Context(), t)
 			if err != nil {
 				return err
 			}

@@ -84,7 +84,7 @@ func (r *reading) run(cmd *cobra.Command, t topic, f func(*ots.Record) error, be
 	defer in.close()
 	ctx := cmd.Context()
 	if t.tunnel != "" {
-		v, _, err := in.look(cmd, t)
+		v, _, err := in.look(ctx, t)
 		if err != nil {
 			return err
 		}
@@ -154,7 +154,9 @@ func (in *instance) handle(ctx context.Context, stderr io.Writer, t topic, f fun
 	cfg := in.subscriberConfig()
 	cfg.Unmarshaler, cfg.Ordering, cfg.Preset = subscriber.None{}, subscriber.OrderByChannel, subscriber.PresetFleet
 	cfg.TunnelViewInterval, cfg.CloseTimeout = subscriber.NoTunnelView, time.Second
-	logger := watermill.NewSlogLogger(slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+	var level slog.LevelVar
+	level.Set(slog.LevelError)
+	logger := watermill.NewSlogLogger(slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: &level})))
 	sub, err := subscriber.New(cfg, logger)
 	if err != nil {
 		return err // the connection was checked before
@@ -171,8 +173,9 @@ func (in *instance) handle(ctx context.Context, stderr io.Writer, t topic, f fun
 			stopFor(stop, err)
 			return nil
 		}
+		level.Set(slog.LevelError + 1) // our caller reports err; that the record stays unsettled is meant
 		stop(err)
-		<-msg.Context().Done() // a failed record is neither logged nor retried
+		<-msg.Context().Done() // so that the record is not retried
 		return err
 	})
 	if err == nil {
