@@ -63,10 +63,10 @@ func openTerminal(t *testing.T) *terminal {
 	return term
 }
 
-func (t *terminal) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.text.String()
+func (term *terminal) String() string {
+	term.mu.Lock()
+	defer term.mu.Unlock()
+	return term.text.String()
 }
 
 // on starts the command with all streams on the terminal.
