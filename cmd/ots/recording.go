@@ -151,28 +151,3 @@ func readRecording(name string, f func(*ots.Record) error) (recordingHeader, err
 	}
 	return header, nil
 }
-
-// newReplay returns the command replay.
-func newReplay() *cobra.Command {
-	var s selection
-	cmd := &cobra.Command{
-		Use:   "replay FILE",
-		Short: "Print the records of a file of ots tunnel record",
-		Long: `replay prints the records that "ots tunnel record" has written, in their order, without
-a connection: the same each time.`,
-		Example: "  ots replay bug.jsonl\n  ots replay bug.jsonl --where 'key.id == 7' --format debezium",
-		Args:    oneArgument("a FILE of ots tunnel record"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := s.compile(cmd.OutOrStdout())
-			if err != nil {
-				return err
-			}
-			if _, err = readRecording(args[0], p.print); errors.Is(err, errEnough) {
-				return nil
-			}
-			return err
-		},
-	}
-	s.addFlags(cmd)
-	return cmd
-}
