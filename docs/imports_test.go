@@ -56,8 +56,8 @@ func TestImports_go_one_way(t *testing.T) {
 
 		"router/internal/keypath":    {""},
 		"router/internal/strictyaml": {"ots", "ack", "subscriber", "batching", "internal/service"},
-		"router/internal/feed":       {"ots", "subscriber", "batching", "router"},
-		"router/internal/letters":    {"subscriber", "batching", "router"},
+		"internal/feed":              {"ots", "subscriber", "batching", "router"},
+		"internal/letters":           {"subscriber", "batching", "router"},
 
 		"metrics":  {"router", "emulator"},
 		"tracing":  {"router", "emulator"},

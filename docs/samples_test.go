@@ -261,7 +261,7 @@ func TestSamples_in_YAML_are_taken(t *testing.T) {
 			}
 		}
 	}
-	if configurations < 8 || seeds < 2 || others > 6 {
+	if configurations < 8 || seeds < 2 || others > 7 {
 		t.Errorf("%d configurations, %d seeds and %d others were looked at", configurations, seeds, others)
 	}
 }

@@ -103,7 +103,7 @@ func TestDocs_list_every_log_line_with_its_level(t *testing.T) {
 	}
 	used := make(map[string]bool)
 	for dir, from := range map[string]string{
-		"subscriber": "subscriber", "batching": "batching", "router": "router", "router/internal/letters": "router", "publisher": "publisher", "internal/service": "any",
+		"subscriber": "subscriber", "batching": "batching", "router": "router", "internal/letters": "router", "publisher": "publisher", "internal/service": "any",
 	} {
 		for _, line := range logged(t, dir, from) {
 			found := false

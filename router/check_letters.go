@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"unicode/utf8"
 
+	"github.com/watermill-ots/watermill-ots/internal/letters"
 	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
-	"github.com/watermill-ots/watermill-ots/router/internal/letters"
 )
 
 // table identifies a table at the service.

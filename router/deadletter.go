@@ -7,8 +7,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/watermill-ots/watermill-ots/internal/letters"
 	"github.com/watermill-ots/watermill-ots/ots"
-	"github.com/watermill-ots/watermill-ots/router/internal/letters"
 )
 
 // MetadataDeadLetter is the metadata key that marks a published dead letter;

@@ -19,10 +19,11 @@ var (
 
 // Fault is one thing that is wrong in a configuration.
 type Fault struct {
-	File string // empty for a configuration made in code
-	Line int    // from 1; 0 if it does not belong to a line
-	Path string // keys from the top, joined by dots, such as tunnels.orders.batchers.s3; a name with a dot is quoted; empty for the whole file
-	Text string // what is wrong, and what to do
+	File   string // empty for a configuration made in code
+	Line   int    // from 1; 0 if it does not belong to a line
+	Column int    // from 1; 0 if it is not known
+	Path   string // keys from the top, joined by dots, such as tunnels.orders.batchers.s3; a name with a dot is quoted; empty for the whole file
+	Text   string // what is wrong, and what to do
 
 	because []string // other paths that this follows from: if one of them is faulty itself, this is not reported
 }
@@ -67,7 +68,7 @@ func (e *ConfigError) Unwrap() error { return ErrInvalidConfig }
 // locate adds file and line to a fault: the line of its path, or of the closest
 // mapping around it that is in the file.
 func (c Config) locate(f Fault) Fault {
-	f.File, f.Line = c.source.File(), c.source.Line(f.Path)
+	f.File, f.Line, f.Column = c.source.File(), c.source.Line(f.Path), c.source.Column(f.Path)
 	return f
 }
 

@@ -8,9 +8,9 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 
+	"github.com/watermill-ots/watermill-ots/internal/letters"
 	"github.com/watermill-ots/watermill-ots/internal/service"
 	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
-	"github.com/watermill-ots/watermill-ots/router/internal/letters"
 )
 
 // letterStore keeps dead letters. Put returns when the letter is stored. It may be called

@@ -12,8 +12,8 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/internal/letters"
 	"github.com/watermill-ots/watermill-ots/internal/testbed"
-	"github.com/watermill-ots/watermill-ots/router/internal/letters"
 )
 
 // keyColumn is a column of a table's primary key.

@@ -1,12 +1,20 @@
 package router
 
 import (
+	_ "embed" // schema.json
 	"fmt"
 	"os"
 	"slices"
 
 	"github.com/watermill-ots/watermill-ots/router/internal/strictyaml"
 )
+
+//go:embed schema.json
+var schema []byte
+
+// Schema returns the JSON schema (2020-12) of the configuration, for editors. It checks the
+// form of values only.
+func Schema() []byte { return slices.Clone(schema) }
 
 // Load reads a configuration from a YAML file. See Parse.
 func Load(path string) (Config, error) {
@@ -34,7 +42,11 @@ func Parse(name string, data []byte) (Config, error) {
 	cfg.source = source
 	var faults []Fault
 	for _, f := range source.Faults() {
-		faults = append(faults, Fault{File: name, Line: f.Line, Path: f.Path, Text: f.Text})
+		column := 0
+		if source.Line(f.Path) == f.Line {
+			column = source.Column(f.Path)
+		}
+		faults = append(faults, Fault{File: name, Line: f.Line, Column: column, Path: f.Path, Text: f.Text})
 	}
 	// Then how the values fit together, except what follows from the faults above.
 	for _, f := range check(cfg) {

@@ -18,8 +18,8 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/batching"
+	"github.com/watermill-ots/watermill-ots/internal/letters"
 	"github.com/watermill-ots/watermill-ots/ots"
-	"github.com/watermill-ots/watermill-ots/router/internal/letters"
 	"github.com/watermill-ots/watermill-ots/subscriber"
 )
 

@@ -10,9 +10,9 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/batching"
-	"github.com/watermill-ots/watermill-ots/router/internal/feed"
+	"github.com/watermill-ots/watermill-ots/internal/feed"
+	"github.com/watermill-ots/watermill-ots/internal/letters"
 	"github.com/watermill-ots/watermill-ots/router/internal/keypath"
-	"github.com/watermill-ots/watermill-ots/router/internal/letters"
 )
 
 // ClaimLease is how long the claims of a Replay that crashed keep its letters from

@@ -7,8 +7,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/watermill-ots/watermill-ots/internal/feed"
 	"github.com/watermill-ots/watermill-ots/ots"
-	"github.com/watermill-ots/watermill-ots/router/internal/feed"
 )
 
 // ReplayMessage handles a published dead letter again, through the pipeline that

@@ -12,6 +12,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 func TestStreamRetention_is_what_the_table_says(t *testing.T) {
@@ -35,26 +36,26 @@ func TestStreamRetention_is_what_the_table_says(t *testing.T) {
 	}
 	base := &http.Transport{}
 	defer base.CloseIdleConnections()
-	e := &endpoint{
-		url: em.Endpoint(), instance: "i", base: base, timeout: 5 * time.Second,
-		creds: service.NewCredentialsCache(service.StaticCredentials{AccessKeyID: "id", AccessKeySecret: "secret"}, watermill.NopLogger{}),
+	e := &tunnelapi.Client{
+		URL: em.Endpoint(), Instance: "i", Base: base, Timeout: 5 * time.Second,
+		Creds: service.NewCredentialsCache(service.StaticCredentials{AccessKeyID: "id", AccessKeySecret: "secret"}, watermill.NopLogger{}),
 	}
 	for table, want := range map[string]time.Duration{"with": 48 * time.Hour, "without": 0} {
-		if got, err := e.streamRetention(t.Context(), table); err != nil || got != want {
+		if got, err := streamRetention(t.Context(), e, table); err != nil || got != want {
 			t.Errorf("table %s: %v, %v, want %v", table, got, err, want)
 		}
 	}
-	if _, err := e.streamRetention(t.Context(), "missing"); err == nil || !strings.Contains(err.Error(), "missing") {
+	if _, err := streamRetention(t.Context(), e, "missing"); err == nil || !strings.Contains(err.Error(), "missing") {
 		t.Errorf("a missing table: %v", err)
 	}
 	empty := *e
-	empty.base = roundTripFunc(func(r *http.Request) (*http.Response, error) { return answer(r, http.StatusOK, nil), nil })
-	if _, err := empty.streamRetention(t.Context(), "with"); err == nil || !strings.Contains(err.Error(), "malformed") {
+	empty.Base = roundTripFunc(func(r *http.Request) (*http.Response, error) { return answer(r, http.StatusOK, nil), nil })
+	if _, err := streamRetention(t.Context(), &empty, "with"); err == nil || !strings.Contains(err.Error(), "malformed") {
 		t.Errorf("an empty answer: %v", err)
 	}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := e.streamRetention(ended, "with"); err == nil {
+	if _, err := streamRetention(ended, e, "with"); err == nil {
 		t.Error("no error although the context has ended")
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 const (
@@ -77,7 +78,7 @@ func lossMargin(interval, timeout time.Duration) time.Duration {
 // After a failure the next one follows after a pause that grows, but is no longer than longest:
 // what is left of the lease is divided by that.
 func (b *beat) note(sent time.Time, report string, resp *http.Response, err error, interval, longest time.Duration) {
-	if err != nil || !success(resp) {
+	if err != nil || !tunnelapi.Success(resp) {
 		if b.failures == 0 {
 			b.failing = sent
 		}

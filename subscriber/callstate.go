@@ -3,6 +3,8 @@ package subscriber
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // answerLate is after how long a read without an answer counts as failing.
@@ -52,8 +54,8 @@ func (c *callState) lookupSucceeded() { c.rows.Store(0) }
 
 // failing returns since when reads and checkpoints fail; zero: they do not.
 func (c *callState) failing(now time.Time) (reads, commits time.Time) {
-	reads, commits = sinceEpoch(c.read.Load()), sinceEpoch(c.commit.Load())
-	if asked := sinceEpoch(c.asked.Load()); reads.IsZero() && !asked.IsZero() && now.Sub(asked) >= answerLate {
+	reads, commits = tunnelapi.SinceEpoch(c.read.Load()), tunnelapi.SinceEpoch(c.commit.Load())
+	if asked := tunnelapi.SinceEpoch(c.asked.Load()); reads.IsZero() && !asked.IsZero() && now.Sub(asked) >= answerLate {
 		reads = asked
 	}
 	return reads, commits

@@ -9,6 +9,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 
 	"github.com/watermill-ots/watermill-ots/internal/ledger"
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // channelRun is one ownership of a channel at work, from the OPEN that a client
@@ -99,7 +100,7 @@ func (r *channelRun) work() runEnd {
 	case r.ctx.Err() != nil:
 		return endFenced
 	case err != nil: // drained before anything was read, or a fault that reading would meet again
-		if r.reader.reading.Err() == nil && classify(err) == fatal {
+		if r.reader.reading.Err() == nil && tunnelapi.Classify(err) == fatal {
 			r.pauseReopening("getcheckpoint")
 		}
 		return endClosed

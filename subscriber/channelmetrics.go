@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/watermill-ots/watermill-ots/internal/ledger"
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // leftChannel is what is kept of a channel when its run ends, for the run that opens
@@ -21,7 +22,7 @@ type leftChannel struct {
 }
 
 // from is the time from which the lag of the channel counts.
-func (l leftChannel) from() time.Time { return sinceEpoch(cmp.Or(l.position, l.since)) }
+func (l leftChannel) from() time.Time { return tunnelapi.SinceEpoch(cmp.Or(l.position, l.since)) }
 
 // channelMetrics is what Status shows of one channel besides its tracker. The channel's parts
 // write it as they work, any goroutine may read it. Times are in nanoseconds since
@@ -93,7 +94,7 @@ func (m *channelMetrics) delivered(a ledger.Attempt) {
 func (m *channelMetrics) callFailed(op string, err error) {
 	f := m.observer.calls.note(op, err)
 	m.lastError.Store(f)
-	m.calls.failed(f, classify(err))
+	m.calls.failed(f, tunnelapi.Classify(err))
 	switch f.Op {
 	case "readrecords":
 		m.counts.inc(countReadsFailed)
@@ -105,7 +106,7 @@ func (m *channelMetrics) callFailed(op string, err error) {
 // since is when the channel was opened, by the first of the runs that had no position.
 func (m *channelMetrics) since() time.Time {
 	if m.before.since != 0 {
-		return sinceEpoch(m.before.since)
+		return tunnelapi.SinceEpoch(m.before.since)
 	}
 	return m.opened
 }

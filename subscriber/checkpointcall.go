@@ -19,13 +19,13 @@ func (c *committer) getCheckpoint(ctx context.Context) (token string, sequence i
 
 // call makes a call, and waits for its answer no longer than such answers usually take.
 func (c *committer) call(ctx context.Context, op string, f func(api *tunnel.TunnelApi) error) error {
-	timeout := c.patience.timeout(c.endpoint.timeout)
+	timeout := c.patience.timeout(c.endpoint.Timeout)
 	if c.until.IsZero() {
 		defer func(asked time.Time) { c.patience.note(time.Since(asked), timeout) }(time.Now())
 	} else {
 		timeout = max(0, min(timeout, time.Until(c.until)))
 	}
-	return c.endpoint.callWithin(ctx, op, timeout, f)
+	return c.endpoint.CallWithin(ctx, op, timeout, f)
 }
 
 func (c *committer) commitFailed(err error) {

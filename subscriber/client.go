@@ -7,6 +7,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
@@ -24,7 +25,7 @@ func (s *subscription) client(n int) {
 		if err == nil {
 			return
 		}
-		if classify(err) == fatal {
+		if tunnelapi.Classify(err) == fatal {
 			s.fail(fmt.Errorf("%s: %w%s", s.topic, err, s.cfg.anewAdvice(err)))
 			return
 		}

@@ -53,7 +53,7 @@ func (s *Subscriber) Close() error {
 		for _, r := range all {
 			<-r.done
 		}
-		s.endpoint.creds.Close(service.CredentialsGrace)
+		s.endpoint.Creds.Close(service.CredentialsGrace)
 		if s.own != nil {
 			s.own.CloseIdleConnections()
 		}

@@ -8,6 +8,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // committer stores the checkpoints of one channel. All of its fields belong to the goroutine
@@ -47,7 +49,7 @@ func (c *committer) open(ctx context.Context) (token string, err error) {
 		if ctx.Err() != nil {
 			return "", err
 		}
-		switch classify(err) {
+		switch tunnelapi.Classify(err) {
 		case notOurs:
 			c.metrics.callFailed("getcheckpoint", err)
 			c.refused("getcheckpoint", err)
@@ -147,7 +149,7 @@ func (c *committer) store(token string, position uint64) error {
 	err := c.call(c.ctx, "checkpoint", func(api *tunnel.TunnelApi) error {
 		return api.Checkpoint(c.tunnelID, c.clientID, c.id, token, c.sequence+1)
 	})
-	switch classify(err) {
+	switch tunnelapi.Classify(err) {
 	case mismatch:
 		stored, sequence, readErr := c.getCheckpoint(c.ctx)
 		if readErr != nil {

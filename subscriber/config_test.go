@@ -275,13 +275,13 @@ func TestNew_takes_the_given_transport_and_trims_the_endpoint(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if own, ok := s.endpoint.base.(pooled); !ok || own.Transport != s.own || s.endpoint.url != "https://inst.cn-hangzhou.ots.aliyuncs.com" {
-		t.Errorf("transport %T, url %s", s.endpoint.base, s.endpoint.url)
+	if own, ok := s.endpoint.Base.(pooled); !ok || own.Transport != s.own || s.endpoint.URL != "https://inst.cn-hangzhou.ots.aliyuncs.com" {
+		t.Errorf("transport %T, url %s", s.endpoint.Base, s.endpoint.URL)
 	}
 	f := new(fakeService)
 	cfg.Transport = f
-	if s, err = New(cfg, nil); err != nil || s.endpoint.base != http.RoundTripper(f) || s.own != nil {
-		t.Errorf("transport %T, %v", s.endpoint.base, err)
+	if s, err = New(cfg, nil); err != nil || s.endpoint.Base != http.RoundTripper(f) || s.own != nil {
+		t.Errorf("transport %T, %v", s.endpoint.Base, err)
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)

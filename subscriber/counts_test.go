@@ -9,11 +9,12 @@ import (
 	"testing"
 
 	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 func TestFailedCallOf_names_the_operation_and_a_code(t *testing.T) {
 	for want, err := range map[failedCall]error{
-		{"checkpoint", "OTSServerBusy"}: fmt.Errorf("wrapped: %w", newServiceError("checkpoint", 503, "OTSServerBusy", "busy", "")),
+		{"checkpoint", "OTSServerBusy"}: fmt.Errorf("wrapped: %w", tunnelapi.NewError("checkpoint", 503, "OTSServerBusy", "busy", "")),
 		{"readrecords", codeMalformed}:  &ChannelError{Op: "decode", Err: pageError(7, errors.New("cut off"))},
 		{"op", codeCredentials}:         fmt.Errorf("op: %w: %w", service.ErrCredentials, context.DeadlineExceeded),
 		{"op", codeTimeout}:             fmt.Errorf("no answer within 5s: %w", context.DeadlineExceeded),
@@ -32,7 +33,7 @@ func TestNoteError_tells_a_bounded_number_of_codes_apart(t *testing.T) {
 	var calls failedCalls
 	const n = 3 * maxFailedCalls
 	for i := range n {
-		calls.note("op", newServiceError("readrecords", 500, fmt.Sprint("Code", i), "", ""))
+		calls.note("op", tunnelapi.NewError("readrecords", 500, fmt.Sprint("Code", i), "", ""))
 	}
 	if len(calls.counts) > maxFailedCalls+1 {
 		t.Errorf("%d codes are kept", len(calls.counts))

@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
-
 	"github.com/watermill-ots/watermill-ots/internal/service"
-	"github.com/watermill-ots/watermill-ots/ots"
 )
 
 var (
@@ -86,67 +83,5 @@ const (
 	gap       = service.Gap
 )
 
-// classify maps an error of a service call to its class.
-func classify(err error) class {
-	var se *ots.ServiceError
-	if !errors.As(err, &se) {
-		return retry
-	}
-	if se.Means == ots.ErrGap {
-		return gap
-	}
-	return service.TunnelClass(se.Code, se.Message)
-}
-
 // classifyCode returns the class of a code when its message is not known.
 func classifyCode(code string) class { return service.TunnelClass(code, "") }
-
-// sentinel returns what an answer stands for. For calls about one channel
-// OTSParameterInvalid may as well mean the channel or its token.
-func sentinel(op, code, message string) error {
-	switch service.TunnelClass(code, message) {
-	case gap:
-		return ots.ErrGap
-	case auth:
-		return ots.ErrAuth
-	case fatal:
-		switch {
-		case code == service.CodeTunnelExpired:
-			return ots.ErrTunnelExpired
-		case op == "readrecords", op == "getcheckpoint", op == "checkpoint":
-			return nil
-		}
-		return ots.ErrTunnelGone
-	}
-	return nil
-}
-
-// newServiceError returns the error of an answer of the tunnel API.
-func newServiceError(op string, status int, code, message, requestID string) *ots.ServiceError {
-	return service.NewError(op, status, code, message, requestID, sentinel(op, code, message))
-}
-
-// fromSDK gives an error of the SDK our form. The SDK returns *url.Error around what
-// our RoundTripper returned, and *TunnelError for answers of the service and for
-// what it, or a heartbeat that workerTransport answers, finds out without one. The
-// service's own have a request id, and never the code that the SDK keeps for itself.
-func fromSDK(op string, err error) error {
-	if err == nil {
-		return nil
-	}
-	var se *ots.ServiceError
-	if errors.As(err, &se) {
-		return se
-	}
-	var te *tunnel.TunnelError
-	if errors.As(err, &te) {
-		se := newServiceError(op, 0, te.Code, te.Message, te.RequestId)
-		se.Local = te.RequestId == "" || te.Code == tunnel.ErrCodeClientError
-		return se
-	}
-	var ce *callError
-	if errors.As(err, &ce) {
-		return fmt.Errorf("%s: %w", op, ce.err)
-	}
-	return fmt.Errorf("%s: %w", op, err)
-}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/ack"
 	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
@@ -45,11 +46,11 @@ func TestClassify_each_code_of_the_service(t *testing.T) {
 		"SomethingNew":               {retry, nil},
 		"":                           {retry, nil},
 	} {
-		err := error(newServiceError("read", 400, code, "m", "r"))
-		if got := classify(err); got != want.class {
+		err := error(tunnelapi.NewError("read", 400, code, "m", "r"))
+		if got := tunnelapi.Classify(err); got != want.class {
 			t.Errorf("%q is of class %d, want %d", code, got, want.class)
 		}
-		if got := classify(&ChannelError{Err: fmt.Errorf("wrapped: %w", err)}); got != want.class {
+		if got := tunnelapi.Classify(&ChannelError{Err: fmt.Errorf("wrapped: %w", err)}); got != want.class {
 			t.Errorf("%q wrapped is of class %d, want %d", code, got, want.class)
 		}
 		for _, sentinel := range []error{ots.ErrTunnelExpired, ots.ErrTunnelGone, ots.ErrAuth, ErrClosed} {
@@ -72,14 +73,14 @@ func TestClassify_what_is_no_answer_of_the_service(t *testing.T) {
 		"credentials":    {service.ErrNoCredentials, retry},
 		"malformed page": {errPage, retry},
 	} {
-		if got := classify(fmt.Errorf("op: %w", c.err)); got != c.want {
+		if got := tunnelapi.Classify(fmt.Errorf("op: %w", c.err)); got != c.want {
 			t.Errorf("%s is of class %d, want %d", name, got, c.want)
 		}
 	}
 }
 
 func TestErrors_tell_what_was_attempted_on_what(t *testing.T) {
-	se := newServiceError("readrecords", 503, "OTSServerBusy", "too fast", "req-1")
+	se := tunnelapi.NewError("readrecords", 503, "OTSServerBusy", "too fast", "req-1")
 	if got, want := se.Error(), "readrecords: the service answered OTSServerBusy: too fast (request req-1)"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -91,10 +92,10 @@ func TestErrors_tell_what_was_attempted_on_what(t *testing.T) {
 	if !errors.As(error(ce), &asService) || asService != se {
 		t.Error("the service's error is not within the channel's")
 	}
-	if got, want := newServiceError("connect", 502, "", "", "").Error(), "connect: the service answered OTSUnknown: HTTP status 502 Bad Gateway"; got != want {
+	if got, want := tunnelapi.NewError("connect", 502, "", "", "").Error(), "connect: the service answered OTSUnknown: HTTP status 502 Bad Gateway"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got, want := newServiceError("connect", 400, "OTSParameterInvalid", "", "req-1").Error(), "connect: the service answered OTSParameterInvalid (request req-1)"; got != want {
+	if got, want := tunnelapi.NewError("connect", 400, "OTSParameterInvalid", "", "req-1").Error(), "connect: the service answered OTSParameterInvalid (request req-1)"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	called := &calledBack{cause: se}
@@ -113,7 +114,7 @@ func TestServiceError_shows_what_an_answer_says_in_one_short_line(t *testing.T) 
 		{"\xff\xfe", "忙", "", `connect: the service answered \xff\xfe: 忙`},
 		{strings.Repeat("c", 101), strings.Repeat("m", 3000), "", "connect: the service answered " + strings.Repeat("c", 100) + "…: " + strings.Repeat("m", 2000) + "…"},
 	} {
-		se := newServiceError("connect", 500, c.code, c.message, c.id)
+		se := tunnelapi.NewError("connect", 500, c.code, c.message, c.id)
 		if se.Error() != c.want {
 			t.Errorf("got %q, want %q", se, c.want)
 		}
@@ -124,10 +125,10 @@ func TestServiceError_shows_what_an_answer_says_in_one_short_line(t *testing.T) 
 }
 
 func TestFromSDK_gives_each_of_its_errors_our_form(t *testing.T) {
-	if fromSDK("read", nil) != nil {
+	if tunnelapi.FromSDK("read", nil) != nil {
 		t.Error("nil is an error")
 	}
-	err := fromSDK("connect", &tunnel.TunnelError{Code: tunnel.ErrCodeTunnelExpired, Message: "m", RequestId: "r"})
+	err := tunnelapi.FromSDK("connect", &tunnel.TunnelError{Code: tunnel.ErrCodeTunnelExpired, Message: "m", RequestId: "r"})
 	var se *ots.ServiceError
 	if !errors.As(err, &se) || se.Op != "connect" || se.RequestID != "r" || !errors.Is(err, ots.ErrTunnelExpired) {
 		t.Errorf("a TunnelError became %v", err)
@@ -137,19 +138,19 @@ func TestFromSDK_gives_each_of_its_errors_our_form(t *testing.T) {
 		"connect: OTSResourceGone: tunnel client heartbeat timeout":               {Code: tunnel.ErrCodeResourceGone, Message: "tunnel client heartbeat timeout"},
 		"connect: OTSClientError: decode resp failed: unexpected EOF (request r)": {Code: tunnel.ErrCodeClientError, Message: "decode resp failed: unexpected EOF", RequestId: "r"},
 	} {
-		if got := fromSDK("connect", te).Error(); got != want {
+		if got := tunnelapi.FromSDK("connect", te).Error(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	err = fromSDK("read", &url.Error{Op: "Post", URL: "http://ots.test", Err: &callError{err: se}})
+	err = tunnelapi.FromSDK("read", &url.Error{Op: "Post", URL: "http://ots.test", Err: &tunnelapi.CallError{Err: se}})
 	if err != error(se) {
 		t.Errorf("a service's error through the transport became %v", err)
 	}
-	err = fromSDK("read", &url.Error{Op: "Post", URL: "http://ots.test", Err: &callError{err: errNetwork}})
+	err = tunnelapi.FromSDK("read", &url.Error{Op: "Post", URL: "http://ots.test", Err: &tunnelapi.CallError{Err: errNetwork}})
 	if !errors.Is(err, errNetwork) || err.Error() != "read: "+errNetwork.Error() {
 		t.Errorf("a network's error became %q", err)
 	}
-	err = fromSDK("create", errors.New("tunnelType should be ..."))
+	err = tunnelapi.FromSDK("create", errors.New("tunnelType should be ..."))
 	if err.Error() != "create: tunnelType should be ..." {
 		t.Errorf("another error became %q", err)
 	}
@@ -179,12 +180,12 @@ func TestCall_is_never_retried_by_the_SDK(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := new(fakeService).always("getcheckpoint", c.reply)
-				err := fakeEndpoint(f).call(context.Background(), "getcheckpoint", func(api *tunnel.TunnelApi) error {
+				err := fakeEndpoint(f).Call(context.Background(), "getcheckpoint", func(api *tunnel.TunnelApi) error {
 					_, _, err := api.GetCheckpoint("tunnel-1", "client-1", "c1")
 					return err
 				})
-				if err == nil || classify(err) != c.want || !strings.HasPrefix(err.Error(), "getcheckpoint: ") {
-					t.Errorf("got %v of class %d, want class %d", err, classify(err), c.want)
+				if err == nil || tunnelapi.Classify(err) != c.want || !strings.HasPrefix(err.Error(), "getcheckpoint: ") {
+					t.Errorf("got %v of class %d, want class %d", err, tunnelapi.Classify(err), c.want)
 				}
 				if n := len(f.bodies("getcheckpoint")); n != 1 {
 					t.Errorf("called %d times", n)

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // reply is how the fake service answers one call. The zero reply is an empty 200.
@@ -125,12 +126,12 @@ func (f *fakeService) bodies(op string) (bodies [][]byte) {
 }
 
 // fakeEndpoint is an endpoint at f, with a permanent key.
-func fakeEndpoint(f *fakeService) *endpoint {
-	e := &endpoint{
-		url: "http://ots.test", instance: "inst", base: f, timeout: maxCallTimeout,
-		creds: service.NewCredentialsCache(service.StaticCredentials{AccessKeyID: "id", AccessKeySecret: "hush-hush"}, watermill.NopLogger{}),
+func fakeEndpoint(f *fakeService) *tunnelapi.Client {
+	e := &tunnelapi.Client{
+		URL: "http://ots.test", Instance: "inst", Base: f, Timeout: maxCallTimeout,
+		Creds: service.NewCredentialsCache(service.StaticCredentials{AccessKeyID: "id", AccessKeySecret: "hush-hush"}, watermill.NopLogger{}),
 	}
-	if _, err := e.creds.Get(context.Background()); err != nil {
+	if _, err := e.Creds.Get(context.Background()); err != nil {
 		panic(err)
 	}
 	return e

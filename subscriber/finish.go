@@ -91,7 +91,7 @@ func (s *subscription) finish() {
 // readToEnd asks the service whether all channels of the tunnel are at their
 // ends. Their last checkpoints are stored then (law L5), by this process or another.
 func (s *subscription) readToEnd(ctx context.Context) (finished bool, err error) {
-	err = s.endpoint.call(ctx, "describe", func(api *tunnel.TunnelApi) error {
+	err = s.endpoint.Call(ctx, "describe", func(api *tunnel.TunnelApi) error {
 		resp, err := api.DescribeTunnel(&tunnel.DescribeTunnelRequest{TableName: s.table, TunnelName: s.tunnel})
 		if err == nil && resp.Tunnel.TunnelId == s.tunnelID {
 			finished = s.allTerminated(resp)

@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // heartbeat answers a tick: with the service's last answer, or by a real heartbeat.
 func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 	report, err := reportOf(req)
 	if err != nil {
-		return nil, &callError{err: err}
+		return nil, &tunnelapi.CallError{Err: err}
 	}
 	t.mu.Lock()
 	b := t.beat
@@ -27,14 +29,14 @@ func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 	case t.lease.over(now):
 		return resourceGone(req, t.lapsed().Error()), nil
 	case b.err != nil && now.Before(b.retryAt):
-		return nil, &callError{err: b.err}
+		return nil, &tunnelapi.CallError{Err: b.err}
 	case b.err == nil && b.answer != nil && report == b.report && now.Before(b.next) && !due:
 		return answer(req, http.StatusOK, b.answer), nil
 	}
 	before := b
 	resp, err := t.pass(req, min(t.longest, t.lease.left(now)))
 	b.note(now, report, resp, err, t.interval, t.longest)
-	t.count(err == nil && success(resp), err)
+	t.count(err == nil && tunnelapi.Success(resp), err)
 	if t.ctx.Err() == nil {
 		t.sayHeartbeat(before, b, err)
 	}
@@ -53,7 +55,7 @@ func (t *workerTransport) heartbeat(req *http.Request) (*http.Response, error) {
 func (t *workerTransport) sayHeartbeat(before, after beat, err error) {
 	switch {
 	case err != nil:
-		fields := watermill.LogFields{"err": fromSDK("heartbeat", err).Error(), "failures": after.failures, "lost_at": before.ok.Add(t.timeout)}
+		fields := watermill.LogFields{"err": tunnelapi.FromSDK("heartbeat", err).Error(), "failures": after.failures, "lost_at": before.ok.Add(t.timeout)}
 		if before.failures == 0 {
 			t.logger.Info("Heartbeat failed", fields)
 		} else {
@@ -78,7 +80,7 @@ func (t *workerTransport) count(ok bool, err error) {
 	}
 	t.counts.inc(countHeartbeatsFailed)
 	if err != nil && t.noteError != nil && t.ctx.Err() == nil {
-		t.noteError("heartbeat", fromSDK("heartbeat", err))
+		t.noteError("heartbeat", tunnelapi.FromSDK("heartbeat", err))
 	}
 }
 

@@ -519,7 +519,7 @@ func TestWorkerTransport_keeps_the_request_id_for_the_SDKs_errors(t *testing.T) 
 
 func TestWorkerTransport_getcheckpoint_is_a_stand_in(t *testing.T) {
 	w := newWorker(t, new(fakeService), time.Second, 10*time.Second)
-	api := fakeEndpoint(w.service).api(w.transport)
+	api := fakeEndpoint(w.service).API(w.transport)
 	token, sequence, err := api.GetCheckpoint("tunnel-1", "client-1", "c1")
 	if err != nil || token != "" || sequence != 0 {
 		t.Errorf("got %q, %d, %v", token, sequence, err)

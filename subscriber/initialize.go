@@ -62,7 +62,7 @@ const initializeTimeout = time.Minute
 func (s *Subscriber) create(ctx context.Context, table, name string) error {
 	spec := s.cfg.created()
 	return s.persist(ctx, table+"/"+name, "create", func() error {
-		err := s.endpoint.call(ctx, "create", func(api *tunnel.TunnelApi) error {
+		err := s.endpoint.Call(ctx, "create", func(api *tunnel.TunnelApi) error {
 			_, err := api.CreateTunnel(&tunnel.CreateTunnelRequest{
 				TableName: table, TunnelName: name,
 				Type: tunnel.TunnelType(spec.Type), StreamTunnelConfig: spec.stream(),

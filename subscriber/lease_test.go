@@ -318,7 +318,7 @@ func TestL4_nothing_is_committed_after_a_suspension(t *testing.T) {
 		if err := r.committer.commit(); err == nil {
 			t.Error("the commit succeeds")
 		}
-		if n := len(s.endpoint.base.(*fakeService).bodies("checkpoint")); n != 0 {
+		if n := len(s.endpoint.Base.(*fakeService).bodies("checkpoint")); n != 0 {
 			t.Errorf("%d checkpoint calls", n)
 		}
 	})

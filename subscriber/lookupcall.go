@@ -117,7 +117,7 @@ func (l *lookup) call(rows []*wantedRow) (err error) {
 			columns = append([]string{cells[0].Name}, columns...)
 		}
 	}
-	client := l.endpoint.tableClient()
+	client := l.endpoint.TableClient()
 	answers, err := client.BatchGetRow(l.ctx, l.table, keys, columns)
 	if err != nil {
 		return withCauseOf(l.ctx, err)
@@ -152,9 +152,4 @@ func (r recordAt) keyCells(cells []plainbuffer.Cell) []plainbuffer.Cell {
 		cells = append(cells, c)
 	}
 	return cells
-}
-
-// tableClient makes calls of the table API by the way of the endpoint's other calls.
-func (e *endpoint) tableClient() *service.TableClient {
-	return &service.TableClient{Endpoint: e.url, Instance: e.instance, Region: e.region, Transport: e.base, Credentials: e.creds, Timeout: e.timeout}
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // stoppedPause is the pause where a BackOff says Stop: a subscriber never gives
@@ -26,7 +28,7 @@ func nextPause(b backoff.BackOff) time.Duration {
 // pauseAfter returns the pause after a call that failed.
 func pauseAfter(pauses backoff.BackOff, err error) time.Duration {
 	pause := nextPause(pauses)
-	if classify(err) == throttled {
+	if tunnelapi.Classify(err) == throttled {
 		return max(pause, throttlePause)
 	}
 	return pause

@@ -120,9 +120,9 @@ func (r *reader) awaitRoom() bool {
 // readPage makes one read. It is not broken off when reading is to stop, only when the ownership
 // ends: a request that is given up takes its connection with it, which the last commit could have had.
 func (r *reader) readPage(token string) (*page, error) {
-	asked, timeout := time.Now(), r.patience.timeout(r.endpoint.timeout)
+	asked, timeout := time.Now(), r.patience.timeout(r.endpoint.Timeout)
 	defer r.metrics.calls.begins(asked)()
-	body, err := r.endpoint.read(r.ctx, timeout, &tunnel.ReadRecordRequest{
+	body, err := r.endpoint.Read(r.ctx, timeout, &tunnel.ReadRecordRequest{
 		TunnelId: r.tunnelID, ClientId: r.clientID, ChannelId: r.id, Token: token,
 	})
 	r.patience.note(time.Since(asked), timeout)

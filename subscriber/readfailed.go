@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
@@ -29,7 +30,7 @@ func (r *reader) readFailed(err error) bool {
 	}
 	pause := pauseAfter(r.pauses, err)
 	r.metrics.callFailed("readrecords", err)
-	switch classify(err) {
+	switch tunnelapi.Classify(err) {
 	case notOurs:
 		r.refused("readrecords", err)
 		return false

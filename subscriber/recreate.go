@@ -4,15 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
-	"github.com/aliyun/aliyun-tablestore-go-sdk/common"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
-	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel/protocol"
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
@@ -91,13 +89,13 @@ func (r *recreation) check(info *tunnel.TunnelInfo) error {
 func (r *recreation) remove(ctx context.Context, found *tunnel.DescribeTunnelResponse) error {
 	id, others := found.Tunnel.TunnelId, r.others(found)
 	fields := watermill.LogFields{"topic": r.topic, "tunnel_id": id, "other_clients": others}
-	err := r.endpoint.deleteTunnel(ctx, r.table, r.name, id)
+	err := r.endpoint.Delete(ctx, r.table, r.name, id)
 	if others > 0 && !r.createAt.After(time.Now()) {
 		// They hear of it with their next heartbeat; until then they may handle records that are older than
 		// the rows that will be delivered again.
 		r.createAt = time.Now().Add(r.cfg.HeartbeatTimeout)
 	}
-	switch class := classify(err); {
+	switch class := tunnelapi.Classify(err); {
 	case err == nil:
 		r.removed = true
 		r.logger.Info("Tunnel was deleted, to be recreated", fields)
@@ -164,30 +162,4 @@ func (r *recreation) pause(ctx context.Context, d time.Duration) error {
 		return context.Cause(ctx)
 	}
 	return nil
-}
-
-// deleteTunnel deletes a tunnel by its name and its id, so that a tunnel of the same name that
-// was created meanwhile stays. The SDK sends the name only [docs/protocol.md, Deleting a tunnel].
-func (e *endpoint) deleteTunnel(ctx context.Context, table, name, id string) error {
-	rt := &deleteTransport{RoundTripper: &callTransport{base: e.base, ctx: ctx, timeout: e.timeout}, id: id, creds: e.creds.SDK(e.region)}
-	return e.callWith(ctx, "delete", rt, func(api *tunnel.TunnelApi) error {
-		_, err := api.DeleteTunnel(&tunnel.DeleteTunnelRequest{TableName: table, TunnelName: name})
-		return err
-	})
-}
-
-// deleteTransport adds the tunnel's id to a delete request.
-type deleteTransport struct {
-	http.RoundTripper
-	id    string
-	creds common.CredentialsProvider
-}
-
-// RoundTrip implements http.RoundTripper.
-func (t *deleteTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	message := new(protocol.DeleteTunnelRequest)
-	if err := rewrite(req, t.creds.GetCredentials(), message, func() { message.TunnelId = &t.id }); err != nil {
-		return nil, &callError{err: err}
-	}
-	return t.RoundTripper.RoundTrip(req)
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // ghosts are the tunnel clients of a subscription's earlier sessions that could not be ended
@@ -130,11 +132,11 @@ func (s *session) endClient(ctx context.Context, id string) (over bool, err erro
 	go func() { ended <- worker.ConnectAndWorking() }() // ends with Shutdown; received below
 	<-rt.connected                                      // at once: connect is answered locally
 	worker.Shutdown()
-	err = fromSDK("shutdown", <-ended)
+	err = tunnelapi.FromSDK("shutdown", <-ended)
 	if rt.isReleased() {
 		return true, nil
 	}
-	c := classify(err)
+	c := tunnelapi.Classify(err)
 	return c == notOurs || c == fatal, err
 }
 

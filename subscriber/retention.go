@@ -8,6 +8,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tablestore"
+
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // retentionMargin is the part of the retention in which the alarm is raised: its last tenth.
@@ -81,7 +83,7 @@ func (s *subscription) retentionAlarms(now time.Time) (alarms []Alarm) {
 // is only for an alarm: when the key may not describe the table, there is none. It
 // reports whether to ask again later.
 func (s *subscription) readRetention(ctx context.Context) (again bool) {
-	retention, err := s.endpoint.streamRetention(ctx, s.table)
+	retention, err := streamRetention(ctx, s.endpoint, s.table)
 	if err != nil {
 		if ctx.Err() == nil && !s.retention.asked {
 			s.logger.Info("Cannot find out how long the stream keeps records; until that succeeds there is no alarm when they get too old", withStack(watermill.LogFields{"err": err.Error()}, err))
@@ -94,8 +96,8 @@ func (s *subscription) readRetention(ctx context.Context) (again bool) {
 }
 
 // streamRetention returns the retention of a table's stream, zero if it has none.
-func (e *endpoint) streamRetention(ctx context.Context, table string) (retention time.Duration, err error) {
-	err = e.tableClient().Call(ctx, "DescribeTable", func(sdk *tablestore.TableStoreClient) error {
+func streamRetention(ctx context.Context, e *tunnelapi.Client, table string) (retention time.Duration, err error) {
+	err = e.TableClient().Call(ctx, "DescribeTable", func(sdk *tablestore.TableStoreClient) error {
 		resp, err := sdk.DescribeTable(&tablestore.DescribeTableRequest{TableName: table})
 		if err != nil {
 			return err

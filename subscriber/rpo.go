@@ -8,6 +8,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 
 	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // RPO is how far a tunnel is, as the service sees it: over all of its
@@ -42,8 +43,8 @@ func (s *Subscriber) RPO(ctx context.Context, topic string) (RPO, error) {
 	}
 	return RPO{
 		Stage: read.Status,
-		Read:  sinceEpoch(read.RpoTime), ReadRecords: read.TotalCount,
-		Committed: sinceEpoch(committed.RpoTime), CommittedRecords: committed.TotalCount,
+		Read:  tunnelapi.SinceEpoch(read.RpoTime), ReadRecords: read.TotalCount,
+		Committed: tunnelapi.SinceEpoch(committed.RpoTime), CommittedRecords: committed.TotalCount,
 	}, nil
 }
 
@@ -65,7 +66,7 @@ func (s *Subscriber) recoveryPoint(ctx context.Context, op, id string, get func(
 			err = fmt.Errorf("%s: the answer is incomplete: %w", op, ack.NewPanicError("the SDK", v))
 		}
 	}()
-	err = s.endpoint.call(ctx, op, func(api *tunnel.TunnelApi) error {
+	err = s.endpoint.Call(ctx, op, func(api *tunnel.TunnelApi) error {
 		resp, err := get(api, &tunnel.GetRpoRequest{TunnelId: id})
 		if err != nil {
 			return err

@@ -10,6 +10,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
+
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // session is one connection of one tunnel client, from connect to shutdown. The
@@ -74,7 +76,7 @@ func (s *session) run() error {
 	// Nothing is connected yet: Close need not wait.
 	starting, started := context.WithCancelCause(s.ctx)
 	unlink := context.AfterFunc(s.stopping, func() { started(errSessionOver) })
-	_, err := s.endpoint.creds.Get(starting)
+	_, err := s.endpoint.Creds.Get(starting)
 	unlink()
 	started(nil)
 	if s.stopping.Err() != nil {
@@ -85,7 +87,7 @@ func (s *session) run() error {
 	}
 	worker, err := s.newWorker(s.transport, min(tick, s.cfg.HeartbeatInterval))
 	if err != nil {
-		return fmt.Errorf("tunnel worker: %w", fromSDK("connect", err))
+		return fmt.Errorf("tunnel worker: %w", tunnelapi.FromSDK("connect", err))
 	}
 	s.transport.background.Go(func() { // ends with s.ctx
 		if s.transport.lease.wait(s.ctx) {
@@ -97,7 +99,7 @@ func (s *session) run() error {
 
 	select {
 	case err = <-ended:
-		err = fromSDK(s.transport.stage(), err)
+		err = tunnelapi.FromSDK(s.transport.stage(), err)
 		s.close((*conn).fence)
 		worker.Shutdown()
 	case <-s.stopping.Done():
@@ -169,7 +171,7 @@ func (s *session) stopWorker(worker tunnel.TunnelWorker, ended <-chan error) {
 
 // newWorker returns a worker of the SDK's on the given transport.
 func (s *session) newWorker(rt http.RoundTripper, every time.Duration) (tunnel.TunnelWorker, error) {
-	return s.endpoint.client(rt).NewTunnelWorker(s.tunnelID, &tunnel.TunnelWorkerConfig{
+	return s.endpoint.SDK(rt).NewTunnelWorker(s.tunnelID, &tunnel.TunnelWorkerConfig{
 		HeartbeatInterval: every,
 		// Sent to the service at connect. The worker's own check against it never
 		// fires before the transport's, which counts real heartbeats only.

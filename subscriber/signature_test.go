@@ -61,13 +61,13 @@ func TestSDKClients_keep_no_keys(t *testing.T) {
 	f := new(fakeService)
 	for _, region := range []string{"", "cn-hangzhou"} {
 		e := fakeEndpoint(f)
-		e.region = region
-		e.creds = service.NewCredentialsCache(service.StaticCredentials{AccessKeyID: "the-key-id", AccessKeySecret: "hush-hush", SecurityToken: "psst"}, watermill.NopLogger{})
-		if _, err := e.creds.Get(t.Context()); err != nil {
+		e.Region = region
+		e.Creds = service.NewCredentialsCache(service.StaticCredentials{AccessKeyID: "the-key-id", AccessKeySecret: "hush-hush", SecurityToken: "psst"}, watermill.NopLogger{})
+		if _, err := e.Creds.Get(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for name, api := range map[string]reflect.Value{
-			"calls": reflect.ValueOf(e.api(f)).Elem(), "workers": reflect.ValueOf(e.client(f)).Elem().FieldByName("api").Elem(),
+			"calls": reflect.ValueOf(e.API(f)).Elem(), "workers": reflect.ValueOf(e.SDK(f)).Elem().FieldByName("api").Elem(),
 		} {
 			text := fmt.Sprintf("%+v", api) // which does not follow the pointer to our cache
 			if !strings.Contains(text, "instanceName:inst") {

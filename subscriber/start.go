@@ -10,6 +10,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 
 	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 	"github.com/watermill-ots/watermill-ots/ots"
 )
 
@@ -37,7 +38,7 @@ func (s *Subscriber) persist(ctx context.Context, topic, op string, call func() 
 			}
 			return nil
 		}
-		if c := classify(err); c != retry && c != throttled {
+		if c := tunnelapi.Classify(err); c != retry && c != throttled {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -45,7 +46,7 @@ func (s *Subscriber) persist(ctx context.Context, topic, op string, call func() 
 		}
 		s.startFails(topic, op, began, err)
 		pause := nextPause(pauses)
-		if classify(err) == throttled {
+		if tunnelapi.Classify(err) == throttled {
 			pause = max(pause, throttlePause)
 		}
 		fields := callFields(op, err).Add(watermill.LogFields{"topic": topic, "pause": pause.String()})
@@ -86,7 +87,7 @@ func (s *Subscriber) describe(ctx context.Context, table, name string) (*tunnel.
 // look looks a tunnel up, with its channels.
 func (s *Subscriber) look(ctx context.Context, table, name string) (found *tunnel.DescribeTunnelResponse, err error) {
 	err = s.persist(ctx, table+"/"+name, "describe", func() error {
-		return s.endpoint.call(ctx, "describe", func(api *tunnel.TunnelApi) (err error) {
+		return s.endpoint.Call(ctx, "describe", func(api *tunnel.TunnelApi) (err error) {
 			found, err = api.DescribeTunnel(&tunnel.DescribeTunnelRequest{TableName: table, TunnelName: name})
 			return err
 		})
@@ -102,7 +103,7 @@ func (s *Subscriber) advise(ctx context.Context, topic string, err error) error 
 		return err
 	}
 	terms := service.TermsOf(ctx, configTerms)
-	switch classify(err) {
+	switch tunnelapi.Classify(err) {
 	case auth:
 		region := "" // which only signature version 4 needs
 		if s.cfg.Region != "" {
@@ -141,7 +142,7 @@ func (s *Subscriber) adviseGone(ctx context.Context, terms service.Terms, topic 
 	}
 	ctx, cancel := context.WithTimeout(ctx, tableLook)
 	defer cancel()
-	_, look := s.endpoint.streamRetention(ctx, table)
+	_, look := streamRetention(ctx, s.endpoint, table)
 	answer, _ := errors.AsType[*ots.ServiceError](look)
 	switch {
 	case look == nil:

@@ -12,6 +12,7 @@ import (
 
 	"github.com/watermill-ots/watermill-ots/internal/closing"
 	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // Subscriber turns Tablestore tunnels into Watermill subscriptions. See the
@@ -28,7 +29,7 @@ type Subscriber struct {
 	cfg      Config     // without its secrets: whatever prints a Subscriber shows none
 	wantType TunnelType // as configured; empty: any
 	logger   watermill.LoggerAdapter
-	endpoint *endpoint
+	endpoint *tunnelapi.Client
 	own      *http.Transport // nil when Config.Transport is used
 
 	ctx    context.Context // cancelled by Close: ends the calls of Subscribe and SubscribeInitialize
@@ -75,14 +76,14 @@ func New(cfg Config, logger watermill.LoggerAdapter) (*Subscriber, error) {
 		s.own = service.NewTransport(maxIdle)
 		base = pooled{s.own}
 	}
-	s.endpoint = &endpoint{
+	s.endpoint = &tunnelapi.Client{
 		// A trailing slash would make the SDK request //tunnel/.. and sign /tunnel/.. [docs/protocol.md, Paths].
-		url:      strings.TrimRight(cfg.Endpoint, "/"),
-		instance: cfg.Instance,
-		region:   cfg.Region,
-		base:     base,
-		creds:    service.NewCredentialsCache(credentials, s.logger),
-		timeout:  min(max(cfg.HeartbeatTimeout, minCallTimeout), maxCallTimeout),
+		URL:      strings.TrimRight(cfg.Endpoint, "/"),
+		Instance: cfg.Instance,
+		Region:   cfg.Region,
+		Base:     base,
+		Creds:    service.NewCredentialsCache(credentials, s.logger),
+		Timeout:  min(max(cfg.HeartbeatTimeout, minCallTimeout), maxCallTimeout),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if _, rows := cfg.Unmarshaler.(interface{ showsRows() }); rows && cfg.Lookup == LookupNone && wantType != BaseData {

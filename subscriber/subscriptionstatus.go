@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 func (s *subscription) status(now time.Time) SubscriptionStatus {
@@ -109,13 +111,13 @@ func (s *subscription) troubles(now time.Time, st *SubscriptionStatus, runs []*c
 		reads.add(read, last, alone)
 		last, alone = state.commErr.Load().of(commit)
 		commits.add(commit, last, alone)
-		since := sinceEpoch(state.rows.Load())
+		since := tunnelapi.SinceEpoch(state.rows.Load())
 		last, alone = state.rowsErr.Load().of(since)
 		lookups.add(since, last, alone)
 	}
 	for _, l := range left {
 		if l.failing != nil {
-			reads.add(sinceEpoch(l.failingSince), l.failing.Failure, l.failing.alone())
+			reads.add(tunnelapi.SinceEpoch(l.failingSince), l.failing.Failure, l.failing.alone())
 		}
 	}
 	if t := reads.trouble("readrecords", codeTimeout); t != nil {

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net/http"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,7 +22,7 @@ func TestEndpoint_read_returns_the_undecoded_answer(t *testing.T) {
 	// The SDK's own decoder would panic on a row that is only a header.
 	want := pageReply("next", []*protocol.Record{{ActionType: protocol.ActionType_PUT_ROW.Enum(), Record: plainbuffer.AppendHeader(nil)}})
 	f := new(fakeService).always("readrecords", want)
-	body, err := fakeEndpoint(f).read(context.Background(), maxCallTimeout, &tunnel.ReadRecordRequest{TunnelId: "t", ClientId: "c", ChannelId: "ch", Token: "tok"})
+	body, err := fakeEndpoint(f).Read(context.Background(), maxCallTimeout, &tunnel.ReadRecordRequest{TunnelId: "t", ClientId: "c", ChannelId: "ch", Token: "tok"})
 	if err != nil || !bytes.Equal(body, want.body) {
 		t.Errorf("got %x, %v; want %x", body, err, want.body)
 	}
@@ -36,12 +34,12 @@ func TestEndpoint_calls_end_with_their_context_and_say_why(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(context.Background())
 		time.AfterFunc(time.Second, func() { cancel(ErrChannelLost) })
 		start := time.Now()
-		_, err := e.read(ctx, maxCallTimeout, new(tunnel.ReadRecordRequest))
+		_, err := e.Read(ctx, maxCallTimeout, new(tunnel.ReadRecordRequest))
 		if !errors.Is(err, ErrChannelLost) || time.Since(start) != time.Second {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
-		_, err = e.read(context.Background(), maxCallTimeout, new(tunnel.ReadRecordRequest))
-		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second+e.timeout {
+		_, err = e.Read(context.Background(), maxCallTimeout, new(tunnel.ReadRecordRequest))
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second+e.Timeout {
 			t.Errorf("without an answer, after %v: %v", time.Since(start)-time.Second, err)
 		}
 	})
@@ -52,9 +50,9 @@ func TestEndpoint_refused_credentials_are_asked_for_again(t *testing.T) {
 		f := new(fakeService).always("readrecords", errorReply(http.StatusForbidden, service.CodeAuthFailed))
 		e := fakeEndpoint(f)
 		cache, s, _ := servicetest.Scripted(t, servicetest.Gives("a", 0), servicetest.Gives("b", 0))
-		e.creds = cache
+		e.Creds = cache
 		for range 2 {
-			if _, err := e.read(context.Background(), maxCallTimeout, new(tunnel.ReadRecordRequest)); !errors.Is(err, ots.ErrAuth) {
+			if _, err := e.Read(context.Background(), maxCallTimeout, new(tunnel.ReadRecordRequest)); !errors.Is(err, ots.ErrAuth) {
 				t.Errorf("got %v", err)
 			}
 			time.Sleep(service.AskPause)
@@ -68,35 +66,8 @@ func TestEndpoint_refused_credentials_are_asked_for_again(t *testing.T) {
 func TestEndpoint_without_credentials_calls_nothing(t *testing.T) {
 	f := new(fakeService)
 	e := fakeEndpoint(f)
-	e.creds, _, _ = servicetest.Scripted(t, servicetest.Failing)
-	if _, err := e.read(context.Background(), maxCallTimeout, new(tunnel.ReadRecordRequest)); !errors.Is(err, servicetest.ErrProvider) || len(f.calls) != 0 {
+	e.Creds, _, _ = servicetest.Scripted(t, servicetest.Failing)
+	if _, err := e.Read(context.Background(), maxCallTimeout, new(tunnel.ReadRecordRequest)); !errors.Is(err, servicetest.ErrProvider) || len(f.calls) != 0 {
 		t.Errorf("%v with %d calls", err, len(f.calls))
 	}
 }
-
-func TestReadBody_is_bounded_and_whole(t *testing.T) {
-	t.Parallel()
-	body := func(length int64, text string) *http.Response {
-		return &http.Response{ContentLength: length, Body: io.NopCloser(strings.NewReader(text))}
-	}
-	if b, err := readBody(body(3, "abc")); err != nil || string(b) != "abc" {
-		t.Errorf("known length: %q, %v", b, err)
-	}
-	if b, err := readBody(body(-1, "abc")); err != nil || string(b) != "abc" {
-		t.Errorf("unknown length: %q, %v", b, err)
-	}
-	if _, err := readBody(body(4, "abc")); !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("cut short: %v", err)
-	}
-	if _, err := readBody(body(maxAnswer+1, "")); err == nil {
-		t.Error("a length beyond the bound is taken")
-	}
-	endless := &http.Response{ContentLength: -1, Body: io.NopCloser(io.LimitReader(zeroes{}, maxAnswer+2))}
-	if _, err := readBody(endless); err == nil {
-		t.Error("a body beyond the bound is taken")
-	}
-}
-
-type zeroes struct{}
-
-func (zeroes) Read(p []byte) (int, error) { return len(p), nil }

@@ -4,13 +4,15 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
+
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // tunnelInfo is the tunnel that a subscription reads and how the subscription reads
 // it. It does not change, and all parts of the subscription share it.
 type tunnelInfo struct {
 	cfg      Config
-	endpoint *endpoint
+	endpoint *tunnelapi.Client
 
 	topic, table, tunnel, tunnelID string
 	tunnelType                     TunnelType

@@ -10,6 +10,7 @@ import (
 	"github.com/aliyun/aliyun-tablestore-go-sdk/tunnel"
 
 	"github.com/watermill-ots/watermill-ots/ack"
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // TunnelView is a tunnel as the service sees it: every channel with the client that
@@ -88,7 +89,7 @@ func (s *subscription) askView(ctx context.Context) (v *TunnelView, err error) {
 	}()
 	ctx, cancel := context.WithTimeout(ctx, viewTimeout)
 	defer cancel()
-	err = s.endpoint.call(ctx, "describe", func(api *tunnel.TunnelApi) error {
+	err = s.endpoint.Call(ctx, "describe", func(api *tunnel.TunnelApi) error {
 		resp, err := api.DescribeTunnel(&tunnel.DescribeTunnelRequest{TableName: s.table, TunnelName: s.tunnel})
 		if err == nil {
 			v = viewOf(resp)
@@ -98,7 +99,7 @@ func (s *subscription) askView(ctx context.Context) (v *TunnelView, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.endpoint.call(ctx, "getrpo", func(api *tunnel.TunnelApi) error {
+	err = s.endpoint.Call(ctx, "getrpo", func(api *tunnel.TunnelApi) error {
 		resp, err := api.GetRpo(&tunnel.GetRpoRequest{TunnelId: s.tunnelID})
 		if err == nil {
 			v.addReads(resp)
@@ -112,28 +113,20 @@ func viewOf(resp *tunnel.DescribeTunnelResponse) *TunnelView {
 	v := &TunnelView{Time: time.Now(), Stage: resp.Tunnel.Stage, Clients: []ViewClient{}, Channels: []ViewChannel{}}
 	for _, c := range resp.Channels {
 		v.Channels = append(v.Channels, ViewChannel{
-			ID: c.ChannelId, ClientID: c.ClientId, Status: c.ChannelStatus, Base: c.ChannelType != string(Stream), Position: sinceEpoch(c.ChannelRPO),
+			ID: c.ChannelId, ClientID: c.ClientId, Status: c.ChannelStatus, Base: c.ChannelType != string(Stream), Position: tunnelapi.SinceEpoch(c.ChannelRPO),
 		})
 	}
 	return v
 }
 
-// addReads adds what the service knows of reads. Whether an answer's outer keys are
-// tunnels or clients does not matter: the inner ones are channels [docs/protocol.md, Recovery points].
+// addReads adds what the service knows of reads.
 func (v *TunnelView) addReads(resp *tunnel.GetRpoResponse) {
-	points := make(map[string]*tunnel.RpoLatency)
-	for _, byChannel := range resp.RpoInfos {
-		for id, p := range byChannel {
-			if p != nil && (points[id] == nil || p.AccessTime > points[id].AccessTime) {
-				points[id] = p
-			}
-		}
-	}
+	points := tunnelapi.ReadPoints(resp)
 	for i := range v.Channels {
 		c := &v.Channels[i]
 		if p := points[c.ID]; p != nil {
-			c.LastRead = sinceEpoch(p.AccessTime)
-			if read := sinceEpoch(p.RpoTime); read.After(c.Position) {
+			c.LastRead = tunnelapi.SinceEpoch(p.AccessTime)
+			if read := tunnelapi.SinceEpoch(p.RpoTime); read.After(c.Position) {
 				c.Position = read
 			}
 		}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/watermill-ots/watermill-ots/internal/service"
+	"github.com/watermill-ots/watermill-ots/internal/tunnelapi"
 )
 
 // workerTransport is the RoundTripper under the SDK's tunnel worker. It makes
@@ -41,7 +42,7 @@ import (
 //   - A failed heartbeat is never answered locally: the next ticks report the
 //     failure, or retry when the pause after it is over.
 type workerTransport struct {
-	endpoint *endpoint
+	endpoint *tunnelapi.Client
 	creds    *service.CredentialsCache
 	ctx      context.Context // of the session; cancelled when it has to end at once
 	logger   watermill.LoggerAdapter
@@ -70,9 +71,9 @@ type workerTransport struct {
 	background sync.WaitGroup // that goroutine, which ends with ctx; the session waits for it
 }
 
-func newWorkerTransport(ctx context.Context, e *endpoint, interval, timeout time.Duration, logger watermill.LoggerAdapter) *workerTransport {
+func newWorkerTransport(ctx context.Context, e *tunnelapi.Client, interval, timeout time.Duration, logger watermill.LoggerAdapter) *workerTransport {
 	return &workerTransport{
-		endpoint: e, creds: e.creds, ctx: ctx, logger: logger,
+		endpoint: e, creds: e.Creds, ctx: ctx, logger: logger,
 		timing:    newTiming(interval, timeout),
 		lease:     newLease(),
 		connected: make(chan struct{}),
@@ -92,8 +93,8 @@ func (t *workerTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return t.shutdown(req)
 	case "connect":
 		if t.tag != "" {
-			if err := retag(req, t.tag, t.creds.SDK(t.endpoint.region).GetCredentials()); err != nil {
-				return nil, &callError{err: err}
+			if err := retag(req, t.tag, t.creds.SDK(t.endpoint.Region).GetCredentials()); err != nil {
+				return nil, &tunnelapi.CallError{Err: err}
 			}
 		}
 		fallthrough
@@ -118,27 +119,27 @@ func (t *workerTransport) stage() string {
 func (t *workerTransport) pass(req *http.Request, timeout time.Duration) (*http.Response, error) {
 	op := path.Base(req.URL.Path)
 	sent := time.Now()
-	resp, body, err := exchange(t.ctx, t.endpoint.base, req, timeout)
+	resp, body, err := tunnelapi.Exchange(t.ctx, t.endpoint.Base, req, timeout)
 	if err != nil {
-		return nil, &callError{err: err}
+		return nil, &tunnelapi.CallError{Err: err}
 	}
-	ok := success(resp)
+	ok := tunnelapi.Success(resp)
 	switch {
-	case ok && len(body) == 0 && needsBody[op]:
-		return nil, &callError{err: fmt.Errorf("the answer (%s) is empty", resp.Status)}
+	case ok && len(body) == 0 && tunnelapi.NeedsBody(op):
+		return nil, &tunnelapi.CallError{Err: fmt.Errorf("the answer (%s) is empty", resp.Status)}
 	case ok && op == "connect":
 		t.noteClient(body, sent)
 	case !ok:
-		se := answerError(op, resp, body)
-		if classify(se) == auth {
+		se := tunnelapi.AnswerError(op, resp, body)
+		if tunnelapi.Classify(se) == auth {
 			t.creds.Forget()
 		}
 		if se.Code == tunnel.ErrCodeServerUnavailable || heartbeatMayPass(op, se) {
-			return nil, &callError{err: se}
+			return nil, &tunnelapi.CallError{Err: se}
 		}
 	}
 	forSDK := answer(req, resp.StatusCode, body)
-	forSDK.Header.Set(headerRequestID, resp.Header.Get(headerRequestID))
+	forSDK.Header.Set(tunnelapi.HeaderRequestID, resp.Header.Get(tunnelapi.HeaderRequestID))
 	return forSDK, nil
 }
 
@@ -148,7 +149,7 @@ func heartbeatMayPass(op string, err error) bool {
 	if op != "heartbeat" {
 		return false
 	}
-	c := classify(err)
+	c := tunnelapi.Classify(err)
 	return c == retry || c == throttled || c == auth
 }
 
@@ -174,10 +175,10 @@ func (t *workerTransport) heartbeatNow() { t.due.Store(true) }
 
 func (t *workerTransport) shutdown(req *http.Request) (*http.Response, error) {
 	if t.ctx.Err() != nil { // session.release makes the call
-		return nil, &callError{err: context.Cause(t.ctx)}
+		return nil, &tunnelapi.CallError{Err: context.Cause(t.ctx)}
 	}
 	resp, err := t.pass(req, releaseTimeout)
-	if err == nil && success(resp) {
+	if err == nil && tunnelapi.Success(resp) {
 		t.mu.Lock()
 		t.released = true
 		t.mu.Unlock()

@@ -10,46 +10,20 @@ import (
 	"runtime/debug"
 	"strings"
 
-	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/internal/emulatorcli"
 )
 
 // settings are the values of the flags.
 type settings struct {
-	flags     *flag.FlagSet
-	options   emulator.Options
-	adminAddr string
-	seedFile  string
-	verbose   bool
-	version   bool
+	*emulatorcli.Settings
+	flags   *flag.FlagSet
+	version bool
 }
 
 // newSettings returns settings with the defaults.
 func newSettings() *settings {
-	s := &settings{flags: flag.NewFlagSet("ots-emulator", flag.ContinueOnError)}
-	s.flags.SetOutput(io.Discard) // run prints errors and help
-	opts := &s.options
-	s.flags.StringVar(&opts.Addr, "addr", "127.0.0.1:8087", "`HOST:PORT` to listen on; port 0 picks a free one")
-	s.flags.StringVar(&opts.DataDir, "data-dir", "", "`DIR` that keeps tables and tunnels; empty keeps everything in memory")
-	s.flags.BoolVar(&opts.Sync, "sync", false, "flush writes to the device, and the directory of the file, before they are acknowledged")
-	s.flags.StringVar(&s.seedFile, "seed", "", "YAML `FILE` of tables and rows to start with; existing tables are not changed")
-	s.flags.Func("allowed-host", "host `NAME` under which clients may address the emulator; repeat it for more", func(name string) error {
-		opts.AllowedHosts = append(opts.AllowedHosts, name)
-		return nil
-	})
-	s.flags.StringVar(&opts.Instance, "instance", "", "instance `NAME` that requests must carry; empty accepts any")
-	s.flags.StringVar(&opts.AccessKeyID, "access-key-id", "", "access key `ID`; empty accepts any credentials")
-	s.flags.StringVar(&opts.AccessKeySecret, "access-key-secret", "", "access key `SECRET` that requests must be signed with")
-	s.flags.StringVar(&opts.SecurityToken, "security-token", "", "STS `TOKEN` that requests must carry; empty accepts any or none")
-	s.flags.StringVar(&opts.Region, "region", "", "`REGION` that version 4 signatures must be made for; empty accepts any")
-	s.flags.StringVar(&s.adminAddr, "admin-addr", "", "`HOST:PORT` of the admin API; empty turns it off")
-	s.flags.StringVar(&opts.AdminToken, "admin-token", "", "`TOKEN` that requests of the admin API must carry; needed where other machines can reach it")
-	s.flags.BoolVar(&opts.Lenient, "lenient", false, "accept what the official SDKs' tests send against the documentation")
-	s.flags.Func("assume", "`BEHAVIOUR` of the service to play instead of the default, which is an assumption; repeat it for more (see docs/assumptions.md)", func(name string) error {
-		opts.Assume = append(opts.Assume, name)
-		return nil
-	})
-	s.flags.Uint64Var(&opts.Seed, "fault-seed", 0, "`NUMBER` that seeds faults which happen by chance")
-	s.flags.BoolVar(&s.verbose, "v", false, "log every fault and every channel that changes its owner")
+	s := &settings{Settings: emulatorcli.New("ots-emulator")}
+	s.flags = s.Flags
 	s.flags.BoolVar(&s.version, "version", false, "print the version and exit")
 	return s
 }
@@ -75,13 +49,7 @@ func (s *settings) parse(args []string) error {
 	if s.flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q; all settings are flags", s.flags.Arg(0))
 	}
-	if s.options.Sync && s.options.DataDir == "" {
-		return errors.New("--sync flushes what --data-dir keeps, which is not set")
-	}
-	if s.options.AdminToken != "" && s.adminAddr == "" {
-		return errors.New("--admin-token is of the admin API, which --admin-addr turns on and which is not set")
-	}
-	return nil
+	return s.Check()
 }
 
 // names returns the flags as they are written, sorted.

@@ -21,16 +21,29 @@ import (
 // command runs the command in this process.
 func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	var out, errs bytes.Buffer
-	code = run(context.Background(), args, &out, &errs)
+	return commandWith(t, "", args...)
+}
+
+// commandWith runs the command in this process, with an input.
+func commandWith(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs lines
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	code = run(ctx, args, strings.NewReader(stdin), &out, &errs)
+	if ctx.Err() != nil {
+		t.Fatalf("ots %v did not end within a minute; stdout %q, stderr %q", args, &out, &errs)
+	}
 	return code, out.String(), errs.String()
 }
 
 // noConnection unsets the variables of a connection.
 func noConnection(t *testing.T) {
-	for _, name := range []string{envEndpoint, envInstance, envRegion, envKeyID, envSecret, envToken} {
+	t.Helper()
+	for _, name := range []string{envEndpoint, envInstance, envRegion, envKeyID, envSecret, envToken, envProfile, envProfiles} {
 		t.Setenv(name, "")
 	}
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir()) // no file of profiles
 }
 
 func TestHelp_is_printed_on_stdout(t *testing.T) {
@@ -144,14 +157,20 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// process starts the command as a process, against an emulator of this test.
+// process starts ots verify as a process, against an emulator of this test.
 func process(t *testing.T, em *emulator.Emulator, dir string, args ...string) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
+	return start(t, em, dir, append([]string{"verify"}, args...)...)
+}
+
+// start starts the command as a process, against an emulator of this test.
+func start(t *testing.T, em *emulator.Emulator, dir string, args ...string) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(path, err)
 	}
-	cmd := exec.Command(path, append([]string{"verify"}, args...)...)
+	cmd := exec.Command(path, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), envEndpoint+"="+em.Endpoint(), envInstance+"=i", envKeyID+"=id", envSecret+"=secret", envToken+"=", envRegion+"=")
 	var out bytes.Buffer

@@ -59,7 +59,7 @@ temporary ones, OTS_SECURITY_TOKEN.`,
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	f.connection.addFlags(flags)
+	f.connection.addFlags(cmd)
 	flags.BoolVar(&f.emulator, "emulator", false, "check an emulator that runs in this process instead of an instance")
 	flags.StringArrayVar(&f.assume, "assume", nil, "`BEHAVIOUR` that the emulator plays instead of its default; repeat it for more")
 	flags.StringArrayVar(&f.only, "only", nil, "`CHECK` to run instead of all; repeat it for more")

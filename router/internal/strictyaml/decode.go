@@ -33,7 +33,7 @@ var (
 func (d *decoder) value(node *yaml.Node, v reflect.Value, path string, tag reflect.StructTag) {
 	node = resolve(node)
 	if _, ok := d.lines[path]; !ok {
-		d.lines[path] = node.Line
+		d.lines[path] = placeOf(node)
 	}
 	switch t := v.Type(); {
 	case t == durationType, t == timeType:
@@ -128,6 +128,7 @@ func (d *decoder) structure(node *yaml.Node, v reflect.Value, path string) {
 			if path == "" {
 				kind = "keys here, besides x-...,"
 			}
+			d.lines[keypath.Join(path, shorten(name))] = placeOf(e.key)
 			d.fault(e.key.Line, keypath.Join(path, shorten(name)), "unknown key%s", Suggest(name, known, kind))
 			if meant := nearest(name, known); meant != "" {
 				d.bad[keypath.Join(path, targets[meant].field.Tag.Get("yaml"))] = true
@@ -140,8 +141,8 @@ func (d *decoder) structure(node *yaml.Node, v reflect.Value, path string) {
 			continue
 		}
 		given[canonical] = e.key
-		d.lines[keypath.Join(path, canonical)] = e.key.Line
-		d.lines[at] = e.key.Line
+		d.lines[keypath.Join(path, canonical)] = placeOf(e.key)
+		d.lines[at] = placeOf(e.key)
 		d.value(e.value, t.value, at, t.field.Tag)
 		if opposite := t.field.Tag.Get("zero"); t.value.Kind() == reflect.Bool && opposite != "" {
 			v.FieldByName(opposite).SetBool(!t.value.Bool())
@@ -160,7 +161,7 @@ func (d *decoder) named(node *yaml.Node, v reflect.Value, path string) {
 	v.Set(reflect.MakeMap(v.Type()))
 	for _, e := range d.entries(node, path, v.Type()) {
 		at := keypath.Join(path, e.key.Value)
-		d.lines[at] = e.key.Line
+		d.lines[at] = placeOf(e.key)
 		element := reflect.New(v.Type().Elem()).Elem()
 		d.structure(resolve(e.value), element, at)
 		v.SetMapIndex(reflect.ValueOf(e.key.Value), element)
@@ -185,3 +186,9 @@ func describe(node *yaml.Node) string {
 	}
 	return "a single value"
 }
+
+// place is where a key or value is in the file.
+type place struct{ line, column int }
+
+// placeOf returns where a node begins.
+func placeOf(node *yaml.Node) place { return place{node.Line, node.Column} }

@@ -32,7 +32,7 @@ type Fault struct {
 type Document struct {
 	file      string
 	faults    []Fault
-	lines     map[string]int    // by path
+	lines     map[string]place  // by path
 	templates map[string]string // the text of values that contain environment variables, by path
 	bad       map[string]bool   // by path
 }
@@ -43,7 +43,7 @@ type Document struct {
 func Read[T any](file string, data []byte, lookup func(string) (string, bool)) (T, *Document) {
 	var value T
 	d := &decoder{lookup: lookup, Document: &Document{
-		file: file, lines: make(map[string]int), templates: make(map[string]string), bad: make(map[string]bool),
+		file: file, lines: make(map[string]place), templates: make(map[string]string), bad: make(map[string]bool),
 	}}
 	v := reflect.ValueOf(&value).Elem()
 	root, fault := parse(data, v.Type())
@@ -109,13 +109,19 @@ func (d *Document) Faulty(path string) bool {
 
 // Line returns the line of path, or of the closest mapping around it that is in
 // the file; 0 if there is none.
-func (d *Document) Line(path string) int {
+func (d *Document) Line(path string) int { return d.place(path).line }
+
+// Column returns the column of path in its Line, from 1; 0 if there is none.
+func (d *Document) Column(path string) int { return d.place(path).column }
+
+// place returns where path is, or the closest mapping around it.
+func (d *Document) place(path string) place {
 	if d == nil {
-		return 0
+		return place{}
 	}
 	for ; ; path = keypath.Parent(path) {
-		if line, ok := d.lines[path]; ok || path == "" {
-			return line
+		if at, ok := d.lines[path]; ok || path == "" {
+			return at
 		}
 	}
 }
