@@ -109,13 +109,18 @@ func (b *Batching) Middleware(h message.HandlerFunc) message.HandlerFunc {
 		if err == nil {
 			return produced, nil
 		}
-		if errors.Is(err, errCalledBack) {
-			// Not a failure: a PoisonQueue, a Retry or an error log outside must
-			// not treat it as one. Nor a success: nothing may be published.
-			return nil, nil
-		}
-		return nil, err
+		return nil, withoutCallBack(err)
 	}
+}
+
+// withoutCallBack returns what a handler returns for a message with the outcome err. To be
+// called back is not a failure: a PoisonQueue, a Retry or an error log outside must not
+// treat it as one. Nor is it a success: nothing may be published.
+func withoutCallBack(err error) error {
+	if errors.Is(err, errCalledBack) {
+		return nil
+	}
+	return err
 }
 
 // handle takes one message through the processing step and its batch.
@@ -127,14 +132,24 @@ func (b *Batching) handle(it *item, h message.HandlerFunc) ([]*message.Message, 
 	if it.calledBack() {
 		return nil, errCalledBack
 	}
-	var at spot
 	if err == nil {
-		it.listens()
-		at, err = b.join(it, scope)
+		err = b.joinAndWait(it, scope)
+	} else {
+		it.callBack(err)
 	}
 	if err != nil {
-		it.callBack(err)
 		return nil, err
+	}
+	return produced, nil
+}
+
+// joinAndWait gives the item its place and waits for its outcome.
+func (b *Batching) joinAndWait(it *item, scope string) error {
+	it.listens()
+	at, err := b.join(it, scope)
+	if err != nil {
+		it.callBack(err)
+		return err
 	}
 	var hurry <-chan struct{}
 	if it.delivery != nil {
@@ -142,10 +157,7 @@ func (b *Batching) handle(it *item, h message.HandlerFunc) ([]*message.Message, 
 		hurry = it.delivery.Hurry()
 		it.handOff()
 	}
-	if err := b.wait(it, at, hurry); err != nil {
-		return nil, err
-	}
-	return produced, nil
+	return b.wait(it, at, hurry)
 }
 
 // process calls the processing step and the user's functions that describe the
@@ -274,7 +286,8 @@ func (b *Batching) drain() error {
 	if !closing.Within(b.closeTimeout, b.idle) {
 		b.cancel(ErrCloseTimeout)
 		if !closing.Within(closeGrace, b.idle) {
-			return fmt.Errorf("%w: %d batches are not done after %v", ErrCloseTimeout, b.unfinishedBatches(), b.closeTimeout+closeGrace)
+			batches, settling := b.unfinishedWork()
+			return fmt.Errorf("%w: %d batches are not done and %d messages not settled after %v", ErrCloseTimeout, batches, settling, b.closeTimeout+closeGrace)
 		}
 	}
 	b.runs.Wait()

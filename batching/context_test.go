@@ -482,7 +482,7 @@ func TestClose(t *testing.T) {
 			for range 3 {
 				err := <-errs
 				equal(t, "Close", errors.Is(err, ErrCloseTimeout), true)
-				contains(t, "Close", err, "1 batches are not done after 11s")
+				contains(t, "Close", err, "1 batches are not done and 0 messages not settled after 11s")
 			}
 			equal(t, "took", time.Since(start), 11*time.Second)
 			close(release)

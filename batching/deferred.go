@@ -24,8 +24,9 @@ type Deferral struct {
 	// Failed is called for each message whose batch failed, or that left its batch
 	// because its context has ended, in a goroutine of its own. err is what Middleware
 	// would have returned, and tag the argument of Join. The message is acked if Failed
-	// returns nil, and nacked otherwise. It is not called for messages that were called
-	// back. Required.
+	// returns nil, and nacked if it returns an error or panics. It is not called for
+	// messages that were called back. For a message that cannot join, because Close was
+	// called, the goroutine that called Join calls it. Required.
 	Failed func(msg *message.Message, tag any, err error) error
 }
 
@@ -35,7 +36,8 @@ type Deferral struct {
 // handler.
 //
 // If joined is true, the message is settled when its batch is done, and what the handler
-// returns has no effect. Otherwise err is the message's outcome, as of Middleware. That is
+// returns has no effect; the handler should return at once, since the subscriber may deliver
+// nothing else meanwhile. Otherwise err is the message's outcome, as of Middleware. That is
 // so if Process failed, if the message's context has ended, and if its delivery is not an
 // ack.Deferrer: then Join waits for the batch as Middleware does.
 //
@@ -49,6 +51,12 @@ func (b *Batching) Join(msg *message.Message, d *Deferral, tag any) (joined bool
 	}
 	_, scope, err := b.process(&it.item, d.Process)
 	if err == nil && !it.deferrer.Defer(it) {
+		if !it.gone() { // it was not delivered to a handler of Handle, say
+			it.deferred = nil
+			err := b.joinAndWait(&it.item, scope)
+			msg.SetContext(it.Context)
+			return false, withoutCallBack(err)
+		}
 		err = it.goneError()
 	}
 	if err != nil {
@@ -78,6 +86,7 @@ type deferred struct {
 	deferrer ack.Deferrer
 	place    turn            // what turn points to, with an ordering key
 	hurry    <-chan struct{} // the delivery's, from before it joined
+	signals  [2]*signal      // of hurry and draining; set when it joins, guarded by Batching.mu
 
 	over  atomic.Bool // its delivery has ended
 	aside bool        // it is settled in a goroutine of its own; belongs to the goroutine that runs the batch
@@ -115,7 +124,7 @@ func (b *Batching) joinDeferred(it *deferred, scope string) {
 	// channel is closed before that, the item hurries itself.
 	it.hurry = it.delivery.Hurry()
 	if _, err := b.join(&it.item, scope); err != nil {
-		it.left, it.err = err == errEndedBefore, err
+		it.err = err
 		it.callBack(err)
 		b.settleDeferred(it)
 		return
@@ -139,10 +148,7 @@ const mostYields = 32
 func (it *deferred) DeliveryEnded() {
 	b := it.batching
 	if b.end(&it.item) {
-		go func() { // ends with the settlement; end has counted it in runs
-			defer b.runs.Done()
-			b.settleDeferred(it)
-		}()
+		go b.settleCounted(it) // ends with the settlement, for which Close waits
 	}
 }
 
@@ -162,14 +168,12 @@ func (b *Batching) settleAllDeferred(ob *openBatch, items []*item) {
 			messages, acked = messages[:0], acked[:0]
 		}
 	}
-	others := 0
 	for _, it := range items {
 		d := it.deferred
 		switch {
 		case d == nil:
 		case it.err != nil, d.waits, d.over.Load():
 			d.aside = true
-			others++
 		default:
 			if of != d.deferral {
 				flush()
@@ -183,14 +187,26 @@ func (b *Batching) settleAllDeferred(ob *openBatch, items []*item) {
 		}
 	}
 	flush()
-	if others == 0 {
-		return
-	}
+}
+
+// settleAside gives each item a goroutine that settleAllDeferred did not settle.
+func (b *Batching) settleAside(items []*item) {
 	for _, it := range items {
 		if d := it.deferred; d != nil && d.aside {
-			b.runs.Go(func() { b.settleDeferred(d) }) // ends with the settlement
+			go b.settleCounted(d) // ends with the settlement, for which Close waits
 		}
 	}
+}
+
+// settleCounted is settleDeferred for an item that is counted in settling.
+func (b *Batching) settleCounted(it *deferred) {
+	defer func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.settling--
+		b.signalIdle()
+	}()
+	b.settleDeferred(it)
 }
 
 // lineUp finds the deferred items of a batch whose turn has not come: an earlier message
@@ -229,25 +245,35 @@ func (b *Batching) settleDeferred(it *deferred) {
 		}
 	}
 	it.msg.SetContext(it.Context)
+	// In a defer, since Failed may end the goroutine (runtime.Goexit).
+	final := error(errFailedExited)
+	defer func() {
+		if v := recover(); v != nil {
+			final = ack.NewPanicError("Deferral", v)
+		}
+		// Before Settle: the message may be redelivered at once. Later messages of its key
+		// have been taken back by then.
+		b.mu.Lock()
+		b.release(it)
+		b.mu.Unlock()
+		it.deferrer.Settle(final)
+	}()
 	switch {
-	case errors.Is(err, errCalledBack):
-		err = nil // the subscriber ignores the outcome
+	case errors.Is(err, errCalledBack): // the subscriber ignores the outcome
 	case err == nil:
 		it.deferral.Succeeded([]*message.Message{it.msg})
 	default:
 		err = it.deferral.Failed(it.msg, it.tag, err)
 	}
-	// Before Settle: the message may be redelivered at once. Later messages of its key
-	// have been taken back by then.
-	b.mu.Lock()
-	b.releaseTurn(it)
-	b.mu.Unlock()
-	it.deferrer.Settle(err)
+	final = withoutCallBack(err)
 }
 
-// releaseTurn ends the item's turn: its message is settled, or is about to be, with the
-// later messages of its key taken back. Batching.mu must be held.
-func (b *Batching) releaseTurn(it *deferred) {
+// release ends the item's turn and its interest in signals: its message is settled, or is
+// about to be, with the later messages of its key taken back. Batching.mu must be held.
+func (b *Batching) release(it *deferred) {
+	for _, s := range it.signals {
+		b.unlisten(s)
+	}
 	t := it.turn
 	if t == nil {
 		return

@@ -74,6 +74,7 @@ type joinable struct {
 	end             context.CancelCauseFunc
 	early           bool // it ends when it has been deferred, before it can join
 	behind          []*joinable
+	msg             *message.Message
 
 	mu       sync.Mutex
 	listener ack.Listener
@@ -92,6 +93,7 @@ func (j *joins) send(d *joinable) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	d.j, d.hurry, d.draining, d.end = j, j.hurry, j.draining, cancel
 	msg := msgOf(d.id)
+	d.msg = msg
 	msg.SetContext(ack.NewContext(ctx, d))
 	joined, err := j.b.Join(msg, j.deferral, nil)
 	if !joined {
@@ -136,6 +138,13 @@ func (d *joinable) Defer(l ack.Listener) bool {
 
 func (d *joinable) Settle(err error) {
 	switch {
+	case d.msg == nil: // it was not sent by send
+	case err == nil:
+		d.msg.Ack()
+	default:
+		d.msg.Nack()
+	}
+	switch {
 	case err == nil:
 		d.j.say("ack %s", d.id)
 	case errors.Is(err, errFenced):
@@ -149,6 +158,9 @@ func (d *joinable) AckAll(all []ack.Deferrer) {
 	var ids []string
 	for _, o := range all {
 		ids = append(ids, o.(*joinable).id)
+		if msg := o.(*joinable).msg; msg != nil {
+			msg.Ack()
+		}
 	}
 	d.j.say("ack all: %s", strings.Join(ids, " "))
 }

@@ -88,8 +88,12 @@ func (b *Batching) finish(ob *openBatch, items []*item) {
 	serial := bt.serial.left(ob)
 	b.retire(ob)
 	for _, it := range items {
-		if d := it.deferred; d != nil && !d.aside {
-			b.releaseTurn(d)
+		switch d := it.deferred; {
+		case d == nil:
+		case d.aside:
+			b.settling++
+		default:
+			b.release(d)
 		}
 	}
 	bt.givePartition(ob.partition)
@@ -180,7 +184,7 @@ func (b *Batching) end(it *item) (left bool) {
 		b.hurryUp(it)
 	case ob == nil || ob.phase < running:
 		if d != nil {
-			b.runs.Add(1) // before the Batching can be idle
+			b.settling++ // before the Batching can be idle
 		}
 		b.leave(it)
 	case ob.phase == running && it.delivery != nil:
@@ -219,14 +223,21 @@ func (b *Batching) shut() {
 
 // signalIdle closes idle if the Batching is closed and all messages are done.
 func (b *Batching) signalIdle() {
-	if b.closed && b.unfinished == 0 && len(b.parked) == 0 && !closed(b.idle) {
+	if b.closed && b.unfinished == 0 && len(b.parked) == 0 && b.settling == 0 && !closed(b.idle) {
 		close(b.idle)
 	}
 }
 
 // unfinishedBatches returns how many batches are not done.
 func (b *Batching) unfinishedBatches() int {
+	batches, _ := b.unfinishedWork()
+	return batches
+}
+
+// unfinishedWork returns how many batches are not done, and how many deferred messages are
+// being settled.
+func (b *Batching) unfinishedWork() (batches, settling int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.unfinished
+	return b.unfinished, b.settling
 }

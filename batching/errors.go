@@ -34,6 +34,9 @@ var (
 	// errEndedBefore keeps a deferred item from joining. It is not its outcome.
 	errEndedBefore = errors.New("batching: message ended before it joined")
 
+	// errFailedExited is the outcome of a message whose Deferral.Failed ended its goroutine.
+	errFailedExited = errors.New("batching: Deferral.Failed ended its goroutine with runtime.Goexit")
+
 	// errHandlerExited is the outcome of a batch whose handler called
 	// runtime.Goexit, as testing.T.FailNow does.
 	errHandlerExited = errors.New("batch handler ended its goroutine with runtime.Goexit")

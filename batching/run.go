@@ -25,8 +25,9 @@ func (b *Batching) run(ob *openBatch) {
 		ob.cancel(nil)
 		ob.result.sum(b, ob, items)
 		b.callOnBatch(ob)
+		defer b.settleAside(items) // after the batch is done: then the later messages of their keys have joined other batches
+		defer b.finish(ob, items)  // whatever the code of users does that a settlement calls
 		b.settleAllDeferred(ob, items)
-		b.finish(ob, items)
 	}()
 
 	for _, it := range items {

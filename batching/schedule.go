@@ -34,7 +34,8 @@ type schedule struct {
 	closed     bool
 	unfinished int // batches that are not done
 	parked     map[*item]struct{}
-	idle       chan struct{} // closed once closed is set and nothing is unfinished or parked
+	settling   int           // deferred messages that are being settled in goroutines of their own
+	idle       chan struct{} // closed once closed is set and nothing is unfinished, parked or being settled
 }
 
 func newSchedule() schedule {
@@ -95,6 +96,7 @@ func (b *Batching) join(it *item, scope string) (spot, error) {
 	}
 	d := it.deferred
 	if d != nil && d.over.Load() {
+		it.left = true
 		return spot{}, errEndedBefore
 	}
 	if it.orderKey != "" {
@@ -115,8 +117,7 @@ func (b *Batching) join(it *item, scope string) (spot, error) {
 		if it.batch != nil && it.batch.sealed {
 			d.yields = 1 + min(len(it.to.ready), mostYields)
 		}
-		b.watchSignal(d.hurry)
-		b.watchSignal(d.draining)
+		d.signals = [2]*signal{b.listen(d.hurry), b.listen(d.draining)}
 		return spot{}, nil
 	}
 	return it.spot(), nil

@@ -2,40 +2,69 @@ package batching
 
 // signals are the channels of subscribers (ack.Delivery's Hurry, ack.Drainer's Draining)
 // that concern deferred items: these have no goroutine that could wait for them. One
-// goroutine waits for each channel, until it is closed or the Batching is shut.
-// Batching.mu guards it.
+// goroutine waits for each channel, as long as an item listens to it, and until the
+// Batching is shut. Batching.mu guards it.
 type signals struct {
-	watched map[<-chan struct{}]struct{}
-	over    chan struct{} // closed when the Batching is shut: then all batches are due
+	byChannel map[<-chan struct{}]*signal
+	over      chan struct{} // closed when the Batching is shut: then all batches are due
+}
+
+// signal is a channel that a goroutine waits for.
+type signal struct {
+	channel <-chan struct{}
+	items   int           // that listen
+	unheard chan struct{} // closed when there are none
 }
 
 func newSignals() signals {
-	return signals{watched: make(map[<-chan struct{}]struct{}), over: make(chan struct{})}
+	return signals{byChannel: make(map[<-chan struct{}]*signal), over: make(chan struct{})}
 }
 
-// watch has a goroutine wait for a channel, unless one does or the channel is nil or closed.
-func (b *Batching) watchSignal(c <-chan struct{}) {
+// listen adds an item to those that a channel concerns. It returns nil if there is nothing
+// to wait for: the channel is nil or closed, or the Batching is shut.
+func (b *Batching) listen(c <-chan struct{}) *signal {
 	if c == nil || b.closed {
-		return
+		return nil
 	}
-	if _, watched := b.signals.watched[c]; watched || closed(c) {
-		return
-	}
-	b.signals.watched[c] = struct{}{}
-	b.runs.Go(func() { // ends with the channel, at the latest when the Batching is shut
-		select {
-		case <-c:
-			b.signalled(c)
-		case <-b.signals.over:
+	s := b.signals.byChannel[c]
+	if s == nil {
+		if closed(c) {
+			return nil
 		}
-	})
+		s = &signal{channel: c, unheard: make(chan struct{})}
+		b.signals.byChannel[c] = s
+		b.runs.Go(func() { // ends with the channel or its last item, at the latest when the Batching is shut
+			select {
+			case <-c:
+				b.signalled(c)
+			case <-s.unheard:
+			case <-b.signals.over:
+			}
+		})
+	}
+	s.items++
+	return s
+}
+
+// unlisten removes an item. s may be nil.
+func (b *Batching) unlisten(s *signal) {
+	if s == nil {
+		return
+	}
+	if s.items--; s.items > 0 {
+		return
+	}
+	close(s.unheard)
+	if b.signals.byChannel[s.channel] == s {
+		delete(b.signals.byChannel, s.channel)
+	}
 }
 
 // signalled makes the batches of all deferred items due that a channel concerns.
 func (b *Batching) signalled(c <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.signals.watched, c)
+	delete(b.signals.byChannel, c)
 	for _, s := range b.batchers {
 		for _, bt := range s.scopes {
 			for _, ob := range bt.open {

@@ -77,7 +77,10 @@ var ackBatches = sync.Pool{New: func() any { return new(ackBatch) }}
 // their order, and other for those that are not this package's.
 func byChannel(all []ack.Deferrer, do func(*scope, *ackBatch), other func(ack.Deferrer)) {
 	m := ackBatches.Get().(*ackBatch)
-	defer ackBatches.Put(m)
+	defer func() { // also when code of the user's ends the goroutine in do
+		m.forget()
+		ackBatches.Put(m)
+	}()
 	for len(all) > 0 {
 		d, ours := all[0].(*delivery)
 		if !ours {

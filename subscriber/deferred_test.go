@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,13 +131,13 @@ func TestDefer_a_message_has_the_outcome_of_Settle_and_not_that_of_its_handler(t
 
 func TestDefer_after_the_leader_was_relieved_does_not_make_it_the_leader_again(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		seen := 0 // not guarded: the race detector would tell of two leaders
+		var seen atomic.Int64 // handlers get goroutines when the leader is relieved
 		s := sessionOf(subscriptionOf(new(fakeService), Config{Unmarshaler: None{}}, func(msg *message.Message) error {
 			delivery, _ := ack.FromContext(msg.Context())
 			if r, _ := ots.RecordFromMessage(msg); r.PrimaryKey[0].Value.String() == "7" {
 				time.Sleep(10 * monitorInterval)
 			} else {
-				seen++
+				seen.Add(1)
 			}
 			d := delivery.(ack.Deferrer)
 			if !d.Defer(&heldMessage{ended: make(chan struct{})}) {
@@ -160,8 +161,8 @@ func TestDefer_after_the_leader_was_relieved_does_not_make_it_the_leader_again(t
 		r.fence(errSessionOver)
 		<-ended // a second leader would end it a second time
 		r.taker.dest.handlers.Wait()
-		if seen != 99 {
-			t.Errorf("%d messages were handled beside the slow one", seen)
+		if seen.Load() != 99 {
+			t.Errorf("%d messages were handled beside the slow one", seen.Load())
 		}
 	})
 }

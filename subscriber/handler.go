@@ -57,8 +57,9 @@ func (h *toHandler) over() { h.calls.channelOver() }
 // another one leads; when a handler does that in its call, the monitor starts it.
 func (h *toHandler) lead() {
 	leads := true
+	var calling *delivery // the one whose handler is being called
 	defer func() {
-		if leads {
+		if leads || calling != nil && calling.leads { // it has deferred its message and exited
 			h.dest.handlers.Go(h.lead) // as in start
 		}
 	}()
@@ -92,9 +93,10 @@ func (h *toHandler) lead() {
 			continue
 		}
 		d.turn = h.turn.Add(1)
-		leads = false // for sure
+		leads, calling = false, d // for sure
 		h.wakeMonitor()
 		h.handle(d, msg, soon)
+		calling = nil
 		if d.deferred() {
 			if leads = d.leads; !leads {
 				return
