@@ -75,7 +75,7 @@ func TestJoin_leaves_no_goroutine_behind_for_channels_that_are_over(t *testing.T
 		time.Sleep(time.Hour)
 		buf := make([]byte, 16<<20)
 		n := strings.Count(string(buf[:runtime.Stack(buf, true)]), "created by github.com/watermill-ots/watermill-ots/batching.")
-		n += strings.Count(string(buf[:runtime.Stack(buf, true)]), "batching.(*Batching).watchSignal")
+		n += strings.Count(string(buf[:runtime.Stack(buf, true)]), "batching.(*Batching).listen")
 		if n > 2 {
 			t.Errorf("%d traces of batching's goroutines an hour after %d channels and all %d messages have ended", n, channels, handled.Load())
 		}
