@@ -287,8 +287,10 @@ func TestSettings_name_YAML_keys_that_exist(t *testing.T) {
 }
 
 func TestReadme_configuration_is_taken(t *testing.T) {
-	t.Setenv("OTS_ID", "id")
-	t.Setenv("OTS_SECRET", "secret")
+	t.Setenv("OTS_INSTANCE", "shop")
+	t.Setenv("OTS_ENDPOINT", "http://127.0.0.1:8087")
+	t.Setenv("OTS_ACCESS_KEY_ID", "id")
+	t.Setenv("OTS_ACCESS_KEY_SECRET", "secret")
 	code, _ := blocks(read(t, english))
 	at := slices.IndexFunc(code, func(b block) bool { return b.language == "yaml" })
 	if at < 0 {

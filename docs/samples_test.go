@@ -42,7 +42,6 @@ var sampleNames = map[string]string{
 	"e":           "*emulator.Emulator",
 	"endpoint":    "string",
 	"err":         "error",
-	"errDelete":   "error",
 	"h":           "*health.Health",
 	"handler":     "message.NoPublishHandlerFunc",
 	"id":          "string",
@@ -219,7 +218,8 @@ instances:
 // TestSamples_in_YAML_are_taken by what they are for: the router, the emulator, or, if they
 // are for other programs, a YAML parser.
 func TestSamples_in_YAML_are_taken(t *testing.T) {
-	for _, name := range []string{"OTS_ID", "OTS_SECRET"} {
+	t.Setenv("OTS_ENDPOINT", "http://127.0.0.1:8087")
+	for _, name := range []string{"OTS_ID", "OTS_SECRET", "OTS_INSTANCE", "OTS_ACCESS_KEY_ID", "OTS_ACCESS_KEY_SECRET"} {
 		t.Setenv(name, "x")
 	}
 	configurations, seeds, others := 0, 0, 0
