@@ -136,8 +136,7 @@ func TestIndex_leads_to_every_document(t *testing.T) {
 	}
 }
 
-// A page says in its first paragraph for whom it is. The index is for everyone, and
-// performance.md says it with what it measures.
+// A page says in its first paragraph for whom it is. The index is for everyone.
 func TestPages_say_for_whom_they_are(t *testing.T) {
 	addressed := regexp.MustCompile(`(?i)^(<!--.*-->\s*)?# .*\n\n(For |[^\n]*\bfor (those|users|newcomers|readers|maintainers|people|a (program|maintainer|consumer))\b)`)
 	pages, err := filepath.Glob("*.md")
@@ -145,7 +144,7 @@ func TestPages_say_for_whom_they_are(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range pages {
-		if path != index && path != "performance.md" && !addressed.MatchString(read(t, path)) {
+		if path != index && !addressed.MatchString(read(t, path)) {
 			t.Errorf("docs/%s does not begin with for whom it is", path)
 		}
 	}

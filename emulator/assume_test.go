@@ -14,7 +14,7 @@ func TestAssume_refuses_a_behaviour_that_does_not_exist(t *testing.T) {
 	if err == nil {
 		t.Fatal("it was accepted")
 	}
-	for _, want := range []string{`"finish-need-report"`, `did you mean "finish-needs-report"`, "--assume"} {
+	for _, want := range []string{`"finish-need-report"`, `did you mean "finish-needs-report"`, "Assume"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not say %s", err, want)
 		}

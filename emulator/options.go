@@ -1,7 +1,6 @@
 package emulator
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -94,29 +93,38 @@ func Assumptions() []Assumption {
 	return all
 }
 
+// OptionsError is returned by Start for options that it does not take.
+type OptionsError struct {
+	Faults []string // all of them; each names the fields of Options that it is about
+}
+
+// Error implements error.
+func (e *OptionsError) Error() string { return "emulator options: " + strings.Join(e.Faults, "\n") }
+
 func (o Options) check() error {
-	var errs []error
+	var faults []string
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 	if (o.AccessKeyID == "") != (o.AccessKeySecret == "") {
-		errs = append(errs, errors.New("AccessKeyID and AccessKeySecret (ots-emulator --access-key-id, --access-key-secret) go together: set both, or neither to accept any"))
+		fault("AccessKeyID and AccessKeySecret go together: set both, or neither to accept any")
 	}
 	if o.SecurityToken != "" && o.AccessKeyID == "" {
-		errs = append(errs, errors.New("SecurityToken (ots-emulator --security-token) needs AccessKeyID and AccessKeySecret (--access-key-id, --access-key-secret)"))
+		fault("SecurityToken needs AccessKeyID and AccessKeySecret")
 	}
 	if o.Region != "" && o.AccessKeyID == "" {
-		errs = append(errs, errors.New("the Region (ots-emulator --region) of signatures needs AccessKeyID and AccessKeySecret (--access-key-id, --access-key-secret): without them signatures are not checked"))
+		fault("Region needs AccessKeyID and AccessKeySecret: without them signatures are not checked")
 	}
 	for _, name := range o.Assume {
 		if names := assume.Names(); !slices.Contains(names, name) {
-			errs = append(errs, fmt.Errorf("unknown behaviour %.64q in Assume (ots-emulator --assume)%s; there are %s", name, suggest(name, names), strings.Join(names, ", ")))
+			fault("Assume has an unknown behaviour, %.64q%s; there are %s", name, suggest(name, names), strings.Join(names, ", "))
 		}
 	}
 	for _, host := range o.AllowedHosts {
 		if host == "" || strings.ContainsAny(host, ":/*") {
-			errs = append(errs, fmt.Errorf("AllowedHosts (ots-emulator --allowed-host) has %q; it takes host names such as \"ots-emulator\", without scheme, port or wildcard", host))
+			fault("AllowedHosts has %q; it takes host names such as \"ots-emulator\", without scheme, port or wildcard", host)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("emulator options: %w", err)
+	if len(faults) > 0 {
+		return &OptionsError{Faults: faults}
 	}
 	return nil
 }

@@ -84,7 +84,9 @@ func (r *Router) pipelineEnded(s *subscription, err error) {
 	if !s.pipeline.end(err) {
 		return
 	}
-	if isGone(err) {
+	if isGone(err) && s.pipeline.waits.Load() {
+		r.logger.Error("Pipeline cannot start: its table or tunnel does not exist, or has expired", err, r.othersOf(s.name))
+	} else if isGone(err) {
 		r.logger.Error("Pipeline has ended: its tunnel is gone or expired", err, r.othersOf(s.name))
 	} else { // a late one: earlier this error fails Run
 		r.logger.Error("Pipeline has ended: its tunnel cannot be subscribed to", err, r.othersOf(s.name))

@@ -116,16 +116,19 @@ func (p *pair) handles(t *testing.T, name string) {
 	testbed.Eventually(t, 20*time.Second, name+" handles changes", func() bool { return p.journals[name].count() >= before+3 })
 }
 
+// cannotStart is what the log says of a pipeline that never subscribed.
+const cannotStart = "Pipeline cannot start: its table or tunnel does not exist, or has expired"
+
 // wantDoomed wants everything to say that the doomed pipeline has ended with an
 // error, and the other one to work.
 func (p *pair) wantDoomed(t *testing.T, cause error) {
 	t.Helper()
 	testbed.Eventually(t, 20*time.Second, "the log says that the pipeline has ended", func() bool {
-		return strings.Contains(p.log.text(), "Pipeline has ended: its tunnel is gone or expired")
+		return strings.Contains(p.log.text(), "Pipeline has ended: its tunnel is gone or expired") || strings.Contains(p.log.text(), cannotStart)
 	})
 	line := "no such line"
 	for _, l := range strings.Split(p.log.text(), "\n") {
-		if strings.HasPrefix(l, "Pipeline has ended") {
+		if strings.HasPrefix(l, "Pipeline has ended") || strings.HasPrefix(l, cannotStart) {
 			line = l
 		}
 	}
@@ -222,11 +225,17 @@ func TestATunnelThatIsGoneOrExpiredEndsItsPipelineOnly(t *testing.T) {
 				p.handles(t, doomed)
 				c.end(t, bed)
 				p.wantDoomed(t, c.cause)
+				if strings.Contains(p.log.text(), cannotStart) {
+					t.Error("the log says that a pipeline that has run cannot start")
+				}
 				wantNotRecreated(t, p)
 				// What a restart makes of it.
 				p = runPair(t, bed, asked, twoPipelines(bed, c.tunnel, ""))
 				p.awaitRunning(t)
 				p.wantDoomed(t, c.cause)
+				if !strings.Contains(p.log.text(), cannotStart) {
+					t.Error("the log does not say that the pipeline cannot start")
+				}
 				wantNotRecreated(t, p)
 			})
 		})

@@ -54,6 +54,7 @@ func TestRun_names_the_flag_that_is_wrong_and_what_to_do(t *testing.T) {
 		{"a bad admin address", []string{"--addr", "127.0.0.1:0", "--admin-addr", "nowhere"}, 1, []string{"--admin-addr nowhere:", "admin API"}},
 		{"an admin address in use", []string{"--addr", "127.0.0.1:0", "--admin-addr", taken}, 1, []string{"--admin-addr " + taken, "another program"}},
 		{"an admin API that other machines can reach, without a token,", []string{"--addr", "127.0.0.1:0", "--admin-addr", "0.0.0.0:0"}, 1, []string{"--admin-addr 0.0.0.0:0", "--admin-token"}},
+		{"an unknown behaviour", []string{"--addr", "127.0.0.1:0", "--assume", "early-timeot"}, 1, []string{"--assume", `did you mean "early-timeout"`}},
 		{"an allowed host that is a URL", []string{"--addr", "127.0.0.1:0", "--allowed-host", "http://a"}, 1, []string{"--allowed-host"}},
 		{"a seed file with an unknown key", []string{"--addr", "127.0.0.1:0", "--seed", seed}, 1, []string{"--seed:", seed + ":4: tables.orders.row: unknown key"}},
 		{"a seed file that is missing", []string{"--addr", "127.0.0.1:0", "--seed", dir + "/none"}, 1, []string{"--seed:", "none"}},
@@ -67,6 +68,11 @@ func TestRun_names_the_flag_that_is_wrong_and_what_to_do(t *testing.T) {
 			for _, says := range v.says {
 				if !strings.Contains(stderr.String(), says) {
 					t.Errorf("stderr does not say %q: %s", says, &stderr)
+				}
+			}
+			for _, field := range []string{"AccessKey", "SecurityToken", "Region", "AllowedHosts", "Assume", "Options"} {
+				if strings.Contains(stderr.String(), field) {
+					t.Errorf("stderr names %s, a field of the Go API: %s", field, &stderr)
 				}
 			}
 			if stdout.Len() > 0 {

@@ -39,6 +39,7 @@ func main() {
 	latencies := flag.Bool("latencies", false, "for consumer processes: measure latencies")
 	flag.IntVar(&inFlight, "held", 1, "for consumer processes: how many messages to hold (consumer held)")
 	warmup := flag.Duration("warmup", time.Second, "how long each run lasts before it is measured")
+	flag.CommandLine.SetOutput(os.Stdout) // -h is what was asked for
 	flag.Parse()
 	o.warmup = *warmup
 

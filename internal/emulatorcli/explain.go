@@ -7,21 +7,42 @@ import (
 	"net"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
 )
 
 // explainStart names the flag that an error of emulator.Start is about, and
-// says what to do. Errors about options name their flags already.
+// says what to do.
 func (s *Settings) explainStart(err error) error {
 	for _, about := range []error{emulator.ErrDataDirInUse, emulator.ErrDataDirForeign, emulator.ErrDataDirDamaged} {
 		if errors.Is(err, about) {
 			return fmt.Errorf("--data-dir %s: %w", s.Options.DataDir, err)
 		}
 	}
+	var options *emulator.OptionsError
+	if errors.As(err, &options) {
+		return &flagsError{text: flagsOf.Replace(strings.Join(options.Faults, "\n")), err: err}
+	}
 	return explainAddress("--addr", s.Options.Addr, err)
 }
+
+// flagsOf replaces the fields of emulator.Options in a text by their flags.
+var flagsOf = strings.NewReplacer(
+	"AccessKeyID", "--access-key-id", "AccessKeySecret", "--access-key-secret", "SecurityToken", "--security-token",
+	"Region", "--region", "Assume", "--assume", "AllowedHosts", "--allowed-host",
+)
+
+// flagsError is an error in the terms of flags.
+type flagsError struct {
+	text string
+	err  error
+}
+
+func (e *flagsError) Error() string { return e.text }
+
+func (e *flagsError) Unwrap() error { return e.err }
 
 // explainAddress names the flag with the address that cannot be used, and says
 // what to do if that is known. It returns other errors unchanged.
