@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
@@ -350,6 +352,30 @@ func TestTest(t *testing.T) {
 		}
 		if _, err := r.Test(context.Background(), "numbers"); !errors.Is(err, router.ErrClosed) {
 			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestTest_never_waits_for_time_not_even_for_messages_of_one_key_in_several_batches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := build(t, offline("    batchers: {default: {batch_size: 2, batch_timeout: 1h}}\n"))
+		err := r.Handle("numbers", router.Handlers{Batches: map[string]func(context.Context, *batching.Batch) error{
+			"default": func(context.Context, *batching.Batch) error { return nil },
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for i, o := range try(t, r, row("a", 1), row("a", 2), row("a", 3), row("a", 4), row("a", 5)) {
+			if o.Err != nil {
+				t.Errorf("message %d: %v", i, o.Err)
+			}
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it took %v", took)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
 		}
 	})
 }

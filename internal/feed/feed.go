@@ -37,6 +37,7 @@ type fed struct {
 	after  <-chan struct{} // closed when it may begin; nil: at once
 	next   chan struct{}   // closed when it is handed off, and the next message may begin
 	cancel context.CancelCauseFunc
+	done   <-chan struct{} // of its context, which ends with it; set before it is handled
 
 	state     fedState
 	handedOff bool
@@ -53,7 +54,10 @@ const (
 	fedDone
 )
 
-var _ ack.Delivery = (*fed)(nil)
+var (
+	_ ack.Delivery = (*fed)(nil)
+	_ ack.Ender    = (*fed)(nil)
+)
 
 // Run calls handle for each message and returns the outcome of each: nil, its error, or an
 // error that wraps ack.ErrCalledBack when an earlier message of its key failed. keys are
@@ -111,6 +115,7 @@ func (m *fed) run(ctx context.Context) {
 		m.err = err
 		return
 	}
+	m.done = msgCtx.Done()
 	m.msg.SetContext(msgCtx)
 	err := m.feed.handle(m.msg)
 	m.msg.SetContext(values)
@@ -168,6 +173,13 @@ func (m *fed) Key() string { return m.key }
 
 // Begin implements ack.Delivery.
 func (m *fed) Begin() {}
+
+// Done implements ack.Ender: messages are not acked here, so nothing else tells the next one
+// of a key that this one has its outcome.
+func (m *fed) Done() <-chan struct{} { return m.done }
+
+// WillWait implements ack.Ender.
+func (m *fed) WillWait() {}
 
 // CallBack implements ack.Delivery.
 func (m *fed) CallBack(cause error) {
