@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/watermill-ots/watermill-ots/emulator"
+	"github.com/watermill-ots/watermill-ots/internal/emulatorcli"
 	"github.com/watermill-ots/watermill-ots/internal/verify"
 )
 
@@ -127,7 +128,7 @@ func (f *verifyFlags) startEmulator(cfg *verify.Config) (stop func() error, err 
 		Instance: f.instance, AccessKeyID: f.credentials.AccessKeyID, AccessKeySecret: f.credentials.AccessKeySecret, Assume: f.assume,
 	})
 	if err != nil {
-		return nil, usageError{err}
+		return nil, usageError{emulatorcli.InFlags(err)}
 	}
 	f.endpoint = em.Endpoint()
 	if cfg.ClientTimeout == 0 {

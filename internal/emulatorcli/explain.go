@@ -21,11 +21,20 @@ func (s *Settings) explainStart(err error) error {
 			return fmt.Errorf("--data-dir %s: %w", s.Options.DataDir, err)
 		}
 	}
-	var options *emulator.OptionsError
-	if errors.As(err, &options) {
-		return &flagsError{text: flagsOf.Replace(strings.Join(options.Faults, "\n")), err: err}
+	if named := InFlags(err); named != err {
+		return named
 	}
 	return explainAddress("--addr", s.Options.Addr, err)
+}
+
+// InFlags returns an error about options of the emulator in the terms of flags, and other
+// errors unchanged.
+func InFlags(err error) error {
+	var options *emulator.OptionsError
+	if !errors.As(err, &options) {
+		return err
+	}
+	return &flagsError{text: flagsOf.Replace(strings.Join(options.Faults, "\n")), err: err}
 }
 
 // flagsOf replaces the fields of emulator.Options in a text by their flags.
