@@ -99,7 +99,7 @@ func TestPictures_speed_has_the_figures_of_the_benchmark(t *testing.T) {
 	}
 	for ground, colours := range palettes {
 		var b strings.Builder
-		fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="760" height="150" viewBox="0 0 760 150" role="img" aria-label="Records a second of four consumers">
+		fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="784" height="150" viewBox="-16 0 784 150" role="img" aria-label="Records a second of four consumers">
 <style>
 text { font: 13px system-ui, -apple-system, sans-serif; fill: %s }
 .title { font-weight: 600 }
