@@ -10,11 +10,11 @@ package ack
 type Deferrer interface {
 	Delivery
 
-	// Defer makes the message's outcome that of Settle instead of what its handler
-	// returns, and has l called when the delivery ends before it is settled. The handler
-	// should return soon after that: it may hold up its channel. Defer returns
-	// false, and has no effect, if the delivery has ended already or cannot be settled
-	// later. Only the goroutine that called the handler may call it.
+	// Defer leaves the message's outcome to Settle: what the handler returns is ignored.
+	// l is called if the delivery ends before it is settled. The handler should return
+	// soon, because it may hold up its channel. Defer returns false, and has no effect,
+	// if the delivery has ended already or cannot be settled later. Only the goroutine
+	// that called the handler may call it.
 	Defer(l Listener) bool
 
 	// Settle acks the message if err is nil and nacks it otherwise, as if its handler

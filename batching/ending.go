@@ -165,7 +165,8 @@ func (b *Batching) hurryUp(it *item) {
 // left its batch.
 func (b *Batching) end(it *item) (left bool) {
 	d := it.deferred
-	// The subscriber that reports the end must not be asked about the context meanwhile.
+	// A subscriber reports the end of a deferred item by this call, and its context must
+	// not be used during the call (ack.Listener).
 	gone := d != nil || it.gone()
 	b.mu.Lock()
 	ob := it.batch

@@ -43,12 +43,7 @@ func TestJoin_a_message_behind_one_that_was_fenced_in_a_running_batch_joins_when
 			}
 			close(release)
 			time.Sleep(time.Hour)
-			j.b.mu.Lock()
-			parked := len(j.b.parked)
-			j.b.mu.Unlock()
-			if parked > 0 {
-				t.Errorf("round %d: %d of %d messages still wait, an hour after all batches are done", round, parked, keys)
-			}
+			j.expectNoneParked(round)
 			if err := j.b.Close(); err != nil {
 				t.Errorf("round %d: Close: %v", round, err)
 			}
@@ -56,6 +51,16 @@ func TestJoin_a_message_behind_one_that_was_fenced_in_a_running_batch_joins_when
 		if t.Failed() {
 			return
 		}
+	}
+}
+
+// expectNoneParked fails the test if messages still wait for earlier ones of their keys.
+func (j *joins) expectNoneParked(round int) {
+	j.t.Helper()
+	j.b.mu.Lock()
+	defer j.b.mu.Unlock()
+	if n := len(j.b.parked); n > 0 {
+		j.t.Errorf("round %d: %d messages still wait although all batches are done", round, n)
 	}
 }
 
@@ -162,12 +167,7 @@ func TestJoin_a_message_of_another_subscription_behind_a_failed_one_joins(t *tes
 			}
 			close(release)
 			time.Sleep(time.Hour)
-			j.b.mu.Lock()
-			parked := len(j.b.parked)
-			j.b.mu.Unlock()
-			if parked > 0 {
-				t.Errorf("round %d: %d of %d messages still wait, an hour after all batches are done", round, parked, keys)
-			}
+			j.expectNoneParked(round)
 			j.b.Close()
 		})
 		if t.Failed() {

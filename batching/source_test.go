@@ -441,7 +441,7 @@ func (s *source) route(h message.HandlerFunc) <-chan struct{} {
 					}
 				}()
 				if _, err := h(msg); errors.Is(err, errJoined) {
-					return // its delivery is told the outcome
+					return // its outcome goes to its delivery
 				} else if err != nil {
 					msg.Nack()
 					return

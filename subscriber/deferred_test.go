@@ -129,9 +129,9 @@ func TestDefer_a_message_has_the_outcome_of_Settle_and_not_that_of_its_handler(t
 	}
 }
 
-func TestDefer_after_the_leader_was_relieved_does_not_make_it_the_leader_again(t *testing.T) {
+func TestDefer_after_the_leader_was_replaced_does_not_make_it_the_leader_again(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var seen atomic.Int64 // handlers get goroutines when the leader is relieved
+		var seen atomic.Int64 // handlers get goroutines when the leader is replaced
 		s := sessionOf(subscriptionOf(new(fakeService), Config{Unmarshaler: None{}}, func(msg *message.Message) error {
 			delivery, _ := ack.FromContext(msg.Context())
 			if r, _ := ots.RecordFromMessage(msg); r.PrimaryKey[0].Value.String() == "7" {

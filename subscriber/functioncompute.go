@@ -30,7 +30,7 @@ import (
 // cells of the change, in their order. CBOR has the types of Tablestore: integers of 64 bits, doubles,
 // text, bytes, booleans. docs/from-function-compute.md says how to move a function.
 type FunctionCompute struct {
-	// JSON makes the payload JSON instead, with values as in the payload of JSON{}.
+	// JSON selects JSON instead of CBOR, with values as in the payload of JSON{}.
 	JSON bool
 }
 

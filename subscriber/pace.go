@@ -21,17 +21,17 @@ type pace struct {
 	running atomic.Int64 // handlers in goroutines that have not returned
 	calls   int64        // that the leader has made since it was held up
 	wait    int64        // what aside was set to last
-	doubt   int          // calls that were not quick, each worth quickPerDoubt quick ones
-	slow    int          // slow calls, each worth quickPerSlow quick ones
+	late    int          // calls that were not quick, times quickPerLate, less the quick ones since
+	slow    int          // slow calls, times quickPerSlow, less the others since
 }
 
 const (
 	// quickHandler is the longest that a handler of the quick kind takes. The leader calls
-	// handlers itself only while fewer than one in quickPerDoubt takes longer.
-	quickHandler  = 20 * time.Microsecond
-	quickPerDoubt = 16
-	// mostDoubt is how much doubt there is before handlers get goroutines.
-	mostDoubt = 16 * quickPerDoubt
+	// handlers itself only while fewer than one in quickPerLate takes longer.
+	quickHandler = 20 * time.Microsecond
+	quickPerLate = 16
+	// mostLate bounds pace.late: above it handlers get goroutines.
+	mostLate = 16 * quickPerLate
 	// slowHandler is how long a call may take without holding the leader up. One in
 	// quickPerSlow calls may take longer: it may have been interrupted by the garbage
 	// collector.
@@ -71,17 +71,17 @@ func (p *pace) returned() { p.running.Add(-1) }
 func (p *pace) called(d time.Duration) {
 	p.calls++
 	if d <= quickHandler {
-		p.doubt, p.slow = max(0, p.doubt-1), max(0, p.slow-1)
+		p.late, p.slow = max(0, p.late-1), max(0, p.slow-1)
 		return
 	}
-	p.doubt += quickPerDoubt
+	p.late += quickPerLate
 	if d > slowHandler {
 		p.slow += quickPerSlow
 	} else {
 		p.slow = max(0, p.slow-1)
 	}
-	if p.slow > quickPerSlow || p.doubt > mostDoubt {
-		p.doubt, p.slow = 0, 0
+	if p.slow > quickPerSlow || p.late > mostLate {
+		p.late, p.slow = 0, 0
 		p.stuck()
 	}
 }

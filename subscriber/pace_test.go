@@ -44,7 +44,7 @@ func TestPace_handlers_get_goroutines_while_many_have_not_returned(t *testing.T)
 
 func TestPace_lets_the_leader_call_handlers_until_most_are_not_quick(t *testing.T) {
 	p := leading(t)
-	for range mostDoubt / quickPerDoubt {
+	for range mostLate / quickPerLate {
 		if !p.inline() {
 			t.Fatal("handlers get goroutines too early")
 		}
@@ -57,18 +57,18 @@ func TestPace_lets_the_leader_call_handlers_until_most_are_not_quick(t *testing.
 
 func TestPace_tells_handlers_that_are_seldom_and_often_not_quick_apart(t *testing.T) {
 	seldom, often := leading(t), leading(t)
-	for range 10 * mostDoubt {
+	for range 10 * mostLate {
 		seldom.called(quickHandler + 1)
-		seldom.calledQuickly(quickPerDoubt)
+		seldom.calledQuickly(quickPerLate)
 		often.called(quickHandler + 1)
-		often.calledQuickly(quickPerDoubt - 2)
+		often.calledQuickly(quickPerLate - 2)
 		often.calls = 0 // or it would be forgiven
 		if !seldom.inline() {
-			t.Fatalf("one handler in %d that is not quick keeps the leader from calling them", quickPerDoubt+1)
+			t.Fatalf("one handler in %d that is not quick keeps the leader from calling them", quickPerLate+1)
 		}
 	}
 	if often.inline() {
-		t.Errorf("the leader calls handlers of which one in %d is not quick", quickPerDoubt-1)
+		t.Errorf("the leader calls handlers of which one in %d is not quick", quickPerLate-1)
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 
 // Settings are the values of the flags.
 type Settings struct {
-	Flags   *flag.FlagSet    // to be parsed by the caller, who calls Check then
+	Flags   *flag.FlagSet    // the caller parses them and then calls Check
 	Options emulator.Options // what the flags set; the caller may add to it
 
 	adminAddr string

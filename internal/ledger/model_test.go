@@ -284,7 +284,7 @@ func (h *history) releaseOf(c *specChannel, p *specPage, upTo int) {
 	if c.fenced {
 		first = false
 	}
-	// While a drain lasts a page that lost a record stays the first for good, which no caller minds.
+	// During a drain a page that lost a record stays the first page until the end. That is intended.
 	if got := c.tracker.IsFirst(p.placed); got != first && !c.draining {
 		h.Fatalf("%s: a page is the first: %v, want %v", c.name, got, first)
 	}
